@@ -1,0 +1,51 @@
+# make run | test | bench | lint: each sets up .venv first, and is quick the second time.
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+# A Python that other users can reach is wanted, since a service user runs it in the systemd tests.
+PYTHON ?= $(shell test -x /usr/bin/python3 && echo /usr/bin/python3 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+NATIVE := $(wildcard native/*.c native/*.h client/simpler/include/*.h cffi_build/*.py)
+
+.PHONY: run test bench lint format setup native clean
+
+run: setup
+	$(BIN)/python examples/digits.py
+
+test: setup
+	$(BIN)/pytest
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror native/*.c native/*.h tests/native/*.c
+
+format: setup
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i native/*.c native/*.h tests/native/*.c
+
+setup: $(VENV)/.installed
+	@$(MAKE) --no-print-directory --quiet native
+
+$(VENV)/.installed: pyproject.toml
+	@PYTHON="$(PYTHON)" ./cffi_build/setup.sh "$(VENV)"
+	touch $@
+
+# An editable install sees changes in Python at once; only changes in C need this.
+native: $(VENV)/.native
+
+$(VENV)/.native: $(NATIVE) $(VENV)/.installed
+	@echo "building simpler._native"
+	flock $(VENV)/.lock $(BIN)/python -c 'import setuptools; setuptools.setup()' -q build_ext --inplace
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist out client/simpler/_native*.so client/*.egg-info *.egg-info

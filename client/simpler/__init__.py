@@ -1,0 +1,133 @@
+"""Simpler: run task graphs on hosts full of accelerators.
+
+Names are loaded on first use, so that the daemon, which must never load pickle or NumPy,
+can import the wire format alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from simpler.args import TaskArgs
+    from simpler.callables import CallableHandle, ChipCallable, Direction, RemoteCallable
+    from simpler.errors import (
+        AccessDenied,
+        ArgumentError,
+        AuthError,
+        CapacityError,
+        ConnectError,
+        DeviceBusy,
+        DeviceError,
+        LevelError,
+        ProtocolError,
+        RegistrationError,
+        SessionLost,
+        SimplerError,
+        StaleHandle,
+        StartupError,
+        StateError,
+        TaskError,
+        TaskTimeout,
+        UpstreamFailed,
+        VersionMismatch,
+        WorkerDied,
+    )
+    from simpler.orchestrator import Orchestrator
+    from simpler.remote.buffers import RemoteBufferHandle, RemoteTensorRef
+    from simpler.remote.spec import RemoteWorkerSpec
+    from simpler.run import RunHandle, TaskRef
+    from simpler.tensor import DataType, Tensor, TensorArgType
+    from simpler.trace import Trace
+    from simpler.worker import Worker, WorkerStats, WorkerType
+
+_HOMES = {
+    "simpler.args": ("TaskArgs",),
+    "simpler.callables": ("CallableHandle", "ChipCallable", "Direction", "RemoteCallable"),
+    "simpler.errors": (
+        "AccessDenied",
+        "ArgumentError",
+        "AuthError",
+        "CapacityError",
+        "ConnectError",
+        "DeviceBusy",
+        "DeviceError",
+        "LevelError",
+        "ProtocolError",
+        "RegistrationError",
+        "SessionLost",
+        "SimplerError",
+        "StaleHandle",
+        "StartupError",
+        "StateError",
+        "TaskError",
+        "TaskTimeout",
+        "UpstreamFailed",
+        "VersionMismatch",
+        "WorkerDied",
+    ),
+    "simpler.orchestrator": ("Orchestrator",),
+    "simpler.remote.buffers": ("RemoteBufferHandle", "RemoteTensorRef"),
+    "simpler.remote.spec": ("RemoteWorkerSpec",),
+    "simpler.run": ("RunHandle", "TaskRef"),
+    "simpler.tensor": ("DataType", "Tensor", "TensorArgType"),
+    "simpler.trace": ("Trace",),
+    "simpler.worker": ("Worker", "WorkerStats", "WorkerType"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__version__ = "0.1.0"
+__all__ = [
+    "AccessDenied",
+    "ArgumentError",
+    "AuthError",
+    "CallableHandle",
+    "CapacityError",
+    "ChipCallable",
+    "ConnectError",
+    "DataType",
+    "DeviceBusy",
+    "DeviceError",
+    "Direction",
+    "LevelError",
+    "Orchestrator",
+    "ProtocolError",
+    "RegistrationError",
+    "RemoteBufferHandle",
+    "RemoteCallable",
+    "RemoteTensorRef",
+    "RemoteWorkerSpec",
+    "RunHandle",
+    "SessionLost",
+    "SimplerError",
+    "StaleHandle",
+    "StartupError",
+    "StateError",
+    "TaskArgs",
+    "TaskError",
+    "TaskRef",
+    "TaskTimeout",
+    "Tensor",
+    "TensorArgType",
+    "Trace",
+    "UpstreamFailed",
+    "VersionMismatch",
+    "Worker",
+    "WorkerDied",
+    "WorkerStats",
+    "WorkerType",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'simpler' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME_OF])

@@ -1,0 +1,107 @@
+"""Errors as bytes, for the task graph's error records and for error replies between hosts.
+
+A record carries the whole error: type, message, full traceback text, and the pickled exception where it can be pickled.
+Reading one unpickles only where the reader asks for it (``trust_pickle``): the daemon never does, a program does for
+the sessions that it opened itself.
+"""
+
+from __future__ import annotations
+
+import traceback
+from types import TracebackType
+
+import msgpack
+
+from simpler import limits
+from simpler.errors import SimplerError, TaskError, error_classes
+
+_SCALARS = (str, int)
+
+
+def encode_error(error: BaseException, *, skip_frames_of: str = "", **context: str | int) -> bytes:
+    """``error`` as a record. ``skip_frames_of``: a file whose frames at the head of the traceback are ours, not the user's.
+
+    ``context`` says where it happened (worker, host, session, hashid) and is added to what the error itself carries.
+    """
+    if isinstance(error, SimplerError):
+        record = _describe(error, dict(error.context) | context)
+        cause = error.__cause__
+        record["traceback"] = error.remote_traceback if isinstance(error, TaskError) else ""
+        record["pickle"] = _pickled(cause) if cause is not None else None
+        record["cause_type"] = _type_name(cause) if cause is not None else ""
+    else:
+        where = _place(context)
+        record = {
+            "class": "TaskError",
+            "code": TaskError.default_code,
+            "message": f"{_type_name(error)}: {error}{where}",
+            "context": context,
+            "traceback": _traceback_text(error, skip_frames_of),
+            "pickle": _pickled(error),
+            "cause_type": _type_name(error),
+        }
+    return bytes(msgpack.packb(record, unicode_errors="surrogatepass"))
+
+
+def decode_error(record: bytes, *, trust_pickle: bool = True) -> SimplerError:
+    """The error in ``record``; its ``__cause__`` is the user's exception where its class could be rebuilt.
+
+    What cannot be rebuilt degrades to the text; bytes that are no record at all become a SimplerError that says so.
+    """
+    try:
+        fields = msgpack.unpackb(record, unicode_errors="surrogatepass", max_buffer_size=limits.ERROR_RECORD_BYTES)
+        message, code = str(fields["message"]), str(fields["code"])
+        context = {str(key): value for key, value in fields["context"].items() if isinstance(value, _SCALARS)}
+        cls = error_classes().get(fields["class"], SimplerError)
+        text, pickled = str(fields["traceback"]), fields["pickle"]
+    except Exception as malformed:
+        return SimplerError(f"an error was reported in a form that cannot be read ({malformed}): {record[:200]!r}")
+    error = cls(message, code=code, **context)
+    if isinstance(error, TaskError):
+        error.remote_traceback = text
+        if text:
+            error.add_note(f"the traceback in the worker:\n{text.rstrip()}")
+    if trust_pickle and isinstance(pickled, bytes):
+        error.__cause__ = _unpickled(pickled)
+    return error
+
+
+def _describe(error: SimplerError, context: dict[str, str | int]) -> dict[str, object]:
+    return {"class": type(error).__name__, "code": error.code, "message": error.message, "context": context}
+
+
+def _place(context: dict[str, str | int]) -> str:
+    return f" ({', '.join(f'{key} {value}' for key, value in context.items())})" if context else ""
+
+
+def _type_name(error: BaseException) -> str:
+    cls = type(error)
+    return cls.__qualname__ if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _traceback_text(error: BaseException, skip_frames_of: str) -> str:
+    frames: TracebackType | None = error.__traceback__
+    while frames is not None and skip_frames_of and frames.tb_frame.f_code.co_filename == skip_frames_of:
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, frames))
+
+
+def _pickled(error: BaseException) -> bytes | None:
+    """The exception's pickle, or None when it has none or what comes back is not the same kind of exception."""
+    import cloudpickle
+
+    try:
+        pickled = cloudpickle.dumps(error.with_traceback(None))
+        return bytes(pickled) if type(_unpickled(pickled)).__qualname__ == type(error).__qualname__ else None
+    except Exception:  # any class may refuse in any way; the text is what remains then
+        return None
+
+
+def _unpickled(pickled: bytes) -> BaseException | None:
+    import pickle
+
+    try:
+        error = pickle.loads(pickled)
+    except Exception:  # a class that cannot be rebuilt here degrades to the text
+        return None
+    return error if isinstance(error, BaseException) else None

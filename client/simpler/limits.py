@@ -1,0 +1,65 @@
+"""Every limit and default of the library and the daemon, with its unit and the reason for the number."""
+
+from __future__ import annotations
+
+# ---- task graph: how much may be live at once. Virtual memory until touched.
+SLOTS = 1 << 16
+EDGES = 1 << 18
+RUNS = 1 << 10
+CALLABLES = 1 << 10
+TRACE_EVENTS = 1 << 16
+HEAP_BYTES = 1 << 30
+MAX_WORKERS = 1 << 10
+
+# ---- worker life
+STARTUP_TIMEOUT_S = 60.0
+SPIN_US = 50
+"""How long an idle worker watches for work before it sleeps: about the cost of one futex wake."""
+CLOSE_TIMEOUT_S = 10.0
+"""How long ``close`` waits for live runs, and then for processes, before it escalates."""
+SUPERVISION_INTERVAL_S = 0.2
+"""How often a waiting parent looks whether its spawner is still there."""
+STDERR_LINES = 50
+STDERR_LINE_BYTES = 4096
+MAX_RESTARTS = 5
+"""Deaths of one worker in a row, without a task completed in between, after which it is given up."""
+TENSOR_RUNS = 64
+"""Strided views are ordered by their exact contiguous runs up to this many, else by their bounding range."""
+
+# ---- frames between hosts
+FRAME_PAYLOAD_BYTES = 16 << 20
+FRAME_DATA_BYTES = 64 << 20
+CHUNK_BYTES = 4 << 20
+"""Copies are cut into data frames of this size, so that one copy never holds a lane for long."""
+CHUNKS_IN_FLIGHT = 4
+INLINE_BYTES = 1 << 20
+"""Largest ``host_inline`` tensor, or local array sent along with a task."""
+MESSAGE_DEPTH = 16
+MESSAGE_ITEMS = 1 << 16
+MESSAGE_TEXT_BYTES = 1 << 20
+REQUESTS_IN_FLIGHT = 1 << 12
+SERVING_DEPTH = 32
+CONTROL_TIMEOUT_S = 30.0
+"""How long a request that does not run user code may take."""
+CONNECT_TIMEOUT_S = 10.0
+ERROR_RECORD_BYTES = 8 << 20
+
+# ---- daemon
+FIRST_FRAME_TIMEOUT_S = 10.0
+"""How long a fresh connection may take to say what it is."""
+FIRST_FRAME_PAYLOAD_BYTES = 1 << 20
+MAX_SESSIONS = 256
+MAX_CONNECTIONS = 1024
+ENDED_SESSIONS_KEPT = 100
+LOST_CLIENT_GRACE_S = 5.0
+SUB_WORKERS_PER_SESSION = 64
+SESSION_HEAP_BYTES = 64 << 30
+
+# ---- admin interface
+ADMIN_LINE_BYTES = 1 << 20
+ADMIN_BATCH_ITEMS = 100
+ADMIN_NESTING = 32
+ADMIN_CONNECTIONS = 64
+ADMIN_LINE_TIMEOUT_S = 10.0
+EVENTS_KEPT = 1024
+EVENT_BUFFER = 256

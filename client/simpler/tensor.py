@@ -1,0 +1,172 @@
+"""What an argument is: element types, argument tags with the access they stand for, and a tensor with or without storage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from enum import Enum, Flag
+
+from simpler.errors import ArgumentError, StaleHandle
+
+
+class DataType(Enum):
+    """Element types. The value is the number that stands for it in shared memory, frames and kernels."""
+
+    FLOAT64 = 0
+    FLOAT32 = 1
+    FLOAT16 = 2
+    BFLOAT16 = 3
+    INT64 = 4
+    INT32 = 5
+    INT16 = 6
+    INT8 = 7
+    UINT64 = 8
+    UINT32 = 9
+    UINT16 = 10
+    UINT8 = 11
+    BOOL = 12
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return _ITEMSIZE[self]
+
+    @property
+    def numpy_name(self) -> str:
+        """The name that ``numpy.dtype`` takes; bfloat16 travels as uint16, which NumPy has no type for."""
+        return "uint16" if self is DataType.BFLOAT16 else self.name.lower()
+
+    @classmethod
+    def of(cls, dtype: object) -> DataType:
+        """The type for a NumPy dtype, a NumPy scalar type, its name, or a DataType.
+
+        Raises ArgumentError for types that cannot cross processes, such as objects and strings.
+        """
+        if isinstance(dtype, DataType):
+            return dtype
+        import numpy as np
+
+        try:
+            described = np.dtype(dtype)  # type: ignore[call-overload]
+        except TypeError:
+            raise ArgumentError(f"{dtype!r} is not an element type; expected one of {_NAMES}") from None
+        name = str(described.name).upper()
+        if name not in cls.__members__ or not described.isnative:
+            raise ArgumentError(
+                f"element type {described} cannot cross processes; expected one of {_NAMES}, in native byte order"
+            )
+        return cls[name]
+
+
+_ITEMSIZE = {
+    DataType.FLOAT64: 8,
+    DataType.FLOAT32: 4,
+    DataType.FLOAT16: 2,
+    DataType.BFLOAT16: 2,
+    DataType.INT64: 8,
+    DataType.INT32: 4,
+    DataType.INT16: 2,
+    DataType.INT8: 1,
+    DataType.UINT64: 8,
+    DataType.UINT32: 4,
+    DataType.UINT16: 2,
+    DataType.UINT8: 1,
+    DataType.BOOL: 1,
+}
+_NAMES = ", ".join(kind.name.lower() for kind in DataType)
+
+
+class Access(Flag):
+    """What may be done with memory. The values are SLR_READ and SLR_WRITE of simpler.h."""
+
+    NONE = 0
+    READ = 1
+    WRITE = 2
+    BOTH = 3
+
+
+class TensorArgType(Enum):
+    """What a task does with a tensor argument, which is what orders it against other tasks."""
+
+    INPUT = 0
+    """Reads; waits for the last writer."""
+    OUTPUT = 1
+    """Writes all of it; storage is allocated in the heap when the tensor has none."""
+    INOUT = 2
+    """Reads and writes."""
+    OUTPUT_EXISTING = 3
+    """Writes into storage that the caller provided."""
+    NO_DEP = 4
+    """Takes no part in ordering; says nothing about access."""
+
+    @property
+    def ordering(self) -> Access:
+        """The access that orders the task against others."""
+        return _ORDERING[self]
+
+    @property
+    def rights(self) -> Access:
+        """The rights that a buffer handle must carry: NO_DEP may do anything, so it needs both (B2)."""
+        return Access.BOTH if self is TensorArgType.NO_DEP else _ORDERING[self]
+
+
+_ORDERING = {
+    TensorArgType.INPUT: Access.READ,
+    TensorArgType.OUTPUT: Access.WRITE,
+    TensorArgType.INOUT: Access.BOTH,
+    TensorArgType.OUTPUT_EXISTING: Access.WRITE,
+    TensorArgType.NO_DEP: Access.NONE,
+}
+
+
+def checked_shape(shape: Sequence[int] | int) -> tuple[int, ...]:
+    """``shape`` as a tuple of sizes. Raises ArgumentError for negative sizes and more than 8 dimensions."""
+    sizes = (shape,) if isinstance(shape, int) else tuple(int(size) for size in shape)
+    if any(size < 0 for size in sizes) or len(sizes) > 8:
+        raise ArgumentError(f"shape {shape!r} is not possible: up to 8 dimensions, each size 0 or more")
+    return sizes
+
+
+class Tensor:
+    """A row-major tensor in a Worker's heap, or one that still waits for storage.
+
+    One made by a program has no storage until a task takes it as OUTPUT. It holds a reference to its block until it is
+    collected, its scope ends, or the orchestration function returns; tasks that use it hold their own.
+    """
+
+    __slots__ = ("__weakref__", "_offset", "_release", "_released", "dtype", "nbytes", "shape")
+
+    def __init__(self, shape: Sequence[int] | int, dtype: object) -> None:
+        self.shape = checked_shape(shape)
+        self.dtype = DataType.of(dtype)
+        self.nbytes = math.prod(self.shape) * self.dtype.itemsize
+        self._offset: int | None = None
+        self._release: Callable[[], object] | None = None
+        self._released = False
+
+    @property
+    def offset(self) -> int | None:
+        """Heap offset of the first byte, or None while there is no storage. Raises StaleHandle once released."""
+        if self._released:
+            raise StaleHandle(
+                f"{self!r} was released: its scope has ended or the orchestration function has returned; "
+                "keep what must live longer in an array from Worker.array"
+            )
+        return self._offset
+
+    def attach(self, offset: int, release: Callable[[], object]) -> None:
+        """Gives the tensor storage; ``release`` is called once, when the tensor no longer needs it."""
+        self._offset, self._release = offset, release
+
+    def release(self) -> None:
+        """Lets go of the storage; tasks already submitted keep it. Does nothing the second time."""
+        release, self._release = self._release, None
+        if release is not None:
+            self._released = True
+            release()
+
+    def __del__(self) -> None:
+        self.release()
+
+    def __repr__(self) -> str:
+        return f"Tensor(shape={self.shape}, dtype={self.dtype.name.lower()})"
