@@ -18,17 +18,21 @@ from simpler.errors import SimplerError, TaskError, error_classes
 _SCALARS = (str, int)
 
 
-def encode_error(error: BaseException, *, skip_frames_of: str = "", **context: str | int) -> bytes:
-    """``error`` as a record. ``skip_frames_of``: a file whose frames at the head of the traceback are ours, not the user's.
+def encode_error(
+    error: BaseException, *, skip_frames_of: str = "", may_pickle: bool = True, **context: str | int
+) -> bytes:
+    """``error`` as a record.
 
-    ``context`` says where it happened (worker, host, session, hashid) and is added to what the error itself carries.
+    ``skip_frames_of``: a file whose frames at the head of the traceback are ours, not the user's. ``may_pickle``: False
+    in the daemon, which never loads pickle. ``context`` says where it happened (worker, host, session, hashid) and is
+    added to what the error itself carries.
     """
+    pickled = _pickled if may_pickle else _no_pickle
     if isinstance(error, SimplerError):
         record = _describe(error, dict(error.context) | context)
         cause = error.__cause__
         record["traceback"] = error.remote_traceback if isinstance(error, TaskError) else ""
-        record["pickle"] = _pickled(cause) if cause is not None else None
-        record["cause_type"] = _type_name(cause) if cause is not None else ""
+        record["pickle"] = pickled(cause) if cause is not None else None
     else:
         where = _place(context)
         record = {
@@ -37,8 +41,7 @@ def encode_error(error: BaseException, *, skip_frames_of: str = "", **context: s
             "message": f"{_type_name(error)}: {error}{where}",
             "context": context,
             "traceback": _traceback_text(error, skip_frames_of),
-            "pickle": _pickled(error),
-            "cause_type": _type_name(error),
+            "pickle": pickled(error),
         }
     return bytes(msgpack.packb(record, unicode_errors="surrogatepass"))
 
@@ -53,7 +56,7 @@ def decode_error(record: bytes, *, trust_pickle: bool = True) -> SimplerError:
         message, code = str(fields["message"]), str(fields["code"])
         context = {str(key): value for key, value in fields["context"].items() if isinstance(value, _SCALARS)}
         cls = error_classes().get(fields["class"], SimplerError)
-        text, pickled = str(fields["traceback"]), fields["pickle"]
+        text, pickle_bytes = str(fields["traceback"]), fields["pickle"]
     except Exception as malformed:
         return SimplerError(f"an error was reported in a form that cannot be read ({malformed}): {record[:200]!r}")
     error = cls(message, code=code, **context)
@@ -61,8 +64,8 @@ def decode_error(record: bytes, *, trust_pickle: bool = True) -> SimplerError:
         error.remote_traceback = text
         if text:
             error.add_note(f"the traceback in the worker:\n{text.rstrip()}")
-    if trust_pickle and isinstance(pickled, bytes):
-        error.__cause__ = _unpickled(pickled)
+    if trust_pickle and isinstance(pickle_bytes, bytes):
+        error.__cause__ = _unpickled(pickle_bytes)
     return error
 
 
@@ -86,12 +89,16 @@ def _traceback_text(error: BaseException, skip_frames_of: str) -> str:
     return "".join(traceback.format_exception(type(error), error, frames))
 
 
+def _no_pickle(error: BaseException) -> bytes | None:
+    return None
+
+
 def _pickled(error: BaseException) -> bytes | None:
     """The exception's pickle, or None when it has none or what comes back is not the same kind of exception."""
     import cloudpickle
 
     try:
-        pickled = cloudpickle.dumps(error.with_traceback(None))
+        pickled = cloudpickle.dumps(error)
         return bytes(pickled) if type(_unpickled(pickled)).__qualname__ == type(error).__qualname__ else None
     except Exception:  # any class may refuse in any way; the text is what remains then
         return None

@@ -5,8 +5,8 @@ Rules
   2. The message is a whole sentence for people: who, where, what was wrong, what to do. It is never cut.
   3. ``context`` holds the same facts for programs (worker, session, host, hashid, operation, ...).
   4. The first split is whose fault it is: the caller's program (ArgumentError, StateError, LevelError,
-     RegistrationError, AccessDenied, StaleHandle), the code it ran (TaskError, TaskTimeout, UpstreamFailed), the machine
-     (WorkerDied, CapacityError, DeviceError, StartupError), or what lies between (ConnectError, AuthError,
+     RegistrationError, AccessDenied, StaleHandle), the code it ran (TaskError, TaskTimeout, UpstreamFailed), the
+     machine (WorkerDied, CapacityError, DeviceError, StartupError), or what lies between (ConnectError, AuthError,
      VersionMismatch, ProtocolError, SessionLost).
 """
 

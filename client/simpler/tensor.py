@@ -1,4 +1,4 @@
-"""What an argument is: element types, argument tags with the access they stand for, and a tensor with or without storage."""
+"""What an argument is: element types, tags with the access they stand for, and a tensor with or without storage."""
 
 from __future__ import annotations
 
