@@ -38,7 +38,7 @@ def encode_error(
         record = {
             "class": "TaskError",
             "code": TaskError.default_code,
-            "message": f"{_type_name(error)}: {error}{where}",
+            "message": "".join(traceback.format_exception_only(error)).strip() + where,
             "context": context,
             "traceback": _traceback_text(error, skip_frames_of),
             "pickle": pickled(error),
@@ -52,7 +52,7 @@ def decode_error(record: bytes, *, trust_pickle: bool = True) -> SimplerError:
     What cannot be rebuilt degrades to the text; bytes that are no record at all become a SimplerError that says so.
     """
     try:
-        fields = msgpack.unpackb(record, unicode_errors="surrogatepass", max_buffer_size=limits.ERROR_RECORD_BYTES)
+        fields = msgpack.unpackb(record, unicode_errors="surrogatepass")
         message, code = str(fields["message"]), str(fields["code"])
         context = {str(key): value for key, value in fields["context"].items() if isinstance(value, _SCALARS)}
         cls = error_classes().get(fields["class"], SimplerError)
@@ -77,11 +77,6 @@ def _place(context: dict[str, str | int]) -> str:
     return f" ({', '.join(f'{key} {value}' for key, value in context.items())})" if context else ""
 
 
-def _type_name(error: BaseException) -> str:
-    cls = type(error)
-    return cls.__qualname__ if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}.{cls.__qualname__}"
-
-
 def _traceback_text(error: BaseException, skip_frames_of: str) -> str:
     frames: TracebackType | None = error.__traceback__
     while frames is not None and skip_frames_of and frames.tb_frame.f_code.co_filename == skip_frames_of:
@@ -94,14 +89,15 @@ def _no_pickle(error: BaseException) -> bytes | None:
 
 
 def _pickled(error: BaseException) -> bytes | None:
-    """The exception's pickle, or None when it has none or what comes back is not the same kind of exception."""
+    """The exception's pickle; None when it has none, is too large, or comes back as another kind of exception."""
     import cloudpickle
 
     try:
-        pickled = cloudpickle.dumps(error)
-        return bytes(pickled) if type(_unpickled(pickled)).__qualname__ == type(error).__qualname__ else None
+        pickled = bytes(cloudpickle.dumps(error))
+        rebuilds = type(_unpickled(pickled)).__qualname__ == type(error).__qualname__
     except Exception:  # any class may refuse in any way; the text is what remains then
         return None
+    return pickled if rebuilds and len(pickled) <= limits.ERROR_PICKLE_BYTES else None
 
 
 def _unpickled(pickled: bytes) -> BaseException | None:

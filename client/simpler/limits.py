@@ -42,7 +42,8 @@ SERVING_DEPTH = 32
 CONTROL_TIMEOUT_S = 30.0
 """How long a request that does not run user code may take."""
 CONNECT_TIMEOUT_S = 10.0
-ERROR_RECORD_BYTES = 8 << 20
+ERROR_PICKLE_BYTES = 8 << 20
+"""A pickled exception larger than this stays behind; its text always travels."""
 
 # ---- daemon
 FIRST_FRAME_TIMEOUT_S = 10.0

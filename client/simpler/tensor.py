@@ -137,12 +137,12 @@ class Tensor:
     __slots__ = ("__weakref__", "_offset", "_release", "_released", "dtype", "nbytes", "shape")
 
     def __init__(self, shape: Sequence[int] | int, dtype: object) -> None:
-        self.shape = checked_shape(shape)
-        self.dtype = DataType.of(dtype)
-        self.nbytes = math.prod(self.shape) * self.dtype.itemsize
         self._offset: int | None = None
         self._release: Callable[[], object] | None = None
         self._released = False
+        self.shape = checked_shape(shape)
+        self.dtype = DataType.of(dtype)
+        self.nbytes = math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def offset(self) -> int | None:
