@@ -1,0 +1,31 @@
+"""The headers are the only place where the C declarations stand; what cffi reads is cut out of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cffi_build.declarations import BEGIN, END, HEADERS, NATIVE, declarations
+
+from simpler._native import ffi, lib
+from simpler.tensor import Access, DataType
+
+
+def test_the_tag_values_are_those_of_the_header() -> None:
+    assert (Access.READ.value, Access.WRITE.value) == (lib.SLR_READ, lib.SLR_WRITE)
+
+
+def test_element_types_fit_a_kernels_field() -> None:
+    tensor = ffi.new("slr_tensor *")
+    for kind in DataType:
+        tensor.dtype = kind.value
+        assert tensor.dtype == kind.value
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_header_without_one_pair_of_markers_is_refused(name: str, tmp_path: Path) -> None:
+    text = (NATIVE / name).read_text()
+    for broken in (text.replace(BEGIN, ""), text.replace(END, ""), text + BEGIN):
+        (tmp_path / name).write_text(broken)
+        with pytest.raises(ValueError, match="expected exactly one"):
+            declarations(tmp_path / name)

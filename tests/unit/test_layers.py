@@ -1,0 +1,98 @@
+"""The layers of the source tree: imports point one way, and each boundary has one home."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = {
+    ".".join(path.relative_to(ROOT / base).with_suffix("").parts).removesuffix(".__init__"): path
+    for base in ("client", "daemon")
+    for path in (ROOT / base).rglob("*.py")
+}
+
+# From the top down. A module may import from its own layer and from those below it.
+LAYERS = (
+    ("simplerctl",),
+    ("simplerd",),
+    ("simpler.worker", "simpler.orchestrator"),
+    ("simpler.remote",),
+    ("simpler.pool", "simpler.sub_worker", "simpler.chip_worker"),
+    ("simpler.spawn", "simpler.spawner", "simpler.run", "simpler.trace", "simpler.registry"),
+    ("simpler.args", "simpler.callables", "simpler.device"),
+    ("simpler.region", "simpler.wire", "simpler.spawn_protocol"),
+    ("simpler.tensor", "simpler.error_record"),
+    ("simpler.errors", "simpler.limits", "simpler._native"),
+)
+
+
+def layer_of(module: str) -> int | None:
+    for number, names in enumerate(LAYERS):
+        if any(module == name or module.startswith(f"{name}.") for name in names):
+            return number
+    return None
+
+
+def imports(path: Path) -> Iterator[str]:
+    """What a file imports, inside functions as well; what only a type checker reads is left out."""
+    tree = ast.parse(path.read_text())
+    only_for_types: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            only_for_types.update(child for statement in node.body for child in ast.walk(statement))
+    for node in ast.walk(tree):
+        if node in only_for_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_every_module_has_a_layer() -> None:
+    homeless = [name for name in SOURCES if layer_of(name) is None and name != "simpler"]
+    assert not homeless
+
+
+@pytest.mark.parametrize("module", sorted(name for name in SOURCES if name != "simpler"))
+def test_imports_point_down(module: str) -> None:
+    mine = layer_of(module)
+    assert mine is not None
+    for name in imports(SOURCES[module]):
+        theirs = layer_of(name)
+        assert theirs is None or theirs >= mine, f"{module} imports {name}, which is above it"
+
+
+def test_the_library_knows_nothing_of_the_daemon_and_the_command_line_nothing_of_either() -> None:
+    for module, path in SOURCES.items():
+        found = set(imports(path))
+        if module.startswith("simpler.") or module == "simpler":
+            assert not any(name.startswith(("simplerd", "simplerctl")) for name in found), module
+        if module.startswith("simplerctl"):
+            assert not any(name.startswith(("simplerd", "simpler.worker")) for name in found), module
+
+
+def test_only_the_two_bindings_touch_the_native_module() -> None:
+    users = {module for module, path in SOURCES.items() if any("_native" in name for name in imports(path))}
+    assert users == {"simpler.region", "simpler.device"}
+
+
+def test_only_the_spawner_forks() -> None:  # L5
+    users = {module for module, path in SOURCES.items() if "os.fork(" in path.read_text()}
+    assert users <= {"simpler.spawn", "simpler.spawner"}
+    assert users
+
+
+def test_the_daemon_process_loads_no_pickle_and_no_numpy() -> None:
+    program = (
+        "import sys, simplerd.__main__, simplerd.daemon\n"
+        "print(*({'pickle', 'cloudpickle', 'numpy', '_pickle'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.split() == []
