@@ -1,0 +1,219 @@
+"""simplerd's configuration: one frozen Config, from a TOML file over embedded defaults.
+
+The file is the one named by --config, else by SIMPLERD_CONFIG, else /etc/simplerd/simplerd.toml; never one found in the
+working directory. Only the last may be missing: then the defaults hold. Command-line options win over the file.
+Nothing here touches the system beyond reading that file and asking whether a group exists.
+"""
+
+import grp
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from simpler import limits
+from simplerd.toml_file import ConfigError, TomlFile
+
+SYSTEM_CONFIG = Path("/etc/simplerd/simplerd.toml")
+SYSTEM_RUNTIME_DIR = Path("/run/simplerd")
+SYSTEM_STATE_DIR = Path("/var/lib/simplerd")
+MAX_UNIX_PATH_BYTES = 107  # sun_path of unix(7), less the final zero
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+DeviceId = Annotated[int, Meta(ge=0, le=65_535)]
+
+
+class DaemonSection(Struct, frozen=True):
+    """[daemon]"""
+
+    runtime_dir: str | None = None
+    state_dir: str | None = None
+    import_paths: tuple[str, ...] = ()
+
+
+class ListenSection(Struct, frozen=True):
+    """[listen]"""
+
+    session: Annotated[tuple[str, ...], Meta(min_length=1)] | None = None
+    admin_socket: str | None = None
+    admin_group: str | None = None
+
+
+class DevicesSection(Struct, frozen=True):
+    """[devices]"""
+
+    platform: Literal["sim"] = "sim"
+    ids: tuple[DeviceId, ...] = (0, 1)
+
+
+class LimitsSection(Struct, frozen=True):
+    """[limits]"""
+
+    max_sessions: Annotated[int, Meta(ge=1, le=100_000)] = limits.MAX_SESSIONS
+    open_timeout_s: Seconds = limits.STARTUP_TIMEOUT_S
+    attach_timeout_s: Seconds = limits.FIRST_FRAME_TIMEOUT_S
+    close_timeout_s: Seconds = limits.CLOSE_TIMEOUT_S
+
+
+class LogSection(Struct, frozen=True):
+    """[log]"""
+
+    level: LogLevel = "info"
+
+
+SECTIONS = ["daemon", "listen", "devices", "limits", "log"]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that can be set. Times are in seconds; sockets are endpoints ("unix:/path", "127.0.0.1:7390")."""
+
+    source: str  # the file it came from, or "embedded defaults"
+    runtime_dir: Path
+    state_dir: Path
+    session_sockets: tuple[str, ...]
+    admin_socket: Path
+    admin_group: str | None
+    platform: str
+    devices: tuple[int, ...]
+    max_sessions: int
+    open_timeout_s: float
+    attach_timeout_s: float
+    close_timeout_s: float
+    import_paths: tuple[str, ...]
+    log_level: LogLevel
+
+
+def load(
+    path: Path | None = None,
+    *,
+    runtime_dir: Path | None = None,
+    listen: tuple[str, ...] = (),
+    log_level: LogLevel | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Config:
+    """The configuration of `path` (or of the usual places), with what the command line says on top.
+
+    Raises ConfigError listing every problem with its file, line, key and what was expected.
+    """
+    file = _open(path, environ)
+    daemon = file.section("daemon", DaemonSection)
+    at = file.section("listen", ListenSection)
+    devices = file.section("devices", DevicesSection)
+    bounds = file.section("limits", LimitsSection)
+    log = file.section("log", LogSection)
+    file.only_sections(SECTIONS)
+    _check_daemon(file, daemon)
+    _check_listen(file, at)
+    if len(set(devices.ids)) < len(devices.ids):
+        file.problem("devices", "ids", f"each device once; it is {list(devices.ids)}")
+    file.finish()
+
+    home = runtime_dir or (Path(daemon.runtime_dir) if daemon.runtime_dir else default_runtime_dir(environ))
+    return Config(
+        source=str(file.path) if file.content or file.text else "embedded defaults",
+        runtime_dir=home,
+        state_dir=Path(daemon.state_dir) if daemon.state_dir else default_state_dir(environ),
+        session_sockets=_checked(listen or at.session or (f"unix:{home}/session.sock",)),
+        admin_socket=Path(_checked((f"unix:{at.admin_socket or home / 'admin.sock'}",))[0].removeprefix("unix:")),
+        admin_group=at.admin_group,
+        platform=devices.platform,
+        devices=devices.ids,
+        max_sessions=bounds.max_sessions,
+        open_timeout_s=bounds.open_timeout_s,
+        attach_timeout_s=bounds.attach_timeout_s,
+        close_timeout_s=bounds.close_timeout_s,
+        import_paths=daemon.import_paths,
+        log_level=log_level or log.level,
+    )
+
+
+def default_runtime_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where sockets go: what systemd made for the service, else /run/simplerd for root, else below XDG_RUNTIME_DIR."""
+    if "RUNTIME_DIRECTORY" in environ and "INVOCATION_ID" in environ:
+        return Path(environ["RUNTIME_DIRECTORY"].split(":")[0])
+    if os.geteuid() == 0:
+        return SYSTEM_RUNTIME_DIR
+    if base := environ.get("XDG_RUNTIME_DIR"):
+        return Path(base) / "simplerd"
+    raise ConfigError("no runtime directory: XDG_RUNTIME_DIR is not set; set it, or give --runtime-dir")
+
+
+def default_state_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where lasting state goes: as `default_runtime_dir`, with /var/lib/simplerd and XDG_STATE_HOME."""
+    if "STATE_DIRECTORY" in environ and "INVOCATION_ID" in environ:
+        return Path(environ["STATE_DIRECTORY"].split(":")[0])
+    if os.geteuid() == 0:
+        return SYSTEM_STATE_DIR
+    return Path(environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "simplerd"
+
+
+def endpoint_problem(endpoint: str) -> str | None:
+    """What is wrong with listening at `endpoint`, or None. Unix sockets and loopback TCP addresses are accepted."""
+    if endpoint.startswith("unix:"):
+        return _unix_problem(endpoint.removeprefix("unix:"))
+    host, colon, port = endpoint.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65_536:
+        return f'expected "unix:/path", "127.0.0.1:port" or "[::1]:port"; it is {endpoint!r}'
+    if host == "localhost":
+        return None
+    try:
+        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return f"expected an IP address or localhost before the port; it is {host!r}"
+    if address.is_loopback:
+        return None
+    return (
+        f"{endpoint!r} is not a loopback address: whoever reaches a session socket may run programs here, and "
+        "TCP says nothing about who that is; listen at 127.0.0.1, [::1] or a Unix socket"
+    )
+
+
+def _unix_problem(path: str) -> str | None:
+    if not path.startswith("/"):
+        return f"expected an absolute path of a Unix socket; it is {path!r}"
+    if len(os.fsencode(path)) > MAX_UNIX_PATH_BYTES:
+        return f"a Unix socket's path has at most {MAX_UNIX_PATH_BYTES} bytes; {path!r} has {len(os.fsencode(path))}"
+    return None
+
+
+def _open(path: Path | None, environ: Mapping[str, str]) -> TomlFile:
+    named = path or (Path(environ["SIMPLERD_CONFIG"]) if environ.get("SIMPLERD_CONFIG") else None)
+    if named is None and not SYSTEM_CONFIG.exists():
+        return TomlFile(SYSTEM_CONFIG, "", {})
+    return TomlFile.read(named or SYSTEM_CONFIG)
+
+
+def _check_daemon(file: TomlFile, daemon: DaemonSection) -> None:
+    for key in ("runtime_dir", "state_dir"):
+        value = getattr(daemon, key)
+        if value is not None and not value.startswith("/"):
+            file.problem("daemon", key, f"expected an absolute path; it is {value!r}")
+    for value in daemon.import_paths:
+        if not value.startswith("/"):
+            file.problem("daemon", "import_paths", f"expected absolute paths; {value!r} is not one")
+
+
+def _check_listen(file: TomlFile, at: ListenSection) -> None:
+    for endpoint in at.session or ():
+        if why := endpoint_problem(endpoint):
+            file.problem("listen", "session", why)
+    if at.admin_socket is not None and (why := _unix_problem(at.admin_socket)):
+        file.problem("listen", "admin_socket", why)
+    if at.admin_group is not None:
+        try:
+            grp.getgrnam(at.admin_group)
+        except KeyError:
+            file.problem("listen", "admin_group", f"there is no group {at.admin_group!r} on this host")
+
+
+def _checked(endpoints: tuple[str, ...]) -> tuple[str, ...]:
+    for endpoint in endpoints:
+        if why := endpoint_problem(endpoint):
+            raise ConfigError(why, endpoint=endpoint)
+    return endpoints

@@ -1,0 +1,108 @@
+"""What happened, in order: a bounded ring of numbered events, and readers that follow it.
+
+Rules:
+1. Publishing never waits and never fails: the ring forgets its oldest event when it is full.
+2. A reader is a cursor on the ring, so that readers cost nothing and cannot hold each other up. One that is overtaken
+   is given an `events.gap` event in place of what it missed, and goes on.
+3. Everything published is logged too, so that the journal has what no reader was there for.
+"""
+
+import time
+from collections import deque
+from collections.abc import Collection
+from typing import Any, NamedTuple, cast
+
+import trio
+
+from simpler import limits
+from simplerd.log import get_logger
+
+GAP = "events.gap"
+
+_log = get_logger("events")
+
+Field = str | int | float | bool | None | list[int] | list[str]
+
+
+class Event(NamedTuple):
+    """One thing that happened: `type` is noun.verb ("session.opened"), `time` is Unix time in seconds."""
+
+    seq: int
+    time: float
+    type: str
+    fields: dict[str, Field]
+
+
+class EventLog:
+    """The daemon's events. Belongs to the trio thread."""
+
+    def __init__(self, kept: int = limits.EVENTS_KEPT) -> None:
+        self._ring: deque[Event] = deque(maxlen=kept)
+        self._news = trio.lowlevel.ParkingLot()
+        self.last_seq = 0
+
+    @property
+    def oldest_seq(self) -> int:
+        """The sequence number of the oldest event that can still be read; last_seq + 1 when there is none."""
+        return self._ring[0].seq if self._ring else self.last_seq + 1
+
+    def publish(self, type: str, /, **fields: Field) -> Event:
+        """Record an event, log it, and wake whoever follows."""
+        self.last_seq += 1
+        event = Event(self.last_seq, time.time(), type, fields)
+        self._ring.append(event)
+        _log.info(type, **cast("dict[str, Any]", fields))
+        self._news.unpark_all()
+        return event
+
+    def subscribe(self, *, after: int | None = None, types: Collection[str] = ()) -> "Subscription":
+        """Events from the one after sequence number `after` on (None: only new ones).
+
+        `types` selects: "session" takes every session.* event, "session.opened" just those; empty takes all.
+        Raises ValueError when `after` lies in the future.
+        """
+        if after is not None and not 0 <= after <= self.last_seq:
+            raise ValueError(f"there is no event {after} yet; the last is {self.last_seq}")
+        return Subscription(self, self.last_seq if after is None else after, tuple(types))
+
+    def at(self, seq: int) -> Event:
+        """The event `seq`, which the ring must still hold."""
+        return self._ring[seq - self.oldest_seq]
+
+    async def wait_beyond(self, seq: int) -> None:
+        """Wait until an event after `seq` was published; no deadline, since nothing need ever happen."""
+        while self.last_seq <= seq:
+            await self._news.park()
+
+
+class Subscription:
+    """One reader: `async for event in subscription`, or `receive()`."""
+
+    def __init__(self, log: EventLog, seq: int, types: tuple[str, ...]) -> None:
+        self._log = log
+        self._types = types
+        self.seq = seq  # of the last event looked at, wanted or not
+
+    def __aiter__(self) -> "Subscription":
+        return self
+
+    async def __anext__(self) -> Event:
+        return await self.receive()
+
+    async def receive(self) -> Event:
+        """The next wanted event, or a gap event naming the first and last sequence number missed."""
+        await trio.lowlevel.checkpoint()
+        while True:
+            await self._log.wait_beyond(self.seq)
+            missed_to = self._log.oldest_seq - 1
+            if missed_to > self.seq:
+                gap = Event(missed_to, time.time(), GAP, {"first": self.seq + 1, "last": missed_to})
+                self.seq = missed_to
+                return gap
+            event = self._log.at(self.seq + 1)
+            self.seq = event.seq
+            if self._wants(event.type):
+                return event
+
+    def _wants(self, type: str) -> bool:
+        return not self._types or any(type == wanted or type.startswith(f"{wanted}.") for wanted in self._types)

@@ -1,0 +1,108 @@
+"""Structured logging to stderr: one record, one line.
+
+A record is a short sentence and named fields: `log.info("session opened", session="s1", pid=42)` becomes
+`session opened session=s1 pid=42`. Under journald (JOURNAL_STREAM names our stderr) a line begins with sd-daemon's
+`<N>` priority and carries no time of its own; elsewhere it begins with the time and the level, coloured on a terminal.
+Control characters are escaped, so that no field can forge a line or reach the terminal.
+"""
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Mapping, MutableMapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    Adapter = logging.LoggerAdapter[logging.Logger]
+else:
+    Adapter = logging.LoggerAdapter
+
+_OWN_ARGUMENTS = ("exc_info", "stack_info", "stacklevel", "extra")
+_PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}  # syslog(3)
+_COLOUR = {
+    logging.DEBUG: "\x1b[2m",
+    logging.WARNING: "\x1b[33m",
+    logging.ERROR: "\x1b[31m",
+    logging.CRITICAL: "\x1b[31;1m",
+}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+class FieldLogger(Adapter):
+    """A logger whose methods take the record's fields as keyword arguments."""
+
+    def process(self, msg: object, kwargs: MutableMapping[str, Any]) -> tuple[object, MutableMapping[str, Any]]:
+        own = {name: kwargs.pop(name) for name in _OWN_ARGUMENTS if name in kwargs}
+        own["extra"] = {"fields": dict(kwargs)}
+        return msg, own
+
+
+def get_logger(name: str) -> FieldLogger:
+    """The logger of one part of the daemon, such as "admin"."""
+    return FieldLogger(logging.getLogger(f"simplerd.{name}"))
+
+
+def configure(level: str, stream: TextIO | None = None, environ: Mapping[str, str] = os.environ) -> None:
+    """Send the daemon's records of `level` ("debug", "info", "warning", "error") and above to `stream` (stderr)."""
+    stream = stream or sys.stderr
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JournalFormatter() if is_journal(stream, environ) else TextFormatter(colour=stream.isatty()))
+    root = logging.getLogger("simplerd")
+    root.handlers[:] = [handler]
+    root.propagate = False
+    root.setLevel(level.upper())
+
+
+def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether `stream` is the one that systemd connected to the journal (systemd.exec(5), $JOURNAL_STREAM)."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+class JournalFormatter(logging.Formatter):
+    """`<6>message key=value`"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"<{_PRIORITY.get(record.levelno, 6)}>{_sentence(record, self)}"
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-01-31 12:00:00.000 info  admin: message key=value`"""
+
+    def __init__(self, *, colour: bool) -> None:
+        super().__init__()
+        self._colour = colour
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = datetime.fromtimestamp(record.created).isoformat(" ", "milliseconds")
+        part = record.name.removeprefix("simplerd.")
+        line = f"{when} {record.levelname.lower():7} {part}: {_sentence(record, self)}"
+        colour = _COLOUR.get(record.levelno, "") if self._colour else ""
+        return f"{colour}{line}\x1b[0m" if colour else line
+
+
+def escape(text: str) -> str:
+    """`text` with control characters, line separators and lone surrogates written as escapes."""
+    return _CONTROL.sub(lambda match: _SHORT.get(match[0]) or _code_point(match[0]), text)
+
+
+def _code_point(char: str) -> str:
+    return f"\\x{ord(char):02x}" if ord(char) < 0x100 else f"\\u{ord(char):04x}"
+
+
+def _sentence(record: logging.LogRecord, formatter: logging.Formatter) -> str:
+    fields: dict[str, object] = dict(getattr(record, "fields", {}))
+    if record.exc_info:
+        fields["traceback"] = formatter.formatException(record.exc_info)
+    return " ".join([escape(record.getMessage()), *(f"{name}={_value(value)}" for name, value in fields.items())])
+
+
+def _value(value: object) -> str:
+    text = escape(str(value))
+    return '"' + text.replace('"', '\\"') + '"' if not text or re.search(r'[\s"=]', text) else text

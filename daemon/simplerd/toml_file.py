@@ -1,0 +1,134 @@
+"""A TOML file turned into typed sections, with every problem in it found at once.
+
+tomli says what the file holds but not where; the line of a key is found in the text again, for messages only. A key
+that is unknown or of the wrong type becomes a problem with file, line and key; nothing is used unless there are none.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+import tomli
+
+from simpler.errors import SimplerError
+
+MAX_FILE_BYTES = 1 << 20
+_HEADER = re.compile(r"\s*\[+\s*([^\[\]]+?)\s*\]+\s*(?:#.*)?$")
+_KEY = re.compile(r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=""")
+
+SectionT = TypeVar("SectionT", bound=msgspec.Struct)
+
+
+class ConfigError(SimplerError):
+    """The configuration cannot be used. The message lists every problem, one a line."""
+
+    default_code = "CONFIG"
+
+
+@dataclass
+class TomlFile:
+    """One file: its text, its content, and the problems found in it so far."""
+
+    path: Path
+    text: str
+    content: Mapping[str, object]
+    problems: list[tuple[int, str]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, path: Path) -> "TomlFile":
+        """Read and parse `path`. Raises ConfigError when it cannot be read or is not TOML."""
+        try:
+            with path.open("rb") as file:
+                data = file.read(MAX_FILE_BYTES + 1)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+        if len(data) > MAX_FILE_BYTES:
+            raise ConfigError(f"{path}: more than {MAX_FILE_BYTES} bytes; this is not a configuration of simplerd")
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise ConfigError(f"{path}:{line}: expected UTF-8 text, found byte 0x{data[error.start]:02x}") from error
+        try:
+            return cls(path, text, tomli.loads(text))
+        except tomli.TOMLDecodeError as error:
+            raise ConfigError(f"{path}:{error.lineno}: not TOML: {error.msg} (column {error.colno})") from error
+
+    def section(self, name: str, shape: type[SectionT]) -> SectionT:
+        """The section `name` as a `shape`; keys with a problem are noted and keep their default."""
+        table = self.content.get(name, {})
+        if not isinstance(table, Mapping):
+            self.problem(name, None, f"expected a table, [{name}], found {_shown(table)}")
+            return shape()
+        types = get_type_hints(shape, include_extras=True)
+        values: dict[str, object] = {}
+        for key, value in table.items():
+            if key not in types:
+                self.problem(name, key, f"unknown key{_nearest(key, types)}; [{name}] takes {', '.join(types)}")
+                continue
+            try:
+                values[key] = msgspec.convert(value, types[key])
+            except msgspec.ValidationError as error:
+                self.problem(name, key, f"{_expected(types[key], error)}; it is {_shown(value)}")
+        return shape(**values)
+
+    def only_sections(self, names: list[str]) -> None:
+        """Note every top-level key that is not one of `names`."""
+        for name in self.content:
+            if name not in names:
+                known = ", ".join(f"[{known}]" for known in names)
+                self.problem(name, None, f"unknown section{_nearest(name, names)}; there are {known}")
+
+    def problem(self, section: str, key: str | None, why: str) -> None:
+        """Note a problem with `key` of `section` (or with the section itself)."""
+        dotted = section if key is None else f"{section}.{key}"
+        line = line_of(self.text, dotted)
+        self.problems.append((line, f"{self.path}:{line}: {dotted}: {why}"))
+
+    def finish(self) -> None:
+        """Raise ConfigError naming every problem noted, if there are any."""
+        if self.problems:
+            raise ConfigError(
+                "\n".join(text for _, text in sorted(self.problems)), file=str(self.path), problems=len(self.problems)
+            )
+
+
+def line_of(text: str, dotted: str) -> int:
+    """The 1-based line of the key `dotted` in TOML `text`, else of its table, else 1."""
+    best, best_length, table = 1, 0, ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := _HEADER.match(line):
+            table = name = _plain(header[1])
+        elif key := _KEY.match(line):
+            name = f"{table}.{_plain(key[1])}" if table else _plain(key[1])
+        else:
+            continue
+        if (dotted + ".").startswith(name + ".") and len(name) > best_length:
+            best, best_length = number, len(name)
+    return best
+
+
+def _plain(key: str) -> str:
+    return ".".join(part.strip().strip("\"'") for part in key.split("."))
+
+
+def _nearest(name: str, known: Mapping[str, object] | list[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _expected(wanted: object, error: msgspec.ValidationError) -> str:
+    if get_origin(wanted) is Literal:
+        return f"expected one of {', '.join(map(repr, get_args(wanted)))}"
+    sentence = str(error)
+    return sentence[:1].lower() + sentence[1:].replace(" - at `$[", " at item [").replace("]`", "]")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "a table" if isinstance(value, Mapping) else repr(value)
