@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cffi_build.declarations import BEGIN, END, HEADERS, NATIVE, declarations
+from cffi_build.declarations import BEGIN, END, HEADERS, declarations
 
 from simpler._native import ffi, lib
 from simpler.tensor import Access, DataType
@@ -22,10 +22,10 @@ def test_element_types_fit_a_kernels_field() -> None:
         assert tensor.dtype == kind.value
 
 
-@pytest.mark.parametrize("name", HEADERS)
-def test_a_header_without_one_pair_of_markers_is_refused(name: str, tmp_path: Path) -> None:
-    text = (NATIVE / name).read_text()
+@pytest.mark.parametrize("header", HEADERS, ids=lambda header: header.name)
+def test_a_header_without_one_pair_of_markers_is_refused(header: Path, tmp_path: Path) -> None:
+    text, copy = header.read_text(), tmp_path / header.name
     for broken in (text.replace(BEGIN, ""), text.replace(END, ""), text + BEGIN):
-        (tmp_path / name).write_text(broken)
+        copy.write_text(broken)
         with pytest.raises(ValueError, match="expected exactly one"):
-            declarations(tmp_path / name)
+            declarations(copy)
