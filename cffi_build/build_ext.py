@@ -18,6 +18,7 @@ INCLUDE = ROOT / "client" / "simpler" / "include"
 # setuptools compiles with -DNDEBUG; asserts in the library guard shared memory and stay on.
 COMPILE_ARGS = [
     "-std=gnu11",
+    "-D_GNU_SOURCE",
     "-O2",
     "-g",
     "-Wall",
