@@ -1,0 +1,135 @@
+"""What systemd and the daemon say to each other; without systemd every part of it does nothing.
+
+Outwards sd_notify(3): READY, STATUS, STOPPING and WATCHDOG datagrams to $NOTIFY_SOCKET. Inwards sd_listen_fds(3): the
+listening sockets of socket activation, told apart by their FileDescriptorName= ("admin" or "session"). The variables
+are taken out of the environment, so that no child mistakes itself for the service.
+"""
+
+import os
+import socket
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, field
+
+import trio
+
+from simpler.errors import StartupError
+from simplerd.log import get_logger
+
+FIRST_FD = 3  # SD_LISTEN_FDS_START
+_log = get_logger("service")
+
+
+class Service:
+    """The daemon's way to tell the service manager how it is."""
+
+    def __init__(self, notify_socket: str | None = None, watchdog_s: float | None = None) -> None:
+        self._socket: socket.socket | None = None
+        self._watchdog_s = watchdog_s
+        if notify_socket:
+            address = "\0" + notify_socket[1:] if notify_socket.startswith("@") else notify_socket
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._socket.setblocking(False)
+            self._socket.connect(address)
+
+    @classmethod
+    def from_environ(cls, environ: MutableMapping[str, str] = os.environ) -> "Service":
+        """The service manager that started us, if one did. Raises StartupError when its socket cannot be reached."""
+        notify_socket = environ.pop("NOTIFY_SOCKET", None)
+        watchdog_usec, watchdog_pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
+        ours = watchdog_usec.isdigit() and watchdog_pid in ("", str(os.getpid()))
+        try:
+            return cls(notify_socket, int(watchdog_usec) / 1e6 if ours else None)
+        except OSError as error:
+            raise StartupError(f"NOTIFY_SOCKET={notify_socket} cannot be reached: {error.strerror}") from error
+
+    def ready(self, status: str) -> None:
+        """The sockets listen: clients may come."""
+        self._notify("READY=1", f"STATUS={status}")
+
+    def status(self, text: str) -> None:
+        """One line for `systemctl status`."""
+        self._notify(f"STATUS={text}")
+
+    def stopping(self, status: str) -> None:
+        """The daemon is on its way out."""
+        self._notify("STOPPING=1", f"STATUS={status}")
+
+    async def watchdog(self, self_check: Callable[[], str | None]) -> None:
+        """Ping the watchdog at half its interval as long as `self_check` finds nothing wrong; runs until cancelled.
+
+        `self_check` says what is wrong, or None. Without WatchdogSec= this returns at once.
+        """
+        if self._watchdog_s is None:
+            return
+        while True:
+            problem = self_check()
+            if problem is None:
+                self._notify("WATCHDOG=1")
+            else:
+                _log.error("self-check failed: the watchdog is not pinged", problem=problem)
+            await trio.sleep(self._watchdog_s / 2)
+
+    def close(self) -> None:
+        """Give the notify socket back."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _notify(self, *assignments: str) -> None:
+        if self._socket is None:
+            return
+        message = "\n".join(text.replace("\n", " ") for text in assignments)
+        try:
+            self._socket.send(message.encode())
+        except OSError as error:  # a manager that restarts, or is too busy: the service goes on without it
+            _log.warning("the service manager could not be told", message=message, error=error.strerror)
+
+
+@dataclass
+class InheritedSockets:
+    """Listening sockets that the service manager passed, close-on-exec from the first moment on."""
+
+    admin: list[socket.socket] = field(default_factory=list)
+    session: list[socket.socket] = field(default_factory=list)
+
+    @classmethod
+    def from_environ(
+        cls, environ: MutableMapping[str, str] = os.environ, first_fd: int = FIRST_FD
+    ) -> "InheritedSockets":
+        """What LISTEN_FDS passes to this process. Raises StartupError for a socket of neither name."""
+        pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
+        names = environ.pop("LISTEN_FDNAMES", "").split(":")
+        sockets = cls()
+        if pid != str(os.getpid()) or not count.isdigit():
+            return sockets
+        fds = range(first_fd, first_fd + int(count))
+        for fd in fds:
+            os.set_inheritable(fd, False)
+        for fd, name in zip(fds, names + ["unknown"] * len(fds), strict=False):
+            sockets._role(name).append(_listening(fd, name))
+        return sockets
+
+    def close(self) -> None:
+        """Close all of them."""
+        for inherited in (*self.admin, *self.session):
+            inherited.close()
+
+    def _role(self, name: str) -> list[socket.socket]:
+        if name not in ("admin", "session"):
+            raise StartupError(
+                f"the service manager passed a socket named {name!r}; "
+                "the .socket unit must say FileDescriptorName=admin or FileDescriptorName=session"
+            )
+        return self.admin if name == "admin" else self.session
+
+
+def _listening(fd: int, name: str) -> socket.socket:
+    try:
+        inherited = socket.socket(fileno=fd)
+    except OSError as error:
+        raise StartupError(f"descriptor {fd} ({name}) of the service manager is no socket: {error.strerror}") from error
+    if inherited.type != socket.SOCK_STREAM or not inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        inherited.close()
+        raise StartupError(f"descriptor {fd} ({name}) does not listen: the .socket unit needs ListenStream=, Accept=no")
+    inherited.setblocking(False)
+    return inherited

@@ -1,0 +1,91 @@
+"""Unix sockets the daemon listens at, and who is at the other end of one.
+
+A socket appears at its path in one step, listening and with its final mode, so that a client finds either nobody or a
+daemon. What a dead daemon left there is replaced; a living one is never pushed aside.
+"""
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from simpler.errors import StartupError
+
+BACKLOG = 128
+PROBE_TIMEOUT_S = 1.0
+
+
+class PeerCredentials(NamedTuple):
+    """Who connected, as the kernel saw it at that moment (SO_PEERCRED, unix(7))."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def peer_credentials(connected: socket.socket) -> PeerCredentials:
+    """The credentials of the process that connected `connected`."""
+    return PeerCredentials(*struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)))
+
+
+@dataclass(frozen=True)
+class UnixListener:
+    """A listening socket and the name it has in the file system."""
+
+    socket: socket.socket
+    path: Path
+    inode: int
+
+    def close(self) -> None:
+        """Stop listening, and take the name away unless another daemon has it by now."""
+        self.socket.close()
+        with contextlib.suppress(FileNotFoundError):
+            if self.path.lstat().st_ino == self.inode:
+                self.path.unlink()
+
+
+def listen_unix(path: Path, *, mode: int, gid: int = -1) -> UnixListener:
+    """A non-blocking socket listening at `path` with `mode` (and group `gid` unless -1).
+
+    Raises StartupError when a living process listens there, or the path cannot be used.
+    """
+    refuse_if_served(path)
+    fresh = path.with_name(f".{os.getpid()}")  # no longer than the final name, which may be as long as a name can be
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        fresh.unlink(missing_ok=True)
+        listening.bind(os.fspath(fresh))
+        fresh.chmod(mode)
+        if gid != -1:
+            os.chown(fresh, -1, gid)
+        listening.listen(BACKLOG)
+        listening.setblocking(False)
+        inode = fresh.lstat().st_ino
+        fresh.rename(path)
+    except OSError as error:
+        listening.close()
+        fresh.unlink(missing_ok=True)
+        raise StartupError(f"cannot listen at {path}: {error.strerror or error}", path=str(path)) from error
+    return UnixListener(listening, path, inode)
+
+
+def refuse_if_served(path: Path) -> None:
+    """Raise StartupError, saying who it is, when a living process listens at `path`."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(PROBE_TIMEOUT_S)
+        try:
+            probe.connect(os.fspath(path))
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
+                return
+            raise StartupError(f"cannot listen at {path}: {error.strerror or error}", path=str(path)) from error
+        pid, uid, _ = peer_credentials(probe)
+    raise StartupError(
+        f"cannot listen at {path}: process {pid} of uid {uid} already does; stop it, or use another --runtime-dir",
+        path=str(path),
+        pid=pid,
+    )
