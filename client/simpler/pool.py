@@ -1,0 +1,256 @@
+"""How a Worker's spawner keeps the workers: start barrier, replacement of the dead, giving up on those that only die.
+
+Rules
+  1. Until every worker has said READY a death, a reported failure or the deadline fails the whole pool: all are killed,
+     and one error names the worker with its last lines of stderr.
+  2. After that a worker that ends without having been told to is dead: what it held fails with WorkerDied, and a new
+     process takes its id at once. The parent is not asked; it sees the deaths in the region.
+  3. A worker that dies more often in a row than limits.MAX_RESTARTS, with no task completed in between, is given up.
+  4. Workers leave by themselves when the region is shut down; PoolStop comes before that, so that it is no death.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable
+from enum import Enum
+
+from simpler import limits
+from simpler.child_process import ChildSpec
+from simpler.children import Child, Children, Ending
+from simpler.error_record import decode_error, encode_error
+from simpler.errors import SimplerError, StartupError, WorkerDied
+from simpler.oom import OomWatch
+from simpler.region import Region
+from simpler.spawn_protocol import (
+    PoolEnded,
+    PoolFailed,
+    PoolReady,
+    PoolRequest,
+    PoolWorker,
+    Report,
+    WorkerLost,
+)
+
+READY = b"\x01"
+"""What a worker writes to its report pipe once it can be given work; anything else is an error record."""
+_READ_BYTES = 1 << 16
+
+
+class PoolState(Enum):
+    """Life of a pool."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    FAILING = "failing"
+    STOPPING = "stopping"
+    ENDED = "ended"
+
+
+class PoolEvent(Enum):
+    """What happens to a pool as a whole."""
+
+    ALL_READY = "all ready"
+    START_FAILED = "start failed"
+    STOP = "stop"
+    ALL_GONE = "all gone"
+
+
+TRANSITIONS = {
+    (PoolState.STARTING, PoolEvent.ALL_READY): PoolState.RUNNING,
+    (PoolState.STARTING, PoolEvent.START_FAILED): PoolState.FAILING,
+    (PoolState.STARTING, PoolEvent.STOP): PoolState.STOPPING,
+    (PoolState.RUNNING, PoolEvent.STOP): PoolState.STOPPING,
+    (PoolState.FAILING, PoolEvent.STOP): PoolState.FAILING,
+    (PoolState.FAILING, PoolEvent.ALL_GONE): PoolState.ENDED,
+    (PoolState.STOPPING, PoolEvent.ALL_GONE): PoolState.ENDED,
+    (PoolState.ENDED, PoolEvent.STOP): PoolState.ENDED,
+}
+
+
+class _Member:
+    """One worker id and the process that has it now."""
+
+    def __init__(self, worker: PoolWorker) -> None:
+        self.worker = worker
+        self.child: Child | None = None
+        self.ready = False
+        self.report = b""
+        self.report_fd = -1
+        self.deaths_in_a_row = 0
+        self.tasks_at_death = 0
+
+
+class Pool:
+    """The workers of one region. ``send`` takes reports to the owner."""
+
+    def __init__(
+        self, children: Children, request: PoolRequest, region_fd: int, send: Callable[[Report], None]
+    ) -> None:
+        self._children, self._send = children, send
+        self._env = request.env
+        self._region_fd = region_fd
+        self._region = Region.attach(region_fd)
+        self._oom = OomWatch()
+        self._state = PoolState.STARTING
+        self._failure: SimplerError | None = None
+        self._timeout_s = request.startup_timeout_s
+        self._deadline = time.monotonic() + request.startup_timeout_s
+        self._members = [_Member(worker) for worker in request.workers]
+        for member in self._members:
+            if self._state is PoolState.STARTING:
+                self._start(member)
+
+    def seconds_left(self) -> float | None:
+        """Until the start deadline, or None when there is nothing to wait for."""
+        return max(0.0, self._deadline - time.monotonic()) if self._state is PoolState.STARTING else None
+
+    def check_deadline(self) -> None:
+        """Fails the start when its deadline has passed."""
+        if self._state is PoolState.STARTING and time.monotonic() >= self._deadline:
+            late = [member for member in self._members if not member.ready]
+            texts = [f"{member.worker.name}{_stderr_text(self._lines(member))}" for member in late]
+            self._fail(StartupError(f"not READY within {self._timeout_s} s (startup_timeout_s): {'; '.join(texts)}"))
+
+    def stop(self) -> None:
+        """The region is about to be shut down: whoever ends from now on is not replaced."""
+        self._to(PoolEvent.STOP)
+        self._end_when_all_gone()
+
+    # ---- start
+
+    def _start(self, member: _Member) -> None:
+        member.report_fd, report = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(member.report_fd, False)
+        try:
+            self._fork(member, [self._region_fd, report])
+        except (SimplerError, OSError) as error:
+            os.close(member.report_fd)
+            self._fail(error if isinstance(error, StartupError) else StartupError(f"{member.worker.name}: {error}"))
+            return
+        finally:
+            os.close(report)
+        self._children.selector.register(member.report_fd, selectors.EVENT_READ, lambda: self._read_report(member))
+
+    def _fork(self, member: _Member, fds: list[int]) -> None:
+        worker = member.worker
+        spec = ChildSpec(worker.entry, worker.argument, worker.name, die_with_parent=True, env=self._env)
+        member.child = self._children.fork(spec, fds, lambda ending: self._ended(member, ending))
+
+    def _read_report(self, member: _Member) -> None:
+        """READY, an error record, or the end of a process that came to neither, which its pidfd tells."""
+        data = os.read(member.report_fd, _READ_BYTES)
+        if data:
+            member.report += data
+            return
+        self._close_report(member)
+        if member.report == READY:
+            member.ready = True
+            if self._state is PoolState.STARTING and all(other.ready for other in self._members):
+                self._to(PoolEvent.ALL_READY)
+                self._send(PoolReady())
+        elif member.report:
+            self._fail(decode_error(member.report))
+
+    def _close_report(self, member: _Member) -> None:
+        if member.report_fd >= 0:
+            self._children.selector.unregister(member.report_fd)
+            os.close(member.report_fd)
+            member.report_fd = -1
+
+    def _fail(self, error: SimplerError) -> None:
+        if self._state is not PoolState.STARTING:
+            return
+        self._failure = error
+        self._to(PoolEvent.START_FAILED)
+        for member in self._members:
+            if member.child is not None:
+                member.child.kill(signal.SIGKILL)
+        self._end_when_all_gone()
+
+    # ---- deaths
+
+    def _ended(self, member: _Member, ending: Ending) -> None:
+        member.child = None
+        if member.report_fd >= 0:
+            self._read_report(member)
+            self._close_report(member)
+        if self._state is PoolState.STARTING:
+            self._fail(
+                StartupError(f"{self._describe(member, ending)} before it was READY{_stderr_text(ending.stderr)}")
+            )
+            return
+        tasks = self._region.worker_info(member.worker.worker).tasks
+        record = encode_error(self._death(member, ending))
+        self._region.worker_died(member.worker.worker, record)
+        if self._state is PoolState.RUNNING:
+            member.deaths_in_a_row = 1 if tasks > member.tasks_at_death else member.deaths_in_a_row + 1
+            member.tasks_at_death = tasks
+            self._replace(member, record)
+        self._end_when_all_gone()
+
+    def _replace(self, member: _Member, record: bytes) -> None:
+        while member.deaths_in_a_row <= limits.MAX_RESTARTS:
+            try:
+                self._fork(member, [self._region_fd])
+            except (SimplerError, OSError) as error:
+                record = encode_error(WorkerDied(f"{member.worker.name} could not be replaced: {error}"))
+                member.deaths_in_a_row += 1
+            else:
+                return
+        cause = decode_error(record)
+        lost = WorkerDied(
+            f"{member.worker.name} was given up: it died {member.deaths_in_a_row} times in a row without completing a "
+            f"task. The last time: {cause.message}",
+            **cause.context,
+        )
+        record = encode_error(lost)
+        self._region.worker_abandon(member.worker.worker, record)
+        self._send(WorkerLost(member.worker.worker, record))
+
+    def _death(self, member: _Member, ending: Ending) -> WorkerDied:
+        oom = self._oom.was_out_of_memory() if ending.signal == signal.SIGKILL else False
+        memory = {True: "yes", False: "no", None: "unknown"}[oom]
+        return WorkerDied(
+            f"{self._describe(member, ending)}; out of memory: {memory}{_stderr_text(ending.stderr)}",
+            worker=member.worker.worker,
+            worker_name=member.worker.name,
+            pid=ending.pid,
+            host=socket.gethostname(),
+            out_of_memory=memory,
+            ending=str(ending),
+        )
+
+    def _describe(self, member: _Member, ending: Ending) -> str:
+        return f"worker {member.worker.name} (pid {ending.pid} on {socket.gethostname()}) was {ending}".replace(
+            "was exited", "exited"
+        )
+
+    def _lines(self, member: _Member) -> list[str]:
+        return member.child.output.lines() if member.child is not None else []
+
+    # ---- the pool as a whole
+
+    def _end_when_all_gone(self) -> None:
+        leaving = self._state in (PoolState.FAILING, PoolState.STOPPING)
+        if not leaving or any(member.child is not None for member in self._members):
+            return
+        self._to(PoolEvent.ALL_GONE)
+        for member in self._members:
+            self._close_report(member)
+        self._region.close()
+        os.close(self._region_fd)
+        self._send(PoolFailed(encode_error(self._failure)) if self._failure is not None else PoolEnded())
+
+    def _to(self, event: PoolEvent) -> None:
+        self._state = TRANSITIONS[self._state, event]
+
+
+def _stderr_text(lines: list[str]) -> str:
+    if not lines:
+        return "; it wrote nothing to stderr"
+    return "; the last lines of its stderr:\n" + "\n".join(lines)

@@ -1,0 +1,159 @@
+"""The owner's side of a spawner: start one, talk to it, and see it off."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from simpler import spawn_protocol as protocol
+from simpler.child_process import require_one_thread
+from simpler.errors import StartupError
+from simpler.spawn_protocol import Report, Request, Start
+
+_BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from simpler.spawner import main; main(int(sys.argv[2]))"
+_CHILD_FD = 3
+_REAP_TIMEOUT_S = 2.0
+
+
+class Spawner:
+    """A spawner process that belongs to this one, made by ``exec`` or ``fork``. For one thread at a time."""
+
+    def __init__(self, owner_end: socket.socket, pid: int) -> None:
+        self.socket = owner_end
+        self.pid = pid
+        self.pidfd = os.pidfd_open(pid)
+
+    @classmethod
+    def exec(cls, *, preload: Sequence[str], name: str) -> Spawner:
+        """Starts a fresh interpreter, whatever threads this process has. Takes as long as its imports.
+
+        ``preload``: modules to import before the first fork. Raises StartupError when there is no interpreter to start.
+        """
+        if not sys.executable:
+            raise StartupError("sys.executable is empty: there is no Python interpreter to start workers with")
+        owner_end, child_end = _socket_pair()
+        with child_end:
+            library = str(Path(__file__).resolve().parent.parent)
+            pid = os.posix_spawn(
+                sys.executable,
+                [sys.executable, "-c", _BOOT, library, str(_CHILD_FD)],
+                os.environ,
+                file_actions=[(os.POSIX_SPAWN_DUP2, child_end.fileno(), _CHILD_FD)],
+                setsigmask=[],
+            )
+        spawner = cls(owner_end, pid)
+        own_pidfd = os.pidfd_open(os.getpid())
+        try:
+            spawner.send(Start(list(sys.path), list(preload), name), [own_pidfd])
+        finally:
+            os.close(own_pidfd)
+        return spawner
+
+    @classmethod
+    def fork(cls, *, preload: Sequence[str], name: str) -> Spawner:
+        """Forks one off this process, warm with all that is imported here.
+
+        Raises StartupError when this process has more than one thread.
+        """
+        require_one_thread(name)
+        owner_end, child_end = _socket_pair()
+        own_pidfd = os.pidfd_open(os.getpid())
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()  # what is buffered would be printed by every descendant
+        pid = os.fork()
+        if pid == 0:
+            _run_forked(child_end, own_pidfd, preload, name)
+        os.close(own_pidfd)
+        child_end.close()
+        return cls(owner_end, pid)
+
+    def send(self, message: Request, fds: Sequence[int] = ()) -> None:
+        """Sends a request, waiting while the queue is full. Raises StartupError when the spawner has ended."""
+        try:
+            self.socket.sendmsg([protocol.encode(message)], protocol.ancillary(fds))
+        except (BrokenPipeError, ConnectionResetError):
+            raise self._ended() from None
+
+    def receive(self, timeout_s: float | None) -> tuple[Report, list[int]]:
+        """The next report and its descriptors, which are the caller's to close.
+
+        Raises TimeoutError when none came within ``timeout_s``, StartupError when the spawner has ended.
+        """
+        self.socket.settimeout(timeout_s)
+        try:
+            packet, received, flags, _ = self.socket.recvmsg(
+                protocol.MAX_MESSAGE_BYTES, protocol.ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionResetError:
+            packet, received, flags = b"", [], 0
+        finally:
+            self.socket.settimeout(None)
+        if not packet:
+            raise self._ended()
+        return protocol.decode_report(packet), protocol.descriptors(received, flags)
+
+    def is_alive(self) -> bool:
+        """False once the process has ended."""
+        return not _readable(self.pidfd, 0.0)
+
+    def close(self) -> None:
+        """Ends the spawner and the children that are to die with it; kills it when it does not go. Idempotent."""
+        if self.pidfd < 0:
+            return
+        self.socket.close()
+        if not _readable(self.pidfd, _REAP_TIMEOUT_S):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):  # a program that reaps all its children was quicker
+            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        os.close(self.pidfd)
+        self.pidfd = -1
+
+    def _ended(self) -> StartupError:
+        ending = "has closed its socket"
+        with contextlib.suppress(ChildProcessError):
+            if _readable(self.pidfd, _REAP_TIMEOUT_S):
+                status = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOWAIT)
+                if status is not None:
+                    killed = status.si_code != os.CLD_EXITED
+                    ending = f"ended with {'signal' if killed else 'code'} {status.si_status}"
+        return StartupError(f"the spawner (pid {self.pid}) {ending}; what it wrote to stderr says why", pid=self.pid)
+
+
+def _run_forked(child_end: socket.socket, owner_pidfd: int, preload: Sequence[str], name: str) -> None:
+    """In the forked spawner: never returns into the parent's stack."""
+    import traceback
+
+    from simpler.spawner import serve
+
+    code = 1
+    try:
+        serve(child_end, owner_pidfd, preload, name)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _socket_pair() -> tuple[socket.socket, socket.socket]:
+    pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in pair:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, protocol.SEND_BUFFER_BYTES)
+    return pair
+
+
+def _readable(fd: int, timeout_s: float) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    deadline = time.monotonic() + timeout_s
+    while not (ready := poll.poll(max(0.0, deadline - time.monotonic()) * 1000)) and time.monotonic() < deadline:
+        pass
+    return bool(ready)

@@ -1,0 +1,217 @@
+"""A spawner: the process that forks on behalf of one that must not (because it has, or may have, threads).
+
+Rules
+  1. One thread, no event loop but the poll of children.py. What its children need is imported before the first fork.
+  2. It lives as long as its owner: when the owner's socket closes or the owner's process ends, the children that are to
+     die with it are killed and reaped, and it ends as soon as no child is left. Polite signals do nothing.
+  3. It is in a session of its own, so that Ctrl-C in a terminal reaches the user's program alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import selectors
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from simpler import spawn_protocol as protocol
+from simpler.child_process import POLITE_SIGNALS, ChildSpec, keep_only, require_one_thread, set_name
+from simpler.children import Child, Children, Ending
+from simpler.errors import ProtocolError, StartupError
+from simpler.spawn_protocol import (
+    Exited,
+    Forked,
+    ForkRequest,
+    KillRequest,
+    PoolRequest,
+    PoolStop,
+    Refused,
+    Report,
+    Start,
+)
+
+if TYPE_CHECKING:
+    from simpler.pool import Pool
+
+_THREAD_POOL_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class SpawnerProcess:
+    """The state of one spawner. ``owner`` is the socket to the owner, ``owner_pidfd`` tells its end."""
+
+    def __init__(self, owner: socket.socket, owner_pidfd: int) -> None:
+        owner.setblocking(False)
+        self._owner, self._owner_pidfd = owner, owner_pidfd
+        self._children = Children()
+        self._keyed: dict[int, Child] = {}
+        self._pool: Pool | None = None
+        self._outbox: deque[tuple[bytes, tuple[int, ...]]] = deque()
+        self._owned = True
+        selector = self._children.selector
+        selector.register(owner, selectors.EVENT_READ, lambda: None)
+        selector.register(owner_pidfd, selectors.EVENT_READ, self._owner_gone)
+
+    def run(self) -> None:
+        """Serves until the owner has gone and no child is left."""
+        while self._owned or self._children:
+            self._children.poll(self._pool.seconds_left() if self._pool else None, self._serve_requests)
+            if self._pool:
+                self._pool.check_deadline()
+        self._children.flush_output()
+
+    def send(self, report: Report, fds: tuple[int, ...] = ()) -> None:
+        """Queues a report; a slow owner does not hold up the supervision. ``fds`` are duplicated."""
+        if not self._owned:
+            return
+        self._outbox.append((protocol.encode(report), tuple(os.dup(fd) for fd in fds)))
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._outbox:
+            packet, fds = self._outbox[0]
+            try:
+                self._owner.sendmsg([packet], protocol.ancillary(fds))
+            except BlockingIOError:
+                break
+            except OSError:
+                self._owner_gone()
+                return
+            self._drop_sent()
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._outbox else 0)
+        self._children.selector.modify(self._owner, wanted, self._flush)
+
+    def _drop_sent(self) -> None:
+        for fd in self._outbox.popleft()[1]:
+            os.close(fd)
+
+    def _owner_gone(self) -> None:
+        if not self._owned:
+            return
+        self._owned = False
+        self._children.selector.unregister(self._owner)
+        self._children.selector.unregister(self._owner_pidfd)
+        while self._outbox:
+            self._drop_sent()
+        if self._pool:
+            self._pool.stop()
+        self._children.kill_all()
+
+    def _serve_requests(self) -> None:
+        while self._owned:
+            try:
+                packet, received, flags, _ = self._owner.recvmsg(
+                    protocol.MAX_MESSAGE_BYTES, protocol.ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+                )
+            except BlockingIOError:
+                return
+            except OSError:
+                packet, received, flags = b"", [], 0
+            if not packet:
+                self._owner_gone()
+                return
+            fds = protocol.descriptors(received, flags)
+            try:
+                self._serve(protocol.decode_request(packet), fds)
+            finally:
+                for fd in fds:
+                    os.close(fd)
+
+    def _serve(self, request: protocol.Request, fds: list[int]) -> None:
+        match request:
+            case ForkRequest():
+                self._fork(request, fds)
+            case KillRequest():
+                child = self._keyed.get(request.key)
+                if child is not None:
+                    child.kill(request.signal)
+            case PoolRequest():
+                self._start_pool(request, fds)
+            case PoolStop():
+                if self._pool:
+                    self._pool.stop()
+            case Start():
+                raise ProtocolError("a spawner is started once")
+
+    def _fork(self, request: ForkRequest, fds: list[int]) -> None:
+        spec = ChildSpec(request.entry, request.argument, request.name, request.die_with_spawner, request.env)
+        try:
+            child = self._children.fork(spec, fds, lambda ending: self._ended(request.key, ending))
+        except (StartupError, OSError) as error:
+            self.send(Refused(request.key, str(error)))
+            return
+        self._keyed[request.key] = child
+        self.send(Forked(request.key, child.pid), (child.pidfd,))
+
+    def _ended(self, key: int, ending: Ending) -> None:
+        del self._keyed[key]
+        self.send(Exited(key, ending.pid, ending.code, ending.signal, ending.stderr))
+
+    def _start_pool(self, request: PoolRequest, fds: list[int]) -> None:
+        from simpler.pool import Pool  # what it needs, the daemon's spawner does not
+
+        if self._pool is not None or len(fds) != 1:
+            raise ProtocolError("a PoolRequest comes once, with the region's descriptor")
+        self._pool = Pool(self._children, request, os.dup(fds[0]), self.send)
+
+
+def serve(owner: socket.socket, owner_pidfd: int, preload: Sequence[str], name: str) -> None:
+    """The life of a spawner, in a process of its own that has just been forked or exec'd."""
+    os.setsid()
+    set_name(name)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    keep_only({0, 1, 2, owner.fileno(), owner_pidfd})
+    with contextlib.suppress(ValueError):
+        signal.set_wakeup_fd(-1)
+    for polite in POLITE_SIGNALS:
+        signal.signal(polite, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    failure = _preload(preload)
+    if failure is not None:
+        owner.sendmsg([protocol.encode(failure)])
+        return
+    gc.freeze()
+    SpawnerProcess(owner, owner_pidfd).run()
+
+
+def _preload(modules: Sequence[str]) -> protocol.PreloadFailed | None:
+    """Imports what the children need, with the thread pools of numeric libraries off: a thread forbids every fork."""
+    before = {name: os.environ.get(name) for name in _THREAD_POOL_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_POOL_VARIABLES, "1"))
+    for module in modules:
+        try:
+            importlib.import_module(module)
+            require_one_thread("a worker")
+        except BaseException as error:
+            import traceback
+
+            return protocol.PreloadFailed(module, "".join(traceback.format_exception(error)))
+    for name, value in before.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
+    return None
+
+
+def main(fd: int) -> None:
+    """The entry of a spawner that was exec'd: ``fd`` is its end of the socket, on which Start comes first."""
+    owner = socket.socket(fileno=fd)
+    owner.set_inheritable(False)
+    packet, received, flags, _ = owner.recvmsg(
+        protocol.MAX_MESSAGE_BYTES, protocol.ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+    )
+    if not packet:
+        return
+    (owner_pidfd,) = protocol.descriptors(received, flags)
+    start = protocol.decode_request(packet)
+    assert isinstance(start, Start)
+    sys.path[:] = start.sys_path
+    serve(owner, owner_pidfd, start.preload, start.name)
