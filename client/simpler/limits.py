@@ -34,13 +34,17 @@ CHUNK_BYTES = 4 << 20
 CHUNKS_IN_FLIGHT = 4
 INLINE_BYTES = 1 << 20
 """Largest ``host_inline`` tensor, or local array sent along with a task."""
-MESSAGE_DEPTH = 16
 MESSAGE_ITEMS = 1 << 16
+"""In all arrays of one payload together."""
+MESSAGE_ARRAY_ITEMS = 1 << 12
+"""In one array or map; a parser makes room for what the head announces, before anything of it has come."""
 MESSAGE_TEXT_BYTES = 1 << 20
 REQUESTS_IN_FLIGHT = 1 << 12
 SERVING_DEPTH = 32
 CONTROL_TIMEOUT_S = 30.0
 """How long a request that does not run user code may take."""
+SEND_TIMEOUT_S = 30.0
+"""How long a peer may leave one frame unread before its connection is given up."""
 CONNECT_TIMEOUT_S = 10.0
 ERROR_PICKLE_BYTES = 8 << 20
 """A pickled exception larger than this stays behind; its text always travels."""
@@ -52,6 +56,7 @@ FIRST_FRAME_PAYLOAD_BYTES = 1 << 20
 MAX_SESSIONS = 256
 MAX_CONNECTIONS = 1024
 ENDED_SESSIONS_KEPT = 100
+SESSION_TOKEN_BYTES = 32
 LOST_CLIENT_GRACE_S = 5.0
 SUB_WORKERS_PER_SESSION = 64
 SESSION_HEAP_BYTES = 64 << 30
@@ -60,7 +65,13 @@ SESSION_HEAP_BYTES = 64 << 30
 ADMIN_LINE_BYTES = 1 << 20
 ADMIN_BATCH_ITEMS = 100
 ADMIN_NESTING = 32
+ADMIN_VALUES = 10_000
+"""Values in one line, nested ones included."""
 ADMIN_CONNECTIONS = 64
+ADMIN_SUBSCRIPTIONS = 16
+"""Per connection."""
 ADMIN_LINE_TIMEOUT_S = 10.0
+"""From the first byte of a line to its last."""
+ADMIN_SEND_TIMEOUT_S = 30.0
+"""How long a client may leave what was sent to it unread."""
 EVENTS_KEPT = 1024
-EVENT_BUFFER = 256
