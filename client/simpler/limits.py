@@ -7,6 +7,9 @@ SLOTS = 1 << 16
 EDGES = 1 << 18
 RUNS = 1 << 10
 CALLABLES = 1 << 10
+CALLABLE_BYTES = 60 << 20
+"""Payload of a callable. It is sent in one frame, so this stays below FRAME_DATA_BYTES."""
+COMPILE_TIMEOUT_S = 120.0
 TRACE_EVENTS = 1 << 16
 HEAP_BYTES = 1 << 30
 MAX_WORKERS = 1 << 10
@@ -72,6 +75,4 @@ ADMIN_SUBSCRIPTIONS = 16
 """Per connection."""
 ADMIN_LINE_TIMEOUT_S = 10.0
 """From the first byte of a line to its last."""
-ADMIN_SEND_TIMEOUT_S = 30.0
-"""How long a client may leave what was sent to it unread."""
 EVENTS_KEPT = 1024
