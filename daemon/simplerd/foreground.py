@@ -1,8 +1,8 @@
 """A simplerd of one's own, in the foreground: what examples, benchmarks and tests talk to.
 
 It listens on Unix sockets in a private folder, and needs neither root nor systemd. It is waited for as systemd waits
-for it: until it sends READY=1 (sd_notify(3)). It is in a session of its own, so that Ctrl-C at the terminal reaches only
-the program that started it, which then ends it by leaving the ``with`` block.
+for it: until it sends READY=1 (sd_notify(3)). It is in a session of its own, so that Ctrl-C at the terminal reaches
+only the program that started it, which then ends it by leaving the ``with`` block.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ def _says_ready(notify: socket.socket, process: subprocess.Popen[bytes]) -> bool
     ended = os.pidfd_open(process.pid)
     try:
         while (left_s := deadline - time.monotonic()) > 0:
-            readable, _, _ = select.select([notify, ended], [], [], left_s)
-            if notify in readable and b"READY=1" in notify.recv(_NOTIFY_BYTES).split(b"\n"):
+            readable, _, _ = select.select([notify.fileno(), ended], [], [], left_s)
+            if notify.fileno() in readable and b"READY=1" in notify.recv(_NOTIFY_BYTES).split(b"\n"):
                 return True
             if ended in readable:
                 return False
