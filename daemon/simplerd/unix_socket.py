@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import trio
+
 from simpler.errors import StartupError
 
 BACKLOG = 128
@@ -27,7 +29,7 @@ class PeerCredentials(NamedTuple):
     gid: int
 
 
-def peer_credentials(connected: socket.socket) -> PeerCredentials:
+def peer_credentials(connected: socket.socket | trio.socket.SocketType) -> PeerCredentials:
     """The credentials of the process that connected `connected`."""
     return PeerCredentials(*struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)))
 

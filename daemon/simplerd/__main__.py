@@ -1,0 +1,108 @@
+"""The simplerd command: options, configuration, the spawner's fork, then trio until the end.
+
+The order is part of the design: the spawner of runners is forked before trio runs, while this process has one thread.
+Exit codes: 0 stopped as asked, 1 could not start or failed, 2 usage, 78 (EX_CONFIG) a configuration that cannot be used.
+"""
+
+import os
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import trio
+
+from simpler.errors import SimplerError
+from simpler.spawn import Spawner
+from simplerd import config as configuration
+from simplerd import daemon, log
+from simplerd.config import Config, LogLevel
+from simplerd.service import InheritedSockets, Service
+from simplerd.toml_file import ConfigError
+
+RUNNER_MODULES = ("simplerd.runner.main",)
+_log = log.get_logger("main")
+
+EPILOG = """\b
+Example: a daemon of your own, with its sockets in a folder of your own
+  simplerd --runtime-dir /tmp/my-simplerd --log-level debug
+"""
+
+
+def _endpoints(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if why := configuration.endpoint_problem(value):
+            raise click.BadParameter(why)
+    return values
+
+
+@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Configuration to use. [default: $SIMPLERD_CONFIG, else /etc/simplerd/simplerd.toml, else embedded defaults]",
+)
+@click.option(
+    "--runtime-dir", type=click.Path(path_type=Path, resolve_path=True), metavar="DIR", help="Where sockets are made."
+)
+@click.option(
+    "--listen",
+    multiple=True,
+    metavar="ENDPOINT",
+    callback=_endpoints,
+    help='Serve sessions here: "unix:/path" or a loopback "127.0.0.1:7390". May be repeated.',
+)
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="What to log. [default: info]"
+)
+@click.option("--check", is_flag=True, help="Check the configuration, say what it is, and exit.")
+@click.version_option(package_name="simpler", prog_name="simplerd")
+def main(
+    path: Path | None, runtime_dir: Path | None, listen: tuple[str, ...], log_level: LogLevel | None, check: bool
+) -> None:
+    """The daemon of a worker host: gives programs sessions on its devices."""
+    try:
+        config = configuration.load(path, runtime_dir=runtime_dir, listen=listen, log_level=log_level)
+    except ConfigError as error:
+        click.echo(f"simplerd: the configuration cannot be used:\n{error}", err=True)
+        sys.exit(os.EX_CONFIG)
+    if check:
+        click.echo(_described(config))
+        return
+    log.configure(config.log_level)
+    try:
+        sys.exit(_serve(config))
+    except SimplerError as error:
+        _log.error("simplerd cannot start", reason=error.message, code=error.code)
+        sys.exit(1)
+
+
+def _described(config: Config) -> str:
+    settings = [f"  {field.name:18} {_plain(getattr(config, field.name))}" for field in fields(config)[1:]]
+    return "\n".join([f"The configuration is good: {config.source}.", *settings])
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
+
+
+def _serve(config: Config) -> int:
+    service = Service.from_environ()
+    sockets = InheritedSockets.from_environ()
+    try:
+        spawner = Spawner.fork(preload=RUNNER_MODULES, name="simplerd-spawner")
+        try:
+            return trio.run(daemon.run, config, spawner, sockets, service)
+        finally:
+            spawner.close()
+    finally:
+        sockets.close()
+        service.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""One admin connection: its lines in, its answers and events out.
+
+Rules
+  1. Calls are carried out one after the other, in the order received; other connections never wait for this one.
+  2. The beginning of a line must be followed by its end within a deadline. Between lines a client may be silent for as
+     long as it likes: it may be following events, or be a person who thinks.
+  3. A client that does not read what it is sent is cut off after a deadline, and only its own connection waits for it.
+  4. Events of a subscription come after the reply that made it.
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+import trio
+
+from simpler import limits
+from simpler.errors import SimplerError
+from simplerd.admin import jsonrpc, methods
+from simplerd.admin.jsonrpc import Call, Code, LineReader, LineTooLong, Message, RpcError
+from simplerd.events import Subscription
+from simplerd.log import get_logger
+from simplerd.unix_socket import PeerCredentials
+
+if TYPE_CHECKING:
+    from simplerd.daemon import Daemon
+
+RECEIVE_BYTES = 1 << 16
+_log = get_logger("admin")
+
+
+class SlowReader(Exception):
+    """The client left its answers unread until the deadline."""
+
+
+class Connection:
+    """Serves one client until it goes away or has to be sent away."""
+
+    def __init__(self, stream: trio.SocketStream, daemon: "Daemon", peer: PeerCredentials) -> None:
+        self._stream = stream
+        self._events = daemon.events
+        self._caller = methods.Caller(daemon, peer, self)
+        self._lines = LineReader()
+        self._sending = trio.Lock()
+        self._followed: dict[int, trio.CancelScope] = {}
+        self._to_start: list[tuple[int, Subscription]] = []
+        self._next_number = 1
+
+    async def run(self) -> None:
+        """Answer calls until the client ends the connection."""
+        try:
+            async with trio.open_nursery() as nursery:
+                await self._answer_all(nursery)
+                nursery.cancel_scope.cancel()
+        except* (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the client went away in the middle of something
+        except* SlowReader:
+            _log.warning("admin client cut off: it does not read", pid=self._caller.peer.pid, uid=self._caller.peer.uid)
+
+    def follow(self, subscription: Subscription) -> int:
+        """Send the subscription's events once the reply to the present call is out."""
+        if len(self._followed) >= limits.ADMIN_SUBSCRIPTIONS:
+            raise RpcError(Code.LIMIT, f"{limits.ADMIN_SUBSCRIPTIONS} subscriptions is the most for one connection")
+        number = self._next_number
+        self._next_number += 1
+        self._followed[number] = trio.CancelScope()
+        self._to_start.append((number, subscription))
+        return number
+
+    def unfollow(self, number: int) -> None:
+        """Send no more of that subscription's events."""
+        scope = self._followed.pop(number, None)
+        if scope is None:
+            raise RpcError(Code.NOT_FOUND, f"this connection has no subscription {number}", "UNKNOWN_SUBSCRIPTION")
+        scope.cancel()
+
+    async def _answer_all(self, nursery: trio.Nursery) -> None:
+        line_deadline = math.inf
+        while True:
+            try:
+                while (message := self._lines.next_message()) is not None:
+                    await self._answer(message, nursery)
+                    line_deadline = math.inf
+            except LineTooLong as error:
+                return await self._send(jsonrpc.failure(None, RpcError(Code.LIMIT, str(error), "LINE_TOO_LONG")))
+            if not self._lines.is_mid_line:
+                line_deadline = math.inf
+            elif line_deadline == math.inf:
+                line_deadline = trio.current_time() + limits.ADMIN_LINE_TIMEOUT_S
+            with trio.move_on_at(line_deadline) as waiting:
+                data = await self._stream.receive_some(RECEIVE_BYTES)
+            if waiting.cancelled_caught:
+                why = f"a line was begun and not ended within {limits.ADMIN_LINE_TIMEOUT_S:g} s"
+                return await self._send(jsonrpc.failure(None, RpcError(Code.TIMEOUT, why)))
+            if not data:
+                return None
+            self._lines.feed(data)
+
+    async def _answer(self, message: Message, nursery: trio.Nursery) -> None:
+        replies = [reply for item in message.items if (reply := await self._reply(item)) is not None]
+        if replies:
+            await self._send(replies if message.is_batch else replies[0])
+        for number, subscription in self._to_start:
+            if number in self._followed:
+                nursery.start_soon(self._forward, number, subscription)
+        self._to_start.clear()
+
+    async def _reply(self, item: Call | RpcError) -> jsonrpc.Json | None:
+        if isinstance(item, RpcError):
+            return jsonrpc.failure(None, item)
+        try:
+            reply = jsonrpc.result(item.id, await methods.call(self._caller, item.method, item.params))
+        except RpcError as error:
+            reply = jsonrpc.failure(item.id, error)
+        except SimplerError as error:
+            reply = jsonrpc.failure(item.id, RpcError.of(error))
+        except Exception as error:
+            _log.exception("admin call failed", method=item.method)
+            why = f"{item.method} failed inside the daemon ({type(error).__name__}: {error}); its log has more"
+            reply = jsonrpc.failure(item.id, RpcError(Code.INTERNAL_ERROR, why))
+        return None if item.is_notification else reply
+
+    async def _forward(self, number: int, subscription: Subscription) -> None:
+        while number in self._followed:
+            with trio.CancelScope() as receiving:  # only receiving may be cut short: half a line sent would be garbage
+                self._followed[number] = receiving
+                event = await subscription.receive()
+            if number in self._followed:
+                await self._send(jsonrpc.notification("event", {"subscription": number, **event._asdict()}))
+
+    async def _send(self, content: object) -> None:
+        with trio.move_on_after(limits.SEND_TIMEOUT_S) as sending:
+            async with self._sending:
+                await self._stream.send_all(jsonrpc.encode(content))
+        if sending.cancelled_caught:
+            raise SlowReader
