@@ -139,6 +139,10 @@ class ChildOutput:
             self._selector.register(self._read_end, selectors.EVENT_READ, self.read_some)
             self._watched = True
 
+    def lines(self) -> list[str]:
+        """The last lines so far."""
+        return self._tail.lines()
+
     def close(self) -> list[str]:
         """Reads what the dead child left and returns the last lines; a grandchild may go on writing."""
         for _ in range(limits.STDERR_LINES):

@@ -27,6 +27,7 @@ from simpler.errors import SimplerError, StartupError, WorkerDied
 from simpler.oom import OomWatch
 from simpler.region import Region
 from simpler.spawn_protocol import (
+    READY,
     PoolEnded,
     PoolFailed,
     PoolReady,
@@ -36,8 +37,6 @@ from simpler.spawn_protocol import (
     WorkerLost,
 )
 
-READY = b"\x01"
-"""What a worker writes to its report pipe once it can be given work; anything else is an error record."""
 _READ_BYTES = 1 << 16
 
 
@@ -206,7 +205,9 @@ class Pool:
         lost = WorkerDied(
             f"{member.worker.name} was given up: it died {member.deaths_in_a_row} times in a row without completing a "
             f"task. The last time: {cause.message}",
-            **cause.context,
+            worker=member.worker.worker,
+            worker_name=member.worker.name,
+            host=socket.gethostname(),
         )
         record = encode_error(lost)
         self._region.worker_abandon(member.worker.worker, record)

@@ -24,6 +24,8 @@ MAX_MESSAGE_BYTES = 384 << 10
 """Fits what the kernel takes in one packet with SEND_BUFFER_BYTES, on a host with the usual net.core.wmem_max."""
 SEND_BUFFER_BYTES = 1 << 20
 MAX_FDS = 16
+READY = b"\x01"
+"""What a pool's worker writes to its report pipe once it can be given work; anything else is an error record."""
 ANCILLARY_BYTES = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 
 

@@ -1,0 +1,362 @@
+"""A Worker's shared-memory region as Python sees it: with device.py, the only place that calls the C library.
+
+Rules
+  1. Thin and typed: one method per C function, statuses become exceptions, offsets stay offsets.
+  2. The mapping lives as long as anything that looks into it: arrays and views keep it after ``close``.
+  3. What was mapped before a user's fork is never given back by the child: releases look at the process id.
+  4. ``take`` is for one thread of a process, everything else for any.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from simpler import limits
+from simpler._native import ffi, lib
+from simpler.errors import CapacityError, SimplerError, StateError
+from simpler.graph_run import GraphRun
+from simpler.region_records import (
+    ANY_SUB,
+    OK,
+    STALE,
+    TIMEOUT,
+    Op,
+    RegionClosed,
+    RegionStats,
+    Task,
+    TaskState,
+    TraceEvent,
+    WorkerInfo,
+    WorkerKind,
+    WorkerState,
+    fail,
+    trace_event,
+)
+from simpler.tensor import DataType
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_ERROR_BYTES = 4096
+__all__ = ["ANY_SUB", "Op", "Region", "RegionClosed", "Task", "TaskState", "WorkerKind", "WorkerState"]
+
+
+class Region:
+    """One process's mapping of a region. Made by ``create`` or ``attach``."""
+
+    def __init__(self, raw: Any) -> None:
+        self._region = ffi.gc(raw, lib.slr_region_detach)
+        self.heap_bytes: int = lib.slr_region_heap_bytes(raw)
+        region, pid = self._region, os.getpid()
+        # The heap's owner keeps the mapping, and every view keeps the heap.
+        base = ffi.gc(ffi.cast("char *", lib.slr_region_heap(raw)), lambda _, keep=region: None)
+        self._heap = memoryview(ffi.buffer(base, self.heap_bytes)).cast("B")
+        self._base = int(ffi.cast("uintptr_t", base))
+        self._pid = pid
+        self._taken = ffi.new("slr_task *")
+        self._digest = ffi.buffer(self._taken.digest)
+
+    @classmethod
+    def create(
+        cls,
+        *,
+        workers: int,
+        heap_bytes: int,
+        slots: int = limits.SLOTS,
+        edges: int = limits.EDGES,
+        runs: int = limits.RUNS,
+        callables: int = limits.CALLABLES,
+        trace_events: int = limits.TRACE_EVENTS,
+    ) -> Region:
+        """A fresh region in a sealed memfd. Raises OSError where memory or descriptors are exhausted."""
+        config = ffi.new(
+            "slr_config *",
+            {
+                "heap_bytes": heap_bytes,
+                "slots": slots,
+                "edges": edges,
+                "runs": runs,
+                "callables": callables,
+                "workers": workers,
+                "trace_events": trace_events,
+            },
+        )
+        out = ffi.new("slr_region **")
+        status = lib.slr_region_create(config, out)
+        if status != OK:
+            fail(status, f"creating a region with {workers} workers and a heap of {heap_bytes} bytes")
+        return cls(out[0])
+
+    @classmethod
+    def attach(cls, fd: int) -> Region:
+        """Maps the region of another process; ``fd`` stays the caller's."""
+        out = ffi.new("slr_region **")
+        status = lib.slr_region_attach(fd, out)
+        if status != OK:
+            fail(status, f"mapping the region of descriptor {fd}")
+        return cls(out[0])
+
+    @property
+    def fd(self) -> int:
+        """The region's descriptor, owned by the region."""
+        return int(lib.slr_region_fd(self._region))
+
+    def close(self) -> None:
+        """Lets go of the mapping, which goes with the last array over it. Nothing else may be called afterwards."""
+        del self._region, self._heap
+
+    def shutdown(self) -> None:
+        """Every worker's ``take`` raises RegionClosed from now on."""
+        lib.slr_region_shutdown(self._region)
+
+    def set_notify_fd(self, fd: int) -> None:
+        """The eventfd of this process that is signalled for remote workers and notifying runs; -1 for none."""
+        lib.slr_region_set_notify_fd(self._region, fd)
+
+    # ---- heap
+
+    def alloc(self, nbytes: int) -> int:
+        """A new block with one reference, the caller's; not zeroed. Raises CapacityError when the heap is full."""
+        out = ffi.new("uint64_t *")
+        status = lib.slr_heap_alloc(self._region, nbytes, out)
+        if status != OK:
+            fail(status, f"allocating {nbytes} bytes in a heap of {self.heap_bytes}")
+        return int(out[0])
+
+    def store(self, data: bytes | memoryview) -> int:
+        """A new block that holds a copy of ``data``."""
+        offset = self.alloc(len(data))
+        self._heap[offset : offset + len(data)] = data
+        return offset
+
+    def ref(self, offset: int) -> None:
+        """One more reference to the block that starts at ``offset``."""
+        status = lib.slr_heap_ref(self._region, offset)
+        if status != OK:
+            fail(status, f"the heap block at {offset}")
+
+    def unref(self, offset: int) -> None:
+        """One reference less; frees the block at the last."""
+        status = lib.slr_heap_unref(self._region, offset)
+        if status != OK:
+            fail(status, f"the heap block at {offset}")
+
+    def releaser(self, offset: int) -> Callable[[], None]:
+        """A function that gives up one reference, at any later time; nothing in a forked copy of this process."""
+        region, pid = self._region, self._pid
+
+        def release() -> None:
+            if os.getpid() == pid:
+                lib.slr_heap_unref(region, offset)
+
+        return release
+
+    def find(self, offset: int) -> tuple[int, int]:
+        """(start, size) of the live block that holds byte ``offset``."""
+        start, nbytes = ffi.new("uint64_t *"), ffi.new("uint64_t *")
+        status = lib.slr_heap_find(self._region, offset, start, nbytes)
+        if status != OK:
+            fail(status, f"heap offset {offset}")
+        return start[0], nbytes[0]
+
+    def view(self, offset: int, nbytes: int) -> memoryview:
+        """Writable bytes of the heap."""
+        return self._heap[offset : offset + nbytes]
+
+    def ndarray(
+        self,
+        offset: int,
+        shape: Sequence[int],
+        dtype: DataType,
+        strides: Sequence[int] | None = None,
+        *,
+        writeable: bool = True,
+    ) -> np.ndarray[Any, Any]:
+        """An array over the heap whose first element is at ``offset``; holds no reference to the block."""
+        import numpy as np
+
+        array: np.ndarray[Any, Any] = np.ndarray(
+            shape, dtype.numpy_name, buffer=self._heap, offset=offset, strides=strides
+        )
+        array.flags.writeable = writeable
+        return array
+
+    def new_array(self, shape: Sequence[int], dtype: DataType, nbytes: int) -> np.ndarray[Any, Any]:
+        """A zeroed array in a block of its own, freed when the array and all views of it are gone."""
+        import numpy as np
+
+        offset = self.alloc(max(nbytes, 1))
+        block = self._heap[offset : offset + nbytes]
+        weakref.finalize(block, self.releaser(offset)).atexit = False
+        array: np.ndarray[Any, Any] = np.ndarray(shape, dtype.numpy_name, buffer=block)
+        array[...] = 0
+        return array
+
+    def offset_of(self, array: np.ndarray[Any, Any]) -> int | None:
+        """Heap offset of the array's first element, None when the array is not in this heap."""
+        offset = int(array.__array_interface__["data"][0]) - self._base
+        return offset if 0 <= offset < self.heap_bytes else None
+
+    # ---- workers
+
+    def define(self, worker: int, kind: WorkerKind) -> None:
+        """Says what kind of worker the id stands for; before anything runs."""
+        self._checked(lib.slr_worker_define(self._region, worker, kind), f"defining worker {worker}")
+
+    def attach_worker(self, worker: int) -> None:
+        """This process is now the worker's: STARTING."""
+        self._checked(lib.slr_worker_attach(self._region, worker, os.getpid()), f"attaching worker {worker}")
+
+    def ready(self, worker: int) -> None:
+        """The worker may be given work."""
+        self._checked(lib.slr_worker_ready(self._region, worker), f"worker {worker} becoming ready")
+
+    def worker_died(self, worker: int, error: bytes) -> int:
+        """The worker's process is gone: what it held fails with the error record. Returns how many tasks that were."""
+        failed = ffi.new("uint32_t *")
+        status = lib.slr_worker_died(self._region, worker, error, len(error), failed)
+        self._checked(status, f"ending worker {worker}")
+        return int(failed[0])
+
+    def worker_abandon(self, worker: int, error: bytes) -> None:
+        """The worker will not come back: what only it could run fails with the error record."""
+        failed = ffi.new("uint32_t *")
+        status = lib.slr_worker_abandon(self._region, worker, error, len(error), failed)
+        self._checked(status, f"giving up worker {worker}")
+
+    def worker_info(self, worker: int) -> WorkerInfo:
+        """The worker's record."""
+        info = ffi.new("slr_worker_info *")
+        self._checked(lib.slr_worker_query(self._region, worker, info), f"worker {worker}")
+        return WorkerInfo(
+            WorkerKind(info.kind),
+            WorkerState(info.state),
+            info.pid,
+            info.queued,
+            info.tasks,
+            info.failures,
+            info.deaths,
+        )
+
+    def take(self, worker: int, *, spin_us: int = 0, timeout_s: float | None = 0.0) -> Task | None:
+        """The worker's next task, or None when none came within ``timeout_s`` (None: wait without end).
+
+        Raises RegionClosed once the region is shut down.
+        """
+        timeout_ns = -1 if timeout_s is None else int(timeout_s * 1e9)
+        task = self._taken
+        status = lib.slr_worker_take(self._region, worker, spin_us, timeout_ns, task)
+        if status != OK:
+            if status == TIMEOUT:
+                return None
+            fail(status, f"worker {worker} taking a task")
+        nbytes = task.args_bytes
+        args = bytes(self._heap[task.args_offset : task.args_offset + nbytes]) if nbytes else b""
+        return Task(task.id, task.run, task.op, self._digest[:], args)
+
+    def complete(self, worker: int, task_id: int, *, result: bytes | None = None, error: bytes | None = None) -> bool:
+        """Ends a task with a result record, an error record, or as a success without either.
+
+        Returns False when the task had been taken away from the worker. An error record that no longer fits in the heap
+        is left out; a result that does not fit raises CapacityError and leaves the task as it was.
+        """
+        if error is not None:
+            try:
+                return self.complete_with(worker, task_id, self.store(error), len(error), TaskState.FAILED)
+            except CapacityError:
+                return self.complete_with(worker, task_id, 0, 0, TaskState.FAILED)
+        if result is not None:
+            return self.complete_with(worker, task_id, self.store(result), len(result))
+        return bool(lib.slr_worker_complete(self._region, worker, task_id, TaskState.SUCCEEDED, 0, 0) == OK)
+
+    def complete_with(
+        self, worker: int, task_id: int, record: int, nbytes: int, outcome: TaskState = TaskState.SUCCEEDED
+    ) -> bool:
+        """Ends a task with a record that is already in the block ``record``, whose reference is handed over."""
+        status = lib.slr_worker_complete(self._region, worker, task_id, outcome, record, nbytes)
+        if status == OK:
+            return True
+        if record:
+            self.unref(record)
+        if status != STALE:
+            fail(status, f"worker {worker} completing a task")
+        return False
+
+    # ---- runs
+
+    def run_begin(self, *, notify: bool = False) -> GraphRun:
+        """A new run. Raises CapacityError when too many are held."""
+        out = ffi.new("slr_id *")
+        flags = lib.SLR_RUN_NOTIFY if notify else 0
+        self._checked(lib.slr_run_begin(self._region, flags, out), "beginning a run")
+        return GraphRun(self._region, self._heap, out[0], self._pid)
+
+    def space_seen(self) -> int:
+        """To be taken before a submission, for ``space_wait`` after it found no room."""
+        return int(lib.slr_space_seen(self._region))
+
+    def space_wait(self, seen: int, timeout_s: float) -> bool:
+        """True once something was freed since ``seen``, False after ``timeout_s``.
+
+        Raises ArgumentError at once when no task is live, so that nothing can free anything.
+        """
+        status = lib.slr_space_wait(self._region, seen, int(timeout_s * 1e9))
+        if status not in (OK, TIMEOUT):
+            fail(status, "waiting for space")
+        return bool(status == OK)
+
+    # ---- callables
+
+    def callable_put(self, digest: bytes, kind: int, content: bytes) -> None:
+        """Adds a reference, storing the content at the first. Raises StateError when it is there with other content."""
+        status = lib.slr_callable_put(self._region, digest, kind, content, len(content))
+        if status == lib.SLR_CONFLICT:
+            raise StateError(f"callable sha256:{digest.hex()} is registered with other content")
+        self._checked(status, "storing a callable")
+
+    def callable_drop(self, digest: bytes) -> int:
+        """Gives up a reference; returns how many are left."""
+        left = ffi.new("uint32_t *")
+        self._checked(lib.slr_callable_drop(self._region, digest, left), f"callable sha256:{digest.hex()}")
+        return int(left[0])
+
+    def callable_content(self, digest: bytes) -> tuple[int, bytes]:
+        """(kind, content). Raises KeyError for an unknown digest."""
+        entry = ffi.new("slr_callable *")
+        self._checked(lib.slr_callable_get(self._region, digest, entry), f"callable sha256:{digest.hex()}")
+        return entry.kind, bytes(self.view(entry.content_offset, entry.content_bytes))
+
+    def callables(self) -> Iterator[tuple[bytes, int]]:
+        """(digest, kind) of every callable in the table."""
+        entry = ffi.new("slr_callable *")
+        for index in range(limits.CALLABLES):
+            if lib.slr_callable_at(self._region, index, entry) == OK:
+                yield bytes(entry.digest), entry.kind
+
+    # ---- observation
+
+    def trace(self, cursor: int, room: int = 1024) -> tuple[list[TraceEvent], int]:
+        """Tasks that ended since ``cursor`` (0: all that are still in the ring), and the cursor after them."""
+        at, out, count = ffi.new("uint64_t *", cursor), ffi.new("slr_trace_event[]", room), ffi.new("uint32_t *")
+        self._checked(lib.slr_trace_read(self._region, at, out, room, count), "reading the trace")
+        return [trace_event(out[index]) for index in range(count[0])], at[0]
+
+    def stats(self) -> RegionStats:
+        """The counters."""
+        out = ffi.new("slr_stats *")
+        self._checked(lib.slr_region_stats(self._region, out), "reading the counters")
+        return RegionStats(*(getattr(out, name) for name in RegionStats._fields))
+
+    def check(self) -> None:
+        """Walks the whole graph and checks each of its rules; for tests. Raises SimplerError with the broken one."""
+        why = ffi.new("char[]", _ERROR_BYTES)
+        status = lib.slr_graph_check(self._region, why, _ERROR_BYTES)
+        if status != OK:
+            raise SimplerError(f"the task graph is broken: {ffi.string(why).decode()}")
+
+    def _checked(self, status: int, what: str) -> None:
+        if status != OK:
+            fail(status, what)

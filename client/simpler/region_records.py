@@ -1,0 +1,197 @@
+"""What a region's C structures are in Python, and the error that each status of the C library stands for."""
+
+from __future__ import annotations
+
+import os
+from enum import IntEnum
+from typing import Any, NamedTuple, NoReturn
+
+from simpler import limits
+from simpler._native import ffi, lib
+from simpler.errors import ArgumentError, CapacityError, SimplerError, StaleHandle, StateError
+
+OK: int = lib.SLR_OK
+TIMEOUT: int = lib.SLR_TIMEOUT
+STALE: int = lib.SLR_STALE
+ANY_SUB: int = lib.SLR_ANY_SUB
+"""Instead of a worker id: whichever SUB worker is free."""
+
+
+class RegionClosed(StateError):
+    """The region was shut down: workers leave, and nothing can be submitted any more."""
+
+
+class WorkerKind(IntEnum):
+    """Who serves a worker's mailbox."""
+
+    SUB = lib.SLR_WORKER_SUB
+    CHIP = lib.SLR_WORKER_CHIP
+    REMOTE = lib.SLR_WORKER_REMOTE
+
+
+class WorkerState(IntEnum):
+    """Life of a worker record (simpler.h)."""
+
+    ABSENT = lib.SLR_WORKER_ABSENT
+    STARTING = lib.SLR_WORKER_STARTING
+    SPINNING = lib.SLR_WORKER_SPINNING
+    PARKED = lib.SLR_WORKER_PARKED
+    RUNNING = lib.SLR_WORKER_RUNNING
+    DEAD = lib.SLR_WORKER_DEAD
+
+
+class TaskState(IntEnum):
+    """Life of a task (simpler.h)."""
+
+    FREE = lib.SLR_TASK_FREE
+    BUILDING = lib.SLR_TASK_BUILDING
+    PENDING = lib.SLR_TASK_PENDING
+    READY = lib.SLR_TASK_READY
+    RUNNING = lib.SLR_TASK_RUNNING
+    SUCCEEDED = lib.SLR_TASK_SUCCEEDED
+    FAILED = lib.SLR_TASK_FAILED
+    POISONED = lib.SLR_TASK_POISONED
+    CANCELLED = lib.SLR_TASK_CANCELLED
+
+
+class Op(IntEnum):
+    """What a task asks of its worker."""
+
+    CALL = lib.SLR_OP_CALL
+    REGISTER = lib.SLR_OP_REGISTER
+    UNREGISTER = lib.SLR_OP_UNREGISTER
+
+
+class Task(NamedTuple):
+    """A task that a worker has taken. ``args`` is a copy of its payload, b"" when it has none."""
+
+    id: int
+    run: int
+    op: int
+    digest: bytes
+    args: bytes
+
+
+class Range(NamedTuple):
+    """Bytes [begin, end) of ``buffer`` that argument number ``argument`` reads (1), writes (2) or both (3).
+
+    ``buffer`` is the offset of a heap block, or any 64-bit name with the top bit set.
+    """
+
+    buffer: int
+    begin: int
+    end: int
+    access: int
+    argument: int
+
+
+class WorkerInfo(NamedTuple):
+    """A worker record. ``tasks``: completed by this id over all its processes."""
+
+    kind: WorkerKind
+    state: WorkerState
+    pid: int
+    queued: int
+    tasks: int
+    failures: int
+    deaths: int
+
+
+class RunInfo(NamedTuple):
+    """A run's counters; ``first_failed`` is a task id or 0, times are CLOCK_MONOTONIC nanoseconds."""
+
+    ended: bool
+    cancelled: bool
+    lost: bool
+    tasks: int
+    live: int
+    failed: int
+    poisoned: int
+    first_failed: int
+    begun_ns: int
+    ended_ns: int
+
+
+class TaskInfo(NamedTuple):
+    """A task that is still known. ``record``: its result or error record, None when it has none."""
+
+    state: TaskState
+    worker: int
+    record: memoryview | None
+    root: int
+    digest: bytes
+
+
+class TraceEvent(NamedTuple):
+    """An ended task; times are CLOCK_MONOTONIC nanoseconds, 0 for what never happened."""
+
+    task: int
+    run: int
+    worker: int
+    state: TaskState
+    op: Op
+    submitted_ns: int
+    ready_ns: int
+    started_ns: int
+    ended_ns: int
+    digest: bytes
+
+
+class RegionStats(NamedTuple):
+    """Counters of a region."""
+
+    tasks: int
+    failures: int
+    live: int
+    heap_bytes: int
+    heap_used: int
+    heap_peak: int
+    shared_queue: int
+    runs_live: int
+    recoveries: int
+    slots_used: int
+
+
+_FULL = {
+    lib.SLR_HEAP_FULL: "the heap is full; raise heap_bytes, or hold fewer arrays and results at once",
+    lib.SLR_SLOTS_FULL: f"all {limits.SLOTS} task slots are in use (limits.SLOTS); let go of RunHandles and TaskRefs "
+    "whose results are no longer needed",
+    lib.SLR_EDGES_FULL: f"all {limits.EDGES} dependency edges are in use (limits.EDGES); submit tasks with fewer "
+    "dependencies, or in several runs",
+    lib.SLR_RUNS_FULL: f"all {limits.RUNS} runs are in use (limits.RUNS); let go of RunHandles that are done",
+    lib.SLR_CALLABLES_FULL: f"all {limits.CALLABLES} callable slots are in use (limits.CALLABLES); unregister some",
+}
+
+
+def fail(status: int, what: str) -> NoReturn:
+    """Raises the error that ``status`` of a C function stands for; ``what`` was being done."""
+    if status in _FULL:
+        raise CapacityError(f"{what}: {_FULL[status]}")
+    if status == lib.SLR_SYSTEM:
+        raise OSError(ffi.errno, f"{what}: {os.strerror(ffi.errno)}")
+    if status == lib.SLR_CLOSED:
+        raise RegionClosed(f"{what}: the Worker is closed, or its run has been sealed or cancelled")
+    if status == STALE:
+        raise StaleHandle(f"{what}: it was released")
+    if status == lib.SLR_INVALID:
+        raise ArgumentError(f"{what}: not possible with these values, or in this state")
+    if status == lib.SLR_NOT_FOUND:
+        raise KeyError(what)
+    if status == TIMEOUT:
+        raise TimeoutError(what)
+    raise SimplerError(f"{what}: {ffi.string(lib.slr_status_name(status)).decode()}")
+
+
+def trace_event(event: Any) -> TraceEvent:
+    return TraceEvent(
+        event.task,
+        event.run,
+        event.worker,
+        TaskState(event.state),
+        Op(event.op),
+        event.submitted_ns,
+        event.ready_ns,
+        event.started_ns,
+        event.ended_ns,
+        bytes(event.digest),
+    )
