@@ -1,0 +1,405 @@
+"""One connection, either side of it: requests, replies and pushes over a trio stream.
+
+Rules
+  1. Full duplex. Either side may request and push at any time; what the peer sends is served while ours waits.
+  2. A reply goes to the request whose sequence it carries. A request that was given up keeps its place until its reply
+     has come; that late reply is dropped and never taken for another.
+  3. Whatever ends the connection, every request that waits learns the cause; nobody hangs. The first cause counts.
+  4. A frame is written as a whole or the connection is over: writing is shielded from cancellation, within a deadline.
+  5. Data goes from the socket to where it belongs (Handler.place, ``into``) and from the caller's buffer to the socket.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, TypeVar, cast
+
+import trio
+
+from simpler import limits
+from simpler.error_record import decode_error, encode_error
+from simpler.errors import (
+    ArgumentError,
+    ConnectError,
+    ProtocolError,
+    SessionLost,
+    SimplerError,
+    VersionMismatch,
+)
+from simpler.wire.frames import (
+    Data,
+    Flags,
+    Frame,
+    FrameDecoder,
+    Header,
+    InboundSequence,
+    MessageType,
+    NeedBytes,
+    Reason,
+    encode_header,
+    protocol_error,
+)
+from simpler.wire.messages import PUSHES, Fault, Message, Request
+from simpler.wire.serving import Buffer, Handler, Serving
+
+RECEIVE_BYTES = 128 << 10
+JOIN_BYTES = 16 << 10
+"""Data up to this size goes out in one piece with its header: a copy is cheaper than a system call."""
+FAULT_TIMEOUT_S = 1.0
+
+ReplyT = TypeVar("ReplyT", bound=Message)
+_log = logging.getLogger("simpler.wire")
+
+
+class Answer(NamedTuple):
+    """A reply as it came: an error record when ``failed``, else the reply's payload."""
+
+    failed: bool
+    payload: bytes
+    data: memoryview
+
+
+class _Waiter:
+    """A request of ours. It holds a place from before it is sent (``sequence`` is 0 until then) until it is answered.
+
+    ``into`` takes the reply's data, None: a new buffer does. Once not ``wanted``, what comes is dropped.
+    """
+
+    __slots__ = ("answer", "arrived", "into", "request", "sequence", "wanted")
+
+    def __init__(self, request: Request[Message], into: memoryview | None) -> None:
+        self.request = request
+        self.into = into
+        self.sequence = 0
+        self.wanted = True
+        self.arrived = trio.Event()
+        self.answer: Answer | None = None
+
+
+class _Incoming:
+    """The frame that is being received. ``target``: where its data goes, None drops it. ``finish``: once complete."""
+
+    __slots__ = ("_filled", "_nbytes", "finish", "target")
+
+    def __init__(self, nbytes: int, target: Callable[[], memoryview | None], finish: Callable[[], None]) -> None:
+        self.target = target
+        self.finish = finish
+        self._nbytes = nbytes
+        self._filled = 0
+
+    @property
+    def complete(self) -> bool:
+        return self._filled == self._nbytes
+
+    def take(self, piece: memoryview) -> None:
+        target = self.target()
+        if target is not None:
+            target[self._filled : self._filled + len(piece)] = piece
+        self._filled += len(piece)
+
+
+class Link:
+    """A connection. ``run`` it in a nursery; use it from any task of the same trio loop.
+
+    ``name`` is what errors call the peer. ``in_order``: the peer's requests are served one after the other as they
+    came; otherwise at once, up to SERVING_DEPTH. ``received``: bytes already read from the stream. ``pickles``: whether
+    errors may carry pickled exceptions, both ways; only between a program and the sessions that it opened.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        handler: Handler | None = None,
+        *,
+        name: str = "the peer",
+        in_order: bool = False,
+        received: bytes = b"",
+        pickles: bool = False,
+    ) -> None:
+        self.name = name
+        self.session = 0
+        """The session's number: goes into every frame, and once set every frame of the peer must carry it."""
+        self._stream = stream
+        self._handler = handler or Handler()
+        self._serving = Serving(self, self._handler, self._reply, in_order=in_order, pickles=pickles)
+        self._pickles = pickles
+        self._decoder = FrameDecoder()
+        if received:
+            self._decoder.feed(received)
+        self._inbound = InboundSequence()
+        self._sent = 0
+        self._waiters: dict[int, _Waiter] = {}
+        self._places = trio.Semaphore(limits.REQUESTS_IN_FLIGHT)
+        self._writing = trio.Lock()
+        self._send_timeout_s = limits.SEND_TIMEOUT_S
+        self._cause: SimplerError | None = None
+        self._closed = trio.Event()
+        self._running = trio.CancelScope()
+
+    @property
+    def cause(self) -> SimplerError | None:
+        """Why the connection is over, or None while it is not."""
+        return self._cause
+
+    async def run(self) -> None:
+        """Receives and serves until the connection is over; never raises for what the peer does (see ``cause``)."""
+        try:
+            with self._running:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._serving.run)
+                    await self._receive()
+                    nursery.cancel_scope.cancel()
+        finally:
+            self.fail(SessionLost(f"the connection to {self.name} was closed on this side"))
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(self._stream)
+
+    async def request(
+        self,
+        request: Request[ReplyT],
+        data: Buffer = b"",
+        *,
+        into: memoryview | None = None,
+        timeout_s: float | None = limits.CONTROL_TIMEOUT_S,
+    ) -> tuple[ReplyT, memoryview]:
+        """Sends a request and waits for its reply and the reply's data.
+
+        Raises the error that the peer answered with, ConnectError (code TIMEOUT) after ``timeout_s``, or the cause of
+        the connection's end.
+        """
+        with trio.move_on_after(math.inf if timeout_s is None else timeout_s):
+            answer = await self.call(request, data, into=into)
+            if answer.failed:
+                raise decode_error(answer.payload, trust_pickle=self._pickles)
+            return self._decoded(request, answer.payload), answer.data
+        raise ConnectError(
+            f"{self.name} did not answer {request.TYPE.name} within {timeout_s:g} s", code="TIMEOUT", peer=self.name
+        )
+
+    async def call(self, request: Request[ReplyT], data: Buffer = b"", *, into: memoryview | None = None) -> Answer:
+        """Like ``request``, without a deadline, and the reply as it came: for those who pass error records on."""
+        payload = request.encode()
+        waiter = _Waiter(cast("Request[Message]", request), into)
+        await self._places.acquire()
+        try:
+            await self._send(request.TYPE, Flags.NONE, payload, data, waiter=waiter)
+            await waiter.arrived.wait()
+        finally:
+            waiter.wanted = False
+            if waiter.sequence == 0:
+                self._places.release()
+        if waiter.answer is None:
+            raise self._lost()
+        return waiter.answer
+
+    async def post(self, push: Message) -> None:
+        """Sends a push. Raises the cause when the connection is over."""
+        await self._send(push.TYPE, Flags.PUSH, push.encode())
+
+    def fail(self, cause: SimplerError) -> None:
+        """Ends the connection for ``cause``, unless it is over already."""
+        if self._cause is not None:
+            return
+        self._cause = cause
+        self._running.cancel()
+        self._closed.set()
+        waiters, self._waiters = list(self._waiters.values()), {}
+        for waiter in waiters:
+            self._places.release()
+            waiter.arrived.set()
+
+    async def aclose(self) -> None:
+        """Hangs up. Requests that wait fail. May be called more than once."""
+        self.fail(SessionLost(f"the connection to {self.name} was closed on this side"))
+        await self._stream.aclose()
+
+    async def wait_closed(self) -> SimplerError:
+        """Waits until the connection is over, without a deadline since it may last for ever; gives the cause."""
+        await self._closed.wait()
+        assert self._cause is not None
+        return self._cause
+
+    # ---- sending
+
+    async def _send(
+        self,
+        kind: MessageType,
+        flags: Flags,
+        payload: bytes,
+        data: Buffer = b"",
+        *,
+        sequence: int = 0,
+        waiter: _Waiter | None = None,
+    ) -> None:
+        body = memoryview(data).cast("B") if data else memoryview(b"")
+        async with self._writing:
+            if self._cause is not None:
+                raise self._lost()
+            number = sequence or self._sent + 1
+            head = encode_header(kind, flags, number, len(payload), len(body), session=self.session) + payload
+            if not sequence:
+                self._sent = number
+            if waiter is not None:
+                waiter.sequence = number
+                self._waiters[number] = waiter
+            await self._write(head, body)
+
+    async def _reply(self, header: Header, flags: Flags, payload: bytes, data: Buffer) -> None:
+        await self._send(header.type, flags, payload, data, sequence=header.sequence)
+
+    async def _write(self, head: bytes, body: memoryview) -> None:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + self._send_timeout_s) as scope:
+            try:
+                if len(body) <= JOIN_BYTES:
+                    await self._stream.send_all(head + body)
+                else:
+                    await self._stream.send_all(head)
+                    await self._stream.send_all(body)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as broken:
+                self.fail(SessionLost(f"the connection to {self.name} broke: {_reason(broken)}"))
+        if scope.cancelled_caught:
+            self.fail(SessionLost(f"{self.name} has read nothing for {self._send_timeout_s:g} s"))
+        if self._cause is not None:
+            raise self._lost()
+
+    def _decoded(self, request: Request[ReplyT], payload: bytes) -> ReplyT:
+        try:
+            return cast(ReplyT, request.REPLY.decode(payload))
+        except ArgumentError as wrong:
+            raise protocol_error(Reason.BAD_PAYLOAD, f"{self.name} sent a reply that does not fit: {wrong}") from None
+
+    def _lost(self) -> SimplerError:
+        """A fresh error for one more caller, since a raised exception belongs to the one that it was raised in."""
+        cause = self._cause
+        assert cause is not None
+        return type(cause)(cause.message, code=cause.code, **cause.context)
+
+    # ---- receiving
+
+    async def _receive(self) -> None:
+        """Reads until the connection is over, and makes what ended it the cause."""
+        try:
+            await self._receive_frames()
+        except (ProtocolError, VersionMismatch) as violation:
+            await self._tell(violation)
+            self.fail(violation)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as broken:
+            self.fail(SessionLost(f"the connection to {self.name} broke: {_reason(broken)}"))
+        else:
+            self.fail(SessionLost(f"{self.name} hung up"))
+
+    async def _receive_frames(self) -> None:
+        incoming: _Incoming | None = None
+        while True:
+            event = self._decoder.next_event()
+            if isinstance(event, NeedBytes):
+                received = await self._stream.receive_some(RECEIVE_BYTES)
+                if not received:
+                    self._decoder.end()
+                    return
+                self._decoder.feed(bytes(received))
+            elif isinstance(event, Data):
+                assert incoming is not None
+                incoming.take(event.piece)
+            else:
+                incoming = await self._begin(event)
+            if incoming is not None and incoming.complete:
+                finish, incoming = incoming.finish, None
+                finish()
+
+    async def _begin(self, frame: Frame) -> _Incoming:
+        header = frame.header
+        if self.session and header.session != self.session:
+            raise protocol_error(
+                Reason.BAD_SESSION, f"a {header.type.name} frame of session {header.session} on session {self.session}"
+            )
+        if header.flags & Flags.REPLY:
+            return self._begin_reply(frame)
+        self._inbound.accept(header)
+        if header.flags & Flags.PUSH:
+            return _Incoming(0, lambda: None, partial(self._take_push, frame))
+        call = await self._serving.begin(frame)
+        target = call.data if call.refusal is None else None
+        return _Incoming(header.data_bytes, lambda: target, partial(self._serving.dispatch, call))
+
+    def _begin_reply(self, frame: Frame) -> _Incoming:
+        header = frame.header
+        waiter = self._waiters.get(header.sequence)
+        if waiter is None or header.type != waiter.request.TYPE:
+            raise protocol_error(
+                Reason.BAD_SEQUENCE,
+                f"a {header.type.name} reply to request {header.sequence}, which is not waiting for one",
+            )
+        target = waiter.into
+        if target is None:
+            target = memoryview(bytearray(header.data_bytes if waiter.wanted else 0))
+        elif header.data_bytes > len(target):
+            raise protocol_error(
+                Reason.DATA_TOO_LARGE, f"{header.data_bytes} bytes in reply to a request for {len(target)}"
+            )
+        answer = Answer(bool(header.flags & Flags.ERROR), frame.payload, target[: header.data_bytes])
+        return _Incoming(
+            header.data_bytes,
+            lambda: target if waiter.wanted else None,
+            partial(self._take_reply, waiter, answer),
+        )
+
+    def _take_reply(self, waiter: _Waiter, answer: Answer) -> None:
+        if self._waiters.pop(waiter.sequence, None) is not None:
+            waiter.answer = answer
+            waiter.arrived.set()
+            self._places.release()
+
+    def _take_push(self, frame: Frame) -> None:
+        cls = PUSHES.get(frame.header.type)
+        if cls is None:
+            raise protocol_error(Reason.BAD_FLAGS, f"{frame.header.type.name} cannot be pushed")
+        push = cls.decode(frame.payload)
+        if isinstance(push, Fault):
+            error = decode_error(push.error, trust_pickle=False)
+            error.message = f"{self.name} gave the connection up: {error.message}"
+            self.fail(error)
+            return
+        try:
+            self._handler.pushed(self, push)
+        except Exception:
+            _log.exception("what was to take %s from %s failed", frame.header.type.name, self.name)
+
+    async def _tell(self, violation: SimplerError) -> None:
+        """Says why before hanging up; the peer may be past reading it, so for a moment only."""
+        self._send_timeout_s = FAULT_TIMEOUT_S
+        with trio.move_on_after(FAULT_TIMEOUT_S):
+            try:
+                await self.post(Fault(error=encode_error(violation, may_pickle=False)))
+            except SimplerError as lost:
+                _log.debug("%s was not told: %s", self.name, lost)
+
+
+def _reason(broken: BaseException) -> str:
+    """The operating system's reason where there is one; trio's own text says less."""
+    cause = broken.__cause__
+    return (cause.strerror if isinstance(cause, OSError) else None) or str(broken) or type(broken).__name__
+
+
+async def receive_first(stream: trio.abc.ReceiveStream) -> tuple[Frame, bytes]:
+    """The first frame of a fresh connection, read to its last byte and not beyond, with the bytes it came in.
+
+    For who must know what the connection is before handing it on. The caller sets a deadline. Raises ProtocolError,
+    VersionMismatch, and SessionLost when the peer hangs up before it has said anything.
+    """
+    decoder = FrameDecoder(max_payload_bytes=limits.FIRST_FRAME_PAYLOAD_BYTES, max_data_bytes=0)
+    raw = bytearray()
+    while True:
+        event = decoder.next_event()
+        if isinstance(event, Frame):
+            return event, bytes(raw)
+        assert isinstance(event, NeedBytes)
+        received = bytes(await stream.receive_some(event.missing))
+        if not received:
+            decoder.end()
+            raise SessionLost("the peer hung up before it said anything")
+        decoder.feed(received)
+        raw += received
