@@ -1,7 +1,7 @@
 """The simplerd command: options, configuration, the spawner's fork, then trio until the end.
 
 The order is part of the design: the spawner of runners is forked before trio runs, while this process has one thread.
-Exit codes: 0 stopped as asked, 1 could not start or failed, 2 usage, 78 (EX_CONFIG) a configuration that cannot be used.
+Exit codes: 0 stopped as asked, 1 could not start or failed, 2 usage, 78 (EX_CONFIG) an unusable configuration.
 """
 
 import os

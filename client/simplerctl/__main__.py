@@ -1,0 +1,83 @@
+"""The simplerctl command: global options, the tree of verbs, and the two verbs that start something.
+
+Exit codes: 0 done; 1 the operation failed; 2 usage; 3 the answer is "no"; 4 no daemon; 5 not permitted.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+from click.shell_completion import get_completion_class
+
+from simplerctl import verbs
+from simplerctl.client import AdminError, find_socket
+from simplerctl.verbs import Target
+
+EPILOG = """\b
+Examples:
+  simplerctl status
+  simplerctl session list --format json
+  simplerctl --socket /tmp/my-simplerd/admin.sock events --follow
+"""
+
+
+@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--socket",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="The daemon's admin socket. [default: $SIMPLERD_ADMIN_SOCKET, else your own daemon's, else the system's]",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for an answer.",
+)
+@click.version_option(package_name="simpler", prog_name="simplerctl")
+@click.pass_context
+def cli(context: click.Context, socket: Path | None, timeout: float) -> None:
+    """Look at a simplerd daemon and tell it what to do."""
+    context.obj = Target(socket or find_socket(), timeout)
+
+
+@cli.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    epilog="\b\nExample:\n  simplerctl run examples/digits.py --epochs 5",
+)
+@click.argument("script", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def run(target: Target, script: Path, args: tuple[str, ...]) -> None:
+    """Run a Python program that finds this daemon in SIMPLERD_ENDPOINT; ends as the program ends."""
+    endpoints = target.call("daemon.status")["endpoints"]
+    environ = {**os.environ, "SIMPLERD_ENDPOINT": endpoints[0], "SIMPLERD_ADMIN_SOCKET": str(target.socket)}
+    try:
+        os.execve(sys.executable, [sys.executable, str(script), *args], environ)
+    except OSError as error:
+        raise AdminError(f"cannot run {sys.executable}: {error.strerror}") from error
+
+
+@cli.command(epilog='\b\nExample:\n  eval "$(simplerctl completion bash)"')
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes your shell complete simplerctl's words."""
+    kind = get_completion_class(shell)
+    assert kind is not None, "click knows all shells that are offered"
+    click.echo(kind(cli, {}, "simplerctl", "_SIMPLERCTL_COMPLETE").source())
+
+
+for verb in (verbs.status, verbs.version, verbs.session, verbs.device, verbs.events, verbs.rpc):
+    cli.add_command(verb)
+
+
+def main() -> None:
+    """Entry point."""
+    cli(prog_name="simplerctl")
+
+
+if __name__ == "__main__":
+    main()
