@@ -7,17 +7,15 @@ import gc
 import os
 import select
 import signal
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-BIN = Path(sys.executable).parent
+from simplerd.foreground import ForegroundDaemon
+
 PR_SET_CHILD_SUBREAPER = 36
 SETTLE_S = 10.0
 
@@ -105,67 +103,12 @@ def _session_fixtures(request: pytest.FixtureRequest) -> None:
             break
 
 
-@dataclass
-class RunningDaemon:
-    """A real simplerd in the foreground, in a runtime folder of its own."""
-
-    process: subprocess.Popen[bytes]
-    runtime_dir: Path
-    log: Path
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    @property
-    def endpoint(self) -> str:
-        return f"unix:{self.runtime_dir}/session.sock"
-
-    @property
-    def admin_socket(self) -> Path:
-        return self.runtime_dir / "admin.sock"
-
-    def stop(self, signum: int = signal.SIGTERM, timeout_s: float = 20.0) -> int:
-        """Ends it and gives its exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(signum)
-        return self.process.wait(timeout_s)
-
-
-def start_daemon(runtime_dir: Path, *options: str, env: dict[str, str] | None = None) -> RunningDaemon:
-    """Starts simplerd and waits until it says READY=1, as systemd would."""
-    runtime_dir.mkdir(parents=True, exist_ok=True)
-    log = runtime_dir.parent / f"{runtime_dir.name}.log"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, log.open("wb") as output:
-        notify.bind(str(runtime_dir.parent / f"{runtime_dir.name}.notify"))
-        process = subprocess.Popen(
-            [BIN / "simplerd", "--runtime-dir", runtime_dir, *options],
-            env={**os.environ, "NOTIFY_SOCKET": notify.getsockname(), **(env or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        deadline = time.monotonic() + 30
-        notify.settimeout(0.2)
-        while process.poll() is None and time.monotonic() < deadline:
-            try:
-                if b"READY=1" in notify.recv(4096).split(b"\n"):
-                    return RunningDaemon(process, runtime_dir, log)
-            except TimeoutError:
-                continue
-    process.kill()
-    process.wait()
-    raise RuntimeError(f"simplerd did not become ready:\n{log.read_text()}")
-
-
 @pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[RunningDaemon]:
-    """A daemon with two simulated devices; its log is shown when the test fails."""
-    running = start_daemon(tmp_path / "run")
-    try:
+def daemon() -> Iterator[ForegroundDaemon]:
+    """A real simplerd with two simulated devices; its log is shown when the test fails."""
+    with ForegroundDaemon() as running:
         yield running
-    finally:
         code = running.stop()
         sys.stderr.write(running.log.read_text())
-    assert code == 0, f"simplerd exited with {code}"
-    assert not list(running.runtime_dir.glob("s-*")), "a session's folder was left behind"
+        assert code == 0, f"simplerd exited with {code}"
+        assert not list(running.runtime_dir.glob("s-*")), "a session's folder was left behind"
