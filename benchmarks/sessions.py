@@ -1,0 +1,81 @@
+"""Sessions at a daemon: how soon one is ready, and what one costs that does nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.measurement import Result, Samples
+from simpler import RemoteWorkerSpec, Worker
+from simplerd.foreground import ForegroundDaemon
+
+OPENS = 20
+PROCESSES = 5
+IDLE_S = 10.0
+IDLE_REPEATS = 3
+SUB_WORKERS = 2
+MILLISECONDS = 1e3
+RUNNER_IMPORTS = "trio, msgpack, msgspec, cloudpickle, numpy, simpler.worker, simplerd.runner.main"
+
+
+def measure() -> Iterator[Result]:
+    """The two rows, as they come."""
+    with ForegroundDaemon() as daemon:
+        _open_and_close(daemon.endpoint)  # the first one finds the daemon's spawner still importing
+        opening = Samples([_open_and_close(daemon.endpoint) * MILLISECONDS for _ in range(OPENS)])
+        process = Samples.of_calls(_start_python, PROCESSES, scale=MILLISECONDS)
+        yield Result(
+            "session open at a warm daemon, to READY (1 chip, 2 SUB)",
+            "ms",
+            60,
+            opening,
+            others={"Python process": process},
+        )
+        with _worker(daemon.endpoint):
+            idle = Samples([_idle_percent(daemon.pid) for _ in range(IDLE_REPEATS)])
+        yield Result(f"idle daemon with one idle session, over {IDLE_S:.0f} s", "% of a core", 0.1, idle)
+
+
+def _worker(endpoint: str) -> Worker:
+    worker = Worker(4, name="bench")
+    worker.add_remote_worker(RemoteWorkerSpec(endpoint, device_ids=(0,), num_sub_workers=SUB_WORKERS))
+    return worker
+
+
+def _open_and_close(endpoint: str) -> float:
+    """Seconds until the session was ready."""
+    worker = _worker(endpoint)
+    began = time.perf_counter()
+    with worker:
+        return time.perf_counter() - began
+
+
+def _start_python() -> None:
+    subprocess.run([sys.executable, "-c", f"import {RUNNER_IMPORTS}"], check=True)
+
+
+def _idle_percent(daemon: int) -> float:
+    """CPU time of the daemon, all its descendants and this client's other threads, while nothing happens."""
+    before, began = _cpu_ns(daemon), time.perf_counter_ns()
+    threading.Event().wait(IDLE_S)
+    return 100 * (_cpu_ns(daemon) - before) / (time.perf_counter_ns() - began)
+
+
+def _cpu_ns(daemon: int) -> int:
+    tasks = [task for pid in _tree(daemon) for task in Path(f"/proc/{pid}/task").iterdir()]
+    tasks += [task for task in Path("/proc/self/task").iterdir() if task.name != str(os.getpid())]
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
+
+
+def _tree(root: int) -> list[int]:
+    """A process and its descendants."""
+    found = [root]
+    for pid in found:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += [int(child) for child in (task / "children").read_text().split()]
+    return found

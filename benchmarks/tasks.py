@@ -1,0 +1,13 @@
+"""What the benchmarks run in worker processes: nothing, in as many forms as there are systems to compare."""
+
+from __future__ import annotations
+
+from simpler import TaskArgs
+
+
+def nothing() -> None:
+    """For executors."""
+
+
+def no_op(args: TaskArgs) -> None:
+    """For sub-workers."""
