@@ -1,0 +1,138 @@
+"""A client's control connection: HELLO, OPEN, CLOSE, and the news that a session has ended.
+
+Rules
+  1. A session belongs to the control connection that opened it: only that one closes it, and hears of its end.
+  2. When the connection is lost, its sessions are closed after a grace; their devices are others' turn then.
+  3. Health is told here and nowhere else, so that a long task on a lane never looks like a dead session.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import trio
+
+import simpler
+from simpler import limits
+from simpler.errors import SimplerError, StaleHandle, StateError, VersionMismatch
+from simpler.wire.frames import VERSION
+from simpler.wire.link import Link
+from simpler.wire.messages import Close, CloseReply, Ended, Hello, HelloReply, Manifest, Message, Open, OpenReply
+from simpler.wire.serving import Handler
+from simplerd.config import Config
+from simplerd.manifest_check import check_manifest
+from simplerd.sessions import Peer, Session, SessionTable
+from simplerd.supervision import Supervisor
+
+
+class ControlConnection(Handler):
+    """One control connection of the client `peer`. `run` it until the connection is over."""
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        *,
+        peer: Peer,
+        received: bytes,
+        config: Config,
+        sessions: SessionTable,
+        supervisor: Supervisor,
+    ) -> None:
+        self._config = config
+        self._peer = peer
+        self._sessions = sessions
+        self._supervisor = supervisor
+        self._mine: dict[str, Session] = {}
+        self._greeted = False
+        self._link = Link(stream, self, name=f"the client ({peer})", received=received)
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self) -> None:
+        """Serves until the connection is over, and then sees its sessions off."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await self._link.run()
+            nursery.cancel_scope.cancel()
+        left = [session for session in self._mine.values() if not session.ended.is_set()]
+        with trio.move_on_after(limits.LOST_CLIENT_GRACE_S):
+            for session in left:
+                await session.ended.wait()
+        for session in left:
+            session.ask_to_close(f"its client ({self._peer}) is gone: {self._link.cause}")
+
+    async def serve(self, link: Link, request: Message, data: memoryview) -> Message:
+        """HELLO, OPEN and CLOSE."""
+        if isinstance(request, Hello):
+            return self._hello(request)
+        if not self._greeted:
+            raise StateError(f"{request.TYPE.name} came before a HELLO that both sides could agree on")
+        if isinstance(request, Open):
+            return await self._open(request.manifest)
+        if isinstance(request, Close):
+            return await self._close(request)
+        raise SimplerError(f"{request.TYPE.name} does not belong on a control connection", code="UNSUPPORTED")
+
+    def _hello(self, hello: Hello) -> HelloReply:
+        if VERSION not in hello.versions:
+            theirs = ", ".join(map(str, hello.versions))
+            raise VersionMismatch(
+                f"the client ({hello.program}) speaks session protocol {theirs}; this simplerd ({simpler.__version__}) "
+                f"speaks {VERSION}: install the same release on both hosts",
+                client_versions=theirs,
+                daemon_version=VERSION,
+            )
+        self._greeted = True
+        return HelloReply(version=VERSION, daemon=f"simplerd {simpler.__version__}", host=os.uname().nodename)
+
+    async def _open(self, manifest: Manifest) -> OpenReply:
+        local = self._peer.uid >= 0
+        check_manifest(
+            manifest,
+            platform=self._config.platform,
+            devices=self._config.devices,
+            import_roots=None if local else self._config.import_paths,
+        )
+        session = await self._supervisor.open(manifest, self._peer)
+        self._mine[session.id] = session
+        assert self._nursery is not None
+        self._nursery.start_soon(self._tell_end, session)
+        return OpenReply(
+            session=session.id,
+            number=session.number,
+            token=session.token,
+            devices=list(manifest.device_ids),
+            chips=session.chips,
+            subs=session.subs,
+            pid=session.pid,
+        )
+
+    async def _close(self, close: Close) -> CloseReply:
+        session = self._mine.get(close.session)
+        if session is None:
+            raise StaleHandle(
+                f"session {close.session!r} was not opened on this connection, or was closed before",
+                session=close.session,
+            )
+        if not session.ended.is_set():
+            await self._sessions.close(session.id, f"its client closed it: {close.reason}")
+        self._mine.pop(session.id, None)
+        return CloseReply()
+
+    async def _tell_end(self, session: Session) -> None:
+        try:
+            await session.ended.wait()  # no deadline: a session may last for ever
+            ending = session.ending
+            assert ending is not None
+            push = Ended(
+                session=session.id,
+                cause=ending.cause,
+                code=ending.code,
+                signal=ending.signal,
+                exit_code=ending.exit_code,
+                stderr=list(ending.stderr),
+            )
+            with contextlib.suppress(SimplerError):  # the connection is over, which `run` deals with
+                await self._link.post(push)
+        finally:
+            session.told.set()

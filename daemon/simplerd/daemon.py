@@ -1,0 +1,160 @@
+"""The daemon as a whole: what it is made of, the order in which it comes up, and the order in which it goes.
+
+Rules
+  1. One thread, one trio loop. Nothing here runs user code or loads pickle or NumPy.
+  2. Up: the runtime folder is locked and cleared, the sockets listen, and only then READY is said.
+  3. Down, on SIGTERM or SIGINT: STOPPING is said, nobody new is let in, every session is closed, its client told why,
+     and the exit code is 0. A second signal kills what is still closing.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from enum import Enum
+
+import trio
+
+from simpler.errors import SimplerError
+from simpler.spawn import Spawner
+from simplerd.admin.server import AdminServer
+from simplerd.config import Config
+from simplerd.devices import DeviceTable
+from simplerd.events import EventLog
+from simplerd.listener import SessionListener
+from simplerd.log import get_logger
+from simplerd.runners import Runners
+from simplerd.runtime_folder import RuntimeFolder
+from simplerd.service import InheritedSockets, Service
+from simplerd.sessions import SessionTable
+from simplerd.supervision import Supervisor
+
+FAREWELL_TIMEOUT_S = 1.0
+
+_log = get_logger("daemon")
+
+
+class DaemonState(Enum):
+    """The life of the daemon: each state is followed by the next, and by no other."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    STOPPING = "stopping"
+
+
+class Daemon:
+    """What the admin interface works on. Belongs to the trio thread; `started_at` is Unix time in seconds."""
+
+    def __init__(self, config: Config, spawner: Spawner) -> None:
+        self.config = config
+        self.started_at = time.time()
+        self.state = DaemonState.STARTING
+        self.events = EventLog()
+        self.sessions = SessionTable(self.events, max_sessions=config.max_sessions)
+        self.devices = DeviceTable(config.platform, config.devices)
+        self._spawner = spawner
+
+    def self_check(self) -> str | None:
+        """What is wrong, or None: for the watchdog."""
+        if not self._spawner.is_alive():
+            return f"the spawner of the runners (pid {self._spawner.pid}) has ended"
+        if not self.config.runtime_dir.is_dir():
+            return f"the runtime folder {self.config.runtime_dir} is gone"
+        return None
+
+    def summary(self) -> str:
+        """One line for `systemctl status`."""
+        devices = self.devices.list()
+        leased = sum(device.session is not None for device in devices)
+        sessions = len(self.sessions.live())
+        return f"{self.state.value}; sessions: {sessions}; devices leased: {leased} of {len(devices)}"
+
+
+async def run(config: Config, spawner: Spawner, sockets: InheritedSockets, service: Service) -> int:
+    """The daemon, from its first socket to its last session; returns the exit code.
+
+    Raises StartupError when the runtime folder cannot be had.
+    """
+    daemon = Daemon(config, spawner)
+    folder = RuntimeFolder(config.runtime_dir)
+    failed = False
+    try:
+        await _serve(daemon, folder, Runners(spawner), sockets, service)
+    except* SimplerError as errors:
+        failed = True
+        for error in _leaves(errors):
+            _log.error("simplerd cannot go on", reason=str(error))
+    finally:
+        folder.close()
+    return 1 if failed else 0
+
+
+async def _serve(
+    daemon: Daemon, folder: RuntimeFolder, runners: Runners, sockets: InheritedSockets, service: Service
+) -> None:
+    config = daemon.config
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            supervisor = Supervisor(
+                config=config,
+                sessions=daemon.sessions,
+                devices=daemon.devices,
+                events=daemon.events,
+                runners=runners,
+                folder=folder,
+                nursery=nursery,
+            )
+            nursery.start_soon(runners.run)
+            await folder.clear(config.close_timeout_s)
+            listener = SessionListener(config, daemon.sessions, supervisor)
+            entrance: trio.CancelScope = await nursery.start(listener.serve, sockets, nursery)
+            await nursery.start(AdminServer(daemon).serve, config, sockets)
+            daemon.state = DaemonState.SERVING
+            service.ready(daemon.summary())
+            daemon.events.publish("daemon.ready", endpoints=list(config.session_sockets), config=config.source)
+            nursery.start_soon(service.watchdog, daemon.self_check)
+            nursery.start_soon(_keep_status, daemon, service)
+            number = await anext(signals)  # no deadline: until somebody wants us to stop
+            daemon.state = DaemonState.STOPPING
+            why = f"simplerd is stopping ({signal.Signals(number).name})"
+            service.stopping(daemon.summary())
+            daemon.events.publish("daemon.stopping", reason=why)
+            entrance.cancel()
+            nursery.start_soon(_hurry, signals, supervisor)
+            await _close_sessions(daemon, why)
+            nursery.cancel_scope.cancel()
+
+
+async def _close_sessions(daemon: Daemon, why: str) -> None:
+    """Each session's task bounds how long its end takes; then there is a moment for telling the clients."""
+    daemon.sessions.refuse_new(why)
+    live = daemon.sessions.live()
+    for session in live:
+        session.ask_to_close(why)
+    for session in live:
+        await session.ended.wait()
+    with trio.move_on_after(FAREWELL_TIMEOUT_S):
+        for session in live:
+            if session.failure is None:
+                await session.told.wait()
+
+
+async def _hurry(signals: AsyncIterator[int], supervisor: Supervisor) -> None:
+    """A second signal: whoever sent it does not want to wait."""
+    async for number in signals:
+        _log.warning("killing what is still closing", signal=signal.Signals(number).name)
+        supervisor.kill_all()
+
+
+def _leaves(errors: BaseExceptionGroup[SimplerError]) -> Iterator[BaseException]:
+    for error in errors.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+async def _keep_status(daemon: Daemon, service: Service) -> None:
+    async for _ in daemon.events.subscribe(types=("session", "device", "daemon")):
+        service.status(daemon.summary())

@@ -1,0 +1,186 @@
+"""The session port: accepts connections, reads the first frame of each, and sends it where it belongs.
+
+Rules
+  1. HELLO makes a control connection, served here. ATTACH makes a lane: the descriptor goes to the session's runner
+     with that one frame, and the daemon is out of the way. Anything else is answered with what was wrong, and closed.
+  2. The first frame is bounded in size and time and no byte beyond it is read. Each connection has its own task: a slow
+     or silent client holds up nobody.
+  3. No names are resolved: that would start threads, and this process must have one.
+"""
+
+from __future__ import annotations
+
+import errno
+import hmac
+import socket
+from pathlib import Path
+
+import trio
+
+from simpler import limits
+from simpler.error_record import encode_error
+from simpler.errors import (
+    AuthError,
+    CapacityError,
+    ProtocolError,
+    SessionLost,
+    SimplerError,
+    StartupError,
+    VersionMismatch,
+)
+from simpler.wire.endpoint import parse_endpoint
+from simpler.wire.frames import Flags, Frame, Header, MessageType, encode_header
+from simpler.wire.link import receive_first
+from simpler.wire.messages import Attach, Fault
+from simplerd.config import Config
+from simplerd.control import ControlConnection
+from simplerd.log import get_logger
+from simplerd.service import InheritedSockets
+from simplerd.sessions import Peer, SessionTable
+from simplerd.supervision import Supervisor
+from simplerd.unix_socket import UnixListener, listen_unix, peer_credentials
+
+SOCKET_MODE = 0o660
+BACKLOG = 128
+FAREWELL_TIMEOUT_S = 1.0
+
+_log = get_logger("listener")
+
+
+class SessionListener:
+    """Serves the session endpoints."""
+
+    def __init__(self, config: Config, sessions: SessionTable, supervisor: Supervisor) -> None:
+        self._config = config
+        self._sessions = sessions
+        self._supervisor = supervisor
+        self._connections = 0
+
+    async def serve(
+        self,
+        inherited: InheritedSockets,
+        connections: trio.Nursery,
+        *,
+        task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Listens at the sockets that systemd passed, else at config.session_sockets.
+
+        Started once it listens, with a scope that ends the listening but not the connections, which are served in
+        `connections`. Raises StartupError when an address cannot be had.
+        """
+        bound: list[UnixListener | socket.socket] = []
+        try:
+            if not inherited.session:
+                for endpoint in self._config.session_sockets:
+                    bound.append(_bind(endpoint))
+            sockets = inherited.session or [one.socket if isinstance(one, UnixListener) else one for one in bound]
+            listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in sockets]
+            with trio.CancelScope() as listening:
+                task_status.started(listening)
+                await trio.serve_listeners(self._serve_connection, listeners, handler_nursery=connections)
+        finally:
+            for one in bound:
+                one.close()
+
+    async def _serve_connection(self, stream: trio.SocketStream) -> None:
+        peer = _peer_of(stream)
+        self._connections += 1
+        try:
+            async with stream:
+                await self._route(stream, peer)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            _log.debug("a client left", peer=str(peer), error=str(error))
+        except Exception:
+            _log.exception("a session connection failed", peer=str(peer))
+        finally:
+            self._connections -= 1
+
+    async def _route(self, stream: trio.SocketStream, peer: Peer) -> None:
+        if self._connections > limits.MAX_CONNECTIONS:
+            await _farewell(
+                stream, CapacityError(f"{limits.MAX_CONNECTIONS} clients are connected, which is the limit")
+            )
+            return
+        try:
+            with trio.fail_after(limits.FIRST_FRAME_TIMEOUT_S):
+                first, raw = await receive_first(stream)
+        except trio.TooSlowError:
+            await _farewell(stream, ProtocolError(f"no whole frame came within {limits.FIRST_FRAME_TIMEOUT_S:g} s"))
+            return
+        except SessionLost:
+            return
+        except (ProtocolError, VersionMismatch) as violation:
+            _log.warning("a client was refused", peer=str(peer), reason=violation.message)
+            await _farewell(stream, violation)
+            return
+        kind = first.header.type
+        if first.header.flags or kind not in (MessageType.HELLO, MessageType.ATTACH):
+            await _farewell(stream, ProtocolError(f"a connection begins with HELLO or ATTACH, not with {kind.name}"))
+        elif kind is MessageType.HELLO:
+            await self._control(stream, peer, raw)
+        else:
+            await self._lane(stream, peer, first, raw)
+
+    async def _control(self, stream: trio.SocketStream, peer: Peer, raw: bytes) -> None:
+        connection = ControlConnection(
+            stream,
+            peer=peer,
+            received=raw,
+            config=self._config,
+            sessions=self._sessions,
+            supervisor=self._supervisor,
+        )
+        await connection.run()
+
+    async def _lane(self, stream: trio.SocketStream, peer: Peer, first: Frame, raw: bytes) -> None:
+        try:
+            attach = Attach.decode(first.payload)
+            session = self._sessions.find(attach.session)
+            if not hmac.compare_digest(session.token, attach.token):
+                raise AuthError(f"the token is not that of session {session.id}", session=session.id)
+            await self._supervisor.attach(session, attach.lane, raw, stream.socket.fileno())
+        except SimplerError as refusal:
+            _log.warning("a lane was refused", peer=str(peer), reason=refusal.message)
+            await _farewell(stream, refusal, to=first.header)
+
+
+async def _farewell(stream: trio.SocketStream, error: SimplerError, *, to: Header | None = None) -> None:
+    """The last frame on a connection that goes no further: the error reply to a request, or a FAULT."""
+    record = encode_error(error, may_pickle=False)
+    if to is None:
+        payload = Fault(error=record).encode()
+        frame = encode_header(MessageType.FAULT, Flags.PUSH, 1, len(payload)) + payload
+    else:
+        frame = encode_header(to.type, Flags.REPLY | Flags.ERROR, to.sequence, len(record)) + record
+    with trio.move_on_after(FAREWELL_TIMEOUT_S):
+        await stream.send_all(frame)
+
+
+def _peer_of(stream: trio.SocketStream) -> Peer:
+    if stream.socket.family == socket.AF_UNIX:
+        who = peer_credentials(stream.socket)
+        return Peer("unix", uid=who.uid, pid=who.pid)
+    try:
+        host, port = stream.socket.getpeername()[:2]
+    except OSError:  # it has left already
+        return Peer("tcp")
+    return Peer(f"{host}:{port}")
+
+
+def _bind(endpoint: str) -> UnixListener | socket.socket:
+    at = parse_endpoint(endpoint)
+    if at.is_unix:
+        return listen_unix(Path(at.path), mode=SOCKET_MODE)
+    host = "127.0.0.1" if at.host == "localhost" else at.host
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, at.port))
+        listening.listen(BACKLOG)
+    except OSError as error:
+        listening.close()
+        look = (
+            f": something else listens there (ss -ltnp sport = :{at.port})" if error.errno == errno.EADDRINUSE else ""
+        )
+        raise StartupError(f"cannot listen at {at}: {error.strerror}{look}", endpoint=endpoint) from None
+    return listening

@@ -1,0 +1,109 @@
+"""What simplerd and a session's runner say to each other: one message per packet of a Unix SOCK_SEQPACKET socket.
+
+Rules
+  1. A message is a tagged msgpack map; descriptors travel beside it as SCM_RIGHTS. No sockets here.
+  2. The runner speaks first and once: Ready when the session can be used, or Failed. After that only the daemon does.
+  3. An error has no size that fits every packet: Failed carries it in a memfd.
+  4. The daemon's end closing means the same as Stop.
+"""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+from simpler.errors import ProtocolError
+from simpler.wire.messages import Manifest
+
+MAX_ERROR_BYTES = 64 << 20
+
+
+class Launch(msgspec.Struct, frozen=True):
+    """What a runner is started with. `session_number` stands in the headers of the session's frames."""
+
+    session: str
+    session_number: int
+    host: str
+    manifest: Manifest
+    startup_timeout_s: float
+    close_timeout_s: float
+
+    def encode(self) -> bytes:
+        """The argument of the runner's entry."""
+        return msgspec.msgpack.encode(self)
+
+    @classmethod
+    def decode(cls, argument: bytes) -> Launch:
+        """What `encode` made."""
+        return msgspec.msgpack.decode(argument, type=cls)
+
+
+class Lane(msgspec.Struct, frozen=True, tag="lane"):
+    """Daemon to runner, with the accepted descriptor: serve this lane. `frame`: the ATTACH frame read from it."""
+
+    lane: str
+    frame: bytes
+
+
+class Stop(msgspec.Struct, frozen=True, tag="stop"):
+    """Daemon to runner: close the session."""
+
+    reason: str
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """Runner to daemon: lanes may come. `chips`, `subs`: the ids of the inner workers."""
+
+    chips: list[int]
+    subs: list[int]
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """Runner to daemon, with a memfd that holds an error record: the session could not be made."""
+
+
+Command = Lane | Stop
+Report = Ready | Failed
+
+_encoder = msgspec.msgpack.Encoder()
+_commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
+_reports: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
+
+
+def encode(message: Command | Report) -> bytes:
+    """One packet."""
+    return _encoder.encode(message)
+
+
+def decode_command(packet: bytes) -> Command:
+    """What the daemon sent. Raises ProtocolError for anything but one whole command."""
+    try:
+        return _commands.decode(packet)
+    except msgspec.DecodeError as error:
+        raise ProtocolError(f"not a command to a runner: {error}") from None
+
+
+def decode_report(packet: bytes) -> Report:
+    """What the runner sent. Raises ProtocolError for anything but one whole report."""
+    try:
+        return _reports.decode(packet)
+    except msgspec.DecodeError as error:
+        raise ProtocolError(f"not a report of a runner: {error}") from None
+
+
+def error_to_memfd(record: bytes) -> int:
+    """A descriptor that holds `record`; the caller closes it."""
+    memfd = os.memfd_create("error-record", os.MFD_CLOEXEC)
+    left = memoryview(record)
+    while left:
+        left = left[os.write(memfd, left) :]
+    return memfd
+
+
+def error_from_memfd(memfd: int) -> bytes:
+    """The record in `memfd`. Raises ProtocolError when it is larger than any error."""
+    size = os.fstat(memfd).st_size
+    if size > MAX_ERROR_BYTES:
+        raise ProtocolError(f"an error record of {size} bytes; at most {MAX_ERROR_BYTES} are read")
+    return os.pread(memfd, size, 0)

@@ -1,0 +1,173 @@
+"""Runner processes: asking the spawner for one, hearing how it ended, and the control socket to it.
+
+Rules
+  1. The spawner's socket is read by one task (`Runners.run`). Whoever waits for a report waits on an event.
+  2. A runner is not bound to the spawner's life: it sees by the end of its control socket that its daemon is gone.
+  3. The spawner ending is an error that ends the daemon: runners could be neither made nor explained without it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import socket
+from collections.abc import Sequence
+
+import trio
+
+from simpler import spawn_protocol
+from simpler.errors import ProtocolError, StartupError
+from simpler.spawn import Spawner
+from simpler.spawn_protocol import Exited, Forked, ForkRequest, PreloadFailed, Refused
+from simplerd.log import get_logger
+from simplerd.process_tree import ProcessTree
+from simplerd.runner import control_protocol
+from simplerd.runner.control_protocol import Command, Report
+
+ENTRY = "simplerd.runner.main:main"
+FIRST_WORDS_BYTES = 1 << 16
+
+_log = get_logger("runners")
+
+
+class Runner:
+    """One runner process. Belongs to its session's task, which closes it."""
+
+    def __init__(self, control: trio.socket.SocketType, tree: ProcessTree) -> None:
+        self.tree = tree
+        self.pid = 0
+        self.exited = trio.Event()
+        self.exit: Exited | None = None
+        self._pidfd = -1
+        self._control = control
+
+    def forked(self, pid: int, pidfd: int) -> None:
+        """The process is there."""
+        self.pid, self._pidfd = pid, pidfd
+
+    async def receive(self) -> tuple[Report, list[int]] | None:
+        """The runner's report and its descriptors, which are the caller's; None when it has closed its end.
+
+        Raises ProtocolError. Without a deadline of its own.
+        """
+        try:
+            packet, received, flags, _ = await self._control.recvmsg(
+                FIRST_WORDS_BYTES, spawn_protocol.ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionResetError:
+            return None
+        fds = spawn_protocol.descriptors(received, flags)
+        return (control_protocol.decode_report(packet), fds) if packet else None
+
+    async def send(self, command: Command, fds: Sequence[int] = ()) -> None:
+        """Sends a command; waits while the runner does not read, so the caller sets a deadline.
+
+        Raises BrokenPipeError or ConnectionResetError when the runner is gone.
+        """
+        await self._control.sendmsg([control_protocol.encode(command)], spawn_protocol.ancillary(fds))
+
+    def kill(self) -> None:
+        """SIGKILL; a runner that has ended is no error."""
+        try:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+    def close(self) -> None:
+        """Gives up the sockets and the pidfd."""
+        self._control.close()
+        self.tree.close()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+
+class _Pending:
+    """A runner that was asked for: `answered` once the spawner has said whether it forked."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self.answered = trio.Event()
+        self.refusal: str | None = None
+        self.given_up = False
+
+
+class Runners:
+    """The daemon's side of the spawner that forks the runners."""
+
+    def __init__(self, spawner: Spawner) -> None:
+        self._spawner_pid = spawner.pid
+        self._socket = trio.socket.from_stdlib_socket(spawner.socket)
+        self._keys = itertools.count(1)
+        self._asked: dict[int, _Pending] = {}
+        self._running: dict[int, Runner] = {}
+
+    async def fork(self, name: str, argument: bytes) -> Runner:
+        """A new runner, which the caller closes once it has exited.
+
+        Waits for the spawner, so the caller sets a deadline. Raises StartupError when the spawner refuses.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pending = _Pending(Runner(trio.socket.from_stdlib_socket(ours), ProcessTree()))
+        key = next(self._keys)
+        self._asked[key] = pending
+        request = ForkRequest(key, ENTRY, argument, name, die_with_spawner=False)
+        try:
+            with theirs:
+                fds = [theirs.fileno(), pending.runner.tree.child_end.fileno()]
+                await self._socket.sendmsg([spawn_protocol.encode(request)], spawn_protocol.ancillary(fds))
+            pending.runner.tree.child_end.close()
+            await pending.answered.wait()
+        except BaseException:
+            self._give_up(key, pending)
+            raise
+        if pending.refusal is not None:
+            pending.runner.close()
+            raise StartupError(f"no runner could be forked: {pending.refusal}")
+        return pending.runner
+
+    async def run(self) -> None:
+        """Reads what the spawner reports, for as long as the daemon runs. Raises StartupError when the spawner ends."""
+        while True:
+            packet, received, flags, _ = await self._socket.recvmsg(
+                spawn_protocol.MAX_MESSAGE_BYTES, spawn_protocol.ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+            )
+            fds = spawn_protocol.descriptors(received, flags)
+            if not packet:
+                raise StartupError(
+                    f"the spawner of the runners (pid {self._spawner_pid}) has ended; its stderr says why"
+                )
+            self._take(spawn_protocol.decode_report(packet), fds)
+
+    def _take(self, report: spawn_protocol.Report, fds: list[int]) -> None:
+        match report:
+            case Forked():
+                self._forked(report, fds[0])
+            case Refused():
+                pending = self._asked.pop(report.key)
+                pending.refusal = report.why
+                pending.answered.set()
+            case Exited():
+                runner = self._running.pop(report.key)
+                runner.exit = report
+                runner.exited.set()
+            case PreloadFailed():
+                raise StartupError(f"the spawner could not import {report.module}:\n{report.why}")
+            case _:
+                raise ProtocolError(f"the spawner of the runners sent a {type(report).__name__}, which is for pools")
+
+    def _forked(self, report: Forked, pidfd: int) -> None:
+        pending = self._asked.pop(report.key)
+        self._running[report.key] = pending.runner
+        pending.runner.forked(report.pid, pidfd)
+        pending.answered.set()
+        if pending.given_up:
+            pending.runner.kill()
+            pending.runner.close()
+
+    def _give_up(self, key: int, pending: _Pending) -> None:
+        """Nobody waits for this runner any more; should it still come, it is killed."""
+        pending.given_up = True
+        pending.runner.close()
+        _log.warning("gave up on a runner that was not forked in time", key=key)

@@ -1,0 +1,281 @@
+"""The life of a session, and the table of all of them.
+
+    OPENING ─forked─▶ STARTING ─ready─▶ READY
+       │                 │  │            │  │
+       │                 │  └────close───┼──┴──▶ CLOSING ─gone─▶ ENDED
+       └───────gone──────┴───────────────┴─────▶ FAILED
+
+Rules
+  1. A session is OPENING from the moment it has an id. It is gone when the last process of its tree is, and only then
+     ENDED (it was asked to close) or FAILED (it was not).
+  2. Whoever wants a session closed says so with `ask_to_close`; its one task in supervision.py does it. Nobody else
+     changes a state.
+  3. A missing entry of the table is an error of ours, never ignored.
+  4. The last of the ended sessions are kept, so that an operator can still read why they ended.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+import trio
+
+from simpler import limits
+from simpler.errors import CapacityError, SimplerError, StaleHandle, StateError
+from simpler.wire.messages import Manifest
+from simplerd.events import EventLog
+
+
+class SessionState(Enum):
+    """Where a session is in its life."""
+
+    OPENING = "opening"
+    """Admitted: devices are leased and its runner is being forked."""
+    STARTING = "starting"
+    """The runner builds its Worker."""
+    READY = "ready"
+    """Its lanes may be attached and used."""
+    CLOSING = "closing"
+    """Asked to close; its processes are ending."""
+    ENDED = "ended"
+    """Closed as asked; nothing of it is left."""
+    FAILED = "failed"
+    """Never became ready, or ended by itself; nothing of it is left."""
+
+
+class SessionEvent(Enum):
+    """What moves a session from one state to the next."""
+
+    FORKED = "forked"
+    READY = "ready"
+    CLOSE = "close"
+    GONE = "gone"
+
+
+_S, _E = SessionState, SessionEvent
+TRANSITIONS: dict[tuple[SessionState, SessionEvent], SessionState] = {
+    (_S.OPENING, _E.FORKED): _S.STARTING,
+    (_S.OPENING, _E.GONE): _S.FAILED,
+    (_S.STARTING, _E.READY): _S.READY,
+    (_S.STARTING, _E.CLOSE): _S.CLOSING,
+    (_S.STARTING, _E.GONE): _S.FAILED,
+    (_S.READY, _E.CLOSE): _S.CLOSING,
+    (_S.READY, _E.GONE): _S.FAILED,
+    (_S.CLOSING, _E.GONE): _S.ENDED,
+}
+FINAL = frozenset({SessionState.ENDED, SessionState.FAILED})
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of a session connection. Of TCP peers only the address is known."""
+
+    address: str
+    uid: int = -1
+    pid: int = 0
+
+    def __str__(self) -> str:
+        return f"uid {self.uid}, pid {self.pid}" if self.uid >= 0 else f"client at {self.address}"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """A session as operators see it; `opened_at` is Unix time in seconds."""
+
+    id: str
+    state: str
+    pid: int
+    """The runner's, 0 before there is one."""
+    uid: int
+    client_pid: int
+    peer: str
+    opened_at: float
+    devices: tuple[int, ...]
+    num_sub_workers: int
+    platform: str
+    name: str
+    cause: str | None
+    """Why it ended, or is ending."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a session ended. `code` is that of the error which its client gets; `stderr` the runner's last lines."""
+
+    cause: str
+    code: str = "SESSION_LOST"
+    signal: int | None = None
+    exit_code: int | None = None
+    stderr: tuple[str, ...] = ()
+
+
+class Session:
+    """One session. Its fields are written by its own task (supervision.py) and belong to the trio thread."""
+
+    def __init__(self, number: int, manifest: Manifest, peer: Peer, opened_at: float) -> None:
+        self.number = number
+        self.id = f"s-{number:08x}"
+        self.token = secrets.token_bytes(limits.SESSION_TOKEN_BYTES)
+        self.manifest = manifest
+        self.peer = peer
+        self.opened_at = opened_at
+        self.state = SessionState.OPENING
+        self.pid = 0
+        self.chips: list[int] = []
+        self.subs: list[int] = []
+        self.lanes: set[str] = set()
+        self.decided = trio.Event()
+        """It is READY, or it will never be and `failure` says why."""
+        self.failure: SimplerError | None = None
+        self.close_reason: str | None = None
+        self.close_asked = trio.Event()
+        self.ending: Ending | None = None
+        self.ended = trio.Event()
+        self.told = trio.Event()
+        """Its client was told of its end, or is gone."""
+
+    def ask_to_close(self, reason: str) -> None:
+        """Have the session closed; the first reason stays."""
+        if self.close_reason is None:
+            self.close_reason = reason
+            self.close_asked.set()
+
+    def info(self) -> SessionInfo:
+        """The session as it is now."""
+        return SessionInfo(
+            id=self.id,
+            state=self.state.value,
+            pid=self.pid,
+            uid=self.peer.uid,
+            client_pid=self.peer.pid,
+            peer=self.peer.address,
+            opened_at=self.opened_at,
+            devices=tuple(self.manifest.device_ids),
+            num_sub_workers=self.manifest.num_sub_workers,
+            platform=self.manifest.platform,
+            name=self.manifest.name,
+            cause=self.ending.cause if self.ending else self.close_reason,
+        )
+
+
+class SessionTable:
+    """All live sessions, and the last of those that have ended. Belongs to the trio thread."""
+
+    def __init__(
+        self,
+        events: EventLog,
+        *,
+        max_sessions: int,
+        ended_kept: int = limits.ENDED_SESSIONS_KEPT,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._events = events
+        self._max_sessions = max_sessions
+        self._ended_kept = ended_kept
+        self._clock = clock
+        self._live: dict[str, Session] = {}
+        self._ended: OrderedDict[str, SessionInfo] = OrderedDict()
+        self._refusal: str | None = None
+        self.opened_total = 0
+
+    def open(self, manifest: Manifest, peer: Peer) -> Session:
+        """A new session with an id that no other has.
+
+        Raises CapacityError when max_sessions are live, StateError when new ones are refused.
+        """
+        if self._refusal is not None:
+            raise StateError(f"no new sessions are taken: {self._refusal}")
+        if len(self._live) >= self._max_sessions:
+            raise CapacityError(
+                f"{self._max_sessions} sessions are open, which is the limit of this daemon; "
+                "close one, or raise limits.max_sessions in its configuration",
+                setting="limits.max_sessions",
+            )
+        session = Session(self._fresh_number(), manifest, peer, self._clock())
+        self._live[session.id] = session
+        self.opened_total += 1
+        self._events.publish(
+            "session.opened",
+            session=session.id,
+            uid=peer.uid,
+            client_pid=peer.pid,
+            peer=peer.address,
+            name=manifest.name,
+            devices=list(manifest.device_ids),
+        )
+        return session
+
+    def refuse_new(self, why: str) -> None:
+        """Opens no further sessions."""
+        self._refusal = why
+
+    def advance(self, session: Session, event: SessionEvent) -> None:
+        """Move `session` on. Raises StateError when `event` cannot happen in its state."""
+        after = TRANSITIONS.get((session.state, event))
+        if after is None:
+            raise StateError(f"session {session.id} is {session.state.value}: {event.value} cannot happen now")
+        session.state = after
+        if after in FINAL:
+            self._retire(session)
+        elif after is not SessionState.STARTING:
+            self._events.publish(f"session.{after.value}", session=session.id, pid=session.pid)
+
+    def find(self, id: str) -> Session:
+        """The live session `id`. Raises StaleHandle when there is none, with its cause when it has ended."""
+        session = self._live.get(id)
+        if session is not None:
+            return session
+        ended = self._ended.get(id)
+        if ended is not None:
+            raise StaleHandle(f"session {id} has ended: {ended.cause}", session=id)
+        raise StaleHandle(f"there is no session {id!r} at this daemon", session=id)
+
+    def live(self) -> list[Session]:
+        """The sessions that have not ended, oldest first."""
+        return list(self._live.values())
+
+    def get(self, id: str) -> SessionInfo:
+        """Session `id`, live or one of the last that ended. Raises StaleHandle when there is none."""
+        ended = self._ended.get(id)
+        return ended if ended is not None else self.find(id).info()
+
+    def list(self) -> list[SessionInfo]:
+        """The live sessions and the last ended ones, oldest first."""
+        return [*self._ended.values(), *(session.info() for session in self._live.values())]
+
+    async def close(self, id: str, reason: str) -> None:
+        """Close session `id` and return when nothing of it is left; its task bounds how long that takes.
+
+        Raises StaleHandle when there is no such live session.
+        """
+        session = self.find(id)
+        session.ask_to_close(reason)
+        await session.ended.wait()
+
+    def _fresh_number(self) -> int:
+        while True:
+            number = secrets.randbelow((1 << 32) - 1) + 1
+            if f"s-{number:08x}" not in self._live and f"s-{number:08x}" not in self._ended:
+                return number
+
+    def _retire(self, session: Session) -> None:
+        del self._live[session.id]
+        info = session.info()
+        self._ended[session.id] = info
+        while len(self._ended) > self._ended_kept:
+            self._ended.popitem(last=False)
+        ending = session.ending
+        self._events.publish(
+            f"session.{info.state}",
+            session=session.id,
+            cause=info.cause,
+            signal=ending.signal if ending else None,
+            exit_code=ending.exit_code if ending else None,
+            stderr=list(ending.stderr) if ending else [],
+        )
+        session.ended.set()

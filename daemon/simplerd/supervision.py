@@ -1,0 +1,280 @@
+"""One trio task per session, from the lease of its devices to the removal of its folder.
+
+Rules
+  1. Only this file moves a session from state to state, and only in the session's own task.
+  2. Every wait here has a deadline, or ends with the runner's process, which can always be killed.
+  3. Devices are free again when the last process of the session is gone, not before.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from simpler.error_record import decode_error
+from simpler.errors import SessionLost, SimplerError, StartupError, StateError
+from simpler.spawn_protocol import Exited
+from simpler.wire.messages import Manifest
+from simplerd.config import Config
+from simplerd.devices import DeviceTable
+from simplerd.events import EventLog
+from simplerd.log import get_logger
+from simplerd.runner.control_protocol import Failed, Lane, Launch, Ready, Stop, error_from_memfd
+from simplerd.runners import Runner, Runners
+from simplerd.runtime_folder import RuntimeFolder, SessionRecord, start_time
+from simplerd.sessions import Ending, Peer, Session, SessionEvent, SessionState, SessionTable
+
+START_MARGIN_S = 2.0
+"""The runner keeps the session's start-up deadline itself and then says what it waited for; the daemon's is later."""
+
+_log = get_logger("sessions")
+
+
+class Supervisor:
+    """Opens sessions, hands them their lanes, and sees them off. Belongs to the trio thread."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        sessions: SessionTable,
+        devices: DeviceTable,
+        events: EventLog,
+        runners: Runners,
+        folder: RuntimeFolder,
+        nursery: trio.Nursery,
+    ) -> None:
+        self._config = config
+        self._sessions = sessions
+        self._devices = devices
+        self._events = events
+        self._runners = runners
+        self._folder = folder
+        self._nursery = nursery
+        self._alive: dict[str, Runner] = {}
+        self._host = os.uname().nodename
+
+    async def open(self, manifest: Manifest, peer: Peer) -> Session:
+        """A session that is READY.
+
+        Raises CapacityError, DeviceBusy, ArgumentError, and whatever kept its runner from becoming ready. A caller that
+        is cancelled has the session closed.
+        """
+        session = self._sessions.open(manifest, peer)
+        self._nursery.start_soon(self._supervise, session)
+        try:
+            await session.decided.wait()  # its task keeps the deadline
+        except trio.Cancelled:
+            session.ask_to_close("its client left before it was ready")
+            raise
+        if session.failure is not None:
+            raise session.failure
+        return session
+
+    async def attach(self, session: Session, lane: str, frame: bytes, fd: int) -> None:
+        """Hands an accepted descriptor to the session's runner; the caller closes its own copy.
+
+        Raises StateError when the lane was attached before or the session cannot take it, SessionLost when its runner
+        does not take it in time.
+        """
+        runner = self._alive.get(session.id)
+        if runner is None or session.state is not SessionState.READY or lane in session.lanes:
+            why = "it was attached before" if lane in session.lanes else f"the session is {session.state.value}"
+            raise StateError(f"the {lane} lane of session {session.id} cannot be attached: {why}", session=session.id)
+        session.lanes.add(lane)
+        try:
+            with trio.fail_after(self._config.attach_timeout_s):
+                await runner.send(Lane(lane, frame), [fd])
+        except (OSError, trio.TooSlowError) as error:
+            raise SessionLost(
+                f"the runner of session {session.id} did not take its {lane} lane: {error or 'no room in time'}",
+                session=session.id,
+            ) from None
+
+    def kill_all(self) -> None:
+        """Does not wait for any session to close by itself."""
+        for runner in self._alive.values():
+            runner.kill()
+
+    # ---- the session's own task
+
+    async def _supervise(self, session: Session) -> None:
+        try:
+            session.ending = await self._live(session)
+        except (SimplerError, OSError) as error:
+            session.failure = error if isinstance(error, SimplerError) else self._not_set_up(session, str(error))
+            session.ending = Ending(session.failure.message, session.failure.code)
+        self._folder.remove(session.id)
+        self._release(session)
+        self._sessions.advance(session, SessionEvent.GONE)
+        if not session.decided.is_set():
+            session.failure = session.failure or SessionLost(session.ending.cause, session=session.id)
+            session.decided.set()
+
+    async def _live(self, session: Session) -> Ending:
+        manifest = session.manifest
+        self._devices.lease(session.id, manifest.device_ids, holder=str(session.peer))
+        if manifest.device_ids:
+            self._events.publish("device.leased", session=session.id, devices=list(manifest.device_ids))
+        self._folder.make(session.id)
+        runner = await self._fork(session)
+        self._alive[session.id] = runner
+        try:
+            session.pid = runner.pid
+            self._record(session)
+            self._sessions.advance(session, SessionEvent.FORKED)
+            await self._start(session, runner)
+            if session.state is SessionState.READY:
+                await _first_of(session.close_asked.wait, runner.exited.wait)  # no deadline: it may be used for ever
+            return await self._end(session, runner)
+        finally:
+            del self._alive[session.id]
+            runner.kill()
+            runner.close()
+
+    async def _fork(self, session: Session) -> Runner:
+        launch = Launch(
+            session=session.id,
+            session_number=session.number,
+            host=self._host,
+            manifest=session.manifest,
+            startup_timeout_s=self._start_timeout_s(session),
+            close_timeout_s=self._config.close_timeout_s,
+        )
+        with trio.move_on_after(self._start_timeout_s(session)):
+            return await self._runners.fork(session.id, launch.encode())
+        raise self._not_set_up(session, f"no runner was forked within {self._start_timeout_s(session):g} s")
+
+    async def _start(self, session: Session, runner: Runner) -> None:
+        """Until the runner is READY, has failed, has exited, or is asked to close."""
+        timeout_s = self._start_timeout_s(session)
+
+        async def hear() -> None:
+            received = await runner.receive()
+            if received is None:
+                await runner.exited.wait()  # the deadline around us
+                return
+            report, fds = received
+            try:
+                self._take_report(session, report, fds)
+            finally:
+                for fd in fds:
+                    os.close(fd)
+
+        with trio.move_on_after(timeout_s + START_MARGIN_S) as scope:
+            await _first_of(hear, session.close_asked.wait, runner.exited.wait)
+        if scope.cancelled_caught:
+            why = f"its runner (pid {runner.pid}) has not answered within {timeout_s:g} s"
+            session.failure = self._not_set_up(session, why)
+            runner.kill()
+
+    def _take_report(self, session: Session, report: Ready | Failed, fds: list[int]) -> None:
+        match report:
+            case Ready():
+                session.chips, session.subs = report.chips, report.subs
+                self._sessions.advance(session, SessionEvent.READY)
+                session.decided.set()
+            case Failed():
+                session.failure = decode_error(error_from_memfd(fds[0]), trust_pickle=False)
+
+    async def _end(self, session: Session, runner: Runner) -> Ending:
+        """Asks the runner to close, kills it when it does not, and waits for the rest of its tree."""
+        with trio.move_on_after(self._config.close_timeout_s):
+            if session.failure is None and not runner.exited.is_set():
+                self._sessions.advance(session, SessionEvent.CLOSE)
+                await self._ask_to_stop(session, runner)
+            await runner.exited.wait()
+        killed = not runner.exited.is_set()
+        if killed:
+            runner.kill()
+            await runner.exited.wait()  # no deadline: a killed process ends
+        await self._wait_for_tree(session, runner)
+        return self._explain(session, runner, killed)
+
+    async def _ask_to_stop(self, session: Session, runner: Runner) -> None:
+        try:
+            await runner.send(Stop(session.close_reason or ""))
+        except OSError:  # it has just ended
+            return
+
+    async def _wait_for_tree(self, session: Session, runner: Runner) -> None:
+        with trio.move_on_after(self._config.close_timeout_s) as scope:
+            await runner.tree.wait_gone()
+        if scope.cancelled_caught:
+            pids = runner.tree.kill()
+            _log.warning("killed what outlived its session", session=session.id, pids=pids)
+            with trio.move_on_after(self._config.close_timeout_s) as scope:
+                await runner.tree.wait_gone()
+            if scope.cancelled_caught:
+                _log.error("processes of an ended session are still there", session=session.id, pids=pids)
+
+    def _explain(self, session: Session, runner: Runner, killed: bool) -> Ending:
+        exit = runner.exit
+        assert exit is not None
+        if session.failure is not None:
+            cause, code = session.failure.message, session.failure.code
+        elif session.state is SessionState.CLOSING:
+            cause, code = session.close_reason or "it was closed", SessionLost.default_code
+            if killed:
+                cause += f"; its runner did not end within {self._config.close_timeout_s:g} s and was killed"
+        else:
+            cause, code = f"its runner {_how_it_ended(exit)}", SessionLost.default_code
+            if session.state is SessionState.STARTING:
+                session.failure = self._not_set_up(session, cause + _stderr_text(exit.stderr))
+        return Ending(cause, code, exit.signal, exit.code, tuple(exit.stderr))
+
+    def _not_set_up(self, session: Session, why: str) -> StartupError:
+        return StartupError(f"session {session.id} on {self._host} did not become READY: {why}", session=session.id)
+
+    def _release(self, session: Session) -> None:
+        devices = self._devices.release(session.id)
+        if devices:
+            self._events.publish("device.released", session=session.id, devices=devices)
+
+    def _record(self, session: Session) -> None:
+        try:
+            started = start_time(session.pid)
+        except ProcessLookupError:  # it has ended already, which its exit report explains
+            return
+        self._folder.record(
+            SessionRecord(
+                session=session.id,
+                pid=session.pid,
+                start_time=started,
+                uid=session.peer.uid,
+                client_pid=session.peer.pid,
+                devices=list(session.manifest.device_ids),
+                opened_at=session.opened_at,
+                name=session.manifest.name,
+            )
+        )
+
+    def _start_timeout_s(self, session: Session) -> float:
+        return min(session.manifest.startup_timeout_s, self._config.open_timeout_s)
+
+
+def _how_it_ended(exit: Exited) -> str:
+    if exit.signal is not None:
+        return f"(pid {exit.pid}) was killed by {signal.Signals(exit.signal).name}"
+    return f"(pid {exit.pid}) exited with code {exit.code}"
+
+
+def _stderr_text(lines: list[str]) -> str:
+    if not lines:
+        return "; it wrote nothing to stderr"
+    return "; the last lines of its stderr:\n" + "\n".join(lines)
+
+
+async def _first_of(*waits: Callable[[], Awaitable[object]]) -> None:
+    """Until the first of `waits` returns; the others are cancelled."""
+    async with trio.open_nursery() as nursery:
+
+        async def run(wait: Callable[[], Awaitable[object]]) -> None:
+            await wait()
+            nursery.cancel_scope.cancel()
+
+        for wait in waits:
+            nursery.start_soon(run, wait)
