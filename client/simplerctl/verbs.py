@@ -20,7 +20,6 @@ from simplerctl.output import (
     show_table,
 )
 
-
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
 
@@ -54,6 +53,7 @@ def status(target: Target, style: str) -> None:
     return show_facts(
         {
             "daemon": f"simplerd {now['version']} on {now['host']}, process {now['pid']} of uid {now['uid']}",
+            "state": now["state"],
             "running for": f"{duration(now['uptime_s'])}, since {clock(now['started_at'])}",
             "configuration": now["config"],
             "serves at": "\n".join(now["endpoints"]),

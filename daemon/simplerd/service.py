@@ -29,7 +29,11 @@ class Service:
             address = "\0" + notify_socket[1:] if notify_socket.startswith("@") else notify_socket
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._socket.setblocking(False)
-            self._socket.connect(address)
+            try:
+                self._socket.connect(address)
+            except OSError:
+                self._socket.close()
+                raise
 
     @classmethod
     def from_environ(cls, environ: MutableMapping[str, str] = os.environ) -> "Service":

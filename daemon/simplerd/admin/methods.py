@@ -106,6 +106,7 @@ class Version(Struct, frozen=True):
 class Status(Struct, frozen=True):
     """The daemon at a glance. Times are Unix times in seconds."""
 
+    state: str
     version: str
     pid: int
     uid: int
@@ -131,6 +132,7 @@ async def daemon_status(caller: Caller, params: Nothing) -> Status:
     daemon = caller.daemon
     leased = [device for device in daemon.devices.list() if device.session is not None]
     return Status(
+        state=daemon.state.value,
         version=version("simpler"),
         pid=os.getpid(),
         uid=os.getuid(),

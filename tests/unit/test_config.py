@@ -1,0 +1,232 @@
+"""The daemon's configuration: defaults, the file's place, and every problem named with file, line and key."""
+
+from __future__ import annotations
+
+import grp
+import os
+from pathlib import Path
+
+import pytest
+
+from simpler import limits
+from simplerd import config as configuration
+from simplerd.config import Config, endpoint_problem, load
+from simplerd.toml_file import ConfigError, TomlFile, line_of
+
+GOOD = """\
+[daemon]
+runtime_dir = "/run/elsewhere"
+state_dir = "/var/lib/elsewhere"
+import_paths = ["/opt/jobs"]
+
+[listen]
+session = ["unix:/run/elsewhere/s.sock", "127.0.0.1:7390", "[::1]:7390", "localhost:7391"]
+admin_socket = "/run/elsewhere/a.sock"
+admin_group = "{group}"
+
+[devices]
+ids = [4, 7]
+
+[limits]
+max_sessions = 3
+open_timeout_s = 5
+attach_timeout_s = 2.5
+close_timeout_s = 1
+
+[log]
+level = "debug"
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_system_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(configuration, "SYSTEM_CONFIG", tmp_path / "etc" / "simplerd.toml")
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "simplerd.toml"
+    path.write_text(text)
+    return path
+
+
+def problems(folder: Path, text: str) -> list[str]:
+    """The lines of the error that `text` gives, each without the name of the file."""
+    path = write(folder, text)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    lines = str(caught.value).splitlines()
+    assert all(line.startswith(f"{path}:") for line in lines)
+    return [line.removeprefix(f"{path}:") for line in lines]
+
+
+def test_every_setting_is_taken_from_the_file(tmp_path: Path) -> None:  # D8
+    group = grp.getgrgid(os.getgid()).gr_name
+    path = write(tmp_path, GOOD.format(group=group))
+    assert load(path) == Config(
+        source=str(path),
+        runtime_dir=Path("/run/elsewhere"),
+        state_dir=Path("/var/lib/elsewhere"),
+        session_sockets=("unix:/run/elsewhere/s.sock", "127.0.0.1:7390", "[::1]:7390", "localhost:7391"),
+        admin_socket=Path("/run/elsewhere/a.sock"),
+        admin_group=group,
+        platform="sim",
+        devices=(4, 7),
+        max_sessions=3,
+        open_timeout_s=5.0,
+        attach_timeout_s=2.5,
+        close_timeout_s=1.0,
+        import_paths=("/opt/jobs",),
+        log_level="debug",
+    )
+
+
+def test_without_a_file_the_embedded_defaults_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    config = load(environ={})
+    assert config.source == "embedded defaults"
+    assert (config.runtime_dir, config.state_dir) == (Path("/run/simplerd"), Path("/var/lib/simplerd"))
+    assert config.session_sockets == ("unix:/run/simplerd/session.sock",)  # D3: nothing but Unix sockets by default
+    assert config.devices == (0, 1)
+    assert config.max_sessions == limits.MAX_SESSIONS
+
+
+def test_a_user_without_root_gets_the_xdg_directories(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    config = load(environ={"XDG_RUNTIME_DIR": "/run/user/1000", "XDG_STATE_HOME": "/home/u/state"})
+    assert config.admin_socket == Path("/run/user/1000/simplerd/admin.sock")
+    assert config.state_dir == Path("/home/u/state/simplerd")
+
+
+def test_a_user_without_a_runtime_directory_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(ConfigError, match="XDG_RUNTIME_DIR is not set; set it, or give --runtime-dir"):
+        load(environ={})
+
+
+def test_a_service_uses_the_directories_that_systemd_made() -> None:  # D9
+    environ = {"INVOCATION_ID": "1", "RUNTIME_DIRECTORY": "/run/a:/run/b", "STATE_DIRECTORY": "/var/lib/a"}
+    config = load(environ=environ)
+    assert (config.runtime_dir, config.state_dir) == (Path("/run/a"), Path("/var/lib/a"))
+
+
+def test_the_named_file_wins_over_the_environment_and_that_over_etc(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("option", "variable", "etc")]
+    for number, folder in enumerate(paths, 1):
+        folder.mkdir()
+        write(folder, f"[limits]\nmax_sessions = {number}\n")
+    option, variable, _ = (folder / "simplerd.toml" for folder in paths)
+    environ = {"SIMPLERD_CONFIG": str(variable)}
+    assert load(option, environ=environ).max_sessions == 1
+    assert load(environ=environ).max_sessions == 2
+    assert load(environ={}).max_sessions == 3
+
+
+def test_a_file_in_the_working_directory_is_never_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "[limits]\nmax_sessions = 3\n")
+    monkeypatch.chdir(tmp_path)
+    assert load(environ={}).max_sessions == limits.MAX_SESSIONS
+
+
+def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, '[listen]\nsession = ["127.0.0.1:1"]\n[log]\nlevel = "error"\n')
+    config = load(path, runtime_dir=Path("/run/mine"), listen=("127.0.0.1:2",), log_level="debug")
+    assert (config.session_sockets, config.log_level) == (("127.0.0.1:2",), "debug")
+    assert config.admin_socket == Path("/run/mine/admin.sock")
+
+
+def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.toml: cannot be read: No such file or directory"):
+        load(tmp_path / "nowhere.toml")
+
+
+def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:  # D8
+    text = """\
+[limits]
+max_session = 3
+open_timeout_s = 0
+[devices]
+ids = [1, "a"]
+platform = "gpu"
+[log]
+level = true
+[bogus]
+"""
+    assert problems(tmp_path, text) == [
+        "2: limits.max_session: unknown key; did you mean 'max_sessions'?; "
+        "[limits] takes max_sessions, open_timeout_s, attach_timeout_s, close_timeout_s",
+        "3: limits.open_timeout_s: expected `float` > 0.0; it is 0",
+        "5: devices.ids: expected `int`, got `str` at item [1]; it is [1, 'a']",
+        "6: devices.platform: expected one of 'sim'; it is 'gpu'",
+        "8: log.level: expected one of 'debug', 'info', 'warning', 'error'; it is true",
+        "9: bogus: unknown section; there are [daemon], [listen], [devices], [limits], [log]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("limits = 3", "1: limits: expected a table, [limits], found 3"),
+        ("[devices]\nids = [1, 1]", "2: devices.ids: each device once; it is [1, 1]"),
+        ('[daemon]\nstate_dir = "x"', "2: daemon.state_dir: expected an absolute path; it is 'x'"),
+        ('[daemon]\nimport_paths = ["x"]', "2: daemon.import_paths: expected absolute paths; 'x' is not one"),
+        ('[listen]\nadmin_group = "no-such"', "2: listen.admin_group: there is no group 'no-such' on this host"),
+        (
+            '[listen]\nadmin_socket = "a"',
+            "2: listen.admin_socket: expected an absolute path of a Unix socket; it is 'a'",
+        ),
+        ("[listen]\nsession = []", "2: listen.session: expected `array` of length >= 1; it is []"),
+        ("a = ", "1: not TOML: Invalid value (column 5)"),
+    ],
+)
+def test_a_problem_is_named_with_line_and_key(tmp_path: Path, text: str, expected: str) -> None:
+    assert problems(tmp_path, text) == [expected]
+
+
+def test_bytes_that_are_no_text_are_refused_with_their_line(tmp_path: Path) -> None:
+    path = tmp_path / "simplerd.toml"
+    path.write_bytes(b"[log]\nlevel = '\xff'\n")
+    with pytest.raises(ConfigError, match=r"simplerd\.toml:2: expected UTF-8 text, found byte 0xff"):
+        load(path)
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:7390", "192.168.1.4:7390", "[::]:7390", "[2001:db8::1]:7390"])
+def test_a_listener_that_others_could_reach_is_refused_and_told_why(address: str) -> None:  # D3
+    problem = endpoint_problem(address)
+    assert problem is not None
+    assert "not a loopback address" in problem
+    assert "listen at 127.0.0.1" in problem
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["7390", "host:7390", "127.0.0.1:0", "127.0.0.1:70000", "unix:", "unix:a", "unix:/" + "a" * 107]
+)
+def test_an_endpoint_that_cannot_be_listened_at_is_refused(endpoint: str) -> None:
+    assert endpoint_problem(endpoint)
+
+
+def test_a_runtime_directory_too_deep_for_sockets_is_refused() -> None:
+    with pytest.raises(ConfigError, match="has at most 107 bytes"):
+        load(runtime_dir=Path("/" + "a" * 100), environ={})
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[a]\nb = 1\n[c]\nb = 2", 4),
+        ("# [c]\n[ c ]\n'b' = 2", 3),
+        ("x = 1\nc.b = 2", 2),
+        ("x = 1\nc = { b = 2 }", 2),
+        ("[c]\nd = 1", 1),
+        ("", 1),
+    ],
+)
+def test_the_line_of_a_key_is_found(text: str, line: int) -> None:
+    assert line_of(text, "c.b") == line
+
+
+def test_a_file_that_is_no_configuration_is_not_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "huge"
+    with path.open("wb") as file:
+        file.truncate(1 << 32)
+    with pytest.raises(ConfigError, match="more than 1048576 bytes"):
+        TomlFile.read(path)
