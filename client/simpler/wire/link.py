@@ -62,21 +62,33 @@ class Answer(NamedTuple):
     data: memoryview
 
 
-class _Waiter:
-    """A request of ours. It holds a place from before it is sent (``sequence`` is 0 until then) until it is answered.
+class PendingReply:
+    """A request of ours that was sent, or is about to be (``sequence`` is 0 until then).
 
-    ``into`` takes the reply's data, None: a new buffer does. Once not ``wanted``, what comes is dropped.
+    It holds one of the connection's places until its reply has come. ``into`` takes the reply's data, None: a new
+    buffer does. Once not ``wanted``, what comes is dropped.
     """
 
-    __slots__ = ("answer", "arrived", "into", "request", "sequence", "wanted")
+    __slots__ = ("_link", "answer", "arrived", "into", "request", "sequence", "wanted")
 
-    def __init__(self, request: Request[Message], into: memoryview | None) -> None:
+    def __init__(self, link: Link, request: Request[Message], into: memoryview | None) -> None:
+        self._link = link
         self.request = request
         self.into = into
         self.sequence = 0
         self.wanted = True
         self.arrived = trio.Event()
         self.answer: Answer | None = None
+
+    async def wait(self) -> Answer:
+        """The reply. Without a deadline: the caller knows how long an answer may take. Raises the connection's end."""
+        try:
+            await self.arrived.wait()
+        finally:
+            self.wanted = False
+        if self.answer is None:
+            raise self._link.lost()
+        return self.answer
 
 
 class _Incoming:
@@ -131,7 +143,7 @@ class Link:
             self._decoder.feed(received)
         self._inbound = InboundSequence()
         self._sent = 0
-        self._waiters: dict[int, _Waiter] = {}
+        self._pending: dict[int, PendingReply] = {}
         self._places = trio.Semaphore(limits.REQUESTS_IN_FLIGHT)
         self._writing = trio.Lock()
         self._send_timeout_s = limits.SEND_TIMEOUT_S
@@ -171,29 +183,41 @@ class Link:
         the connection's end.
         """
         with trio.move_on_after(math.inf if timeout_s is None else timeout_s):
-            answer = await self.call(request, data, into=into)
-            if answer.failed:
-                raise decode_error(answer.payload, trust_pickle=self._pickles)
-            return self._decoded(request, answer.payload), answer.data
+            pending = await self.begin(request, data, into=into)
+            answer = await pending.wait()
+            return self.reply_of(request, answer), answer.data
         raise ConnectError(
             f"{self.name} did not answer {request.TYPE.name} within {timeout_s:g} s", code="TIMEOUT", peer=self.name
         )
 
-    async def call(self, request: Request[ReplyT], data: Buffer = b"", *, into: memoryview | None = None) -> Answer:
-        """Like ``request``, without a deadline, and the reply as it came: for those who pass error records on."""
+    async def begin(
+        self, request: Request[ReplyT], data: Buffer = b"", *, into: memoryview | None = None
+    ) -> PendingReply:
+        """Sends a request and returns at once, so that several may be on their way in a known order.
+
+        Raises the cause when the connection is over, ArgumentError when the request does not fit into a frame.
+        """
         payload = request.encode()
-        waiter = _Waiter(cast("Request[Message]", request), into)
+        pending = PendingReply(self, cast("Request[Message]", request), into)
         await self._places.acquire()
         try:
-            await self._send(request.TYPE, Flags.NONE, payload, data, waiter=waiter)
-            await waiter.arrived.wait()
+            await self._send(request.TYPE, Flags.NONE, payload, data, pending=pending)
+        except BaseException:
+            pending.wanted = False
+            raise
         finally:
-            waiter.wanted = False
-            if waiter.sequence == 0:
+            if pending.sequence == 0:
                 self._places.release()
-        if waiter.answer is None:
-            raise self._lost()
-        return waiter.answer
+        return pending
+
+    def reply_of(self, request: Request[ReplyT], answer: Answer) -> ReplyT:
+        """What ``answer`` says. Raises the error that the peer answered with."""
+        if answer.failed:
+            raise decode_error(answer.payload, trust_pickle=self._pickles)
+        try:
+            return cast(ReplyT, request.REPLY.decode(answer.payload))
+        except ArgumentError as wrong:
+            raise protocol_error(Reason.BAD_PAYLOAD, f"{self.name} sent a reply that does not fit: {wrong}") from None
 
     async def post(self, push: Message) -> None:
         """Sends a push. Raises the cause when the connection is over."""
@@ -206,10 +230,10 @@ class Link:
         self._cause = cause
         self._running.cancel()
         self._closed.set()
-        waiters, self._waiters = list(self._waiters.values()), {}
-        for waiter in waiters:
+        waiting, self._pending = list(self._pending.values()), {}
+        for pending in waiting:
             self._places.release()
-            waiter.arrived.set()
+            pending.arrived.set()
 
     async def aclose(self) -> None:
         """Hangs up. Requests that wait fail. May be called more than once."""
@@ -222,6 +246,12 @@ class Link:
         assert self._cause is not None
         return self._cause
 
+    def lost(self) -> SimplerError:
+        """A fresh error for one more caller, since a raised exception belongs to the one that it was raised in."""
+        cause = self._cause
+        assert cause is not None
+        return type(cause)(cause.message, code=cause.code, **cause.context)
+
     # ---- sending
 
     async def _send(
@@ -232,19 +262,19 @@ class Link:
         data: Buffer = b"",
         *,
         sequence: int = 0,
-        waiter: _Waiter | None = None,
+        pending: PendingReply | None = None,
     ) -> None:
         body = memoryview(data).cast("B") if data else memoryview(b"")
         async with self._writing:
             if self._cause is not None:
-                raise self._lost()
+                raise self.lost()
             number = sequence or self._sent + 1
             head = encode_header(kind, flags, number, len(payload), len(body), session=self.session) + payload
             if not sequence:
                 self._sent = number
-            if waiter is not None:
-                waiter.sequence = number
-                self._waiters[number] = waiter
+            if pending is not None:
+                pending.sequence = number
+                self._pending[number] = pending
             await self._write(head, body)
 
     async def _reply(self, header: Header, flags: Flags, payload: bytes, data: Buffer) -> None:
@@ -263,19 +293,7 @@ class Link:
         if scope.cancelled_caught:
             self.fail(SessionLost(f"{self.name} has read nothing for {self._send_timeout_s:g} s"))
         if self._cause is not None:
-            raise self._lost()
-
-    def _decoded(self, request: Request[ReplyT], payload: bytes) -> ReplyT:
-        try:
-            return cast(ReplyT, request.REPLY.decode(payload))
-        except ArgumentError as wrong:
-            raise protocol_error(Reason.BAD_PAYLOAD, f"{self.name} sent a reply that does not fit: {wrong}") from None
-
-    def _lost(self) -> SimplerError:
-        """A fresh error for one more caller, since a raised exception belongs to the one that it was raised in."""
-        cause = self._cause
-        assert cause is not None
-        return type(cause)(cause.message, code=cause.code, **cause.context)
+            raise self.lost()
 
     # ---- receiving
 
@@ -327,15 +345,15 @@ class Link:
 
     def _begin_reply(self, frame: Frame) -> _Incoming:
         header = frame.header
-        waiter = self._waiters.get(header.sequence)
-        if waiter is None or header.type != waiter.request.TYPE:
+        pending = self._pending.get(header.sequence)
+        if pending is None or header.type != pending.request.TYPE:
             raise protocol_error(
                 Reason.BAD_SEQUENCE,
                 f"a {header.type.name} reply to request {header.sequence}, which is not waiting for one",
             )
-        target = waiter.into
+        target = pending.into
         if target is None:
-            target = memoryview(bytearray(header.data_bytes if waiter.wanted else 0))
+            target = memoryview(bytearray(header.data_bytes if pending.wanted else 0))
         elif header.data_bytes > len(target):
             raise protocol_error(
                 Reason.DATA_TOO_LARGE, f"{header.data_bytes} bytes in reply to a request for {len(target)}"
@@ -343,14 +361,14 @@ class Link:
         answer = Answer(bool(header.flags & Flags.ERROR), frame.payload, target[: header.data_bytes])
         return _Incoming(
             header.data_bytes,
-            lambda: target if waiter.wanted else None,
-            partial(self._take_reply, waiter, answer),
+            lambda: target if pending.wanted else None,
+            partial(self._take_reply, pending, answer),
         )
 
-    def _take_reply(self, waiter: _Waiter, answer: Answer) -> None:
-        if self._waiters.pop(waiter.sequence, None) is not None:
-            waiter.answer = answer
-            waiter.arrived.set()
+    def _take_reply(self, pending: PendingReply, answer: Answer) -> None:
+        if self._pending.pop(pending.sequence, None) is not None:
+            pending.answer = answer
+            pending.arrived.set()
             self._places.release()
 
     def _take_push(self, frame: Frame) -> None:
