@@ -8,7 +8,7 @@ agree with `train`, which does its sums in double and rounds once, as the kernel
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,8 +90,8 @@ def gradient(weights: Floats, batch: Digits) -> Floats:
     powers = np.exp(output.astype(np.float64) - output.max(axis=1, keepdims=True))
     wanted = np.eye(CLASSES)[batch.labels]
     by_logits = ((powers / powers.sum(axis=1, keepdims=True) - wanted) / count).astype(np.float32)
-    by_hidden = _product(by_logits, Parameters.of(weights).output_weight.T) * (hidden > 0)
-    by_hidden = by_hidden.astype(np.float32)
+    active = hidden > 0
+    by_hidden = (_product(by_logits, Parameters.of(weights).output_weight.T) * active).astype(np.float32)
     parts = (
         _product(batch.images.T, by_hidden),
         by_hidden.sum(axis=0, dtype=np.float64),
@@ -103,7 +103,8 @@ def gradient(weights: Floats, batch: Digits) -> Floats:
 
 def average(gradients: Sequence[Floats]) -> Floats:
     """The mean of the shards' gradients, each of which is a mean over as many images."""
-    return np.stack(gradients).mean(axis=0, dtype=np.float64).astype(np.float32)
+    mean: NDArray[np.float64] = np.mean(gradients, axis=0, dtype=np.float64)
+    return mean.astype(np.float32)
 
 
 def train(shards: Sequence[Digits], seed: int, epochs: int) -> Floats:
@@ -119,5 +120,5 @@ def train(shards: Sequence[Digits], seed: int, epochs: int) -> Floats:
     return weights
 
 
-def _product(left: Floats, right: Floats) -> NDArray[np.float64]:
+def _product(left: NDArray[np.floating[Any]], right: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     return left.astype(np.float64) @ right.astype(np.float64)

@@ -152,7 +152,7 @@ class Training:
             average = model.average([shard.read(shard.gradient) for shard in self.shards])
             for shard in self.shards:
                 shard.write(shard.average, average)
-        self.progress.end_epoch(sum(shard.read(shard.totals) for shard in self.shards))
+        self.progress.end_epoch(np.sum([shard.read(shard.totals) for shard in self.shards], axis=0))
 
     def test(self) -> NDArray[np.int64]:
         """What the network sees in each test image, half of them in each session."""

@@ -1,0 +1,87 @@
+"""What the documents say: the example in the README runs, and the files, symbols and commands they name exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FOLDERS = "native|cffi_build|client|daemon|systemd|tests|examples|benchmarks|docs"
+LINK = re.compile(r"\]\(([^)#]+)\)")
+PATH = re.compile(rf"`((?:{FOLDERS})/[\w./-]*)`")
+SYMBOL = re.compile(r"`([\w.]+)` in `([\w./]+)`")
+"""How architecture.md names a symbol: `Class.method` in `path/below/the/root`."""
+MAKE = re.compile(r"`make ([a-z]+)`|^make ([a-z]+)", re.MULTILINE)
+
+each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+@pytest.mark.slow
+def test_the_readme_example_prints_what_it_says() -> None:
+    source = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert source is not None
+    promised = re.search(r"print\(.*\)  # (.*)", source[1])
+    assert promised is not None
+    done = subprocess.run(
+        [sys.executable, "-"], input=source[1], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, promised[1]), done.stderr
+
+
+@each_document
+def test_links_and_paths_lead_somewhere(document: Path) -> None:
+    text = document.read_text()
+    links = [document.parent / target for target in LINK.findall(text) if "://" not in target]
+    missing = [str(path) for path in [*links, *(ROOT / name for name in PATH.findall(text))] if not path.exists()]
+    assert not missing
+
+
+@each_document
+def test_commands_are_in_the_makefile(document: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {first or second for first, second in MAKE.findall(document.read_text())}
+    assert named <= targets
+
+
+def test_symbols_named_by_the_architecture_exist() -> None:
+    named = SYMBOL.findall((ROOT / "docs/architecture.md").read_text())
+    assert len(named) >= 10
+    missing = [f"{symbol} in {path}" for symbol, path in named if not defines(ROOT / path, symbol)]
+    assert not missing
+
+
+def defines(path: Path, symbol: str) -> bool:
+    """Whether the file defines it: a function, class, constant, method (Class.method), C function, type or macro."""
+    if not path.is_file():
+        return False
+    text = path.read_text()
+    if path.suffix == ".py":
+        return symbol in python_symbols(text)
+    return re.search(rf"^\w.*\b{symbol}\(|^}} {symbol};|^#define {symbol}\b", text, re.MULTILINE) is not None
+
+
+def python_symbols(source: str) -> set[str]:
+    found: set[str] = set()
+    for node in ast.parse(source).body:
+        found |= names(node)
+        if isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}.{member}" for part in node.body for member in names(part)}
+    return found
+
+
+def names(node: ast.stmt) -> set[str]:
+    match node:
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+            return {node.name}
+        case ast.Assign():
+            return {target.id for target in node.targets if isinstance(target, ast.Name)}
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            return {name}
+        case _:
+            return set()
