@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from simpler._native import ffi, lib
 from simpler.errors import ArgumentError
-from simpler.region_records import OK, STALE, TIMEOUT, Range, RunInfo, TaskInfo, TaskState, fail
+from simpler.region_records import INTERRUPTED, OK, STALE, TIMEOUT, Range, RunInfo, TaskInfo, TaskState, fail
 
 
 class GraphRun:
@@ -80,9 +80,9 @@ class GraphRun:
         self._checked(lib.slr_run_cancel(self._region, self.id), "cancelling a run")
 
     def wait(self, *, spin_us: int, timeout_s: float) -> bool:
-        """True once the run has ended, False after ``timeout_s``."""
+        """True once the run has ended, False after ``timeout_s`` or a signal. Raises RegionClosed after a shutdown."""
         status = lib.slr_run_wait(self._region, self.id, spin_us, int(timeout_s * 1e9))
-        if status not in (OK, TIMEOUT):
+        if status not in (OK, TIMEOUT, INTERRUPTED):
             fail(status, "waiting for a run")
         return bool(status == OK)
 

@@ -97,8 +97,7 @@ class Pool:
         self._oom = OomWatch()
         self._state = PoolState.STARTING
         self._failure: SimplerError | None = None
-        self._timeout_s = request.startup_timeout_s
-        self._deadline = time.monotonic() + request.startup_timeout_s
+        self._deadline = request.deadline
         self._members = [_Member(worker) for worker in request.workers]
         for member in self._members:
             if self._state is PoolState.STARTING:
@@ -113,7 +112,7 @@ class Pool:
         if self._state is PoolState.STARTING and time.monotonic() >= self._deadline:
             late = [member for member in self._members if not member.ready]
             texts = [f"{member.worker.name}{_stderr_text(self._lines(member))}" for member in late]
-            self._fail(StartupError(f"not READY within {self._timeout_s} s (startup_timeout_s): {'; '.join(texts)}"))
+            self._fail(StartupError(f"not READY within startup_timeout_s: {'; '.join(texts)}"))
 
     def stop(self) -> None:
         """The region is about to be shut down: whoever ends from now on is not replaced."""

@@ -20,6 +20,7 @@ from simpler.errors import CapacityError, SimplerError, StateError
 from simpler.graph_run import GraphRun
 from simpler.region_records import (
     ANY_SUB,
+    INTERRUPTED,
     OK,
     STALE,
     TIMEOUT,
@@ -223,8 +224,7 @@ class Region:
 
     def worker_abandon(self, worker: int, error: bytes) -> None:
         """The worker will not come back: what only it could run fails with the error record."""
-        failed = ffi.new("uint32_t *")
-        status = lib.slr_worker_abandon(self._region, worker, error, len(error), failed)
+        status = lib.slr_worker_abandon(self._region, worker, error, len(error))
         self._checked(status, f"giving up worker {worker}")
 
     def worker_info(self, worker: int) -> WorkerInfo:
@@ -239,6 +239,7 @@ class Region:
             info.tasks,
             info.failures,
             info.deaths,
+            bool(info.abandoned),
         )
 
     def take(self, worker: int, *, spin_us: int = 0, timeout_s: float | None = 0.0) -> Task | None:
@@ -249,6 +250,8 @@ class Region:
         timeout_ns = -1 if timeout_s is None else int(timeout_s * 1e9)
         task = self._taken
         status = lib.slr_worker_take(self._region, worker, spin_us, timeout_ns, task)
+        while status == INTERRUPTED:  # Python's signal handlers have run by now
+            status = lib.slr_worker_take(self._region, worker, spin_us, timeout_ns, task)
         if status != OK:
             if status == TIMEOUT:
                 return None
@@ -265,17 +268,23 @@ class Region:
         """
         if error is not None:
             try:
-                return self.complete_with(worker, task_id, self.store(error), len(error), TaskState.FAILED)
+                return self._complete_with(worker, task_id, self.store(error), len(error), TaskState.FAILED)
             except CapacityError:
-                return self.complete_with(worker, task_id, 0, 0, TaskState.FAILED)
+                return self._complete_with(worker, task_id, 0, 0, TaskState.FAILED)
         if result is not None:
-            return self.complete_with(worker, task_id, self.store(result), len(result))
+            return self.complete_parts(worker, task_id, [result])
         return bool(lib.slr_worker_complete(self._region, worker, task_id, TaskState.SUCCEEDED, 0, 0) == OK)
 
-    def complete_with(
-        self, worker: int, task_id: int, record: int, nbytes: int, outcome: TaskState = TaskState.SUCCEEDED
-    ) -> bool:
-        """Ends a task with a record that is already in the block ``record``, whose reference is handed over."""
+    def complete_parts(self, worker: int, task_id: int, parts: Sequence[bytes | memoryview]) -> bool:
+        """Ends a task with a result record that is written part after part; as ``complete`` otherwise."""
+        nbytes = sum(map(len, parts))
+        at = record = self.alloc(nbytes)
+        for part in parts:
+            self._heap[at : at + len(part)] = part
+            at += len(part)
+        return self._complete_with(worker, task_id, record, nbytes, TaskState.SUCCEEDED)
+
+    def _complete_with(self, worker: int, task_id: int, record: int, nbytes: int, outcome: TaskState) -> bool:
         status = lib.slr_worker_complete(self._region, worker, task_id, outcome, record, nbytes)
         if status == OK:
             return True
@@ -304,7 +313,7 @@ class Region:
         Raises ArgumentError at once when no task is live, so that nothing can free anything.
         """
         status = lib.slr_space_wait(self._region, seen, int(timeout_s * 1e9))
-        if status not in (OK, TIMEOUT):
+        if status not in (OK, TIMEOUT, INTERRUPTED):
             fail(status, "waiting for space")
         return bool(status == OK)
 

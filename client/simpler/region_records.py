@@ -13,6 +13,7 @@ from simpler.errors import ArgumentError, CapacityError, SimplerError, StaleHand
 OK: int = lib.SLR_OK
 TIMEOUT: int = lib.SLR_TIMEOUT
 STALE: int = lib.SLR_STALE
+INTERRUPTED: int = lib.SLR_INTERRUPTED
 ANY_SUB: int = lib.SLR_ANY_SUB
 """Instead of a worker id: whichever SUB worker is free."""
 
@@ -95,6 +96,7 @@ class WorkerInfo(NamedTuple):
     tasks: int
     failures: int
     deaths: int
+    abandoned: bool
 
 
 class RunInfo(NamedTuple):

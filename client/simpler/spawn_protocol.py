@@ -68,10 +68,13 @@ class PoolWorker(msgspec.Struct, frozen=True):
 
 
 class PoolRequest(msgspec.Struct, frozen=True, tag="pool"):
-    """Fork and keep these workers of the region whose descriptor comes along; one pool per spawner."""
+    """Fork and keep these workers of the region whose descriptor comes along; one pool per spawner.
+
+    All must be READY before ``deadline``, in seconds of CLOCK_MONOTONIC, which all processes of a host share.
+    """
 
     workers: list[PoolWorker]
-    startup_timeout_s: float
+    deadline: float
     env: dict[str, str | None] | None = None
 
 

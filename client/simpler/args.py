@@ -1,0 +1,209 @@
+"""Arguments of a task: what a program adds, the bytes that carry it, and what the callable reads.
+
+The payload of a task without arguments is b"". Else it is msgpack ``[tensors, scalars]``; a tensor is
+``[tag, dtype, shape, strides or nil, offset, nbytes]``: the heap offset of its first element, and how many bytes of the
+heap it spans. Tensors stay where they are; only these few bytes describe them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+
+import msgpack
+
+from simpler.errors import ArgumentError
+from simpler.tensor import DataType, Tensor, TensorArgType
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from simpler.region import Region
+
+Scalar = int | float | bool | bytes | str
+T = TypeVar("T")
+
+_SMALLEST_INT, _LARGEST_INT = -(1 << 63), (1 << 64) - 1
+_TAGS = {tag.value: tag for tag in TensorArgType}
+_DATA_TYPES = {dtype.value: dtype for dtype in DataType}
+
+
+class RemoteTensor:
+    """What a tensor in a remote session is derived from; it has ``shape`` and ``dtype``."""
+
+    __slots__ = ()
+
+    shape: tuple[int, ...]
+    dtype: DataType
+
+
+class TensorRecord(NamedTuple):
+    """A tensor in the heap, as the payload describes it."""
+
+    tag: TensorArgType
+    dtype: DataType
+    shape: Sequence[int]
+    strides: Sequence[int] | None
+    offset: int
+    nbytes: int
+
+
+class DecodedArgs(NamedTuple):
+    """A payload, decoded."""
+
+    tensors: list[TensorRecord]
+    scalars: list[Scalar]
+
+
+class TaskArgs:
+    """Arguments to submit a task with. Tensors and scalars are numbered apart, each from 0, in the order of adding.
+
+    ``len()`` is the number of both together.
+    """
+
+    __slots__ = ("__weakref__", "_scalars", "_tags", "_tensors")
+
+    def __init__(self) -> None:
+        self._tensors: list[np.ndarray[Any, Any] | Tensor | RemoteTensor] = []
+        self._tags: list[TensorArgType] = []
+        self._scalars: list[Scalar] = []
+
+    def add_tensor(
+        self, tensor: np.ndarray[Any, Any] | Tensor | RemoteTensor, tag: TensorArgType = TensorArgType.INPUT
+    ) -> Self:
+        """Adds an array, a Tensor, or a tensor in a remote session.
+
+        An array from ``Worker.array``, or any view of it, is passed without a copy. Another array is copied into the
+        heap at submit, and can only be INPUT. Raises ArgumentError for anything else, and for element types that
+        cannot cross processes.
+        """
+        if not isinstance(tag, TensorArgType):
+            raise ArgumentError(f"{tag!r} is not a tag; expected a TensorArgType such as TensorArgType.INPUT")
+        if not isinstance(tensor, (Tensor, RemoteTensor)):
+            _check_array(tensor)
+        self._tensors.append(tensor)
+        self._tags.append(tag)
+        return self
+
+    def add_scalar(self, value: Scalar) -> Self:
+        """Adds a number, a bool, bytes or a string; an int has 64 bits. Raises ArgumentError for anything else."""
+        if not isinstance(value, (int, float, bool, bytes, str)):
+            raise ArgumentError(
+                f"a scalar is an int, float, bool, bytes or str, not {type(value).__name__}; "
+                "of a NumPy scalar pass value.item(), of an array add_tensor(value)"
+            )
+        if isinstance(value, int) and not _SMALLEST_INT <= value <= _LARGEST_INT:
+            raise ArgumentError(f"{value} does not fit in 64 bits; pass it as bytes or str")
+        self._scalars.append(value)
+        return self
+
+    def tensor(self, index: int) -> Any:
+        """What was added as tensor ``index``."""
+        return _at(self._tensors, index, "tensor")
+
+    def scalar(self, index: int) -> Scalar:
+        """Scalar ``index``."""
+        return _at(self._scalars, index, "scalar")
+
+    def tag(self, index: int) -> TensorArgType:
+        """The tag of tensor ``index``."""
+        return _at(self._tags, index, "tensor")
+
+    def set_tag(self, index: int, tag: TensorArgType) -> None:
+        """Another tag for tensor ``index``."""
+        _at(self._tags, index, "tensor")
+        self._tags[index] = tag
+
+    def tensor_count(self) -> int:
+        """How many tensors were added."""
+        return len(self._tensors)
+
+    def scalar_count(self) -> int:
+        """How many scalars were added."""
+        return len(self._scalars)
+
+    def clear(self) -> None:
+        """Removes everything."""
+        self._tensors.clear()
+        self._tags.clear()
+        self._scalars.clear()
+
+    def __len__(self) -> int:
+        return self.tensor_count() + self.scalar_count()
+
+
+class ReceivedArgs:
+    """The arguments of a task, as its callable reads them. The arrays are good until the callable returns."""
+
+    __slots__ = ("_decoded", "_region")
+
+    def __init__(self, region: Region, decoded: DecodedArgs) -> None:
+        self._region, self._decoded = region, decoded
+
+    def tensor(self, index: int) -> np.ndarray[Any, Any]:
+        """Tensor ``index`` as an array over shared memory, without a copy; read-only where its tag is INPUT."""
+        record = _at(self._decoded.tensors, index, "tensor")
+        return self._region.ndarray(
+            record.offset,
+            record.shape,
+            record.dtype,
+            record.strides,
+            writeable=record.tag is not TensorArgType.INPUT,
+        )
+
+    def scalar(self, index: int) -> Any:
+        """Scalar ``index``: an int, float, bool, bytes or str."""
+        return _at(self._decoded.scalars, index, "scalar")
+
+    def tag(self, index: int) -> TensorArgType:
+        """The tag of tensor ``index``."""
+        return _at(self._decoded.tensors, index, "tensor").tag
+
+    def tensor_count(self) -> int:
+        """How many tensors there are."""
+        return len(self._decoded.tensors)
+
+    def scalar_count(self) -> int:
+        """How many scalars there are."""
+        return len(self._decoded.scalars)
+
+    def __len__(self) -> int:
+        return self.tensor_count() + self.scalar_count()
+
+
+def encode(tensors: Sequence[TensorRecord], scalars: Sequence[Scalar]) -> bytes:
+    """The payload; b"" when there is nothing in it."""
+    if not tensors and not scalars:
+        return b""
+    described = [(record.tag.value, record.dtype.value, *record[2:]) for record in tensors]
+    return bytes(msgpack.packb((described, scalars)))
+
+
+def decode(payload: bytes) -> DecodedArgs:
+    """What ``encode`` was given."""
+    if not payload:
+        return DecodedArgs([], [])
+    described, scalars = msgpack.unpackb(payload, max_buffer_size=len(payload))
+    return DecodedArgs(
+        [TensorRecord(_TAGS[tag], _DATA_TYPES[dtype], *rest) for tag, dtype, *rest in described], scalars
+    )
+
+
+def _check_array(tensor: object) -> None:
+    import numpy as np
+
+    if not isinstance(tensor, np.ndarray):
+        raise ArgumentError(
+            f"a tensor argument is a NumPy array, a Tensor or a RemoteTensorRef, not {type(tensor).__name__}; "
+            "of a plain number use add_scalar"
+        )
+    DataType.of(tensor.dtype)
+    if tensor.ndim > 8:
+        raise ArgumentError(f"a tensor argument has up to 8 dimensions, not {tensor.ndim}")
+
+
+def _at(items: Sequence[T], index: int, noun: str) -> T:
+    try:
+        return items[index]
+    except IndexError:
+        raise IndexError(f"{noun} {index} of {len(items)}; they are numbered from 0") from None

@@ -1,0 +1,139 @@
+"""Local task arguments on their way into the graph: where each tensor lies, which bytes order the task, what it keeps.
+
+Rules
+  1. A tensor is ordered by the bytes it touches of the heap block it lies in; a strided view by its contiguous runs
+     while they are few, else by the range that spans them, which orders more than it must but never less.
+  2. An ordinary array is copied, and only as INPUT: what a task wrote into a copy would be lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from simpler import limits
+from simpler.args import RemoteTensor, TaskArgs, TensorRecord, encode
+from simpler.errors import ArgumentError
+from simpler.region import Region
+from simpler.region_records import Range
+from simpler.tensor import Access, DataType, Tensor, TensorArgType
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class PackedArgs(NamedTuple):
+    """Arguments ready to submit. ``copies``: blocks made for the task, whose references are the submitter's to drop."""
+
+    payload: bytes
+    ranges: list[Range]
+    blocks: list[int]
+    copies: list[int]
+
+
+class Packer:
+    """Packs the arguments of one orchestration function's tasks.
+
+    ``storage`` gives the heap offset of a Tensor, allocating it when it may; it raises where the Tensor is not usable.
+    """
+
+    __slots__ = ("_region", "_storage")
+
+    def __init__(self, region: Region, storage: Callable[[Tensor, TensorArgType], int]) -> None:
+        self._region, self._storage = region, storage
+
+    def pack(self, args: TaskArgs) -> PackedArgs:
+        """Raises ArgumentError, StaleHandle, or CapacityError when the heap has no room for copies and outputs."""
+        packed = PackedArgs(b"", [], [], [])
+        records = []
+        try:
+            for index in range(args.tensor_count()):
+                records.append(self._tensor(index, args.tensor(index), args.tag(index), packed))
+        except BaseException:
+            self.drop_copies(packed)
+            raise
+        scalars = [args.scalar(index) for index in range(args.scalar_count())]
+        return packed._replace(payload=encode(records, scalars))
+
+    def drop_copies(self, packed: PackedArgs) -> None:
+        """The task has its own references now, or will never be."""
+        for block in packed.copies:
+            self._region.unref(block)
+
+    def _tensor(self, index: int, tensor: object, tag: TensorArgType, packed: PackedArgs) -> TensorRecord:
+        if isinstance(tensor, Tensor):
+            offset = self._storage(tensor, tag)
+            packed.blocks.append(offset)
+            _order(packed, index, tag, offset, [(0, tensor.nbytes)])
+            return TensorRecord(tag, tensor.dtype, tensor.shape, None, offset, tensor.nbytes)
+        if isinstance(tensor, RemoteTensor):
+            raise ArgumentError(
+                f"tensor argument {index} is in a remote session; a SUB task or a task of a local worker cannot use "
+                "it. Fetch it with Worker.remote_copy_from, or submit the task to the worker that has it"
+            )
+        return self._array(index, tensor, tag, packed)
+
+    def _array(self, index: int, array: Any, tag: TensorArgType, packed: PackedArgs) -> TensorRecord:
+        dtype = DataType.of(array.dtype)
+        if array.size == 0:
+            return TensorRecord(tag, dtype, array.shape, None, 0, 0)
+        offset = self._region.offset_of(array)
+        if offset is None:
+            return self._copied(index, array, tag, packed)
+        start, size = self._region.find(offset)
+        runs = contiguous_runs(offset - start, array.shape, array.strides, array.itemsize)
+        begin, end = runs[0][0], runs[-1][1]
+        if begin < 0 or end > size:
+            raise ArgumentError(f"tensor argument {index} reaches beyond the array that it is a view of")
+        packed.blocks.append(start)
+        _order(packed, index, tag, start, runs)
+        strides = None if array.flags.c_contiguous else array.strides
+        return TensorRecord(tag, dtype, array.shape, strides, offset, end - begin)
+
+    def _copied(self, index: int, array: np.ndarray[Any, Any], tag: TensorArgType, packed: PackedArgs) -> TensorRecord:
+        if tag is not TensorArgType.INPUT:
+            raise ArgumentError(
+                f"tensor argument {index} is tagged {tag.name}, but is an array that workers cannot see; make it with "
+                "Worker.array, or let a Tensor receive the output"
+            )
+        offset = self._region.alloc(array.nbytes)
+        packed.copies.append(offset)
+        packed.blocks.append(offset)
+        dtype = DataType.of(array.dtype)
+        self._region.ndarray(offset, array.shape, dtype)[...] = array
+        return TensorRecord(tag, dtype, array.shape, None, offset, array.nbytes)
+
+
+def _order(packed: PackedArgs, index: int, tag: TensorArgType, block: int, runs: Sequence[tuple[int, int]]) -> None:
+    access = tag.ordering
+    if access is not Access.NONE:
+        packed.ranges.extend(Range(block, begin, end, access.value, index) for begin, end in runs if begin < end)
+
+
+def contiguous_runs(start: int, shape: Sequence[int], strides: Sequence[int], itemsize: int) -> list[tuple[int, int]]:
+    """The byte ranges of a view that is not empty, in ascending order; one that spans all when they are too many.
+
+    ``start``: where its first element is. Strides may be negative, zero or overlapping.
+    """
+    outer: list[tuple[int, int]] = []
+    run = itemsize
+    for stride, count in sorted((abs(stride), count) for stride, count in zip(strides, shape, strict=True)):
+        if count == 1 or stride == 0:
+            continue
+        if stride <= run and not outer:
+            run += stride * (count - 1)
+        else:
+            outer.append((stride, count))
+    start += sum(stride * (count - 1) for stride, count in zip(strides, shape, strict=True) if stride < 0)
+    total = 1
+    for _, count in outer:
+        total *= count
+    if total > limits.TENSOR_RUNS:
+        return [(start, start + run + sum(stride * (count - 1) for stride, count in outer))]
+    return sorted((begin, begin + run) for begin in _run_starts(start, outer))
+
+
+def _run_starts(start: int, outer: Sequence[tuple[int, int]]) -> Iterator[int]:
+    for steps in product(*(range(0, stride * count, stride) for stride, count in outer)):
+        yield start + sum(steps)

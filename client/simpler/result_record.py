@@ -1,0 +1,62 @@
+"""A task's return value as bytes, for a record in the heap or a reply between hosts.
+
+Layout, little endian: u32 number of segments, u32 zero, u64 length of each, then each segment at a multiple of 64.
+The first is a pickle of protocol 5; the others are its out-of-band buffers, so that an array is copied once on the way
+in and once on the way out. Results are read only by the program that sent the code which made them.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from itertools import accumulate
+
+from simpler.errors import TaskError
+
+_ALIGNMENT = 64
+_HEAD = struct.Struct("<II")
+_CODE = "RESULT_NOT_SERIALIZABLE"
+
+
+def encode_result(value: object) -> list[bytes | memoryview]:
+    """The record in parts, to be written one after the other. Raises TaskError for what cannot be pickled."""
+    buffers: list[pickle.PickleBuffer] = []
+    try:
+        pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    except Exception:  # what pickle cannot name, such as a class of __main__, cloudpickle sends by value
+        buffers.clear()
+        pickled = _pickled_by_value(value, buffers)
+    segments = [memoryview(pickled), *(buffer.raw() for buffer in buffers)]
+    head = _HEAD.pack(len(segments), 0) + b"".join(len(segment).to_bytes(8, "little") for segment in segments)
+    parts: list[bytes | memoryview] = []
+    for part in (memoryview(head), *segments):
+        parts += [part, bytes(-len(part) % _ALIGNMENT)]
+    return parts
+
+
+def decode_result(record: memoryview | bytes) -> object:
+    """The value, independent of ``record``. Raises TaskError when its class cannot be imported here."""
+    record = memoryview(record)
+    count, _ = _HEAD.unpack_from(record)
+    lengths = [int.from_bytes(record[at : at + 8], "little") for at in range(_HEAD.size, _HEAD.size + 8 * count, 8)]
+    padded = [length + -length % _ALIGNMENT for length in (_HEAD.size + 8 * count, *lengths)]
+    starts = list(accumulate(padded))
+    segments = [record[start : start + length] for start, length in zip(starts, lengths, strict=False)]
+    try:
+        return pickle.loads(segments[0], buffers=[bytearray(segment) for segment in segments[1:]])
+    except Exception as error:  # loading imports modules, and they may raise anything
+        raise TaskError(
+            f"the task succeeded, but its result cannot be rebuilt here ({type(error).__name__}: {error})", code=_CODE
+        ) from error
+
+
+def _pickled_by_value(value: object, buffers: list[pickle.PickleBuffer]) -> bytes:
+    import cloudpickle
+
+    try:
+        return bytes(cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append))
+    except Exception as error:  # any class may refuse in any way
+        raise TaskError(
+            f"the callable returned a {type(value).__name__} that cannot be pickled ({type(error).__name__}: {error})",
+            code=_CODE,
+        ) from error

@@ -1,0 +1,47 @@
+"""A SUB worker: a process that runs Python callables, ``fn(args)``, one at a time."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from simpler.args import DecodedArgs, ReceivedArgs, decode
+from simpler.callables import CallableKind, Content, load
+from simpler.region import Region, Task
+from simpler.result_record import encode_result
+from simpler.worker_process import WorkerSpec, run_worker
+
+
+class SubExecutor:
+    """Runs Python callables; each is loaded once."""
+
+    kinds = frozenset({CallableKind.PYTHON_SERIALIZED, CallableKind.PYTHON_IMPORT})
+    source_file = __file__
+
+    def __init__(self, region: Region, spec: WorkerSpec) -> None:
+        self._region, self._import_paths = region, spec.import_paths
+        self._functions: dict[bytes, Callable[[ReceivedArgs], Any]] = {}
+        self._no_args = ReceivedArgs(region, DecodedArgs([], []))
+
+    def load(self, content: Content) -> None:
+        """Unpickles or imports the function."""
+        self._functions[content.digest] = load(content, self._import_paths)
+
+    def unload(self, digest: bytes) -> None:
+        """Forgets the function."""
+        del self._functions[digest]
+
+    def call(self, task: Task) -> Sequence[bytes | memoryview] | None:
+        """Calls the task's function; its return value, pickled, unless it is None."""
+        args = ReceivedArgs(self._region, decode(task.args)) if task.args else self._no_args
+        value = self._functions[task.digest](args)
+        return None if value is None else encode_result(value)
+
+
+def main(argument: bytes, fds: list[int]) -> None:
+    """Entry of the process."""
+    random = sys.modules.get("numpy.random")
+    if random is not None:  # loaded before the fork: without this every worker would draw the same numbers
+        random.seed()
+    run_worker(argument, fds, SubExecutor)

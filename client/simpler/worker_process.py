@@ -1,0 +1,155 @@
+"""The life of a worker process, whatever it runs: attach, load what is registered, say READY, then task after task.
+
+Rules
+  1. What user code raises, SystemExit and KeyboardInterrupt included, is the task's failure; the process goes on.
+  2. The first process of a worker id loads every callable of its kind before READY, so that one that cannot be loaded
+     fails the start and is named. A replacement loads what it is asked for: it is to be there within milliseconds.
+  3. Registering and unregistering are tasks, so they happen between tasks, and their errors reach who asked.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from simpler.callables import CallableKind, Content, format_hashid, validate_content
+from simpler.error_record import encode_error
+from simpler.errors import RegistrationError
+from simpler.region import Op, Region, RegionClosed, Task
+from simpler.spawn_protocol import READY
+
+_CALL, _UNREGISTER = int(Op.CALL), int(Op.UNREGISTER)
+
+
+class WorkerSpec(msgspec.Struct, frozen=True):
+    """What a worker process is told: the argument of its entry function, as msgpack."""
+
+    worker: int
+    name: str
+    spin_us: int
+    platform: str = ""
+    runtime: str = ""
+    device_id: int | None = None
+    import_paths: list[str] | None = None
+
+    def encode(self) -> bytes:
+        """As the ``argument`` of a PoolWorker."""
+        return msgspec.msgpack.encode(self)
+
+    @classmethod
+    def decode(cls, argument: bytes) -> WorkerSpec:
+        """What ``encode`` gave."""
+        return msgspec.msgpack.decode(argument, type=cls)
+
+
+class Executor(Protocol):
+    """What runs tasks in one worker process."""
+
+    kinds: frozenset[CallableKind]
+    """The kinds of callable that it runs."""
+    source_file: str
+    """Frames of this file at the head of a traceback are not the user's."""
+
+    def load(self, content: Content) -> None:
+        """Makes a callable ready, once before the first call."""
+
+    def unload(self, digest: bytes) -> None:
+        """Forgets a callable that was loaded."""
+
+    def call(self, task: Task) -> Sequence[bytes | memoryview] | None:
+        """Runs a task. Returns its result record in parts, or None."""
+
+
+def run_worker(argument: bytes, fds: list[int], make: Callable[[Region, WorkerSpec], Executor]) -> None:
+    """A worker process from start to end. ``fds``: the region, then, for a first process, the report pipe."""
+    spec = WorkerSpec.decode(argument)
+    region = Region.attach(fds[0])
+    os.close(fds[0])
+    region.attach_worker(spec.worker)
+    report = fds[1] if len(fds) > 1 else None
+    try:
+        tasks = _TaskLoop(region, spec, make(region, spec))
+        if report is not None:
+            tasks.load_all()
+    except Exception as error:
+        if report is None:
+            raise
+        _write_all(report, encode_error(error, worker=spec.name, host=socket.gethostname()))
+        return
+    region.ready(spec.worker)
+    if report is not None:
+        _write_all(report, READY)
+    tasks.run()
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+    os.close(fd)
+
+
+class _TaskLoop:
+    def __init__(self, region: Region, spec: WorkerSpec, executor: Executor) -> None:
+        self._region, self._spec, self._executor = region, spec, executor
+        self._loaded: set[bytes] = set()
+
+    def load_all(self) -> None:
+        for digest, kind in self._region.callables():
+            if kind in self._executor.kinds:
+                self._load(digest)
+
+    def run(self) -> None:
+        """Task after task until the region is shut down."""
+        region, worker, spin_us = self._region, self._spec.worker, self._spec.spin_us
+        while True:
+            try:
+                task = region.take(worker, spin_us=spin_us, timeout_s=None)
+            except RegionClosed:
+                return
+            assert task is not None
+            try:
+                result = self._perform(task)
+                if result is None:
+                    region.complete(worker, task.id)
+                else:
+                    region.complete_parts(worker, task.id, result)
+            except BaseException as error:
+                region.complete(worker, task.id, error=self._record(task, error))
+
+    def _perform(self, task: Task) -> Sequence[bytes | memoryview] | None:
+        if task.op == _UNREGISTER:
+            if task.digest in self._loaded:
+                self._loaded.remove(task.digest)
+                self._executor.unload(task.digest)
+            return None
+        if task.digest not in self._loaded:
+            self._load(task.digest)
+        return self._executor.call(task) if task.op == _CALL else None
+
+    def _load(self, digest: bytes) -> None:
+        try:
+            _, encoded = self._region.callable_content(digest)
+        except KeyError:
+            raise RegistrationError(
+                f"callable {format_hashid(digest)} is not registered any more; unregister it after the runs that use it",
+                code="CALLABLE_KIND_UNSUPPORTED",
+            ) from None
+        self._executor.load(validate_content(digest, encoded))
+        self._loaded.add(digest)
+
+    def _record(self, task: Task, error: BaseException) -> bytes:
+        """The task's failure, as the program that submitted it will see it."""
+        while error.__traceback__ is not None and error.__traceback__.tb_frame.f_code.co_filename == __file__:
+            error.__traceback__ = error.__traceback__.tb_next
+        return encode_error(
+            error,
+            skip_frames_of=self._executor.source_file,
+            worker=self._spec.name,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            hashid=format_hashid(task.digest),
+        )
