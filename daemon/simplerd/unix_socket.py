@@ -77,6 +77,8 @@ def listen_unix(path: Path, *, mode: int, gid: int = -1) -> UnixListener:
 
 def refuse_if_served(path: Path) -> None:
     """Raise StartupError, saying who it is, when a living process listens at `path`."""
+    if path.exists() and not path.is_socket():
+        raise StartupError(f"cannot listen at {path}: something that is not a socket is there", path=str(path))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(PROBE_TIMEOUT_S)
         try:

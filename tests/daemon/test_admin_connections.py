@@ -1,0 +1,395 @@
+"""The admin socket with real connections: who may connect, how many, how long it may take, and who waits for whom."""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from simpler import limits
+from simpler.errors import StartupError
+from simpler.spawn import Spawner
+from simpler.wire.messages import Manifest
+from simplerd import config as configuration
+from simplerd.admin.server import AdminServer
+from simplerd.daemon import Daemon
+from simplerd.service import InheritedSockets
+from simplerd.sessions import Peer, Session, SessionEvent
+from simplerd.unix_socket import listen_unix
+
+Json = dict[str, Any]
+STATUS = {"jsonrpc": "2.0", "method": "daemon.status", "id": 1}
+
+
+class Client:
+    """One connection to the admin socket."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        self._buffer = b""
+
+    async def send(self, content: object) -> None:
+        await self.stream.send_all(json.dumps(content).encode() + b"\n")
+
+    async def receive(self) -> Any:
+        """The next line; None at the end of the connection."""
+        with trio.fail_after(10):
+            while b"\n" not in self._buffer:
+                data = await self.stream.receive_some()
+                if not data:
+                    return None
+                self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return json.loads(line)
+
+    async def call(self, method: str, params: object = None, id: int = 1) -> Json:
+        await self.send({"jsonrpc": "2.0", "method": method, "params": params or {}, "id": id})
+        reply: Json = await self.receive()
+        assert reply["id"] == id
+        return reply
+
+
+class Server:
+    """An admin server in this process, over the daemon's own tables."""
+
+    def __init__(self, daemon: Daemon, nursery: trio.Nursery) -> None:
+        self.daemon = daemon
+        self.path = daemon.config.admin_socket
+        self._nursery = nursery
+        self._clients: list[Client] = []
+
+    async def start(self, sockets: InheritedSockets | None = None) -> None:
+        await self._nursery.start(AdminServer(self.daemon).serve, self.daemon.config, sockets or InheritedSockets())
+
+    async def connect(self) -> Client:
+        self._clients.append(Client(await trio.open_unix_socket(self.path)))
+        return self._clients[-1]
+
+    async def disconnect(self) -> None:
+        for client in self._clients:
+            await client.stream.aclose()
+
+    def open_session(self) -> Session:
+        """A session whose end is played by `supervise`."""
+        manifest = Manifest(platform="sim", runtime="graph", device_ids=[1], num_sub_workers=2, name="job")
+        session = self.daemon.sessions.open(manifest, Peer("unix", os.getuid(), os.getpid()))
+        self._nursery.start_soon(self._supervise, session)
+        return session
+
+    async def _supervise(self, session: Session) -> None:
+        await session.close_asked.wait()
+        for event in (SessionEvent.FORKED, SessionEvent.READY, SessionEvent.CLOSE, SessionEvent.GONE):
+            self.daemon.sessions.advance(session, event)
+
+
+@pytest.fixture
+async def server(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Server]:
+    spawner = Spawner.exec(preload=(), name="test-spawner")
+    running = Server(Daemon(configuration.load(runtime_dir=tmp_path, environ=os.environ), spawner), nursery)
+    yield running
+    await running.disconnect()
+    spawner.close()
+
+
+async def test_the_socket_is_for_its_group_and_goes_away_with_the_server(tmp_path: Path, server: Server) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(AdminServer(server.daemon).serve, server.daemon.config, InheritedSockets())
+        mode = server.path.stat().st_mode
+        assert stat.S_ISSOCK(mode)
+        assert stat.S_IMODE(mode) == 0o660
+        assert os.listdir(tmp_path) == ["admin.sock"]  # noqa: PTH208
+        nursery.cancel_scope.cancel()
+    assert not server.path.exists()
+
+
+def test_the_socket_gets_the_configured_group(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root may give a file to any group")
+    gid = grp.getgrall()[-1].gr_gid
+    listener = listen_unix(tmp_path / "a.sock", mode=0o660, gid=gid)
+    assert (tmp_path / "a.sock").stat().st_gid == gid
+    listener.close()
+
+
+async def test_what_a_dead_daemon_left_is_replaced(server: Server) -> None:
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(server.path))
+    await server.start()
+    client = await server.connect()
+    assert "result" in await client.call("daemon.version")
+
+
+def test_a_living_daemon_is_not_pushed_aside_and_is_named(tmp_path: Path) -> None:
+    listener = listen_unix(tmp_path / "a.sock", mode=0o600)
+    with pytest.raises(StartupError, match=rf"process {os.getpid()} of uid {os.getuid()} already does"):
+        listen_unix(tmp_path / "a.sock", mode=0o600)
+    listener.close()
+
+
+def test_a_daemon_takes_only_its_own_socket_away(tmp_path: Path) -> None:
+    first = listen_unix(tmp_path / "a.sock", mode=0o600)
+    (tmp_path / "a.sock").unlink()
+    second = listen_unix(tmp_path / "a.sock", mode=0o600)
+    first.close()
+    assert (tmp_path / "a.sock").exists()
+    second.close()
+    assert not (tmp_path / "a.sock").exists()
+
+
+def test_a_path_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.sock").write_text("precious")
+    with pytest.raises(StartupError, match="cannot listen at"):
+        listen_unix(tmp_path / "a.sock", mode=0o600)
+    assert (tmp_path / "a.sock").read_text() == "precious"
+
+
+async def test_a_socket_that_systemd_passed_is_served_and_kept(server: Server, tmp_path: Path) -> None:  # D1
+    passed = listen_unix(server.path, mode=0o660)
+    async with trio.open_nursery() as nursery:
+        sockets = InheritedSockets(admin=[passed.socket])
+        await nursery.start(AdminServer(server.daemon).serve, server.daemon.config, sockets)
+        client = await server.connect()
+        assert "result" in await client.call("daemon.status")
+        nursery.cancel_scope.cancel()
+    assert server.path.exists()
+    passed.close()
+
+
+async def test_pipelined_calls_batches_and_notifications_are_answered_in_order(server: Server) -> None:
+    await server.start()
+    client = await server.connect()
+    note = {"jsonrpc": "2.0", "method": "daemon.status"}
+    await client.send(STATUS | {"id": 1})
+    await client.send([note, STATUS | {"id": 2}, 7, {"jsonrpc": "2.0", "method": "none", "id": 3}])
+    await client.send([note, note])
+    await client.send(note | {"method": "no-such-method"})
+    await client.send(STATUS | {"id": 4})
+    first, batch, last = [await client.receive() for _ in range(3)]
+    assert (first["id"], last["id"]) == (1, 4)
+    assert [reply["id"] for reply in batch] == [2, None, 3]
+    assert [reply["error"]["code"] for reply in batch[1:]] == [-32600, -32601]
+
+
+async def test_rubbish_is_answered_and_the_connection_goes_on(server: Server) -> None:
+    await server.start()
+    client = await server.connect()
+    await client.stream.send_all(b"\xff\xfe{]\n")
+    reply = await client.receive()
+    assert (reply["id"], reply["error"]["code"], reply["error"]["data"]["code"]) == (None, -32700, "PARSE_ERROR")
+    assert "result" in await client.call("daemon.status")
+
+
+async def test_a_line_that_is_too_long_is_told_and_ends_the_connection(server: Server) -> None:
+    await server.start()
+    client = await server.connect()
+
+    async def flood() -> None:
+        with suppress(trio.BrokenResourceError):
+            while True:
+                await client.stream.send_all(b"x" * 65536)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(flood)
+        reply = await client.receive()
+        assert reply["error"]["data"]["code"] == "LINE_TOO_LONG"
+
+
+async def test_a_line_that_does_not_end_in_time_ends_the_connection(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ADMIN_LINE_TIMEOUT_S", 0.05)
+    await server.start()
+    idle, slow = await server.connect(), await server.connect()
+    await slow.stream.send_all(b'{"jsonrpc"')
+    reply = await slow.receive()
+    assert reply["error"]["data"]["code"] == "TIMEOUT"
+    assert await slow.receive() is None
+    assert "result" in await idle.call("daemon.status")  # silence between lines is no offence
+
+
+async def test_bytes_in_drips_do_not_move_the_deadline(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "ADMIN_LINE_TIMEOUT_S", 0.05)
+    await server.start()
+    client = await server.connect()
+
+    async def drip() -> None:
+        with suppress(trio.BrokenResourceError):
+            while True:
+                await client.stream.send_all(b"[")
+                await trio.sleep(0.005)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(drip)
+        reply = await client.receive()
+        assert reply["error"]["data"]["code"] == "TIMEOUT"
+
+
+async def test_one_connection_too_many_is_told_so_and_room_is_made_by_leaving(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ADMIN_CONNECTIONS", 2)
+    await server.start()
+    first, second = await server.connect(), await server.connect()
+    for client in (first, second):
+        await client.call("daemon.status")
+    refused = await server.connect()
+    reply = await refused.receive()
+    assert reply["error"]["data"]["code"] == "TOO_MANY_CONNECTIONS"
+    assert await refused.receive() is None
+    await first.stream.send_eof()
+    assert await first.receive() is None
+    again = await server.connect()
+    assert "result" in await again.call("daemon.status")
+
+
+async def test_a_client_that_does_not_read_holds_up_nobody_and_is_cut_off(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SEND_TIMEOUT_S", 0.05)
+    await server.start()
+    deaf, other = await server.connect(), await server.connect()
+    await deaf.call("events.subscribe")
+    for _ in range(limits.EVENTS_KEPT):
+        server.daemon.events.publish("tick", text="x" * 1000)
+    with trio.fail_after(5):
+        assert "result" in await other.call("daemon.status")
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        seen = 0
+        while await deaf.receive() is not None:
+            seen += 1
+    assert seen < limits.EVENTS_KEPT
+
+
+async def test_events_follow_the_reply_until_unsubscribed(server: Server) -> None:
+    await server.start()
+    server.daemon.events.publish("session.opened", session="s-1")
+    client = await server.connect()
+    begun = await client.call("events.subscribe", {"after": 0, "types": ["session"]})
+    assert begun["result"] == {"subscription": 1, "after": 0, "last": 1}
+    event = await client.receive()
+    assert (event["method"], event["params"]["subscription"]) == ("event", 1)
+    assert (event["params"]["seq"], event["params"]["fields"]) == (1, {"session": "s-1"})
+    assert (await client.call("events.unsubscribe", {"subscription": 1}))["result"] == {}
+    server.daemon.events.publish("session.opened", session="s-2")
+    await trio.testing.wait_all_tasks_blocked()
+    assert "result" in await client.call("daemon.status")
+    gone = await client.call("events.unsubscribe", {"subscription": 1})
+    assert gone["error"]["data"]["code"] == "UNKNOWN_SUBSCRIPTION"
+
+
+async def test_subscriptions_per_connection_are_limited(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "ADMIN_SUBSCRIPTIONS", 2)
+    await server.start()
+    client = await server.connect()
+    replies = [await client.call("events.subscribe") for _ in range(3)]
+    assert [reply.get("error", {}).get("data") for reply in replies] == [None, None, {"code": "LIMIT"}]
+
+
+async def test_an_event_of_the_future_cannot_be_followed(server: Server) -> None:
+    await server.start()
+    client = await server.connect()
+    reply = await client.call("events.subscribe", {"after": 9})
+    assert reply["error"]["data"] == {"code": "EVENT_IN_FUTURE", "last": 0}
+
+
+async def test_a_session_is_listed_shown_closed_and_remembered(server: Server) -> None:
+    await server.start()
+    client = await server.connect()
+    id = server.open_session().id
+    (listed,) = (await client.call("session.list"))["result"]
+    shown = (await client.call("session.get", [id]))["result"]
+    assert shown == listed
+    assert (shown["id"], shown["name"], shown["devices"], shown["uid"]) == (id, "job", [1], os.getuid())
+    closed = (await client.call("session.close", {"session": id, "reason": "host is needed"}))["result"]
+    assert (closed["state"], closed["cause"]) == ("ended", f"host is needed (uid {os.getuid()})")
+    assert (await client.call("session.list"))["result"] == []
+    assert (await client.call("session.list", {"all": True}))["result"] == [closed]
+
+
+async def test_a_call_that_changes_something_is_published_with_who_made_it(server: Server) -> None:  # D9
+    await server.start()
+    client = await server.connect()
+    id = server.open_session().id
+    await client.call("events.subscribe", {"types": ["admin"]})
+    await client.send({"jsonrpc": "2.0", "method": "session.close", "params": [id], "id": 2})
+    await client.send({"jsonrpc": "2.0", "method": "session.list", "id": 3})
+    messages = [await client.receive() for _ in range(3)]
+    (event,) = [message["params"] for message in messages if "method" in message]
+    fields = event["fields"]
+    assert (event["type"], fields["method"], fields["uid"], fields["pid"]) == (
+        "admin.call",
+        "session.close",
+        os.getuid(),
+        os.getpid(),
+    )
+    assert json.loads(fields["params"])["session"] == id
+
+
+@pytest.mark.parametrize("method", ["session.get", "session.close"])
+async def test_a_session_that_never_was_is_not_found(server: Server, method: str) -> None:
+    await server.start()
+    client = await server.connect()
+    error = (await client.call(method, {"session": "s-1"}))["error"]
+    assert (error["code"], error["message"]) == (-32001, "there is no session 's-1' at this daemon")
+    assert error["data"] == {"code": "STALE_HANDLE", "session": "s-1"}
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "message"),
+    [
+        ("session.get", {}, "Object missing required field `session`; session.get takes session"),
+        ("session.get", {"session": 1}, "Expected `str`, got `int` - at `$.session`; session.get takes session"),
+        ("session.get", ["a", "b"], "2 parameters; session.get takes session"),
+        ("session.close", {"session": "a", "x": 1}, "contains unknown field `x`; session.close takes session, reason"),
+        ("daemon.status", {"x": 1}, "Object contains unknown field `x`; daemon.status takes no parameters"),
+    ],
+)
+async def test_wrong_parameters_are_named(server: Server, method: str, params: object, message: str) -> None:
+    await server.start()
+    client = await server.connect()
+    error = (await client.call(method, params))["error"]
+    assert error["code"] == -32602
+    assert message in error["message"]
+
+
+async def test_a_method_that_is_not_there_gets_the_nearest_name(server: Server) -> None:
+    await server.start()
+    client = await server.connect()
+    error = (await client.call("sesion.list"))["error"]
+    assert error["message"] == "there is no method 'sesion.list'; did you mean session.list?"
+
+
+async def test_a_fault_of_ours_is_an_internal_error_and_harms_nobody(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await server.start()
+    client = await server.connect()
+    monkeypatch.setattr(server.daemon, "devices", None)
+    error = (await client.call("device.list"))["error"]
+    assert (error["code"], error["data"]["code"]) == (-32603, "INTERNAL_ERROR")
+    assert "result" in await client.call("daemon.version")
+
+
+async def test_the_interface_describes_every_method(server: Server) -> None:
+    await server.start()
+    client = await server.connect()
+    described = (await client.call("rpc.discover"))["result"]
+    methods = {method["name"]: method for method in described["methods"]}
+    assert set(methods) == {
+        *("rpc.discover", "daemon.status", "daemon.version", "session.list", "session.get", "session.close"),
+        *("device.list", "events.subscribe", "events.unsubscribe"),
+    }
+    close = methods["session.close"]
+    assert [(param["name"], param["required"]) for param in close["params"]] == [("session", True), ("reason", False)]
+    assert [name for name, method in methods.items() if method["x-mutating"]] == ["session.close"]
+    reference = close["result"]["schema"]["$ref"].removeprefix("#/components/schemas/")
+    assert "opened_at" in described["components"]["schemas"][reference]["properties"]
