@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple, NoReturn
 
@@ -197,3 +198,16 @@ def trace_event(event: Any) -> TraceEvent:
         event.ended_ns,
         bytes(event.digest),
     )
+
+
+def pack_trace(events: Sequence[TraceEvent]) -> bytes:
+    """The events as an array of slr_trace_event, which is how they travel between hosts."""
+    array = ffi.new("slr_trace_event[]", [event._asdict() for event in events])
+    return bytes(ffi.buffer(array))
+
+
+def unpack_trace(data: bytes | memoryview) -> list[TraceEvent]:
+    """What ``pack_trace`` made. Raises ArgumentError for bytes that are no such array."""
+    if len(data) % ffi.sizeof("slr_trace_event"):
+        raise ArgumentError(f"{len(data)} bytes are no array of trace events")
+    return [trace_event(event) for event in ffi.from_buffer("slr_trace_event[]", data)]

@@ -140,6 +140,8 @@ class Supervisor:
             session=session.id,
             session_number=session.number,
             host=self._host,
+            folder=str(self._folder.path / session.id),
+            import_paths=[*session.manifest.import_paths, *self._config.import_paths],
             manifest=session.manifest,
             startup_timeout_s=self._start_timeout_s(session),
             close_timeout_s=self._config.close_timeout_s,

@@ -20,11 +20,17 @@ MAX_ERROR_BYTES = 64 << 20
 
 
 class Launch(msgspec.Struct, frozen=True):
-    """What a runner is started with. `session_number` stands in the headers of the session's frames."""
+    """What a runner is started with.
+
+    `session_number` stands in the headers of the session's frames, `folder` is the working directory of its processes,
+    and `import_paths` is where modules may be imported from: the manifest's and the host's.
+    """
 
     session: str
     session_number: int
     host: str
+    folder: str
+    import_paths: list[str]
     manifest: Manifest
     startup_timeout_s: float
     close_timeout_s: float

@@ -1,0 +1,35 @@
+"""The environment that a session's processes have: an allow-list from the daemon's, and what the manifest sets.
+
+Taking a variable out of `os.environ` leaves its text in this process's memory, where /proc/self/environ still shows
+it. `install` erases that too, so that nothing the daemon was started with reaches user code.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+KEPT = frozenset(
+    {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH"}
+)
+KEPT_PREFIXES = ("LC_",)
+_STAT_ENV_START, _STAT_ENV_END = 47, 48  # fields 50 and 51 of proc(5)'s stat, counted from the one behind the command
+
+
+def session_environment(inherited: Mapping[str, str], wanted: Mapping[str, str | None]) -> dict[str, str]:
+    """What of `inherited` is kept, with `wanted` laid over it; None unsets."""
+    kept = {name: value for name, value in inherited.items() if name in KEPT or name.startswith(KEPT_PREFIXES)}
+    merged: dict[str, str | None] = {**kept, **wanted}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+def install(environment: Mapping[str, str]) -> None:
+    """Makes `environment` this process's, and erases the one that the kernel gave it."""
+    os.environ.clear()
+    fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
+    start, end = int(fields[_STAT_ENV_START]), int(fields[_STAT_ENV_END])
+    if start:  # 0 where the kernel does not show addresses
+        ctypes.memset(start, 0, end - start)
+    os.environ.update(environment)

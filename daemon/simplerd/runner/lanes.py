@@ -1,0 +1,118 @@
+"""A session's two lanes, as its client uses them: one ordered for commands, one for bulk data.
+
+Rules
+  1. The command lane is served one request after the other, as they came; each is carried out in the orchestration
+     thread before the next begins.
+  2. The data lane works on the session's heap itself: bytes go from the socket to the buffer and back without a copy in
+     between. A buffer is held from the moment its bytes are announced until they are through, or the lane breaks.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from functools import partial
+
+from simpler import limits
+from simpler.errors import ArgumentError, SimplerError
+from simpler.region import Region
+from simpler.wire.link import Link
+from simpler.wire.messages import (
+    Attach,
+    AttachReply,
+    CopyFrom,
+    CopyFromReply,
+    CopyTo,
+    CopyToReply,
+    Free,
+    FreeReply,
+    Malloc,
+    MallocReply,
+    Message,
+    Register,
+    RegisterReply,
+    Task,
+    TaskReply,
+    Trace,
+    Unregister,
+    UnregisterReply,
+)
+from simpler.wire.serving import Buffer, Handler
+from simplerd.runner.buffers import Held, SessionBuffers
+from simplerd.runner.dispatcher import Dispatcher
+from simplerd.runner.orchestration_thread import OrchestrationThread
+from simplerd.runner.session_trace import SessionTrace
+
+
+class CommandLane(Handler):
+    """TASK, REGISTER, UNREGISTER, MALLOC, FREE, TRACE."""
+
+    def __init__(
+        self, thread: OrchestrationThread, dispatcher: Dispatcher, buffers: SessionBuffers, trace: SessionTrace
+    ) -> None:
+        self._thread = thread
+        self._dispatcher = dispatcher
+        self._buffers = buffers
+        self._trace = trace
+
+    def place(self, link: Link, request: Message, nbytes: int) -> memoryview:
+        """Room for the content of a callable."""
+        if nbytes > limits.CALLABLE_BYTES:
+            raise ArgumentError(f"a callable of {nbytes} bytes; at most {limits.CALLABLE_BYTES} are taken")
+        return memoryview(bytearray(nbytes))
+
+    async def serve(self, link: Link, request: Message, data: memoryview) -> Message | tuple[Message, Buffer]:
+        """Carries the request out and gives its reply."""
+        call = self._thread.call
+        match request:
+            case Attach():
+                return AttachReply(clock_ns=time.monotonic_ns())
+            case Task():
+                return TaskReply(result=await call(partial(self._dispatcher.run, request)))
+            case Register():
+                await call(partial(self._dispatcher.register, request.digest, bytes(data)))
+                return RegisterReply()
+            case Unregister():
+                await call(partial(self._dispatcher.unregister, request.digest))
+                return UnregisterReply()
+            case Malloc():
+                buffer, generation = await call(partial(self._buffers.malloc, request.nbytes))
+                return MallocReply(buffer=buffer, generation=generation)
+            case Free():
+                await call(partial(self._buffers.free, request.buffer, request.generation))
+                return FreeReply()
+            case Trace():
+                return await call(partial(self._trace.since, request.since_ns))
+        raise SimplerError(f"{request.TYPE.name} does not belong on a command lane", code="UNSUPPORTED")
+
+
+class DataLane(Handler):
+    """COPY_TO and COPY_FROM."""
+
+    def __init__(self, region: Region, buffers: SessionBuffers) -> None:
+        self._region = region
+        self._buffers = buffers
+
+    def place(self, link: Link, request: Message, nbytes: int) -> memoryview:
+        """The bytes of the buffer that COPY_TO writes."""
+        if not isinstance(request, CopyTo):
+            raise SimplerError(f"{request.TYPE.name} carries no data on a data lane", code="UNSUPPORTED")
+        return self._view(self._buffers.hold(request.buffer, request.generation, request.offset, nbytes))
+
+    async def serve(self, link: Link, request: Message, data: memoryview) -> Message | tuple[Message, Buffer]:
+        """The bytes of COPY_TO are there already; those of COPY_FROM go out of the heap."""
+        match request:
+            case Attach():
+                return AttachReply(clock_ns=time.monotonic_ns())
+            case CopyTo():
+                return CopyToReply()
+            case CopyFrom():
+                held = self._buffers.hold(request.buffer, request.generation, request.offset, request.nbytes)
+                return CopyFromReply(), self._view(held)
+        raise SimplerError(f"{request.TYPE.name} does not belong on a data lane", code="UNSUPPORTED")
+
+    def _view(self, held: Held) -> memoryview:
+        """The held bytes, given back when nobody looks at them any more, however that comes about."""
+        view = self._region.view(held.offset, held.nbytes)
+        weakref.finalize(view, held.release).atexit = False
+        return view

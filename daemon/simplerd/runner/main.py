@@ -1,0 +1,155 @@
+"""A runner: the process of one session, from its fork to its exit.
+
+The order is fixed: the environment is scrubbed, the session's own spawner is forked, the inner Worker forks all its
+workers, imports are checked, and only then does a thread start and trio run. READY is said when lanes can be served.
+
+A runner is not bound to its daemon by a signal: it sees by the end of its control socket that the daemon is gone, and
+then closes its session and ends, as it does when it is told to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import traceback
+
+import trio
+from simpler.worker import Worker
+
+from simpler import spawn_protocol
+from simpler.callables import RemoteCallable, load
+from simpler.error_record import encode_error
+from simpler.errors import SimplerError, StartupError
+from simpler.spawn import Spawner
+from simpler.wire.link import Link
+from simpler.wire.serving import Handler
+from simplerd.runner import control_protocol
+from simplerd.runner.buffers import SessionBuffers
+from simplerd.runner.control_protocol import Failed, Lane, Launch, Ready, Stop
+from simplerd.runner.dispatcher import Dispatcher
+from simplerd.runner.environment import install, session_environment
+from simplerd.runner.lanes import CommandLane, DataLane
+from simplerd.runner.orchestration_thread import OrchestrationThread
+from simplerd.runner.session_trace import SessionTrace
+
+COMMAND_BYTES = 2 << 20
+
+
+def main(argument: bytes, fds: list[int]) -> None:
+    """The entry that the spawner calls in the forked process; `fds`: the control socket, the process tree's socket."""
+    control_fd, tree_fd = fds
+    os.dup2(tree_fd, 0)  # standard input of every process of the session, see process_tree.py
+    os.close(tree_fd)
+    launch = Launch.decode(argument)
+    with socket.socket(fileno=control_fd) as control:
+        control.set_inheritable(False)
+        try:
+            worker = start(launch)
+        except BaseException as error:
+            _report_failure(control, launch, error)
+            raise SystemExit(1) from None
+        try:
+            trio.run(serve, launch, control, worker)
+        finally:
+            worker.close()
+
+
+def start(launch: Launch) -> Worker:
+    """The inner Worker, READY, with everything forked and every import checked."""
+    manifest = launch.manifest
+    install(session_environment(os.environ, manifest.env))
+    os.chdir(launch.folder)
+    random = sys.modules.get("numpy.random")
+    if random is not None:  # loaded before the fork: without this every session would draw the same numbers
+        random.seed()
+    sys.path[:0] = launch.import_paths
+    spawner = Spawner.fork(preload=["simpler.sub_worker", "simpler.chip_worker"], name=f"{launch.session}-spawn")
+    worker = Worker(
+        level=3,
+        device_ids=manifest.device_ids,
+        num_sub_workers=manifest.num_sub_workers,
+        platform=manifest.platform,
+        runtime=manifest.runtime,
+        heap_bytes=manifest.heap_bytes,
+        startup_timeout_s=launch.startup_timeout_s,
+        spin_us=manifest.spin_us,
+        name=launch.session,
+        spawner=spawner,
+    )
+    with contextlib.ExitStack() as undo:
+        undo.callback(worker.close)
+        worker.init()
+        for target in manifest.imports:
+            load(RemoteCallable(target).content, launch.import_paths)
+        undo.pop_all()
+    return worker
+
+
+async def serve(launch: Launch, control: socket.socket, worker: Worker) -> None:
+    """Says READY and serves the lanes until the daemon says Stop or is gone."""
+    assert worker.region is not None
+    manifest = launch.manifest
+    chips = list(range(len(manifest.device_ids)))
+    subs = list(range(len(chips), len(chips) + manifest.num_sub_workers))
+    buffers = SessionBuffers(worker.region, launch.session)
+    dispatcher = Dispatcher(launch, worker, buffers, launch.import_paths)
+    thread = OrchestrationThread()
+    trace = SessionTrace(launch, worker.region, dispatcher, chips, subs)
+    handlers: dict[str, Handler] = {
+        "command": CommandLane(thread, dispatcher, buffers, trace),
+        "data": DataLane(worker.region, buffers),
+    }
+    daemon = trio.socket.from_stdlib_socket(control)
+    await daemon.send(control_protocol.encode(Ready(chips, subs)))
+    async with trio.open_nursery() as nursery:
+        await _follow_orders(daemon, launch, handlers, nursery)
+        nursery.cancel_scope.cancel()
+    thread.stop(launch.close_timeout_s / 2)
+
+
+async def _follow_orders(
+    daemon: trio.socket.SocketType, launch: Launch, handlers: dict[str, Handler], nursery: trio.Nursery
+) -> None:
+    while True:  # no deadline: a session lasts as long as it is wanted
+        packet, received, flags, _ = await daemon.recvmsg(
+            COMMAND_BYTES, spawn_protocol.ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+        )
+        fds = spawn_protocol.descriptors(received, flags)
+        if not packet:
+            return
+        match control_protocol.decode_command(packet):
+            case Lane(lane=lane, frame=frame):
+                nursery.start_soon(_serve_lane, launch, lane, frame, fds[0], handlers[lane])
+            case Stop():
+                return
+
+
+async def _serve_lane(launch: Launch, lane: str, frame: bytes, fd: int, handler: Handler) -> None:
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=fd)))
+    link = Link(
+        stream,
+        handler,
+        name=f"the client's {lane} lane of session {launch.session}",
+        in_order=True,
+        received=frame,
+        pickles=True,
+    )
+    link.session = launch.session_number
+    await link.run()
+
+
+def _report_failure(control: socket.socket, launch: Launch, error: BaseException) -> None:
+    if not isinstance(error, SimplerError):
+        text = "".join(traceback.format_exception(error)).rstrip()
+        error = StartupError(f"session {launch.session} on {launch.host} could not be made:\n{text}")
+    memfd = control_protocol.error_to_memfd(
+        encode_error(error, may_pickle=False, host=launch.host, session=launch.session)
+    )
+    try:
+        control.sendmsg([control_protocol.encode(Failed())], spawn_protocol.ancillary([memfd]))
+    except OSError:  # the daemon is gone, and nobody else wants to know
+        return
+    finally:
+        os.close(memfd)

@@ -1,0 +1,63 @@
+"""What a session did, for its client's trace: tasks of the inner workers, runs of orchestration functions."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from simpler.region import Region
+from simpler.region_records import Op, TaskState, TraceEvent, pack_trace
+from simpler.wire.messages import TraceProcess, TraceReply
+from simplerd.runner.control_protocol import Launch
+from simplerd.runner.dispatcher import Dispatcher
+
+
+class SessionTrace:
+    """The session's lanes: one per inner worker, and one, numbered behind them, for its orchestration thread."""
+
+    def __init__(
+        self, launch: Launch, region: Region, dispatcher: Dispatcher, chips: list[int], subs: list[int]
+    ) -> None:
+        self._region = region
+        self._dispatcher = dispatcher
+        self._name = f"{launch.host} session {launch.session}"
+        self._workers = {worker: f"chip{number}" for number, worker in enumerate(chips)}
+        self._workers |= {worker: f"sub{number}" for number, worker in enumerate(subs)}
+        self._orchestration = max(self._workers, default=-1) + 1
+
+    def since(self, since_ns: int) -> tuple[TraceReply, bytes]:
+        """What ended after `since_ns` of this host's CLOCK_MONOTONIC, and who is who."""
+        events = [event for event in self._tasks() if event.ended_ns > since_ns]
+        events += [event for event in self._runs() if event.ended_ns > since_ns]
+        processes = [
+            TraceProcess(worker=worker, name=f"{self._name} {name}", pid=self._region.worker_info(worker).pid)
+            for worker, name in self._workers.items()
+        ]
+        processes.append(TraceProcess(worker=self._orchestration, name=f"{self._name} orchestration", pid=os.getpid()))
+        return TraceReply(clock_ns=time.monotonic_ns(), processes=processes), pack_trace(events)
+
+    def _tasks(self) -> list[TraceEvent]:
+        found: list[TraceEvent] = []
+        cursor = 0
+        while True:
+            events, cursor = self._region.trace(cursor)
+            if not events:
+                return found
+            found += events
+
+    def _runs(self) -> list[TraceEvent]:
+        return [
+            TraceEvent(
+                task=number,
+                run=number,
+                worker=self._orchestration,
+                state=TaskState.SUCCEEDED if run.succeeded else TaskState.FAILED,
+                op=Op.CALL,
+                submitted_ns=run.started_ns,
+                ready_ns=run.started_ns,
+                started_ns=run.started_ns,
+                ended_ns=run.ended_ns,
+                digest=run.digest,
+            )
+            for number, run in enumerate(self._dispatcher.runs, 1)
+        ]
