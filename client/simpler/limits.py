@@ -10,6 +10,8 @@ CALLABLES = 1 << 10
 CALLABLE_BYTES = 60 << 20
 """Payload of a callable. It is sent in one frame, so this stays below FRAME_DATA_BYTES."""
 COMPILE_TIMEOUT_S = 120.0
+DEVICE_CACHE_BYTES = 256 << 20
+"""Device memory that a chip worker keeps for the next task instead of freeing it."""
 TRACE_EVENTS = 1 << 16
 HEAP_BYTES = 1 << 30
 MAX_WORKERS = 1 << 10
@@ -49,6 +51,13 @@ CONTROL_TIMEOUT_S = 30.0
 SEND_TIMEOUT_S = 30.0
 """How long a peer may leave one frame unread before its connection is given up."""
 CONNECT_TIMEOUT_S = 10.0
+TCP_PROBE_S = 5
+TCP_SILENCE_S = 20
+"""A quiet TCP connection is probed every TCP_PROBE_S; a peer that answers nothing for this long is cut off."""
+TASKS_IN_FLIGHT = 16
+"""Tasks that one session is given ahead: enough to keep it busy, few enough that the rest can still be cancelled."""
+ENDED_GRACE_S = 2.0
+"""How long a daemon may take to say why a session has ended, after the session's lanes were lost."""
 ERROR_PICKLE_BYTES = 8 << 20
 """A pickled exception larger than this stays behind; its text always travels."""
 

@@ -1,0 +1,187 @@
+"""A chip worker's process: owns one device, and runs kernels on it for its Worker's region.
+
+Rules
+  1. The device is opened here, after the fork, and every call on it comes from this process's one thread.
+  2. A kernel sees device memory only. Tensors are packed row-major on their way in and spread over their strides on
+     their way out: bytes between the elements of a view belong to other tasks and are never touched.
+  3. Copied in is what the kernel reads or the tag says is read; copied out what the kernel writes, unless it failed.
+     What a kernel declares to write, it writes whole: the rest of an OUT tensor is undefined.
+  4. A kernel that does more with an argument than the task's tag says is refused: nothing would order it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from simpler.args import Scalar, TensorRecord, decode
+from simpler.callables import CallableKind, ChipBlob, ChipDescriptor, Content, Direction
+from simpler.device import Device, DeviceTensor, Kernel
+from simpler.device_memory import DeviceMemory
+from simpler.errors import ArgumentError, RegistrationError, TaskError
+from simpler.tensor import Access, TensorArgType
+from simpler.worker_process import WorkerSpec, run_worker
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from simpler.region import Region, Task
+
+_NEEDS = {Direction.IN: Access.READ, Direction.OUT: Access.WRITE, Direction.INOUT: Access.BOTH}
+
+
+@dataclass(frozen=True)
+class LoadedKernel:
+    """A kernel on this worker's device."""
+
+    hashid: str
+    kernel: Kernel
+    signature: tuple[Direction, ...]
+
+    @property
+    def tensors(self) -> list[Direction]:
+        return [direction for direction in self.signature if direction is not Direction.SCALAR]
+
+    def describe(self) -> str:
+        return f"kernel {self.kernel.symbol} ({self.hashid})"
+
+
+def main(argument: bytes, fds: list[int]) -> None:
+    """Entry of the process; ``argument`` and ``fds`` as ``run_worker`` takes them."""
+    with contextlib.ExitStack() as closing:
+
+        def make(region: Region, spec: WorkerSpec) -> ChipExecutor:
+            assert spec.device_id is not None
+            device = closing.enter_context(Device(spec.platform, spec.device_id))
+            return ChipExecutor(region, device, spec.runtime)
+
+        run_worker(argument, fds, make)
+
+
+class ChipExecutor:
+    """What a chip worker does with its tasks. ``runtime``: of the Worker, which a kernel must be made for."""
+
+    kinds = frozenset({CallableKind.CHIP})
+    source_file = __file__
+
+    def __init__(self, region: Region, device: Device, runtime: str) -> None:
+        self._region, self._device, self._runtime = region, device, runtime
+        self._arch = device.info().arch
+        self._memory = DeviceMemory(device)
+        self._kernels: dict[bytes, LoadedKernel] = {}
+
+    def load(self, content: Content) -> None:
+        """Loads a kernel.
+
+        Raises RegistrationError when it is none, or not for this worker; DeviceError when the device refuses it.
+        """
+        self._check_target(content)
+        blob = ChipBlob.decode(content.payload)
+        kernel = self._device.load(blob.elf, blob.symbol)
+        self._kernels[content.digest] = LoadedKernel(content.hashid, kernel, blob.signature)
+
+    def unload(self, digest: bytes) -> None:
+        """Takes a kernel off the device."""
+        self._device.unload(self._kernels.pop(digest).kernel)
+
+    def call(self, task: Task) -> None:
+        """Runs a task's kernel on its arguments.
+
+        Raises TaskError when it returns non-zero, ArgumentError when the arguments do not fit its signature, and
+        DeviceError when the device fails.
+        """
+        loaded, args = self._kernels[task.digest], decode(task.args)
+        check_arguments(loaded, args.tensors, args.scalars)
+        placed: list[DeviceTensor] = []
+        try:
+            for record, direction in zip(args.tensors, loaded.tensors, strict=True):
+                placed.append(self._place(record))
+                if Direction.IN & direction or record.tag is TensorArgType.INOUT:
+                    self._copy_in(record, placed[-1])
+            self._launch(loaded, placed, args.scalars)
+            for record, direction, tensor in zip(args.tensors, loaded.tensors, placed, strict=True):
+                if Direction.OUT & direction:
+                    self._copy_out(record, tensor)
+        finally:
+            for tensor in placed:
+                if tensor.nbytes:
+                    self._memory.give(tensor.address, tensor.nbytes)
+
+    def _check_target(self, content: Content) -> None:
+        descriptor = content.decoded
+        if not isinstance(descriptor, ChipDescriptor):
+            raise _unfit(content.hashid, f"is of kind {content.kind.name}; a chip worker runs kernels")
+        wanted = (descriptor.platform, descriptor.runtime, descriptor.target_arch)
+        offered = (self._device.driver, self._runtime, self._arch)
+        if wanted != offered:
+            raise _unfit(
+                content.hashid,
+                f"is for platform {wanted[0]}, runtime {wanted[1]}, architecture {wanted[2]}; "
+                f"this worker has {offered[0]}, {offered[1]}, {offered[2]}",
+            )
+
+    def _launch(self, loaded: LoadedKernel, tensors: Sequence[DeviceTensor], scalars: Sequence[Any]) -> None:
+        status = self._device.launch(loaded.kernel, tensors, scalars)
+        if status != 0:
+            device = f"device {self._device.device_id} ({self._device.driver})"
+            raise TaskError(
+                f"{loaded.describe()} returned {status} on {device}",
+                hashid=loaded.hashid,
+                symbol=loaded.kernel.symbol,
+                status=status,
+                device=self._device.device_id,
+            )
+        self._device.synchronize()
+
+    def _place(self, record: TensorRecord) -> DeviceTensor:
+        nbytes = math.prod(record.shape) * record.dtype.itemsize
+        address = self._memory.take(nbytes) if nbytes else 0
+        return DeviceTensor(address, nbytes, record.dtype, tuple(record.shape))
+
+    def _copy_in(self, record: TensorRecord, tensor: DeviceTensor) -> None:
+        if record.strides is None:
+            self._device.copy_in(tensor.address, self._region.view(record.offset, tensor.nbytes))
+        elif tensor.nbytes:
+            import numpy as np
+
+            self._device.copy_in(tensor.address, np.ascontiguousarray(self._strided(record)))
+
+    def _copy_out(self, record: TensorRecord, tensor: DeviceTensor) -> None:
+        if record.strides is None:
+            self._device.copy_out(self._region.view(record.offset, tensor.nbytes), tensor.address)
+        elif tensor.nbytes:
+            import numpy as np
+
+            packed = np.empty(tensor.shape, record.dtype.numpy_name)
+            self._device.copy_out(packed, tensor.address)
+            self._strided(record)[...] = packed
+
+    def _strided(self, record: TensorRecord) -> np.ndarray[Any, Any]:
+        return self._region.ndarray(record.offset, record.shape, record.dtype, record.strides)
+
+
+def check_arguments(loaded: LoadedKernel, tensors: Sequence[TensorRecord], scalars: Sequence[Scalar]) -> None:
+    """Raises ArgumentError unless count, order and tags of the arguments fit the kernel's signature."""
+    n_scalars = len(loaded.signature) - len(loaded.tensors)
+    if (len(tensors), len(scalars)) != (len(loaded.tensors), n_scalars):
+        signature = ", ".join(direction.name.lower() for direction in loaded.signature)
+        raise ArgumentError(
+            f"{loaded.describe()} takes {len(loaded.tensors)} tensors and {n_scalars} scalars ({signature}); "
+            f"the task has {len(tensors)} and {len(scalars)}",
+            hashid=loaded.hashid,
+        )
+    for index, (record, direction) in enumerate(zip(tensors, loaded.tensors, strict=True)):
+        if _NEEDS[direction] & ~record.tag.rights:
+            fitting = ", ".join(tag.name for tag in TensorArgType if not _NEEDS[direction] & ~tag.rights)
+            raise ArgumentError(
+                f"tensor argument {index} of {loaded.describe()} is {direction.name}, but the task tags it "
+                f"{record.tag.name}; tag it as one of {fitting}, or correct the kernel's signature",
+                hashid=loaded.hashid,
+            )
+
+
+def _unfit(hashid: str, why: str) -> RegistrationError:
+    return RegistrationError(f"{hashid} {why}", code="CALLABLE_KIND_UNSUPPORTED", hashid=hashid)
