@@ -1,7 +1,7 @@
 /*
  * The simulated device: host memory that behaves like a device's, so that what would fail on a real one fails here.
  *
- *   - Its memory is a mapping of its own, apart from the worker heap, and fresh memory is filled with 0xff bytes (NaN,
+ *   - Its memory is a mapping of its own, apart from the worker heap, and fresh memory begins with 0xff bytes (NaN,
  * -1): a copy that was forgotten shows in the result.
  *   - An address is (device id + 1) << 48 plus an offset. That is no pointer of x86-64 or aarch64, nor an address of
  * another device: whoever mistakes one for the other is found out.
@@ -32,6 +32,7 @@
 #define SIM_MEMORY_BYTES  (UINT64_C(4) << 30) /* virtual until touched */
 #define SIM_ALIGNMENT     64                  /* of an address: the widest vector load, and a cache line */
 #define SIM_ADDRESS_SHIFT 48
+#define SIM_FILL_BYTES    (UINT64_C(1) << 20) /* of fresh memory; large blocks stay untouched behind it */
 
 #if defined(__x86_64__)
 #define SIM_ARCH        "x86_64"
@@ -183,7 +184,7 @@ static int sim_alloc(void *state, uint64_t bytes, uint64_t *address) {
         return fail(sim, SLR_DEVICE_MEMORY, "simulated device %u cannot make %llu bytes accessible: %s", sim->device_id,
                     (unsigned long long)bytes, strerror(errno));
     sim_block block = {first, limit - round_up(bytes, SIM_ALIGNMENT), bytes, limit};
-    memset(sim->memory + block.begin, 0xff, bytes);
+    memset(sim->memory + block.begin, 0xff, bytes < SIM_FILL_BYTES ? bytes : SIM_FILL_BYTES);
     memmove(sim->blocks + place + 1, sim->blocks + place, (sim->n_blocks - place) * sizeof block);
     sim->blocks[place] = block;
     sim->n_blocks++;
