@@ -2,15 +2,15 @@
  * The simulated device: host memory that behaves like a device's, so that what would fail on a real one fails here.
  *
  *   - Its memory is a mapping of its own, apart from the worker heap, and fresh memory begins with 0xff bytes (NaN,
- * -1): a copy that was forgotten shows in the result.
+ *     -1): a copy that was forgotten shows in the result.
  *   - An address is (device id + 1) << 48 plus an offset. That is no pointer of x86-64 or aarch64, nor an address of
- * another device: whoever mistakes one for the other is found out.
- *   - Each allocation ends at an inaccessible page, and freed memory is inaccessible: a kernel that leaves its tensors
- * is killed by SIGSEGV instead of changing somebody's data.
+ *     another device: whoever mistakes one for the other is found out.
+ *   - Each allocation ends at an inaccessible page, and freed memory is inaccessible: a kernel that leaves its
+ *     tensors is killed by SIGSEGV instead of changing somebody's data.
  *   - A kernel is an ELF shared object, written to a sealed memfd and loaded from /proc/self/fd/N.
  *
- * It does not arbitrate between processes: each process that opens device 3 gets a device 3 of its own. One owner at a
- * time is what the daemon's lease is for.
+ * It does not arbitrate between processes: each process that opens device 3 gets a device 3 of its own. One owner at
+ * a time is what the daemon's lease is for.
  */
 #include "device.h"
 
