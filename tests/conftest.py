@@ -71,9 +71,11 @@ def _cgroups() -> set[Path]:
 
 
 @pytest.fixture(autouse=True)
-def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fails a test that leaves a process, descriptor, mapping or cgroup behind."""
-    request.getfixturevalue("_session_fixtures")
+def leaves_nothing_behind() -> Iterator[None]:
+    """Fails a test that leaves a process, descriptor, mapping or cgroup behind.
+
+    What lives for the whole run is not counted: pytest brings up session fixtures before this one.
+    """
     children, descriptors, regions, cgroups = _children(), _descriptors(), _regions_mapped(), _cgroups()
     yield
     gc.collect()
@@ -92,15 +94,6 @@ def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     assert not new, f"descriptors left behind: {new}"
     assert _regions_mapped() <= regions, "a shared-memory region is still mapped"
     assert _cgroups() <= cgroups, f"cgroups left behind: {_cgroups() - cgroups}"
-
-
-@pytest.fixture(scope="session")
-def _session_fixtures(request: pytest.FixtureRequest) -> None:
-    """Brings up, before any count is taken, what lives for the whole run."""
-    for item in request.session.items:
-        if "box" in getattr(item, "fixturenames", ()):
-            request.getfixturevalue("box")
-            break
 
 
 @pytest.fixture
