@@ -1,0 +1,67 @@
+"""A client of the session port that speaks the wire protocol by hand, one message at a time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+
+from simpler.wire.endpoint import connect, parse_endpoint
+from simpler.wire.link import Link
+from simpler.wire.messages import Attach, Close, Ended, Hello, Manifest, Message, Open, OpenReply
+from simpler.wire.serving import Handler
+
+TIMEOUT_S = 20.0
+
+
+class Client(Handler):
+    """A control connection that has said HELLO, and the lanes of its sessions."""
+
+    def __init__(self, endpoint: str, nursery: trio.Nursery) -> None:
+        self._endpoint = endpoint
+        self._nursery = nursery
+        self._news, self.ended = trio.open_memory_channel[Ended](100)
+        self.link: Link
+
+    async def start(self) -> None:
+        self.link = await self.dial(self)
+        await self.link.request(Hello(versions=[1], program="test", pid=1))
+
+    async def dial(self, handler: Handler | None = None) -> Link:
+        """A fresh connection."""
+        link = Link(await connect(parse_endpoint(self._endpoint)), handler, name="simplerd", pickles=True)
+        self._nursery.start_soon(link.run)
+        return link
+
+    def pushed(self, link: Link, push: Message) -> None:
+        assert isinstance(push, Ended)
+        self._news.send_nowait(push)
+
+    async def open(self, **fields: Any) -> OpenReply:
+        """A READY session; without fields one without workers' devices and with one sub-worker."""
+        wanted: dict[str, Any] = {"platform": "sim", "runtime": "graph", "num_sub_workers": 1, "heap_bytes": 1 << 24}
+        reply, _ = await self.link.request(Open(manifest=Manifest(**(wanted | fields))), timeout_s=TIMEOUT_S)
+        return reply
+
+    async def close(self, session: OpenReply) -> None:
+        await self.link.request(Close(session=session.session, reason="done"), timeout_s=TIMEOUT_S)
+
+    async def lane(self, session: OpenReply, lane: str) -> Link:
+        """An attached lane of the session."""
+        link = await self.dial()
+        link.session = session.number
+        await link.request(Attach(session=session.session, token=session.token, lane=lane))  # type: ignore[arg-type]
+        return link
+
+
+@asynccontextmanager
+async def client_of(endpoint: str) -> AsyncIterator[Client]:
+    """A connected client; everything it opened is hung up at the end."""
+    async with trio.open_nursery() as nursery:
+        client = Client(endpoint, nursery)
+        with trio.fail_after(TIMEOUT_S):
+            await client.start()
+            yield client
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,193 @@
+"""Sessions from OPEN to their end, whoever ends them, and what is left: nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import trio
+
+from daemon.conftest import client_of
+from simpler.errors import ArgumentError, DeviceBusy, RegistrationError, StaleHandle, StartupError
+from simplerd.foreground import ForegroundDaemon
+
+ONE_CHIP_TWO_SUBS = {"device_ids": [0], "num_sub_workers": 2}
+
+
+def descendants(pid: int) -> set[int]:
+    """Every process below `pid`."""
+    found: set[int] = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            found |= {child} | descendants(child)
+    return found
+
+
+def descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+async def until_gone(pids: set[int]) -> None:
+    """Waits for processes that are not ours to wait for."""
+    for pid in pids:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            await trio.lowlevel.wait_readable(pidfd)
+        finally:
+            os.close(pidfd)
+
+
+async def test_a_session_is_a_tree_of_processes_and_closing_leaves_none(daemon: ForegroundDaemon) -> None:  # R1 R5
+    async with client_of(daemon.endpoint) as client:
+        session = await client.open(**ONE_CHIP_TWO_SUBS)
+        assert (session.devices, session.chips, session.subs) == ([0], [0], [1, 2])
+        assert session.pid in descendants(daemon.pid)
+        tree = descendants(session.pid)
+        assert len(tree) == 4  # its spawner, one chip worker, two sub-workers
+        assert (daemon.runtime_dir / session.session / "record.json").exists()
+        await client.close(session)
+        assert not {pid for pid in tree | {session.pid} if Path(f"/proc/{pid}").exists()}
+        assert not (daemon.runtime_dir / session.session).exists()
+
+
+async def test_the_daemon_has_one_thread_and_no_numpy(daemon: ForegroundDaemon) -> None:  # L5
+    async with client_of(daemon.endpoint) as client:
+        session = await client.open(**ONE_CHIP_TWO_SUBS)
+        assert len(list(Path(f"/proc/{daemon.pid}/task").iterdir())) == 1
+        maps = Path(f"/proc/{daemon.pid}/maps").read_text()
+        assert "numpy" not in maps
+        assert "_pickle" not in maps
+        assert "numpy" in Path(f"/proc/{session.pid}/maps").read_text()
+        await client.close(session)
+
+
+async def test_a_device_in_use_says_who_has_it_and_is_free_after_close(daemon: ForegroundDaemon) -> None:  # D4
+    async with client_of(daemon.endpoint) as client:
+        first = await client.open(device_ids=[0])
+        with pytest.raises(DeviceBusy) as caught:
+            await client.open(device_ids=[0, 1])
+        assert f"device 0 is in use by session {first.session} (uid {os.getuid()}, pid {os.getpid()})" in str(
+            caught.value
+        )
+        second = await client.open(device_ids=[1])
+        await client.close(first)
+        third = await client.open(device_ids=[0])
+        for session in (second, third):
+            await client.close(session)
+
+
+async def test_a_manifest_with_nonsense_is_refused_before_anything_is_started(daemon: ForegroundDaemon) -> None:
+    async with client_of(daemon.endpoint) as client:
+        before = descendants(daemon.pid)
+        with pytest.raises(ArgumentError, match=r"platform: 'quantum' .*; device_ids: 99 not on this host") as caught:
+            await client.open(platform="quantum", device_ids=[99])
+        assert caught.value.context["field"] == "platform"
+        assert descendants(daemon.pid) == before
+
+
+async def test_an_import_that_fails_keeps_the_session_from_ready(
+    daemon: ForegroundDaemon, tmp_path: Path
+) -> None:  # C4
+    (tmp_path / "broken_job.py").write_text("raise RuntimeError('no licence for this host')\n")
+    async with client_of(daemon.endpoint) as client:
+        before = descendants(daemon.pid)
+        with pytest.raises(RegistrationError) as caught:
+            await client.open(import_paths=[str(tmp_path)], imports=["broken_job:step"], **ONE_CHIP_TWO_SUBS)
+        assert caught.value.code == "CALLABLE_IMPORT_FAILED"
+        assert "no licence for this host" in str(caught.value)
+        assert descendants(daemon.pid) == before
+        await client.close(await client.open(**ONE_CHIP_TWO_SUBS))  # its device is free
+
+
+async def test_a_killed_runner_is_explained_and_its_tree_is_gone(daemon: ForegroundDaemon) -> None:  # D7 R4
+    async with client_of(daemon.endpoint) as client:
+        session = await client.open(**ONE_CHIP_TWO_SUBS)
+        tree = descendants(session.pid)
+        os.kill(session.pid, signal.SIGKILL)
+        push = await client.ended.receive()
+        assert push.session == session.session
+        assert push.cause == f"its runner (pid {session.pid}) was killed by SIGKILL"
+        assert (push.code, push.signal, push.exit_code) == ("SESSION_LOST", signal.SIGKILL, None)
+        assert not {pid for pid in tree if Path(f"/proc/{pid}").exists()}
+        await client.close(await client.open(**ONE_CHIP_TWO_SUBS))  # its device is free
+
+
+async def test_only_the_connection_that_opened_a_session_closes_it(daemon: ForegroundDaemon) -> None:
+    async with client_of(daemon.endpoint) as client, client_of(daemon.endpoint) as other:
+        session = await client.open()
+        with pytest.raises(StaleHandle, match="was not opened on this connection"):
+            await other.close(session)
+        await client.close(session)
+        with pytest.raises(StaleHandle, match="or was closed before"):
+            await client.close(session)
+
+
+@pytest.mark.slow
+async def test_the_session_of_a_lost_client_ends_after_the_grace(daemon: ForegroundDaemon) -> None:  # R9
+    async with client_of(daemon.endpoint) as client:
+        session = await client.open(device_ids=[0])
+    tree = descendants(session.pid) | {session.pid}
+    with trio.fail_after(15):
+        await until_gone(tree)
+    async with client_of(daemon.endpoint) as client:
+        while (daemon.runtime_dir / session.session).exists():
+            await trio.sleep(0.01)
+        await client.close(await client.open(device_ids=[0]))
+
+
+@pytest.mark.slow
+async def test_many_sessions_leave_no_process_descriptor_or_file(daemon: ForegroundDaemon) -> None:  # R5
+    async with client_of(daemon.endpoint) as client:
+        await client.close(await client.open(**ONE_CHIP_TWO_SUBS))
+        before = descendants(daemon.pid), descriptors(daemon.pid), set(daemon.runtime_dir.iterdir())
+        (spawner,) = before[0]
+        spawner_before = descriptors(spawner)
+        for _ in range(30):
+            await client.close(await client.open(**ONE_CHIP_TWO_SUBS))
+        assert (descendants(daemon.pid), descriptors(daemon.pid), set(daemon.runtime_dir.iterdir())) == before
+        assert descriptors(spawner) == spawner_before
+
+
+async def test_stopping_tells_clients_closes_sessions_and_exits_0(daemon: ForegroundDaemon) -> None:  # D1
+    async with client_of(daemon.endpoint) as client:
+        session = await client.open(**ONE_CHIP_TWO_SUBS)
+        tree = descendants(daemon.pid)
+        code = await trio.to_thread.run_sync(daemon.stop)
+        assert code == 0
+        push = await client.ended.receive()
+        assert (push.session, push.cause) == (session.session, "simplerd is stopping (SIGTERM)")
+        assert not {pid for pid in tree if Path(f"/proc/{pid}").exists()}
+
+
+async def test_secrets_of_the_daemon_reach_no_session() -> None:  # X3
+    with ForegroundDaemon(env={"API_TOKEN": "hunter2"}) as running:
+        async with client_of(running.endpoint) as client:
+            session = await client.open(env={"MODE": "fast"}, **ONE_CHIP_TWO_SUBS)
+            for pid in descendants(session.pid) | {session.pid}:
+                assert b"hunter2" not in Path(f"/proc/{pid}/environ").read_bytes()
+            await client.close(session)
+
+
+async def test_a_killed_daemon_takes_its_sessions_along_and_the_next_one_starts_clean() -> None:
+    with ForegroundDaemon() as first:
+        async with client_of(first.endpoint) as client:
+            session = await client.open(**ONE_CHIP_TWO_SUBS)
+            tree = descendants(first.pid)
+            assert first.stop(signal.SIGKILL) == -signal.SIGKILL
+        with ForegroundDaemon("--runtime-dir", str(first.runtime_dir)):
+            assert not (first.runtime_dir / session.session).exists()
+            assert not Path(f"/proc/{session.pid}").exists()
+            async with client_of(first.endpoint) as client:
+                await client.close(await client.open(**ONE_CHIP_TWO_SUBS))
+        with trio.fail_after(10):
+            await until_gone(tree)
+
+
+def test_two_daemons_do_not_share_a_runtime_folder(daemon: ForegroundDaemon) -> None:
+    with pytest.raises(StartupError, match=rf"another simplerd \(pid {daemon.pid}\) serves"):
+        ForegroundDaemon("--runtime-dir", str(daemon.runtime_dir))

@@ -1,0 +1,62 @@
+"""Manifests that a host cannot carry out: each problem named with its field, all of them at once."""
+
+from typing import Any
+
+import pytest
+
+from simpler.errors import ArgumentError
+from simpler.wire.messages import Manifest
+from simplerd.manifest_check import check_manifest
+
+GOOD: dict[str, Any] = {"platform": "sim", "runtime": "graph", "device_ids": [0], "num_sub_workers": 2}
+
+
+def check(import_roots: list[str] | None = None, **fields: Any) -> None:
+    check_manifest(Manifest(**(GOOD | fields)), platform="sim", devices=(0, 1), import_roots=import_roots)
+
+
+def test_a_manifest_that_fits_passes() -> None:
+    check(env={"MODE": "fast", "HOME": None}, import_paths=["/opt/job"], imports=["job.steps:train"], name="digits")
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "why"),
+    [
+        ({"platform": "a9"}, "platform", "'a9' is not what this host has, which is 'sim'"),
+        ({"runtime": "flow"}, "runtime", "expected 'graph'"),
+        ({"device_ids": [0, 1, 0]}, "device_ids", "0 named more than once"),
+        ({"device_ids": [7]}, "device_ids", "7 not on this host, which has 0, 1"),
+        ({"num_sub_workers": 65}, "num_sub_workers", "65; at most 64"),
+        ({"spin_us": 2_000_000}, "spin_us", "at most 1000000"),
+        ({"env": {"A-B": "1"}}, "env", "'A-B' is not a variable's name"),
+        ({"env": {"NOTIFY_SOCKET": "/x"}}, "env", "NOTIFY_SOCKET is the service manager's"),
+        ({"env": {"LISTEN_FDS": "1"}}, "env", "LISTEN_FDS is the service manager's"),
+        ({"env": {"A": "b\0c"}}, "env", "the value of A has a zero byte"),
+        ({"import_paths": ["job"]}, "import_paths", "'job' is not an absolute path"),
+        ({"import_paths": ["/opt/../root"]}, "import_paths", "'/opt/../root' is not an absolute path without '..'"),
+        ({"imports": ["job.steps"]}, "imports", "job.steps"),
+        ({"name": "a\nb"}, "name", "printable"),
+        ({"name": "n" * 65}, "name", "at most 64"),
+    ],
+)
+def test_what_does_not_fit_is_named_with_its_field(fields: dict[str, Any], field: str, why: str) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        check(**fields)
+    assert f"{field}: " in str(caught.value)
+    assert why in str(caught.value)
+    assert caught.value.context["field"] == field
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    with pytest.raises(ArgumentError) as caught:
+        check(platform="a9", device_ids=[9, 9], env={"1": ""})
+    for field in ("platform: ", "device_ids: 9 named", "device_ids: 9 not on", "env: '1'"):
+        assert field in str(caught.value)
+
+
+def test_only_users_of_this_host_choose_their_import_paths_freely() -> None:  # C4
+    check(import_roots=["/srv/jobs"], import_paths=["/srv/jobs/digits"])
+    with pytest.raises(ArgumentError, match=r"'/opt/job' is not under daemon\.import_paths .*\(/srv/jobs\)"):
+        check(import_roots=["/srv/jobs"], import_paths=["/opt/job"])
+    with pytest.raises(ArgumentError, match="none are set"):
+        check(import_roots=[], import_paths=["/srv/jobsite"])
