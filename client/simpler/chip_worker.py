@@ -15,6 +15,7 @@ import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from simpler.args import Scalar, TensorRecord, decode
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from simpler.region import Region, Task
 
 _NEEDS = {Direction.IN: Access.READ, Direction.OUT: Access.WRITE, Direction.INOUT: Access.BOTH}
+_FITTING_TAGS = {
+    direction: [tag for tag in TensorArgType if not needed & ~tag.rights] for direction, needed in _NEEDS.items()
+}
+"""By what a kernel does with a tensor, the tags that allow it."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +46,9 @@ class LoadedKernel:
     kernel: Kernel
     signature: tuple[Direction, ...]
 
-    @property
+    @cached_property
     def tensors(self) -> list[Direction]:
+        """Of each tensor, in their order."""
         return [direction for direction in self.signature if direction is not Direction.SCALAR]
 
     def describe(self) -> str:
@@ -99,11 +105,11 @@ class ChipExecutor:
         try:
             for record, direction in zip(args.tensors, loaded.tensors, strict=True):
                 placed.append(self._place(record))
-                if Direction.IN & direction or record.tag is TensorArgType.INOUT:
+                if direction is not Direction.OUT or record.tag is TensorArgType.INOUT:
                     self._copy_in(record, placed[-1])
             self._launch(loaded, placed, args.scalars)
             for record, direction, tensor in zip(args.tensors, loaded.tensors, placed, strict=True):
-                if Direction.OUT & direction:
+                if direction is not Direction.IN:
                     self._copy_out(record, tensor)
         finally:
             for tensor in placed:
@@ -174,8 +180,8 @@ def check_arguments(loaded: LoadedKernel, tensors: Sequence[TensorRecord], scala
             hashid=loaded.hashid,
         )
     for index, (record, direction) in enumerate(zip(tensors, loaded.tensors, strict=True)):
-        if _NEEDS[direction] & ~record.tag.rights:
-            fitting = ", ".join(tag.name for tag in TensorArgType if not _NEEDS[direction] & ~tag.rights)
+        if record.tag not in _FITTING_TAGS[direction]:
+            fitting = ", ".join(tag.name for tag in _FITTING_TAGS[direction])
             raise ArgumentError(
                 f"tensor argument {index} of {loaded.describe()} is {direction.name}, but the task tags it "
                 f"{record.tag.name}; tag it as one of {fitting}, or correct the kernel's signature",
