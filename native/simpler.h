@@ -3,8 +3,8 @@
  *
  * Rules that hold everywhere below
  *   1. Everything in a region is an offset or an index, never an address: each process maps it where it likes.
- *   2. One robust process-shared mutex guards every word of a region, except the doorbells and the words named in
- *      graph.h that are read without it. It is held for tens of nanoseconds and never across a system call that sleeps.
+ *   2. One robust process-shared mutex guards every word of a region, except where layout.h says that a word is also read
+ *      without it. It is held for tens of nanoseconds and never across a system call that sleeps.
  *   3. A slot, run or block is named by an id that carries a generation; an id whose generation has passed on is SLR_STALE.
  *   4. A few primary words (slot state, worker state, block header) are each changed by a single store. Queues, free
  *      lists, edges, bins and counters are derived: when the lock's holder has died, the next locker rebuilds them and
@@ -39,18 +39,21 @@ typedef enum {
     SLR_CALLABLES_FULL = -11, /* callables */
     SLR_NOT_FOUND = -12,     /* no callable of that digest */
     SLR_CONFLICT = -13,      /* the digest is there with other content; or two arguments write the same bytes */
-    SLR_CORRUPT = -14        /* slr_graph_check found a broken rule */
+    SLR_CORRUPT = -14,       /* slr_graph_check found a broken rule */
+    SLR_INTERRUPTED = -15    /* a signal arrived while parked: see to it, then call again */
 } slr_status;
 
 typedef enum { SLR_WORKER_SUB = 0, SLR_WORKER_CHIP = 1, SLR_WORKER_REMOTE = 2 } slr_worker_kind;
 
-/* Life of a worker record. ABSENT -> STARTING (process attached) -> SPINNING | PARKED | RUNNING; DEAD until re-attached. */
+/* Life of a worker record. ABSENT -> STARTING (process attached) -> SPINNING | PARKED | RUNNING; DEAD until re-attached.
+ * A SUB or CHIP worker calls slr_worker_take again at once after slr_worker_ready and slr_worker_complete: it counts as
+ * SPINNING meanwhile, and nobody else is woken for work that it can do. */
 typedef enum {
     SLR_WORKER_ABSENT = 0,
     SLR_WORKER_STARTING = 1,
     SLR_WORKER_SPINNING = 2, /* will look at its queues soon without being woken */
     SLR_WORKER_PARKED = 3,   /* asleep on its doorbell */
-    SLR_WORKER_RUNNING = 4,
+    SLR_WORKER_RUNNING = 4, /* has a task, or slr_worker_take has returned without one */
     SLR_WORKER_DEAD = 5
 } slr_worker_state;
 
@@ -102,7 +105,9 @@ int slr_region_shutdown(slr_region *region); /* every slr_worker_take returns SL
 const char *slr_status_name(int status);
 
 /* ---- heap ---- blocks are 64-byte aligned and reference-counted; offset 0 is never a block */
-int slr_heap_alloc(slr_region *region, uint64_t bytes, uint64_t *offset); /* one reference, the caller's; not zeroed */
+/* One reference, the caller's process's; not zeroed. When a SUB or CHIP worker dies, the references of the blocks that its
+ * process allocated end with it; one process therefore attaches one such worker per slr_region. */
+int slr_heap_alloc(slr_region *region, uint64_t bytes, uint64_t *offset);
 int slr_heap_ref(slr_region *region, uint64_t offset);
 int slr_heap_unref(slr_region *region, uint64_t offset); /* frees at the last; SLR_STALE when offset is not a live block */
 /* The live block that holds byte `offset`: its start and size. For views into arrays. */
@@ -115,6 +120,9 @@ int slr_worker_ready(slr_region *region, uint32_t worker);               /* STAR
 /* By whoever watches the process, once it is gone: every task it held fails with the error record (copied; when the heap
  * is full, retained without one), the worker is DEAD, and work that counted on it goes to others. *failed: how many. */
 int slr_worker_died(slr_region *region, uint32_t worker, const void *error, uint64_t error_bytes, uint32_t *failed);
+/* Gives the worker up for ever: what slr_worker_died does, and everything queued for it, now and in later submissions (for
+ * the last SUB worker: the shared queue too), fails with the error record. It cannot be attached again. */
+int slr_worker_abandon(slr_region *region, uint32_t worker, const void *error, uint64_t error_bytes);
 
 typedef struct {
     uint32_t kind;    /* slr_worker_kind */
@@ -124,6 +132,7 @@ typedef struct {
     uint64_t tasks;   /* completed by this id, over all its processes */
     uint64_t failures;
     uint32_t deaths;
+    uint32_t abandoned;
 } slr_worker_info;
 int slr_worker_query(slr_region *region, uint32_t worker, slr_worker_info *out);
 
@@ -138,8 +147,9 @@ typedef struct {
 } slr_task;
 
 /* Next task for the worker: its own queue first, then (SUB) the shared one. Spins up to spin_us, then parks up to timeout_ns
- * (< 0: without end; 0: neither spins nor parks). Tasks of cancelled runs are ended here, never returned. For REMOTE workers
- * the only useful timeout is 0, and several tasks may be held at once. SLR_OK, SLR_TIMEOUT, SLR_CLOSED. */
+ * (< 0: without end; 0: neither spins nor parks). Tasks of cancelled runs are never returned. A REMOTE worker may hold several
+ * tasks at once; its only useful timeout is 0, and the eventfd is signalled for it once after each SLR_TIMEOUT.
+ * SLR_OK, SLR_TIMEOUT, SLR_CLOSED, SLR_INTERRUPTED; SLR_STALE: the worker was declared dead. */
 int slr_worker_take(slr_region *region, uint32_t worker, uint32_t spin_us, int64_t timeout_ns, slr_task *out);
 /* outcome: SLR_TASK_SUCCEEDED or SLR_TASK_FAILED. record: a heap block holding the result or error record, whose reference
  * passes to the slot (0: none). The slot of a success without record is free at once. SLR_STALE: the task was taken away
@@ -151,7 +161,8 @@ int slr_worker_complete(slr_region *region, uint32_t worker, slr_id task, int ou
 int slr_run_begin(slr_region *region, uint32_t flags, slr_id *out);
 int slr_run_seal(slr_region *region, slr_id run);   /* no more submissions; the run ends with its last task */
 int slr_run_cancel(slr_region *region, slr_id run); /* what has not started never will; also seals */
-/* Until the run has ended: spins up to spin_us, then parks up to timeout_ns (< 0: without end). */
+/* Until the run has ended: spins up to spin_us, then parks up to timeout_ns (< 0: without end; 0: neither). SLR_CLOSED: the
+ * region was shut down before it ended. */
 int slr_run_wait(slr_region *region, slr_id run, uint32_t spin_us, int64_t timeout_ns);
 int slr_run_release(slr_region *region, slr_id run); /* ended runs only; frees what its tasks retained */
 
@@ -173,7 +184,7 @@ int slr_run_failures(slr_region *region, slr_id run, slr_id *out, uint32_t room,
 
 /* ---- submission ---- by the parent only */
 typedef struct {
-    uint64_t buffer; /* what the range is in: a block's offset, or any 64-bit name with the top bit set */
+    uint64_t buffer; /* what the range is in: a live block's offset, or any 64-bit name with the top bit set */
     uint64_t begin;  /* bytes [begin, end) of it */
     uint64_t end;
     uint32_t access; /* SLR_READ | SLR_WRITE */
@@ -195,10 +206,11 @@ typedef struct {
     uint32_t n_blocks;
 } slr_submission;
 
-/* Read after write is a data dependency (a failure poisons) when both tasks are of one run; write after read, write after
- * write and everything across runs is order only. SLR_*_FULL: nothing was changed; see slr_space_wait. SLR_CONFLICT: two
- * arguments write overlapping bytes; *conflict is the two argument numbers (first << 32 | second). SLR_CLOSED: the run was
- * sealed or cancelled. */
+/* Read after write and `after` are data dependencies (a failure poisons) when both tasks are of one run; write after read,
+ * write after write and everything across runs is order only. SLR_*_FULL: nothing was changed; see slr_space_wait.
+ * SLR_CONFLICT: two arguments overlap and at least one writes; *conflict is their numbers (first << 32 | second).
+ * SLR_CLOSED: the run was sealed or cancelled, or the region shut down. SLR_STALE: the run, or a block of `blocks` or
+ * `ranges`, is not there any more. The arguments are handed to the worker at an address that is a multiple of 16. */
 int slr_submit(slr_region *region, const slr_submission *submission, slr_id *out, uint64_t *conflict);
 
 /* Back-pressure: take `seen` before submitting; after SLR_*_FULL wait until anything was freed since (SLR_OK), SLR_TIMEOUT,

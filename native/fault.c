@@ -1,0 +1,40 @@
+/* Fault points: see fault.h. */
+#include "fault.h"
+
+#ifdef SLR_FAULTS
+#include <assert.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
+#include <unistd.h>
+
+const char *const slri_fault_points[] = {
+    "submit:slot", "submit:edges", "submit:queued", "take:popped", "take:running", "complete:record", "complete:moved",
+    "end:edges", "end:retained", "heap:split", "heap:taken", "heap:merged", "run:begin", "run:release", "cancel:drained",
+    "callable:filled", "park:parked", "recover:slots", "recover:heap", NULL,
+};
+
+static const char *armed;
+
+static bool known(const char *point)
+{
+    for (size_t i = 0; slri_fault_points[i]; i++)
+        if (strcmp(slri_fault_points[i], point) == 0)
+            return true;
+    return false;
+}
+
+void slri_fault_arm(const char *point)
+{
+    assert(!point || known(point));
+    armed = point;
+}
+
+void slri_fault(const char *point)
+{
+    assert(known(point));
+    if (armed && strcmp(armed, point) == 0)
+        kill(getpid(), SIGKILL);
+}
+#endif

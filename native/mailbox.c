@@ -1,0 +1,162 @@
+/*
+ * Mailboxes: a queue for each directed worker and one shared by the SUB workers, and who is woken for what is pushed.
+ *
+ * Rules
+ *   1. While a task waits in the shared queue, either as many workers spin as tasks wait, or none is parked
+ *      (slri_mailbox_kick makes it so). Spinners find work by themselves and are never woken.
+ *   2. A worker that is being woken counts as SPINNING from the moment it is chosen, so nobody is chosen for the same task.
+ *   3. slri_worker_move is the only function that changes a worker's state; it keeps the count of spinners and the stack of
+ *      parked ones, whose top (the one asleep for the shortest time) is woken first.
+ *   4. A REMOTE worker's consumer is a task of the parent's event loop: PARKED means that it has seen its queue empty and
+ *      relies on the eventfd. It never spins and never takes from the shared queue.
+ */
+#include "region.h"
+
+static void queue_append(slr_region *region, slri_queue *queue, uint32_t slot)
+{
+    region->slots[slot].next = SLRI_NONE;
+    if (queue->tail == SLRI_NONE)
+        queue->head = slot;
+    else
+        region->slots[queue->tail].next = slot;
+    queue->tail = slot;
+    __atomic_store_n(&queue->length, queue->length + 1, __ATOMIC_RELAXED);
+}
+
+static uint32_t queue_take(slr_region *region, slri_queue *queue)
+{
+    uint32_t slot = queue->head;
+    if (slot == SLRI_NONE)
+        return SLRI_NONE;
+    queue->head = region->slots[slot].next;
+    if (queue->head == SLRI_NONE)
+        queue->tail = SLRI_NONE;
+    __atomic_store_n(&queue->length, queue->length - 1, __ATOMIC_RELAXED);
+    return slot;
+}
+
+bool slri_worker_exists(const slr_region *region, uint32_t worker)
+{
+    return worker < region->header->config.workers && region->workers[worker].kind;
+}
+
+static bool is_kind(const slri_worker *worker, slr_worker_kind kind)
+{
+    return worker->kind == (uint32_t)kind + 1;
+}
+
+static void park(slr_region *region, uint32_t index)
+{
+    slri_header *header = region->header;
+    slri_worker *worker = &region->workers[index];
+    worker->parked_previous = SLRI_NONE;
+    worker->parked_next = header->parked;
+    if (header->parked != SLRI_NONE)
+        region->workers[header->parked].parked_previous = index;
+    header->parked = index;
+}
+
+static void unpark(slr_region *region, uint32_t index)
+{
+    slri_worker *worker = &region->workers[index];
+    if (worker->parked_next != SLRI_NONE)
+        region->workers[worker->parked_next].parked_previous = worker->parked_previous;
+    if (worker->parked_previous != SLRI_NONE)
+        region->workers[worker->parked_previous].parked_next = worker->parked_next;
+    else
+        region->header->parked = worker->parked_next;
+}
+
+void slri_worker_move(slr_region *region, uint32_t index, slr_worker_state state)
+{
+    slri_worker *worker = &region->workers[index];
+    if (worker->state == (uint32_t)state)
+        return;
+    if (is_kind(worker, SLR_WORKER_SUB)) {
+        if (worker->state == SLR_WORKER_PARKED)
+            unpark(region, index);
+        region->header->spinning += (state == SLR_WORKER_SPINNING) - (worker->state == SLR_WORKER_SPINNING);
+    }
+    slri_commit(&worker->state, state);
+    if (state == SLR_WORKER_PARKED && is_kind(worker, SLR_WORKER_SUB))
+        park(region, index);
+    SLRI_FAULT("park:parked");
+}
+
+/* Counts the worker again by its state, which recovery believes. */
+void slri_mailbox_count(slr_region *region, uint32_t index)
+{
+    const slri_worker *worker = &region->workers[index];
+    if (!is_kind(worker, SLR_WORKER_SUB))
+        return;
+    region->header->spinning += worker->state == SLR_WORKER_SPINNING;
+    if (worker->state == SLR_WORKER_PARKED)
+        park(region, index);
+}
+
+static void ring(slri_worker *worker)
+{
+    __atomic_store_n(&worker->doorbell, worker->doorbell + 1, __ATOMIC_RELEASE);
+}
+
+static void wake(slr_region *region, uint32_t index)
+{
+    slri_worker *worker = &region->workers[index];
+    slri_worker_move(region, index, SLR_WORKER_SPINNING);
+    ring(worker);
+    if (is_kind(worker, SLR_WORKER_REMOTE))
+        slri_notify_later(region);
+    else
+        slri_wake_later(region, &worker->doorbell);
+}
+
+void slri_mailbox_kick(slr_region *region)
+{
+    slri_header *header = region->header;
+    while (header->shared.length > header->spinning && header->parked != SLRI_NONE)
+        wake(region, header->parked);
+}
+
+void slri_mailbox_push(slr_region *region, uint32_t slot)
+{
+    uint32_t target = region->slots[slot].target;
+    if (target == SLR_ANY_SUB) {
+        queue_append(region, &region->header->shared, slot);
+        slri_mailbox_kick(region);
+        return;
+    }
+    slri_worker *worker = &region->workers[target];
+    queue_append(region, &worker->queue, slot);
+    if (worker->state == SLR_WORKER_PARKED)
+        wake(region, target);
+    else if (worker->state == SLR_WORKER_SPINNING)
+        ring(worker);
+}
+
+uint32_t slri_mailbox_pop(slr_region *region, uint32_t index)
+{
+    slri_worker *worker = &region->workers[index];
+    uint32_t slot = queue_take(region, &worker->queue);
+    if (slot == SLRI_NONE && is_kind(worker, SLR_WORKER_SUB))
+        slot = queue_take(region, &region->header->shared);
+    return slot;
+}
+
+uint32_t slri_mailbox_drain(slr_region *region, slri_queue *queue, slr_id run)
+{
+    uint32_t drained = SLRI_NONE, last = SLRI_NONE;
+    for (uint32_t left = queue->length; left > 0; left--) {
+        uint32_t slot = queue_take(region, queue);
+        if (run && region->slots[slot].run != run) {
+            queue_append(region, queue, slot);
+            continue;
+        }
+        region->slots[slot].next = SLRI_NONE;
+        if (last == SLRI_NONE)
+            drained = slot;
+        else
+            region->slots[last].next = slot;
+        last = slot;
+    }
+    return drained;
+}

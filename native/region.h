@@ -1,0 +1,173 @@
+/*
+ * One process's mapping of a region, the lock, and the way to each part of it. What each file of the core offers the others.
+ *
+ * slri_ functions are called with the lock held unless they say otherwise; slr_ functions take it themselves.
+ */
+#ifndef SLRI_REGION_H
+#define SLRI_REGION_H
+
+#include <assert.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "fault.h"
+#include "layout.h"
+
+#define SLRI_MAX_WAKES 32
+
+typedef struct slri_tracker slri_tracker;
+
+struct slr_region {
+    uint8_t *base;
+    slri_header *header; /* each pointer: this process's address of a part of the region */
+    slri_worker *workers;
+    slri_run *runs;
+    slri_callable *callables;
+    slri_slot *slots;
+    slri_edge *edges;
+    slr_trace_event *trace;
+    uint64_t *bitmap[SLRI_BITMAP_LEVELS];
+    uint8_t *heap;
+    slri_layout layout;
+    int fd;
+    int notify_fd;  /* atomic */
+    uint32_t owner; /* worker + 1 that attached in this process; 0: the parent. Stamped on the blocks it allocates */
+    uint32_t n_wakes;
+    uint32_t *wakes[SLRI_MAX_WAKES]; /* futexes to wake once the lock is free */
+    bool notify;                     /* the eventfd is to be signalled once the lock is free */
+    slri_tracker *tracker;           /* made by the first submission with ranges */
+};
+
+/* Stores a primary word: all that was stored before is there when it is, whenever this process may die. */
+static inline void slri_commit(uint32_t *word, uint32_t value)
+{
+    __atomic_store_n(word, value, __ATOMIC_RELEASE);
+}
+static inline void slri_commit_wide(uint64_t *word, uint64_t value)
+{
+    __atomic_store_n(word, value, __ATOMIC_RELEASE);
+}
+
+static inline slr_id slri_id(uint32_t generation, uint32_t index)
+{
+    return (uint64_t)generation << 32 | index;
+}
+
+/* ---- lock.c ---- */
+int slri_lock_init(slri_header *header);
+void slri_lock(slr_region *region);   /* recovers when the last holder died */
+void slri_unlock(slr_region *region); /* then wakes whom slri_wake_later named */
+void slri_wake_later(slr_region *region, uint32_t *word);
+void slri_notify_later(slr_region *region);
+/* For when somebody may have died between changing a word and waking its sleepers, or all must look up: changes and wakes
+ * every doorbell, run word and the space word. */
+void slri_wake_everyone(slr_region *region);
+
+/* ---- wait.c ---- no lock needed */
+int64_t slri_now_ns(void);
+int64_t slri_deadline_ns(int64_t now_ns, int64_t timeout_ns);
+/* Sleeps while *word == value. SLR_OK: look again; SLR_TIMEOUT, SLR_INTERRUPTED. */
+int slri_sleep(const uint32_t *word, uint32_t value, int64_t deadline_ns);
+/* Spins while *word == value and *length (NULL: none) is 0; false when until_ns passed first. */
+bool slri_spin(const uint32_t *word, uint32_t value, const uint32_t *length, int64_t until_ns);
+
+/* ---- heap.c ---- */
+void slri_heap_init(slr_region *region);
+uint64_t slri_heap_take(slr_region *region, uint64_t bytes); /* no reference yet; 0: full */
+slri_block *slri_heap_live(slr_region *region, uint64_t offset); /* NULL: not the offset of a live block */
+void slri_heap_keep(slr_region *region, uint64_t offset);
+void slri_heap_unkeep(slr_region *region, uint64_t offset);
+void slri_heap_adopt(slr_region *region, uint64_t offset); /* a process's reference becomes a kept one */
+void slri_heap_disown(slr_region *region, uint32_t owner); /* ends the references of a process that died */
+void slri_heap_forget(slr_region *region);                 /* recovery: no block is kept, bitmap rebuilt, ... */
+void slri_heap_rebuild(slr_region *region);                /* ... and, kept references counted again, frees and bins */
+static inline void *slri_heap_at(const slr_region *region, uint64_t offset)
+{
+    return region->heap + offset;
+}
+
+/* ---- bitmap.c ---- bit n: the block whose bytes begin at line n of the heap is used */
+void slri_bitmap_set(slr_region *region, uint64_t line);
+void slri_bitmap_clear(slr_region *region, uint64_t line);
+bool slri_bitmap_test(const slr_region *region, uint64_t line);
+bool slri_bitmap_last(const slr_region *region, uint64_t line, uint64_t *found); /* the greatest set one <= line */
+void slri_bitmap_wipe(slr_region *region);
+
+/* ---- mailbox.c ---- */
+void slri_mailbox_push(slr_region *region, uint32_t slot);
+uint32_t slri_mailbox_pop(slr_region *region, uint32_t worker);
+void slri_mailbox_count(slr_region *region, uint32_t worker); /* recovery: once for each worker */
+void slri_mailbox_kick(slr_region *region);                /* after a SUB worker stopped spinning */
+uint32_t slri_mailbox_drain(slr_region *region, slri_queue *queue, slr_id run); /* unlinks the run's (0: all) slots, as a list */
+void slri_worker_move(slr_region *region, uint32_t worker, slr_worker_state state);
+bool slri_worker_exists(const slr_region *region, uint32_t worker); /* no lock needed */
+
+/* ---- death.c ---- */
+/* The abandoned worker with whose error tasks for `target` fail; NULL while somebody may still take them. */
+const slri_worker *slri_target_abandoned(const slr_region *region, uint32_t target);
+
+/* ---- graph.c ---- */
+typedef enum {
+    SLRI_BUILD,
+    SLRI_WAIT,
+    SLRI_QUEUE,
+    SLRI_TAKE,
+    SLRI_SUCCEED,
+    SLRI_FAIL,
+    SLRI_POISON,
+    SLRI_CANCEL,
+    SLRI_RELEASE,
+    SLRI_EVENTS
+} slri_event;
+extern const uint8_t slri_transitions[SLR_TASK_CANCELLED + 1][SLRI_EVENTS]; /* slr_task_state + 1; 0: no such transition */
+void slri_slot_move(slri_slot *slot, slri_event event);
+slri_slot *slri_slot_find(const slr_region *region, slr_id task); /* NULL: stale */
+bool slri_slot_next(const slr_region *region, slr_id *id);        /* what slri_slot_build will return; false: full */
+uint32_t slri_slot_build(slr_region *region);
+void slri_slot_release(slr_region *region, uint32_t slot);
+void slri_edge_add(slr_region *region, uint32_t producer, uint32_t consumer, slri_dependence kind);
+uint32_t slri_edges_left(const slr_region *region);
+/* The last of the slot's fan-in is done: into a mailbox, or ended as its run, its root or its worker's end decide. */
+void slri_task_arrive(slr_region *region, uint32_t slot, int64_t now_ns);
+/* Ends a slot, and with it whatever that decides; the record's kept reference passes to the slot. */
+void slri_task_end(slr_region *region, uint32_t slot, slri_event event, uint64_t record, uint64_t record_bytes, int64_t now_ns);
+/* The arguments' block begins with the offsets of the blocks kept for the task; this many bytes of it. */
+static inline uint64_t slri_arguments_head(uint32_t n_blocks)
+{
+    return ((uint64_t)n_blocks * sizeof(uint64_t) + 15) / 16 * 16;
+}
+void slri_space_freed(slr_region *region);
+static inline bool slri_task_live(uint32_t state)
+{
+    return state >= SLR_TASK_BUILDING && state <= SLR_TASK_RUNNING;
+}
+
+/* ---- run.c ---- */
+slri_run *slri_run_find(const slr_region *region, slr_id run); /* NULL: stale */
+void slri_run_retain(slr_region *region, slri_run *run, uint32_t slot);
+void slri_run_settle(slr_region *region, slri_run *run, int64_t now_ns); /* ends it when sealed and nothing is live */
+
+/* ---- tracker.c ---- */
+typedef struct {
+    uint32_t slot;
+    slri_dependence kind;
+} slri_producer;
+typedef struct {
+    const slri_producer *producers; /* distinct live slots */
+    uint32_t n_producers;
+    slr_id root; /* a task that already failed and poisons this one; 0: none */
+} slri_dependencies;
+int slri_tracker_collect(slr_region *region, const slr_submission *submission, slri_dependencies *out);
+void slri_tracker_record(slr_region *region, const slr_submission *submission, slr_id task);
+void slri_tracker_free(slri_tracker *tracker);
+
+/* ---- conflict.c ---- no lock needed: SLR_CONFLICT and the two arguments of one submission that write the same bytes */
+int slri_conflict_find(const slr_submission *submission, uint64_t *conflict);
+
+/* ---- trace.c ---- */
+void slri_trace_add(slr_region *region, uint32_t slot, int64_t ended_ns);
+
+/* ---- recover.c ---- */
+void slri_recover(slr_region *region);
+
+#endif

@@ -1,0 +1,185 @@
+/*
+ * Submission: all that can be refused is checked before anything is changed.
+ *
+ * The arguments' block holds the offsets of the blocks kept for the task, then the caller's bytes. Large arguments are copied
+ * into a block of the caller's before the lock is taken, so that nobody waits for the copy.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "region.h"
+
+#define COPIED_UNDER_LOCK 2048
+#define NAMED_BUFFER (1ull << 63)
+
+static bool ranges_valid(const slr_submission *submission)
+{
+    for (uint32_t i = 0; i < submission->n_ranges; i++) {
+        const slr_range *range = &submission->ranges[i];
+        if (!range->access || range->access & ~(uint32_t)(SLR_READ | SLR_WRITE) || range->begin > range->end || !range->buffer)
+            return false;
+    }
+    return true;
+}
+
+static bool valid(const slr_region *region, const slr_submission *submission)
+{
+    if (submission->op > SLR_OP_UNREGISTER || !submission->digest || (submission->args_bytes && !submission->args) ||
+        (submission->n_ranges && !submission->ranges) || (submission->n_after && !submission->after) ||
+        (submission->n_blocks && !submission->blocks))
+        return false;
+    if (submission->worker != SLR_ANY_SUB && !slri_worker_exists(region, submission->worker))
+        return false;
+    return ranges_valid(submission);
+}
+
+static bool has_sub(const slr_region *region)
+{
+    for (uint32_t i = 0; i < region->header->config.workers; i++)
+        if (region->workers[i].kind == (uint32_t)SLR_WORKER_SUB + 1)
+            return true;
+    return false;
+}
+
+static int check_blocks(slr_region *region, const slr_submission *submission)
+{
+    for (uint32_t i = 0; i < submission->n_blocks; i++)
+        if (!slri_heap_live(region, submission->blocks[i]))
+            return SLR_STALE;
+    for (uint32_t i = 0; i < submission->n_ranges; i++) {
+        const slr_range *range = &submission->ranges[i];
+        if (range->buffer & NAMED_BUFFER)
+            continue;
+        const slri_block *block = slri_heap_live(region, range->buffer);
+        if (!block)
+            return SLR_STALE;
+        if (range->end > block->bytes)
+            return SLR_INVALID;
+    }
+    return SLR_OK;
+}
+
+static uint64_t head_bytes(const slr_submission *submission)
+{
+    return slri_arguments_head(submission->n_blocks);
+}
+
+static void copy_arguments(slr_region *region, const slr_submission *submission, uint64_t block)
+{
+    if (submission->n_blocks)
+        memcpy(slri_heap_at(region, block), submission->blocks, submission->n_blocks * sizeof(uint64_t));
+    if (submission->args_bytes)
+        memcpy(slri_heap_at(region, block + head_bytes(submission)), submission->args, submission->args_bytes);
+}
+
+static int stage(slr_region *region, const slr_submission *submission, uint64_t *staged)
+{
+    if (submission->args_bytes <= COPIED_UNDER_LOCK)
+        return SLR_OK;
+    if (submission->args_bytes > region->header->config.heap_bytes)
+        return SLR_HEAP_FULL;
+    int status = slr_heap_alloc(region, head_bytes(submission) + submission->args_bytes, staged);
+    if (status == SLR_OK)
+        copy_arguments(region, submission, *staged);
+    return status;
+}
+
+/* The block with the arguments, one kept reference the slot's to be; 0 also when there are none. */
+static int place_arguments(slr_region *region, const slr_submission *submission, uint64_t staged, uint64_t *block)
+{
+    *block = staged;
+    if (staged) {
+        slri_heap_adopt(region, staged);
+    } else if (submission->args_bytes || submission->n_blocks) {
+        *block = slri_heap_take(region, head_bytes(submission) + submission->args_bytes);
+        if (!*block)
+            return SLR_HEAP_FULL;
+        slri_heap_keep(region, *block);
+        copy_arguments(region, submission, *block);
+    }
+    for (uint32_t i = 0; i < submission->n_blocks; i++)
+        slri_heap_keep(region, submission->blocks[i]);
+    return SLR_OK;
+}
+
+static void connect(slr_region *region, uint32_t index, const slri_dependencies *dependencies)
+{
+    for (uint32_t i = 0; i < dependencies->n_producers; i++) {
+        slri_edge_add(region, dependencies->producers[i].slot, index, dependencies->producers[i].kind);
+        SLRI_FAULT("submit:edges");
+    }
+}
+
+static void commit(slr_region *region, const slr_submission *submission, const slri_dependencies *dependencies, uint64_t block,
+                   int64_t now_ns)
+{
+    slri_run *run = slri_run_find(region, submission->run);
+    uint32_t index = slri_slot_build(region);
+    slri_slot *slot = &region->slots[index];
+    slot->run = submission->run;
+    slot->target = submission->worker;
+    slot->op = submission->op;
+    memcpy(slot->digest, submission->digest, SLR_DIGEST_BYTES);
+    slot->args_bytes = submission->args_bytes;
+    slot->n_blocks = submission->n_blocks;
+    slot->args = block;
+    slot->root = dependencies->root;
+    slot->submitted_ns = slot->ready_ns = now_ns;
+    run->tasks++;
+    run->live++;
+    region->header->live++;
+    connect(region, index, dependencies);
+    slri_slot_move(slot, SLRI_WAIT);
+    if (!slot->fan_in)
+        slri_task_arrive(region, index, now_ns);
+}
+
+static int submit_locked(slr_region *region, const slr_submission *submission, uint64_t staged, int64_t now_ns, slr_id *out)
+{
+    const slri_run *run = slri_run_find(region, submission->run);
+    if (!run)
+        return SLR_STALE;
+    if (run->state != SLRI_RUN_OPEN || run->cancelled || region->header->closed)
+        return SLR_CLOSED;
+    int status = check_blocks(region, submission);
+    if (status != SLR_OK)
+        return status;
+    slr_id id;
+    if (!slri_slot_next(region, &id))
+        return SLR_SLOTS_FULL;
+    slri_dependencies dependencies;
+    status = slri_tracker_collect(region, submission, &dependencies);
+    if (status != SLR_OK)
+        return status;
+    if (dependencies.n_producers > slri_edges_left(region))
+        return SLR_EDGES_FULL;
+    uint64_t block;
+    status = place_arguments(region, submission, staged, &block);
+    if (status != SLR_OK)
+        return status;
+    slri_tracker_record(region, submission, id);
+    commit(region, submission, &dependencies, block, now_ns);
+    *out = id;
+    return SLR_OK;
+}
+
+int slr_submit(slr_region *region, const slr_submission *submission, slr_id *out, uint64_t *conflict)
+{
+    if (!region || !submission || !out || !conflict || !valid(region, submission) ||
+        (submission->worker == SLR_ANY_SUB && !has_sub(region)))
+        return SLR_INVALID;
+    int status = slri_conflict_find(submission, conflict);
+    if (status != SLR_OK)
+        return status;
+    uint64_t staged = 0;
+    status = stage(region, submission, &staged);
+    if (status != SLR_OK)
+        return status;
+    int64_t now_ns = slri_now_ns();
+    slri_lock(region);
+    status = submit_locked(region, submission, staged, now_ns, out);
+    slri_unlock(region);
+    if (status != SLR_OK && staged)
+        slr_heap_unref(region, staged);
+    return status;
+}

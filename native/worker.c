@@ -1,0 +1,181 @@
+/*
+ * Workers: their records, and the loop each of them runs: take a task, complete it.
+ *
+ * The hot path is one short hold of the lock for each of the two, and no system call unless somebody is really asleep.
+ */
+#include <string.h>
+
+#include "region.h"
+
+static bool in_service(const slri_worker *worker)
+{
+    return worker->state == SLR_WORKER_SPINNING || worker->state == SLR_WORKER_PARKED || worker->state == SLR_WORKER_RUNNING;
+}
+
+static bool is_remote(const slri_worker *worker)
+{
+    return worker->kind == (uint32_t)SLR_WORKER_REMOTE + 1;
+}
+
+int slr_worker_define(slr_region *region, uint32_t worker, slr_worker_kind kind)
+{
+    if (!region || worker >= region->header->config.workers || (uint32_t)kind > SLR_WORKER_REMOTE)
+        return SLR_INVALID;
+    slri_lock(region);
+    bool absent = region->workers[worker].state == SLR_WORKER_ABSENT;
+    if (absent)
+        slri_commit(&region->workers[worker].kind, (uint32_t)kind + 1);
+    slri_unlock(region);
+    return absent ? SLR_OK : SLR_INVALID;
+}
+
+int slr_worker_attach(slr_region *region, uint32_t index, int32_t pid)
+{
+    if (!region || !slri_worker_exists(region, index))
+        return SLR_INVALID;
+    slri_lock(region);
+    slri_worker *worker = &region->workers[index];
+    bool vacant = !worker->abandoned && (worker->state == SLR_WORKER_ABSENT || worker->state == SLR_WORKER_DEAD);
+    if (vacant) {
+        worker->pid = pid;
+        slri_worker_move(region, index, SLR_WORKER_STARTING);
+        if (!is_remote(worker))
+            region->owner = index + 1;
+    }
+    slri_unlock(region);
+    return vacant ? SLR_OK : SLR_INVALID;
+}
+
+int slr_worker_ready(slr_region *region, uint32_t index)
+{
+    if (!region || !slri_worker_exists(region, index))
+        return SLR_INVALID;
+    slri_lock(region);
+    bool starting = region->workers[index].state == SLR_WORKER_STARTING;
+    if (starting)
+        slri_worker_move(region, index, SLR_WORKER_SPINNING);
+    if (starting && is_remote(&region->workers[index]) && region->workers[index].queue.length)
+        slri_notify_later(region);
+    slri_unlock(region);
+    return starting ? SLR_OK : SLR_INVALID;
+}
+
+int slr_worker_query(slr_region *region, uint32_t index, slr_worker_info *out)
+{
+    if (!region || !out || !slri_worker_exists(region, index))
+        return SLR_INVALID;
+    slri_lock(region);
+    const slri_worker *worker = &region->workers[index];
+    *out = (slr_worker_info){
+        .kind = worker->kind - 1,
+        .state = worker->state,
+        .pid = worker->pid,
+        .queued = worker->queue.length,
+        .tasks = worker->tasks,
+        .failures = worker->failures,
+        .deaths = worker->deaths,
+        .abandoned = worker->abandoned,
+    };
+    slri_unlock(region);
+    return SLR_OK;
+}
+
+static void start(slr_region *region, uint32_t index, uint32_t taken, int64_t now_ns, slr_task *out)
+{
+    slri_slot *slot = &region->slots[taken];
+    slot->taker = index;
+    slot->started_ns = now_ns;
+    slri_slot_move(slot, SLRI_TAKE);
+    SLRI_FAULT("take:running");
+    uint64_t head = slri_arguments_head(slot->n_blocks);
+    out->id = slri_id(slot->generation, taken);
+    out->run = slot->run;
+    out->op = slot->op;
+    out->worker = index;
+    out->args_offset = slot->args_bytes ? slot->args + head : 0;
+    out->args_bytes = slot->args_bytes;
+    memcpy(out->digest, slot->digest, sizeof out->digest);
+}
+
+/* A task if there is one. The state that the worker leaves with is `without` where there is none. */
+static bool take_now(slr_region *region, uint32_t index, int64_t now_ns, slr_worker_state without, slr_task *out)
+{
+    slri_worker *worker = &region->workers[index];
+    uint32_t taken = slri_mailbox_pop(region, index);
+    SLRI_FAULT("take:popped");
+    if (taken == SLRI_NONE) {
+        slri_worker_move(region, index, without);
+        return false;
+    }
+    slri_worker_move(region, index, is_remote(worker) ? SLR_WORKER_SPINNING : SLR_WORKER_RUNNING);
+    start(region, index, taken, now_ns, out);
+    slri_mailbox_kick(region);
+    return true;
+}
+
+int slr_worker_take(slr_region *region, uint32_t index, uint32_t spin_us, int64_t timeout_ns, slr_task *out)
+{
+    if (!region || !out || !slri_worker_exists(region, index))
+        return SLR_INVALID;
+    slri_worker *worker = &region->workers[index];
+    const uint32_t *shared = worker->kind == (uint32_t)SLR_WORKER_SUB + 1 ? &region->header->shared.length : NULL;
+    int64_t now_ns = slri_now_ns(), deadline_ns = slri_deadline_ns(now_ns, timeout_ns);
+    int64_t spin_until_ns = slri_deadline_ns(now_ns, spin_us * 1000ll);
+    int status = SLR_OK; /* of the last sleep */
+    for (;; now_ns = slri_now_ns()) {
+        bool over = status == SLR_INTERRUPTED || now_ns >= deadline_ns, spins = now_ns < spin_until_ns;
+        slri_lock(region);
+        uint32_t doorbell = worker->doorbell;
+        int refused = !in_service(worker) ? (worker->state == SLR_WORKER_DEAD ? SLR_STALE : SLR_INVALID)
+                      : region->header->closed ? SLR_CLOSED
+                                               : SLR_OK;
+        if (refused) {
+            if (refused == SLR_CLOSED)
+                slri_worker_move(region, index, SLR_WORKER_RUNNING);
+            slri_unlock(region);
+            return refused;
+        }
+        slr_worker_state without = !over ? (spins ? SLR_WORKER_SPINNING : SLR_WORKER_PARKED)
+                                   : is_remote(worker) ? SLR_WORKER_PARKED : SLR_WORKER_RUNNING;
+        bool taken = take_now(region, index, now_ns, without, out);
+        slri_unlock(region);
+        if (taken)
+            return SLR_OK;
+        if (over)
+            return status == SLR_INTERRUPTED ? status : SLR_TIMEOUT;
+        if (!spins)
+            status = slri_sleep(&worker->doorbell, doorbell, deadline_ns);
+        else if (slri_spin(&worker->doorbell, doorbell, shared, spin_until_ns < deadline_ns ? spin_until_ns : deadline_ns))
+            spin_until_ns = slri_deadline_ns(slri_now_ns(), spin_us * 1000ll); /* there was activity, though not for us */
+    }
+}
+
+int slr_worker_complete(slr_region *region, uint32_t index, slr_id task, int outcome, uint64_t record, uint64_t record_bytes)
+{
+    if (!region || !slri_worker_exists(region, index) || (outcome != SLR_TASK_SUCCEEDED && outcome != SLR_TASK_FAILED))
+        return SLR_INVALID;
+    int64_t now_ns = slri_now_ns();
+    slri_lock(region);
+    slri_worker *worker = &region->workers[index];
+    const slri_slot *slot = slri_slot_find(region, task);
+    int status = SLR_OK;
+    if (!slot || slot->state != SLR_TASK_RUNNING || slot->taker != index)
+        status = SLR_STALE;
+    else if (record) {
+        const slri_block *block = slri_heap_live(region, record);
+        if (!block || !block->held || record_bytes > block->bytes)
+            status = SLR_INVALID;
+    }
+    if (status == SLR_OK) {
+        if (record)
+            slri_heap_adopt(region, record);
+        SLRI_FAULT("complete:record");
+        worker->tasks++;
+        worker->failures += outcome == SLR_TASK_FAILED;
+        if (!is_remote(worker) && in_service(worker))
+            slri_worker_move(region, index, SLR_WORKER_SPINNING); /* before anything is pushed: it will take that itself */
+        slri_task_end(region, (uint32_t)task, outcome == SLR_TASK_FAILED ? SLRI_FAIL : SLRI_SUCCEED, record, record_bytes, now_ns);
+    }
+    slri_unlock(region);
+    return status;
+}
