@@ -25,12 +25,12 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror native/*.c native/*.h tests/native/*.c
+	$(BIN)/clang-format --dry-run --Werror native/*.c native/*.h client/simpler/include/*.h tests/native/*.c
 
 format: setup
 	$(BIN)/ruff check --fix --quiet . || true
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i native/*.c native/*.h tests/native/*.c
+	$(BIN)/clang-format -i native/*.c native/*.h client/simpler/include/*.h tests/native/*.c
 
 setup: $(VENV)/.installed
 	@$(MAKE) --no-print-directory --quiet native
