@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 
 import trio
@@ -68,11 +69,20 @@ async def connect(endpoint: Endpoint, *, timeout_s: float = limits.CONNECT_TIMEO
         with trio.fail_after(timeout_s):
             if endpoint.is_unix:
                 return await trio.open_unix_socket(endpoint.path)
-            return await trio.open_tcp_stream(endpoint.host, endpoint.port)
+            return _noticing_silence(await trio.open_tcp_stream(endpoint.host, endpoint.port))
     except trio.TooSlowError:
         raise _no_connection(endpoint, f"no answer within {timeout_s:g} s") from None
     except OSError as refused:
         raise _no_connection(endpoint, _why(refused)) from refused
+
+
+def _noticing_silence(stream: trio.SocketStream) -> trio.SocketStream:
+    """A host that is cut off sends nothing, not even an end; tcp(7) says how the kernel finds out."""
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, limits.TCP_PROBE_S)
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, limits.TCP_PROBE_S)
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limits.TCP_SILENCE_S * 1000)
+    return stream
 
 
 def _why(refused: OSError) -> str:

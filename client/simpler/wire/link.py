@@ -330,7 +330,7 @@ class Link:
 
     async def _begin(self, frame: Frame) -> _Incoming:
         header = frame.header
-        if self.session and header.session != self.session:
+        if self.session and header.session != self.session and header.type is not MessageType.FAULT:
             raise protocol_error(
                 Reason.BAD_SESSION, f"a {header.type.name} frame of session {header.session} on session {self.session}"
             )

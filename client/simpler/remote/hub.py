@@ -1,0 +1,191 @@
+"""The remote children of a Worker: all its sessions, and the thread that carries them.
+
+Rules
+  1. Sessions open at once, under one deadline. When one cannot be opened, the others are closed again (R5).
+  2. The C library signals one eventfd for all remote mailboxes; every session then looks into its own.
+  3. A callable is registered everywhere or nowhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping
+
+import trio
+
+from simpler.args import TaskArgs
+from simpler.content import Content
+from simpler.descriptors import ImportDescriptor
+from simpler.errors import SimplerError
+from simpler.region import Region
+from simpler.remote.buffers import BufferBook, RemoteBuffer
+from simpler.remote.io_thread import IoThread
+from simpler.remote.memory import RemoteBuffers
+from simpler.remote.packing import RemotePacked, pack
+from simpler.remote.session import RemoteSession
+from simpler.remote.spec import RemoteWorkerSpec
+from simpler.trace import ProcessTrace
+
+_log = logging.getLogger("simpler.remote")
+
+
+class RemoteHub:
+    """The remote children of one Worker. Every method may be called from any thread, blocks, and raises errors.*.
+
+    ``contents`` gives the callables to install while sessions open. ``notify_fd``: the eventfd that the C library
+    signals, owned by the caller, who keeps it until ``close`` has returned.
+    """
+
+    def __init__(
+        self,
+        region: Region,
+        specs: Mapping[int, RemoteWorkerSpec],
+        *,
+        contents: Callable[[], list[Content]],
+        startup_timeout_s: float,
+        name: str,
+        notify_fd: int,
+    ) -> None:
+        self._region = region
+        self._contents = contents
+        self._startup_timeout_s = startup_timeout_s
+        self._name = name
+        self._notify_fd = notify_fd
+        self._book = BufferBook()
+        self._specs = dict(specs)
+        self._sessions = {
+            worker: RemoteSession(worker, spec, region, program=name, on_lost=self._book.forget)
+            for worker, spec in specs.items()
+        }
+        self._io = IoThread("simpler-io")
+        self.buffers = RemoteBuffers(self._io, self._sessions, self._book)
+        self._lock = threading.Lock()
+        self._captured: dict[int, list[RemoteBuffer]] = {}
+        """Per run, what its tasks hold; guarded by the lock."""
+
+    def start(self) -> None:
+        """Opens all sessions; returns when all are READY. After an error nothing is left open.
+
+        Raises the first refusal: ConnectError, StartupError, DeviceBusy, ArgumentError for a manifest, and so on.
+        """
+        self._io.start()
+        try:
+            self._io.call(self._open_all)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Closes all sessions, within CLOSE_TIMEOUT_S, and ends the thread. May be called again, or without a start."""
+        if self._io.running:
+            self._io.call(self._close_all)
+            self._io.stop()
+
+    def register(self, content: Content) -> None:
+        """Installs a callable in every session; returns when all have confirmed, else undoes it and raises."""
+        self._io.call(self._register, content)
+
+    def unregister(self, digest: bytes) -> None:
+        """Gives one reference of a callable back, in every session that still lives."""
+        self._io.call(self._unregister, digest, list(self._sessions.values()))
+
+    def pack(self, args: TaskArgs | None, worker: int) -> RemotePacked:
+        """Arguments for a task of ``worker``, whose buffers are held from now on: see ``run_started``, ``release``."""
+        return pack(args, worker, self._book, self._region)
+
+    def release(self, captured: Iterable[RemoteBuffer]) -> None:
+        """Gives back what ``pack`` held for a task that was not submitted."""
+        self.buffers.let_go(captured)
+
+    def run_started(self, run: int, captured: Iterable[RemoteBuffer]) -> None:
+        """The buffers stay held until ``run_ended``; once for each task of the run."""
+        with self._lock:
+            self._captured.setdefault(run, []).extend(captured)
+
+    def run_ended(self, run: int) -> None:
+        """Nothing of the run is under way any more."""
+        with self._lock:
+            captured = self._captured.pop(run, [])
+        self.buffers.let_go(captured)
+
+    def trace(self, since_ns: int, names: Mapping[bytes, str]) -> list[ProcessTrace]:
+        """What every process of the sessions did since ``since_ns``, with this host's clock throughout.
+
+        ``names``: of callables, by digest. A session that is lost has no lanes any more.
+        """
+        return self._io.call(self._trace, since_ns, names)
+
+    # ---- in the loop
+
+    async def _trace(self, since_ns: int, names: Mapping[bytes, str]) -> list[ProcessTrace]:
+        lanes: list[ProcessTrace] = []
+        for session in self._sessions.values():
+            try:
+                lanes += await session.trace(since_ns, names)
+            except SimplerError as error:
+                _log.warning("no trace of %s: %s", session.name, error)
+        return lanes
+
+    async def _open_all(self) -> None:
+        contents = self._contents()
+        failures: list[SimplerError] = []
+        async with trio.open_nursery() as opening:
+            for worker in self._sessions:
+                opening.start_soon(self._open_one, worker, contents, failures, opening.cancel_scope)
+        if failures:
+            raise failures[0]
+        self._io.nursery.start_soon(self._watch_mailboxes)
+
+    async def _open_one(
+        self, worker: int, contents: list[Content], failures: list[SimplerError], others: trio.CancelScope
+    ) -> None:
+        timeout_s = self._startup_timeout_s
+        manifest = self._specs[worker].manifest(
+            name=f"{self._name}/{worker}", startup_timeout_s=timeout_s, imports=_imports(contents)
+        )
+        try:
+            await self._sessions[worker].open(manifest, contents, self._io.nursery, timeout_s)
+        except SimplerError as failure:
+            failures.append(failure)
+            others.cancel()
+
+    async def _close_all(self) -> None:
+        async with trio.open_nursery() as closing:
+            for session in self._sessions.values():
+                closing.start_soon(session.close, "the program has closed its Worker")
+
+    async def _watch_mailboxes(self) -> None:
+        """Until the loop ends: the eventfd says when there is work, which may be at any time."""
+        while True:
+            await trio.lowlevel.wait_readable(self._notify_fd)
+            try:
+                os.eventfd_read(self._notify_fd)
+            except BlockingIOError:  # somebody else has read it; looking once more costs little
+                continue
+            for session in self._sessions.values():
+                session.ring()
+
+    async def _register(self, content: Content) -> None:
+        installed: list[RemoteSession] = []
+        try:
+            for session in self._sessions.values():
+                await session.register(content)
+                installed.append(session)
+        except SimplerError:
+            await self._unregister(content.digest, installed)
+            raise
+
+    async def _unregister(self, digest: bytes, sessions: list[RemoteSession]) -> None:
+        for session in sessions:
+            try:
+                await session.unregister(digest)
+            except SimplerError as error:
+                _log.warning("%s still has callable sha256:%s: %s", session.name, digest.hex(), error)
+
+
+def _imports(contents: list[Content]) -> list[str]:
+    """The RemoteCallable targets among ``contents``, which a session loads before it is READY."""
+    described = (content.decoded for content in contents)
+    return [f"{one.module}:{one.qualname}" for one in described if isinstance(one, ImportDescriptor)]

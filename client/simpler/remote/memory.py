@@ -1,0 +1,91 @@
+"""Remote memory as a Worker offers it: allocate, free, and copy at the call, not as part of a graph."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+from simpler.errors import ArgumentError, SimplerError
+from simpler.remote.buffers import BufferBook, RemoteBuffer, RemoteBufferHandle
+from simpler.remote.io_thread import IoThread
+from simpler.remote.session import RemoteSession
+from simpler.remote.transfers import copy_from, copy_to, readable_bytes, writable_bytes
+from simpler.tensor import Access
+from simpler.wire.link import Link
+from simpler.wire.messages import Free, Malloc
+
+_log = logging.getLogger("simpler.remote")
+
+
+class RemoteBuffers:
+    """The buffers of a Worker's remote sessions. Every method may be called from any thread and blocks."""
+
+    def __init__(self, io: IoThread, sessions: Mapping[int, RemoteSession], book: BufferBook) -> None:
+        self._io = io
+        self._sessions = sessions
+        self._book = book
+
+    def malloc(self, worker: int, nbytes: int) -> RemoteBufferHandle:
+        """``nbytes`` of memory, not zeroed, in the session of ``worker``; lives until freed or the session ends.
+
+        Raises CapacityError when the session's heap is full, ArgumentError for a size below 1.
+        """
+        if not isinstance(nbytes, int) or nbytes < 1:
+            raise ArgumentError(f"nbytes {nbytes!r}: a buffer has at least one byte")
+        session = self._sessions[worker]
+        reply, _ = self._io.call(session.request, Malloc(nbytes=nbytes))
+        return self._book.add(worker, reply.buffer, reply.generation, nbytes)
+
+    def free(self, handle: RemoteBufferHandle) -> None:
+        """Frees the buffer, at once or when the last task that uses it is done. Raises StaleHandle if it was."""
+        entry = self._book.free(handle)
+        if entry is not None:
+            self._io.call(self._free, entry)
+
+    def copy_to(self, handle: RemoteBufferHandle, source: object, offset: int = 0) -> None:
+        """Writes the bytes of ``source``, anything with the buffer protocol, into the buffer from ``offset`` on."""
+        data = readable_bytes(source)
+        self._copy(handle, Access.WRITE, offset, data, copy_to)
+
+    def copy_from(self, handle: RemoteBufferHandle, target: object, offset: int = 0) -> None:
+        """Fills ``target``, anything writable with the buffer protocol, from the buffer, from ``offset`` on."""
+        data = writable_bytes(target)
+        self._copy(handle, Access.READ, offset, data, copy_from)
+
+    def let_go(self, entries: Iterable[RemoteBuffer]) -> None:
+        """Gives back what tasks held; buffers that were freed meanwhile go now. Does not wait for the sessions."""
+        for entry in self._book.let_go(entries):
+            self._io.post(self._free_deferred, entry)
+
+    def _copy(
+        self,
+        handle: RemoteBufferHandle,
+        access: Access,
+        offset: int,
+        data: memoryview,
+        copy: Callable[[Link, int, int, int, memoryview], Awaitable[None]],
+    ) -> None:
+        [entry] = self._book.hold([(handle, access)])
+        try:
+            if offset < 0 or offset + len(data) > handle.nbytes:
+                raise ArgumentError(
+                    f"{len(data)} bytes at offset {offset} reach beyond {handle!r}; expected a range within it"
+                )
+            session = self._sessions[handle.worker]
+            self._io.call(session.on_data_lane, lambda lane: copy(lane, entry.buffer, entry.generation, offset, data))
+        finally:
+            self.let_go([entry])
+
+    async def _free(self, entry: RemoteBuffer) -> None:
+        confirmed = False
+        try:
+            await self._sessions[entry.handle.worker].request(Free(buffer=entry.buffer, generation=entry.generation))
+            confirmed = True
+        finally:
+            self._book.freed(entry, confirmed=confirmed)
+
+    async def _free_deferred(self, entry: RemoteBuffer) -> None:
+        try:
+            await self._free(entry)
+        except SimplerError as error:
+            _log.warning("%r could not be freed: %s", entry.handle, error)

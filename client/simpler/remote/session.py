@@ -1,0 +1,379 @@
+"""One remote session from the program's side: opening it, its lanes, the tasks that it is given, and its end.
+
+Rules
+  1. Opening has one deadline for all its steps; when it passes, the error says what was waited for (R1).
+  2. Tasks go out in the order in which they became ready, at most TASKS_IN_FLIGHT at once: what has not been taken from
+     the graph can still be cancelled.
+  3. Health is the daemon's to tell. A session is lost when the daemon says so, or when a lane is lost; then the daemon
+     has ENDED_GRACE_S to say why. Losing the control connection alone loses no session.
+  4. A lost session fails all that counts on it with its cause: calls, tasks that it holds, tasks that come later.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from enum import Enum, auto
+from types import MappingProxyType
+from typing import TypeVar
+
+import trio
+
+from simpler import limits
+from simpler.content import Content
+from simpler.error_record import encode_error
+from simpler.errors import (
+    ArgumentError,
+    CapacityError,
+    SessionLost,
+    SimplerError,
+    StartupError,
+    StateError,
+    VersionMismatch,
+)
+from simpler.region import Region, RegionClosed
+from simpler.region_records import Task as GraphTask
+from simpler.region_records import unpack_trace
+from simpler.remote.clock import ClockOffset
+from simpler.remote.spec import RemoteWorkerSpec
+from simpler.trace import ProcessTrace, task_spans
+from simpler.wire.endpoint import connect
+from simpler.wire.frames import VERSION
+from simpler.wire.link import Link, PendingReply
+from simpler.wire.messages import (
+    Attach,
+    Close,
+    Ended,
+    Hello,
+    Manifest,
+    Message,
+    Open,
+    OpenReply,
+    Register,
+    Request,
+    Task,
+    Trace,
+    Unregister,
+)
+from simpler.wire.serving import Buffer, Handler
+
+T = TypeVar("T")
+ReplyT = TypeVar("ReplyT", bound=Message)
+_log = logging.getLogger("simpler.remote")
+
+
+class SessionState(Enum):
+    """Life of a session, as its program sees it."""
+
+    NEW = auto()
+    OPENING = auto()
+    READY = auto()
+    LOST = auto()
+    CLOSED = auto()
+
+
+class SessionEvent(Enum):
+    """What happens to a session."""
+
+    OPEN = auto()
+    OPENED = auto()
+    LOSS = auto()
+    CLOSE = auto()
+
+
+TRANSITIONS: dict[tuple[SessionState, SessionEvent], SessionState] = {
+    (SessionState.NEW, SessionEvent.OPEN): SessionState.OPENING,
+    (SessionState.NEW, SessionEvent.CLOSE): SessionState.CLOSED,
+    (SessionState.OPENING, SessionEvent.OPENED): SessionState.READY,
+    (SessionState.OPENING, SessionEvent.LOSS): SessionState.LOST,
+    (SessionState.OPENING, SessionEvent.CLOSE): SessionState.CLOSED,
+    (SessionState.READY, SessionEvent.LOSS): SessionState.LOST,
+    (SessionState.READY, SessionEvent.CLOSE): SessionState.CLOSED,
+    (SessionState.LOST, SessionEvent.LOSS): SessionState.LOST,
+    (SessionState.LOST, SessionEvent.CLOSE): SessionState.CLOSED,
+    (SessionState.CLOSED, SessionEvent.LOSS): SessionState.CLOSED,
+    (SessionState.CLOSED, SessionEvent.CLOSE): SessionState.CLOSED,
+}
+
+
+class RemoteSession(Handler):
+    """The session of one remote worker. Everything but the properties is for the trio loop that ``nursery`` runs in."""
+
+    def __init__(
+        self, worker: int, spec: RemoteWorkerSpec, region: Region, *, program: str, on_lost: Callable[[int], None]
+    ) -> None:
+        self.worker = worker
+        self.name = f"remote worker {worker} at {spec.endpoint}"
+        self.clock = ClockOffset()
+        self.opened: OpenReply | None = None
+        self._spec = spec
+        self._region = region
+        self._program = program
+        self._on_lost = on_lost
+        self._state = SessionState.NEW
+        self._waits_for = "its turn"
+        self._links: list[Link] = []
+        self._control: Link
+        self._command: Link
+        self._data: Link
+        self._cause: SimplerError | None = None
+        self._lost = trio.Event()
+        self._doorbell = trio.Event()
+        self._places = trio.Semaphore(limits.TASKS_IN_FLIGHT)
+        self._nursery: trio.Nursery
+
+    # ---- opening
+
+    async def open(
+        self, manifest: Manifest, contents: Sequence[Content], nursery: trio.Nursery, timeout_s: float
+    ) -> None:
+        """Returns when the session is READY and may be given tasks; after an error nothing of it is left here.
+
+        ``nursery``: for what lives as long as the session. Raises the daemon's refusal, ConnectError, or StartupError
+        when ``timeout_s`` has passed.
+        """
+        self._nursery = nursery
+        self._move(SessionEvent.OPEN)
+        with trio.move_on_after(timeout_s) as deadline:
+            try:
+                await self._open(manifest, contents)
+                return
+            except SimplerError as error:
+                error.message = f"{self.name}: {error.message}"
+                raise
+            finally:
+                if self._state is not SessionState.READY:
+                    await self._hang_up()
+        assert deadline.cancelled_caught
+        raise StartupError(f"{self.name} was not ready within {timeout_s:g} s: waited for {self._waits_for}")
+
+    async def _open(self, manifest: Manifest, contents: Sequence[Content]) -> None:
+        endpoint = self._spec.address
+        self._waits_for = f"a connection to {endpoint}"
+        self._control = self._start(Link(await connect(endpoint), self, name=f"simplerd at {endpoint}"))
+        self._waits_for = "simplerd to answer HELLO"
+        hello, _ = await self._control.request(Hello(versions=[VERSION], program=self._program, pid=os.getpid()))
+        if hello.version != VERSION:
+            raise VersionMismatch(f"{hello.daemon} chose protocol {hello.version}; this program speaks {VERSION}")
+        self._waits_for = "the session's processes to become ready"
+        self.opened, _ = await self._control.request(Open(manifest=manifest), timeout_s=None)
+        self._command = await self._attach("command", self.opened)
+        self._data = await self._attach("data", self.opened)
+        self._waits_for = f"{len(contents)} callables to be installed"
+        await self._install(contents)
+        if self._cause is not None:
+            raise self._error()
+        self._region.attach_worker(self.worker)
+        self._region.ready(self.worker)
+        self._move(SessionEvent.OPENED)
+        for lane in (self._command, self._data):
+            self._nursery.start_soon(self._guarded, self._watch, lane)
+        self._nursery.start_soon(self._guarded, self._pump)
+
+    def _start(self, link: Link) -> Link:
+        self._links.append(link)
+        self._nursery.start_soon(link.run)
+        return link
+
+    async def _attach(self, lane: str, opened: OpenReply) -> Link:
+        self._waits_for = f"the {lane} lane"
+        stream = await connect(self._spec.address)
+        link = self._start(Link(stream, name=f"the {lane} lane of {self.name}", pickles=True))
+        link.session = opened.number
+        sent_ns = time.monotonic_ns()
+        attach = Attach(session=opened.session, token=opened.token, lane="command" if lane == "command" else "data")
+        reply, _ = await link.request(attach)
+        self.clock.observe(sent_ns, reply.clock_ns, time.monotonic_ns())
+        return link
+
+    async def _install(self, contents: Sequence[Content]) -> None:
+        requests = [Register(digest=content.digest) for content in contents]
+        pending = [
+            await self._command.begin(request, content.encode())
+            for request, content in zip(requests, contents, strict=True)
+        ]
+        for request, reply in zip(requests, pending, strict=True):
+            self._command.reply_of(request, await reply.wait())
+
+    # ---- calls
+
+    async def request(self, request: Request[ReplyT], data: Buffer = b"") -> tuple[ReplyT, memoryview]:
+        """A request on the command lane, served after what was sent there before it.
+
+        Without a deadline: the tasks before it take as long as they take, and health is told apart. Raises what the
+        session answers, SessionLost, or StateError once it is closed.
+        """
+        return await self.explained(lambda: self._command.request(request, data, timeout_s=None))
+
+    async def on_data_lane(self, work: Callable[[Link], Awaitable[None]]) -> None:
+        """Runs ``work`` with the data lane. Raises as ``request`` does."""
+        await self.explained(lambda: work(self._data))
+
+    async def register(self, content: Content) -> None:
+        """Installs a callable; returns when it is confirmed."""
+        await self.request(Register(digest=content.digest), content.encode())
+
+    async def unregister(self, digest: bytes) -> None:
+        """Gives one reference of a callable back."""
+        await self.request(Unregister(digest=digest))
+
+    async def trace(self, since_ns: int, names: Mapping[bytes, str]) -> list[ProcessTrace]:
+        """What the session's processes did since ``since_ns``; all times are of this host's clock."""
+        sent_ns = time.monotonic_ns()
+        reply, data = await self.request(Trace(since_ns=since_ns - self.clock.ns))
+        self.clock.observe(sent_ns, reply.clock_ns, time.monotonic_ns())
+        ahead = self.clock.ns
+        spans = task_spans(unpack_trace(data), names)
+        return [
+            ProcessTrace(
+                process.pid,
+                process.name,
+                [
+                    span._replace(start_ns=span.start_ns + ahead, end_ns=span.end_ns + ahead)
+                    for span in spans.get(process.worker, ())
+                ],
+            )
+            for process in reply.processes
+        ]
+
+    async def explained(self, work: Callable[[], Awaitable[T]]) -> T:
+        """``work`` on a lane; when it failed because the lane is over, the error says why the session is."""
+        self._check_usable()
+        try:
+            return await work()
+        except SimplerError:
+            if self._command.cause is None and self._data.cause is None:
+                raise
+        await self._lost.wait()  # _watch sees to it within ENDED_GRACE_S, and close at once
+        self._check_usable()
+        raise AssertionError("a lost session is not usable")
+
+    def _check_usable(self) -> None:
+        if self._state is SessionState.LOST:
+            raise self._error()
+        if self._state is not SessionState.READY:
+            raise StateError(f"{self.name} is closed")
+
+    def _error(self) -> SimplerError:
+        """The cause, afresh for one more caller."""
+        cause = self._cause
+        assert cause is not None
+        return type(cause)(cause.message, code=cause.code, **cause.context)
+
+    # ---- tasks
+
+    def ring(self) -> None:
+        """There may be work in the worker's mailbox."""
+        self._doorbell.set()
+
+    async def _pump(self) -> None:
+        """Sends tasks as they become ready, until the region or the session is closed."""
+        while True:
+            await self._places.acquire()
+            task = self._region.take(self.worker)
+            while task is None:
+                await self._doorbell.wait()
+                self._doorbell = trio.Event()
+                task = self._region.take(self.worker)
+            request = Task(digest=task.digest, args=task.args)
+            try:
+                pending = await self._command.begin(request)
+            except ArgumentError as too_large:
+                self._fail_task(task, too_large)
+                self._places.release()
+            else:
+                self._nursery.start_soon(self._guarded, self._finish, task, pending)
+
+    async def _finish(self, task: GraphTask, pending: PendingReply) -> None:
+        answer = await pending.wait()
+        self._places.release()
+        if answer.failed:
+            self._region.complete(self.worker, task.id, error=answer.payload)
+            return
+        result = Task.REPLY.decode(answer.payload).result
+        try:
+            self._region.complete(self.worker, task.id, result=result)
+        except CapacityError as full:
+            self._fail_task(task, full)
+
+    def _fail_task(self, task: GraphTask, error: SimplerError) -> None:
+        record = encode_error(error, worker=self.worker, hashid=f"sha256:{task.digest.hex()}")
+        self._region.complete(self.worker, task.id, error=record)
+
+    # ---- health and end
+
+    def pushed(self, link: Link, push: Message) -> None:
+        """The daemon says that the session has ended."""
+        if isinstance(push, Ended) and self.opened is not None and push.session == self.opened.session:
+            self._lose(self._told(push))
+
+    def _told(self, ended: Ended) -> SessionLost:
+        facts: dict[str, str | int] = {"session": ended.session, "cause": ended.code}
+        if ended.signal is not None:
+            facts["signal"] = ended.signal
+        if ended.exit_code is not None:
+            facts["exit_code"] = ended.exit_code
+        lines = "".join(f"\n  {line}" for line in ended.stderr)
+        stderr = f"\nthe last lines of its stderr:{lines}" if lines else ""
+        return self._loss(f"has ended: {ended.cause}{stderr}", facts)
+
+    def _loss(self, what: str, facts: Mapping[str, str | int] = MappingProxyType({})) -> SessionLost:
+        error = SessionLost(f"the session of {self.name} {what}")
+        error.context = {"worker": self.worker, "endpoint": self._spec.endpoint, **facts}
+        return error
+
+    async def _watch(self, lane: Link) -> None:
+        cause = await lane.wait_closed()
+        with trio.move_on_after(limits.ENDED_GRACE_S):
+            await self._lost.wait()
+        silence = "" if self._control.cause is None else f", and so was its daemon: {self._control.cause}"
+        self._lose(self._loss(f"was lost: {cause}{silence}"))
+
+    def _lose(self, cause: SimplerError) -> None:
+        was_ready = self._state is SessionState.READY
+        self._move(SessionEvent.LOSS)
+        if self._cause is not None or self._state is SessionState.CLOSED:
+            return
+        self._cause = cause
+        self._lost.set()
+        for link in self._links:
+            if link is not self._control:
+                link.fail(cause)
+        if was_ready:
+            self._region.worker_abandon(self.worker, encode_error(cause))
+            self._on_lost(self.worker)
+
+    async def _guarded(self, work: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Runs a part of the session; whatever goes wrong in it is the end of this session and of no other."""
+        try:
+            await work(*args)
+        except RegionClosed:  # the Worker is closing
+            return
+        except SimplerError as error:
+            self._lose(self._loss(f"was given up: {error}"))
+        except Exception as defect:
+            _log.exception("%s was given up", self.name)
+            self._lose(self._loss(f"was given up: {type(defect).__name__}: {defect}"))
+
+    async def close(self, reason: str) -> None:
+        """Ends the session and waits until nothing of it is left at the daemon, within CLOSE_TIMEOUT_S."""
+        was = self._state
+        self._move(SessionEvent.CLOSE)
+        self._lost.set()
+        if was is SessionState.READY and self.opened is not None and self._control.cause is None:
+            try:
+                request = Close(session=self.opened.session, reason=reason)
+                await self._control.request(request, timeout_s=limits.CLOSE_TIMEOUT_S)
+            except SimplerError as error:
+                _log.warning("%s did not confirm that its session is closed: %s", self.name, error)
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        with trio.CancelScope(shield=True):  # closing a socket does not block
+            for link in self._links:
+                await link.aclose()
+
+    def _move(self, event: SessionEvent) -> None:
+        self._state = TRANSITIONS[self._state, event]

@@ -1,0 +1,102 @@
+"""What a program asks of a daemon: where it is, and what the session there is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from simpler import limits
+from simpler.errors import ArgumentError, SimplerError
+from simpler.wire.endpoint import Endpoint, parse_endpoint
+from simpler.wire.messages import Manifest
+
+
+@dataclass(frozen=True)
+class RemoteWorkerSpec:
+    """A Worker of level 3 on another host, or in another process of this one.
+
+    ``endpoint``: "host:port" (IPv4, IPv6 in brackets, or a name) or "unix:/path". ``device_ids``: the devices to lease.
+    ``env``: laid over the session's environment; None as a value unsets. ``import_paths``: absolute folders on that
+    host with the modules of RemoteCallable targets. ``heap_bytes``: of the session's shared heap; virtual until used.
+
+    Raises ArgumentError for what cannot be right, SimplerError with code UNSUPPORTED for what this version cannot do.
+    """
+
+    endpoint: str
+    device_ids: Sequence[int] = field(default=(), kw_only=True)
+    num_sub_workers: int = field(default=0, kw_only=True)
+    platform: str = field(default="sim", kw_only=True)
+    runtime: str = field(default="graph", kw_only=True)
+    transport: str = field(default="tcp", kw_only=True)
+    tls: object = field(default=None, kw_only=True)
+    env: Mapping[str, str | None] | None = field(default=None, kw_only=True)
+    import_paths: Sequence[str] = field(default=(), kw_only=True)
+    heap_bytes: int = field(default=limits.HEAP_BYTES, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.transport != "tcp":
+            raise SimplerError(
+                f"transport {self.transport!r} is not supported; this version speaks 'tcp', which also serves 'unix:' "
+                "endpoints",
+                code="UNSUPPORTED",
+            )
+        if self.tls is not None:
+            raise SimplerError(
+                "tls is not supported by this version; use a 'unix:' or loopback endpoint, for another host through a "
+                "tunnel such as ssh -L",
+                code="UNSUPPORTED",
+            )
+        parse_endpoint(self.endpoint)
+        self._freeze_devices()
+        self._freeze_paths()
+        if not _is_count(self.num_sub_workers) or self.num_sub_workers > limits.SUB_WORKERS_PER_SESSION:
+            raise ArgumentError(
+                f"num_sub_workers {self.num_sub_workers!r} is not a number from 0 to {limits.SUB_WORKERS_PER_SESSION}"
+            )
+        if not _is_count(self.heap_bytes) or not 4096 <= self.heap_bytes <= limits.SESSION_HEAP_BYTES:
+            raise ArgumentError(f"heap_bytes {self.heap_bytes!r} is not from 4096 to {limits.SESSION_HEAP_BYTES}")
+        for name, value in (self.env or {}).items():
+            if not isinstance(name, str) or not name or "=" in name or not isinstance(value, str | None):
+                raise ArgumentError(f"env: {name!r}: {value!r} is not a variable's name with a text or None")
+
+    @property
+    def address(self) -> Endpoint:
+        """``endpoint``, parsed."""
+        return parse_endpoint(self.endpoint)
+
+    def manifest(self, *, name: str, startup_timeout_s: float, imports: Sequence[str]) -> Manifest:
+        """What the daemon is sent. ``imports``: RemoteCallable targets to be checked before the session is READY."""
+        return Manifest(
+            platform=self.platform,
+            runtime=self.runtime,
+            device_ids=list(self.device_ids),
+            num_sub_workers=self.num_sub_workers,
+            heap_bytes=self.heap_bytes,
+            startup_timeout_s=startup_timeout_s,
+            env=dict(self.env or {}),
+            import_paths=list(self.import_paths),
+            imports=list(imports),
+            name=name,
+        )
+
+    def _freeze_devices(self) -> None:
+        devices = tuple(self.device_ids)
+        if not all(_is_count(device) for device in devices):
+            raise ArgumentError(f"device_ids {devices!r}: a device id is a whole number, 0 or more")
+        if len(set(devices)) != len(devices):
+            raise ArgumentError(f"device_ids {devices!r} names a device twice")
+        object.__setattr__(self, "device_ids", devices)
+
+    def _freeze_paths(self) -> None:
+        if isinstance(self.import_paths, str):
+            raise ArgumentError(f"import_paths is a list of folders; write [{self.import_paths!r}]")
+        paths = tuple(str(path) for path in self.import_paths)
+        for path in paths:
+            if not PurePosixPath(path).is_absolute():
+                raise ArgumentError(f"import path {path!r} is not absolute; it names a folder on the daemon's host")
+        object.__setattr__(self, "import_paths", paths)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
