@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 GAP = "  "
-MIN_COLUMN = 8
+MIN_COLUMN = 4
 ELLIPSIS = "…"
 
 

@@ -1,0 +1,37 @@
+"""What simplerctl prints, piece by piece."""
+
+from __future__ import annotations
+
+import pytest
+
+from simplerctl.output import duration, escape, show_facts, show_table
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0 s"),
+        (59, "59 s"),
+        (60, "1 min"),
+        (184, "3 min 4 s"),
+        (7_385, "2 h 3 min"),
+        (439_200, "5 d 2 h"),
+        (-3, "0 s"),
+    ],
+)
+def test_durations_are_humane(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_text_from_elsewhere_cannot_reach_the_terminal() -> None:
+    assert escape("ok é \x1b[31m\n\t\x9b\u202e") == "ok é \\x1b[31m\\n\\t\\x9b\\u202e"
+
+
+def test_facts_line_up(capsys: pytest.CaptureFixture[str]) -> None:
+    show_facts({"a": "x\ny", "name": "\x1b[0m"})
+    assert capsys.readouterr().out == "a     x\n      y\nname  \\x1b[0m\n"
+
+
+def test_a_table_is_aligned_and_not_cut_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    show_table(["ID", "NAME"], [[1, "x" * 200], [100, ""]], empty="none")
+    assert capsys.readouterr().out == f"ID   NAME\n1    {'x' * 200}\n100\n"

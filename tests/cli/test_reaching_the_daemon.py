@@ -1,0 +1,99 @@
+"""simplerctl when there is no daemon, or not for this user, or something else: one sentence, and the exit code."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from simplerctl.client import SYSTEM_SOCKET, find_socket
+from simplerd.foreground import ForegroundDaemon
+
+from .conftest import SIMPLERCTL, Finished
+
+Run = Callable[..., Finished]
+
+
+def status(path: Path, *options: str) -> Finished:
+    words = [SIMPLERCTL, "--socket", path, *options, "status"]
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_no_socket_is_no_daemon_and_says_what_to_do(tmp_path: Path) -> None:
+    done = status(tmp_path / "admin.sock")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert f"no daemon at {tmp_path}/admin.sock: there is no such socket" in done.stderr
+    assert "systemctl start simplerd" in done.stderr
+
+
+def test_a_socket_that_a_dead_daemon_left_is_no_daemon(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "admin.sock"))
+    done = status(tmp_path / "admin.sock")
+    assert done.returncode == 4
+    assert "nobody listens there any more" in done.stderr
+
+
+def test_a_socket_of_somebody_else_is_not_permitted(served: ForegroundDaemon) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    words = ["setpriv", "--reuid=65534", "--clear-groups", SIMPLERCTL, "--socket", served.admin_socket, "status"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 5
+    assert f"you may not use {served.admin_socket}" in done.stderr
+
+
+def serve_once(path: Path, answer: bytes) -> threading.Thread:
+    """Something that takes one connection, sends `answer`, and waits for the client to leave."""
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(path))
+    listening.listen()
+
+    def serve() -> None:
+        connected, _ = listening.accept()
+        with listening, connected:
+            connected.sendall(answer)
+            while connected.recv(4096):
+                pass
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    return thread
+
+
+def test_a_daemon_that_does_not_answer_is_waited_for_as_long_as_asked(tmp_path: Path) -> None:
+    silent = serve_once(tmp_path / "admin.sock", b"")
+    done = status(tmp_path / "admin.sock", "--timeout", "0.1")
+    silent.join(10)
+    assert done.returncode == 1
+    assert "within 0.1 s; --timeout allows for more" in done.stderr
+
+
+def test_what_is_no_simplerd_is_told_so(tmp_path: Path) -> None:
+    other = serve_once(tmp_path / "admin.sock", b"220 mail ESMTP\r\n")
+    done = status(tmp_path / "admin.sock")
+    other.join(10)
+    assert done.returncode == 1
+    assert "is no simplerd: it sent b'220 mail ESMTP" in done.stderr
+
+
+def test_the_socket_is_the_named_one_else_the_users_own_else_the_systems(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("SIMPLERD_ADMIN_SOCKET", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert find_socket() == SYSTEM_SOCKET
+    own = tmp_path / "simplerd/admin.sock"
+    own.parent.mkdir()
+    own.touch()
+    assert find_socket() == own
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert find_socket() == SYSTEM_SOCKET
+    monkeypatch.setenv("SIMPLERD_ADMIN_SOCKET", "/named")
+    assert find_socket() == Path("/named")
