@@ -20,7 +20,7 @@ from simplerd.config import Config, LogLevel
 from simplerd.service import InheritedSockets, Service
 from simplerd.toml_file import ConfigError
 
-RUNNER_MODULES = ("simplerd.runner.main",)
+RUNNER_MODULES = ("simplerd.runner.main", "simpler.sub_worker", "simpler.chip_worker", "numpy", "cloudpickle")
 _log = log.get_logger("main")
 
 EPILOG = """\b

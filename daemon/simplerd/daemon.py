@@ -2,7 +2,7 @@
 
 Rules
   1. One thread, one trio loop. Nothing here runs user code or loads pickle or NumPy.
-  2. Up: the runtime folder is locked and cleared, the sockets listen, and only then READY is said.
+  2. Up: the runtime folder is locked and cleared, the spawner is warm, the sockets listen, and only then READY is said.
   3. Down, on SIGTERM or SIGINT: STOPPING is said, nobody new is let in, every session is closed, its client told why,
      and the exit code is 0. A second signal kills what is still closing.
 """
@@ -16,7 +16,7 @@ from enum import Enum
 
 import trio
 
-from simpler.errors import SimplerError
+from simpler.errors import SimplerError, StartupError
 from simpler.spawn import Spawner
 from simplerd.admin.server import AdminServer
 from simplerd.config import Config
@@ -31,6 +31,7 @@ from simplerd.sessions import SessionTable
 from simplerd.supervision import Supervisor
 
 FAREWELL_TIMEOUT_S = 1.0
+WARM_UP_TIMEOUT_S = 20.0
 
 _log = get_logger("daemon")
 
@@ -107,6 +108,7 @@ async def _serve(
             )
             nursery.start_soon(runners.run)
             await folder.clear(config.close_timeout_s)
+            await _warm_up(runners)
             listener = SessionListener(config, daemon.sessions, supervisor)
             entrance: trio.CancelScope = await nursery.start(listener.serve, sockets, nursery)
             await nursery.start(AdminServer(daemon).serve, config, sockets)
@@ -124,6 +126,13 @@ async def _serve(
             nursery.start_soon(_hurry, signals, supervisor)
             await _close_sessions(daemon, why)
             nursery.cancel_scope.cancel()
+
+
+async def _warm_up(runners: Runners) -> None:
+    with trio.move_on_after(WARM_UP_TIMEOUT_S):
+        await runners.rehearse()
+        return
+    raise StartupError(f"the spawner of the runners was not ready within {WARM_UP_TIMEOUT_S:g} s")
 
 
 async def _close_sessions(daemon: Daemon, why: str) -> None:

@@ -26,6 +26,7 @@ from simplerd.runner import control_protocol
 from simplerd.runner.control_protocol import Command, Report
 
 ENTRY = "simplerd.runner.main:main"
+REHEARSAL = "simplerd.runner.main:rehearse"
 FIRST_WORDS_BYTES = 1 << 16
 
 _log = get_logger("runners")
@@ -103,7 +104,19 @@ class Runners:
         self._asked: dict[int, _Pending] = {}
         self._running: dict[int, Runner] = {}
 
-    async def fork(self, name: str, argument: bytes) -> Runner:
+    async def rehearse(self) -> None:
+        """Has a process forked that does nothing: afterwards the spawner is warm, and known to work.
+
+        Raises StartupError when it is not. Waits for what the spawner imports, so the caller sets a deadline.
+        """
+        rehearsal = await self.fork("rehearsal", b"", entry=REHEARSAL)
+        await rehearsal.exited.wait()
+        rehearsal.close()
+        exit = rehearsal.exit
+        if exit is None or exit.code != 0:
+            raise StartupError(f"a process that was forked for a try failed: {exit}")
+
+    async def fork(self, name: str, argument: bytes, *, entry: str = ENTRY) -> Runner:
         """A new runner, which the caller closes once it has exited.
 
         Waits for the spawner, so the caller sets a deadline. Raises StartupError when the spawner refuses.
@@ -112,7 +125,7 @@ class Runners:
         pending = _Pending(Runner(trio.socket.from_stdlib_socket(ours), ProcessTree()))
         key = next(self._keys)
         self._asked[key] = pending
-        request = ForkRequest(key, ENTRY, argument, name, die_with_spawner=False)
+        request = ForkRequest(key, entry, argument, name, die_with_spawner=False)
         try:
             with theirs:
                 fds = [theirs.fileno(), pending.runner.tree.child_end.fileno()]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -65,3 +67,33 @@ async def client_of(endpoint: str) -> AsyncIterator[Client]:
             await client.start()
             yield client
         nursery.cancel_scope.cancel()
+
+
+def descendants(pid: int) -> set[int]:
+    """Every process below `pid`."""
+    found: set[int] = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            found |= {child} | descendants(child)
+    return found
+
+
+def alive(pids: set[int]) -> set[int]:
+    """Those of `pids` that are still processes."""
+    return {pid for pid in pids if Path(f"/proc/{pid}").exists()}
+
+
+async def event(admin_socket: Path, type: str) -> dict[str, Any]:
+    """The fields of the first event of `type` that the daemon has published or will publish."""
+    wish = {"jsonrpc": "2.0", "id": 1, "method": "events.subscribe", "params": {"after": 0, "types": [type]}}
+    received = b""
+    async with await trio.open_unix_socket(str(admin_socket)) as stream:
+        await stream.send_all(json.dumps(wish).encode() + b"\n")
+        with trio.fail_after(TIMEOUT_S):
+            async for piece in stream:
+                received += piece
+                for line in received.split(b"\n")[:-1]:
+                    message = json.loads(line)
+                    if message.get("method") == "event":
+                        return dict(message["params"])
+    raise AssertionError(f"the daemon hung up: {received!r}")

@@ -103,7 +103,7 @@ async def test_a_lane_is_attached_once(daemon: ForegroundDaemon) -> None:
     async with client_of(daemon.endpoint) as client:
         opened = await client.open()
         await client.lane(opened, "data")
-        with pytest.raises(StateError, match="data lane of session .* it was attached before"):
+        with pytest.raises(StateError, match=r"data lane of session .* it was attached before"):
             await client.lane(opened, "data")
         await client.close(opened)
 

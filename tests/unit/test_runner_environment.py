@@ -34,7 +34,8 @@ def test_a_secret_is_gone_from_the_memory_of_the_process() -> None:  # X3
         "os.system('/usr/bin/env')\n"
     )
     env = {**os.environ, "SECRET": "hunter2"}
-    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=30)
-    assert done.returncode == 0, done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=30, check=True
+    )
     assert "MODE=fast" in done.stdout.splitlines()
     assert "hunter2" not in done.stdout

@@ -3,7 +3,7 @@
 Rules
   1. A name is (id, generation). An id may come back, but never with the same generation, so a name that was freed is
      stale for ever.
-  2. Whoever works on a buffer holds its block; freeing voids the name at once, and the memory goes with its last holder.
+  2. Whoever works on a buffer holds its block; freeing voids the name at once, the memory goes with its last holder.
   3. Offsets and lengths are checked here, whatever the client checked.
 """
 

@@ -92,7 +92,7 @@ class Dispatcher:
             del self._registered[digest]
 
     def run(self, task: Task) -> bytes | None:
-        """Runs an orchestration function to the end of its graph; gives its return value as a result record, None for None.
+        """Runs an orchestration function to the end of its graph; gives the result record of what it returned, if any.
 
         Raises whatever it or its tasks raised, as an error that can travel.
         """

@@ -56,6 +56,10 @@ def main(argument: bytes, fds: list[int]) -> None:
             worker.close()
 
 
+def rehearse(argument: bytes, fds: list[int]) -> None:
+    """The entry of a process that only shows that it could be forked and that everything above was imported."""
+
+
 def start(launch: Launch) -> Worker:
     """The inner Worker, READY, with everything forked and every import checked."""
     manifest = launch.manifest

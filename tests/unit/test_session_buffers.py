@@ -1,0 +1,112 @@
+"""Buffers that a session owns: names with generations, ranges, and memory that stays while somebody works on it."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+
+from simpler.errors import ArgumentError, CapacityError, SimplerError, StaleHandle
+from simpler.region import Region
+from simpler.wire.link import Link
+from simpler.wire.messages import CopyFrom, CopyTo, Malloc
+from simplerd.runner.buffers import SessionBuffers
+from simplerd.runner.lanes import DataLane
+
+HEAP_BYTES = 1 << 20
+NO_LINK = cast(Link, None)
+
+
+@pytest.fixture
+def region() -> Iterator[Region]:
+    region = Region.create(workers=1, heap_bytes=HEAP_BYTES)
+    yield region
+    region.check()
+    region.close()
+
+
+@pytest.fixture
+def buffers(region: Region) -> SessionBuffers:
+    return SessionBuffers(region, "s-1")
+
+
+def used(region: Region) -> int:
+    gc.collect()
+    return region.stats().heap_used
+
+
+def test_a_freed_name_is_stale_for_ever_even_when_its_id_comes_back(buffers: SessionBuffers) -> None:  # B3
+    first = buffers.malloc(64)
+    buffers.free(*first)
+    second = buffers.malloc(64)
+    assert second[0] == first[0]
+    assert second != first
+    for call in (buffers.free, lambda *name: buffers.hold(*name, 0, 1)):
+        with pytest.raises(StaleHandle, match="session s-1"):
+            call(*first)
+    buffers.free(*second)
+
+
+@pytest.mark.parametrize("name", [(0, 1), (7, 1), (1 << 40, 3)])
+def test_a_name_that_was_never_given_is_stale(buffers: SessionBuffers, name: tuple[int, int]) -> None:  # B1
+    with pytest.raises(StaleHandle):
+        buffers.hold(*name, 0, 1)
+
+
+@pytest.mark.parametrize(("offset", "nbytes"), [(0, 65), (64, 1), (1 << 63, 1), (1, 1 << 63)])
+def test_a_range_outside_the_buffer_is_refused(buffers: SessionBuffers, offset: int, nbytes: int) -> None:  # B3
+    name = buffers.malloc(64)
+    with pytest.raises(ArgumentError, match="of a buffer of 64 in session s-1"):
+        buffers.hold(*name, offset, nbytes)
+    buffers.free(*name)
+
+
+def test_a_freed_buffer_stays_until_its_last_holder_lets_go(region: Region, buffers: SessionBuffers) -> None:  # B4
+    empty = used(region)
+    name = buffers.malloc(4096)
+    held = buffers.hold(*name, 16, 32)
+    buffers.free(*name)
+    assert used(region) > empty
+    region.view(held.offset, held.nbytes)[:] = b"x" * 32
+    held.release()
+    assert used(region) == empty
+
+
+def test_a_full_heap_says_what_to_raise(buffers: SessionBuffers) -> None:
+    with pytest.raises(CapacityError, match="heap_bytes"):
+        buffers.malloc(HEAP_BYTES * 2)
+
+
+def test_bytes_that_never_came_leave_nothing_held(region: Region, buffers: SessionBuffers) -> None:  # B4
+    empty = used(region)
+    lane = DataLane(region, buffers)
+    buffer, generation = buffers.malloc(4096)
+    view = lane.place(NO_LINK, CopyTo(buffer=buffer, generation=generation, offset=0), 4096)
+    assert len(view) == 4096
+    buffers.free(buffer, generation)
+    assert used(region) > empty
+    del view  # as when the connection breaks
+    assert used(region) == empty
+
+
+async def test_a_copy_out_is_a_view_that_outlives_the_free(region: Region, buffers: SessionBuffers) -> None:  # B4
+    empty = used(region)
+    lane = DataLane(region, buffers)
+    buffer, generation = buffers.malloc(4096)
+    lane.place(NO_LINK, CopyTo(buffer=buffer, generation=generation, offset=8), 4)[:] = b"abcd"
+    request = CopyFrom(buffer=buffer, generation=generation, offset=8, nbytes=4)
+    answer = await lane.serve(NO_LINK, request, memoryview(b""))
+    assert isinstance(answer, tuple)
+    buffers.free(buffer, generation)
+    assert bytes(answer[1]) == b"abcd"
+    del answer
+    assert used(region) == empty
+
+
+async def test_a_data_lane_takes_copies_only(region: Region, buffers: SessionBuffers) -> None:
+    lane = DataLane(region, buffers)
+    with pytest.raises(SimplerError, match="MALLOC does not belong on a data lane") as caught:
+        await lane.serve(NO_LINK, Malloc(nbytes=1), memoryview(b""))
+    assert caught.value.code == "UNSUPPORTED"
