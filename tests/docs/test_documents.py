@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import state_diagrams
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -16,7 +17,7 @@ FOLDERS = "native|cffi_build|client|daemon|systemd|tests|examples|benchmarks|doc
 LINK = re.compile(r"\]\(([^)#]+)\)")
 PATH = re.compile(rf"`((?:{FOLDERS})/[\w./-]*)`")
 SYMBOL = re.compile(r"`([\w.]+)` in `([\w./]+)`")
-"""How architecture.md names a symbol: `Class.method` in `path/below/the/root`."""
+"""How architecture.md names a symbol: `Class.method` in `path/below/the/root.py`."""
 MAKE = re.compile(r"`make ([a-z]+)`|^make ([a-z]+)", re.MULTILINE)
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -49,9 +50,13 @@ def test_commands_are_in_the_makefile(document: Path) -> None:
     assert named <= targets
 
 
+def test_state_diagrams_are_those_of_the_code() -> None:
+    assert state_diagrams.PAGE.read_text() == state_diagrams.page(), "run python tests/docs/state_diagrams.py"
+
+
 def test_symbols_named_by_the_architecture_exist() -> None:
     named = SYMBOL.findall((ROOT / "docs/architecture.md").read_text())
-    assert len(named) >= 10
+    assert len(named) >= 20
     missing = [f"{symbol} in {path}" for symbol, path in named if not defines(ROOT / path, symbol)]
     assert not missing
 
