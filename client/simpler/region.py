@@ -9,6 +9,7 @@ Rules
 
 from __future__ import annotations
 
+import math
 import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -185,16 +186,17 @@ class Region:
         array.flags.writeable = writeable
         return array
 
-    def new_array(self, shape: Sequence[int], dtype: DataType, nbytes: int) -> np.ndarray[Any, Any]:
+    def new_array(self, shape: Sequence[int], dtype: DataType) -> np.ndarray[Any, Any]:
         """A zeroed array in a block of its own, freed when the array and all views of it are gone."""
         import numpy as np
 
+        nbytes = math.prod(shape) * dtype.itemsize
         offset = self.alloc(max(nbytes, 1))
-        block = self._heap[offset : offset + nbytes]
+        # NumPy looks through a memoryview to what is behind it; an array is what its views keep alive.
+        block: np.ndarray[Any, Any] = np.ndarray(nbytes, "uint8", buffer=self._heap, offset=offset)
         weakref.finalize(block, self.releaser(offset)).atexit = False
-        array: np.ndarray[Any, Any] = np.ndarray(shape, dtype.numpy_name, buffer=block)
-        array[...] = 0
-        return array
+        block[...] = 0
+        return block.view(dtype.numpy_name).reshape(shape)
 
     def offset_of(self, array: np.ndarray[Any, Any]) -> int | None:
         """Heap offset of the array's first element, None when the array is not in this heap."""
@@ -304,18 +306,15 @@ class Region:
         return GraphRun(self._region, self._heap, out[0], self._pid)
 
     def space_seen(self) -> int:
-        """To be taken before a submission, for ``space_wait`` after it found no room."""
+        """To be taken before a submission, for ``space_may_come`` after it found no room."""
         return int(lib.slr_space_seen(self._region))
 
-    def space_wait(self, seen: int, timeout_s: float) -> bool:
-        """True once something was freed since ``seen``, False after ``timeout_s``.
-
-        Raises ArgumentError at once when no task is live, so that nothing can free anything.
-        """
+    def space_may_come(self, seen: int, timeout_s: float) -> bool:
+        """Waits up to ``timeout_s`` until something is freed after ``seen``; False when no task is live to free any."""
         status = lib.slr_space_wait(self._region, seen, int(timeout_s * 1e9))
-        if status not in (OK, TIMEOUT, INTERRUPTED):
+        if status not in (OK, TIMEOUT, INTERRUPTED, lib.SLR_INVALID):
             fail(status, "waiting for space")
-        return bool(status == OK)
+        return bool(status != lib.SLR_INVALID)
 
     # ---- callables
 

@@ -1,0 +1,184 @@
+"""The first argument of an orchestration function: submits its tasks and looks after its intermediate tensors.
+
+Rules
+  1. It belongs to one run and one thread, and is of no use once its function has returned.
+  2. A submission that finds no room waits while anything is live that may free some; else it raises CapacityError.
+  3. A tensor it gave storage to is let go at the end of its scope, or of the function; tasks keep what they use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeVar
+
+from simpler import limits
+from simpler.args import TaskArgs
+from simpler.callables import CallableHandle, CallableKind
+from simpler.errors import ArgumentError, CapacityError, LevelError, StateError
+from simpler.graph_run import GraphRun
+from simpler.packing import Packer
+from simpler.region import ANY_SUB, Region, WorkerKind
+from simpler.registry import Entry, Registry
+from simpler.run import RunHandle, TaskRef
+from simpler.tensor import Tensor, TensorArgType
+
+T = TypeVar("T")
+Handle = CallableHandle | str
+
+
+class Submitting(Protocol):
+    """What an Orchestrator needs of its Worker."""
+
+    region: Region
+    registry: Registry
+
+    def kind_of_worker(self, worker: int) -> WorkerKind:
+        """Raises LevelError for an id that no worker has."""
+
+    def has_sub_workers(self) -> bool:
+        """Whether any SUB worker is there."""
+
+    def submit_remote(
+        self, graph: GraphRun, worker: int, digest: bytes, args: TaskArgs | None, after: list[int]
+    ) -> int:
+        """Submits a task for a remote child."""
+
+    def look_after_workers(self) -> None:
+        """Fails what is waited for when nobody watches the workers any more."""
+
+
+class Orchestrator:
+    """Submits the tasks of one run. Tasks start as soon as what they depend on is done."""
+
+    __slots__ = ("_graph", "_packer", "_region", "_registry", "_run", "_scopes", "_thread", "_worker")
+
+    def __init__(self, worker: Submitting, graph: GraphRun, run: RunHandle) -> None:
+        self._worker, self._graph, self._run = worker, graph, run
+        self._region, self._registry = worker.region, worker.registry
+        self._packer = Packer(worker.region, self._storage)
+        self._scopes: list[weakref.WeakSet[Tensor]] = [weakref.WeakSet()]
+        self._thread = threading.get_ident()
+
+    def submit_sub(self, handle: Handle, args: TaskArgs | None = None, *, after: Sequence[TaskRef] = ()) -> TaskRef:
+        """A task for whichever SUB worker is free. ``handle``: of a Python callable, or its hashid.
+
+        ``after``: tasks of this run that must have succeeded before, besides those that the tags of ``args`` imply.
+        Raises LevelError without SUB workers, ArgumentError, StaleHandle and RegistrationError for what cannot be
+        right, CapacityError when there is no room and nothing can free any.
+        """
+        entry = self._entry(handle)
+        if entry.kind is CallableKind.CHIP:
+            raise ArgumentError(f"{entry.name} is a kernel, which no SUB worker runs; use submit_next_level")
+        if not self._worker.has_sub_workers():
+            raise LevelError(f"{entry.name} needs a SUB worker, and this Worker has none; raise num_sub_workers")
+        return self._submit(ANY_SUB, entry, args, after)
+
+    def submit_next_level(
+        self, handle: Handle, args: TaskArgs | None = None, *, worker: int, after: Sequence[TaskRef] = ()
+    ) -> TaskRef:
+        """A task for one worker of the level below: at level 3 a CHIP worker, above that a DIST child.
+
+        ``handle``: of a ChipCallable at level 3, of the child's orchestration function above. Errors as ``submit_sub``.
+        """
+        entry = self._entry(handle)
+        kind = self._worker.kind_of_worker(worker)
+        if kind is WorkerKind.REMOTE:
+            ids, submit = self._ids(after), self._worker.submit_remote
+            return TaskRef(self._run, self._with_room(lambda: submit(self._graph, worker, entry.digest, args, ids)))
+        if kind is WorkerKind.SUB:
+            raise LevelError(f"worker {worker} is a SUB worker; submit_sub gives a task to whichever of them is free")
+        if entry.kind is not CallableKind.CHIP:
+            raise ArgumentError(f"{entry.name} is a Python callable, which no chip worker runs; use submit_sub")
+        return self._submit(worker, entry, args, after)
+
+    def alloc(self, shape: Sequence[int] | int, dtype: object) -> Tensor:
+        """A tensor with storage of its own, not zeroed; lives until its last user is done.
+
+        Raises CapacityError when the heap is full and nothing can free any of it.
+        """
+        tensor = Tensor(shape, dtype)
+        self._with_room(lambda: self._give_storage(tensor))
+        return tensor
+
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        """Tensors made inside are let go at its end, rather than at that of the function. Scopes may nest."""
+        self._scopes.append(weakref.WeakSet())
+        try:
+            yield
+        finally:
+            _let_go(self._scopes.pop())
+
+    def close(self) -> None:
+        """The orchestration function has returned."""
+        while self._scopes:
+            _let_go(self._scopes.pop())
+
+    def _entry(self, handle: Handle) -> Entry:
+        if threading.get_ident() != self._thread or not self._scopes:
+            raise StateError("an Orchestrator is for the thread that runs its orchestration function, until it returns")
+        return self._registry.resolve(handle)
+
+    def _submit(self, worker: int, entry: Entry, args: TaskArgs | None, after: Sequence[TaskRef]) -> TaskRef:
+        graph = self._graph
+        if args is None and not after:
+            try:
+                return TaskRef(self._run, graph.submit(worker, entry.digest))
+            except CapacityError:
+                return TaskRef(self._run, self._with_room(lambda: graph.submit(worker, entry.digest)))
+        after_ids = self._ids(after)
+        return TaskRef(self._run, self._with_room(lambda: self._submit_packed(worker, entry, args, after_ids)))
+
+    def _submit_packed(self, worker: int, entry: Entry, args: TaskArgs | None, after: list[int]) -> int:
+        if args is None:
+            return self._graph.submit_with(worker, entry.digest, after=after)
+        packed = self._packer.pack(args)
+        try:
+            return self._graph.submit_with(
+                worker, entry.digest, payload=packed.payload, ranges=packed.ranges, blocks=packed.blocks, after=after
+            )
+        finally:
+            self._packer.drop_copies(packed)
+
+    def _ids(self, after: Sequence[TaskRef]) -> list[int]:
+        for ref in after:
+            if not isinstance(ref, TaskRef) or ref._run is not self._run:
+                raise ArgumentError(f"after={after!r}: expected TaskRefs of this run")
+        return [ref.id for ref in after]
+
+    def _with_room(self, attempt: Callable[[], T]) -> T:
+        """Back-pressure: waits for what others free, as long as anything is live that may free something."""
+        while True:
+            seen = self._region.space_seen()
+            try:
+                return attempt()
+            except CapacityError:
+                if not self._region.space_may_come(seen, limits.SUPERVISION_INTERVAL_S):
+                    raise
+                self._worker.look_after_workers()
+
+    def _storage(self, tensor: Tensor, tag: TensorArgType) -> int:
+        offset = tensor.offset
+        if offset is None:
+            if tag is not TensorArgType.OUTPUT:
+                raise ArgumentError(
+                    f"{tensor!r} is tagged {tag.name}, but nothing has written it; it has no storage yet"
+                )
+            offset = self._give_storage(tensor)
+        elif not any(tensor in scope for scope in self._scopes):
+            raise ArgumentError(f"{tensor!r} got its storage from another run; use Worker.array for what runs share")
+        return offset
+
+    def _give_storage(self, tensor: Tensor) -> int:
+        offset = self._region.alloc(max(tensor.nbytes, 1))
+        tensor.attach(offset, self._region.releaser(offset))
+        self._scopes[-1].add(tensor)
+        return offset
+
+
+def _let_go(scope: weakref.WeakSet[Tensor]) -> None:
+    for tensor in list(scope):
+        tensor.release()

@@ -1,0 +1,98 @@
+"""A Worker's remote children: their ids and specs before ``init``, the hub that carries them afterwards.
+
+What speaks to other hosts is loaded only when there is a remote child.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from simpler.args import TaskArgs
+from simpler.callables import Content
+from simpler.errors import StateError
+from simpler.graph_run import GraphRun
+from simpler.region import Region, WorkerKind
+from simpler.worker_options import WorkerOptions
+
+if TYPE_CHECKING:
+    from simpler.remote.hub import RemoteHub
+    from simpler.remote.spec import RemoteWorkerSpec
+
+
+class RemoteChildren:
+    """The remote children of one Worker, which opens and closes them."""
+
+    def __init__(self) -> None:
+        self.specs: dict[int, RemoteWorkerSpec] = {}
+        self._hub: RemoteHub | None = None
+        self._notify_fd = -1
+
+    def __bool__(self) -> bool:
+        return bool(self.specs)
+
+    @property
+    def hub(self) -> RemoteHub:
+        """The running hub. Raises StateError when no remote child is open."""
+        if self._hub is None:
+            raise StateError("no remote worker is open; call add_remote_worker, then init, before using one")
+        return self._hub
+
+    @property
+    def is_open(self) -> bool:
+        """Whether sessions are open."""
+        return self._hub is not None
+
+    def open(
+        self, options: WorkerOptions, region: Region, contents: Callable[[], list[Content]], startup_timeout_s: float
+    ) -> None:
+        """Opens every session; undoes all of it when one of them is refused."""
+        from simpler.remote.hub import RemoteHub
+
+        self._notify_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        for worker in self.specs:
+            region.define(worker, WorkerKind.REMOTE)
+        region.set_notify_fd(self._notify_fd)
+        hub = RemoteHub(
+            region,
+            self.specs,
+            contents=contents,
+            startup_timeout_s=startup_timeout_s,
+            name=options.name or f"L{options.level}-{os.getpid()}",
+            notify_fd=self._notify_fd,
+        )
+        try:
+            hub.start()
+        except BaseException:
+            self._close_fd(region)
+            raise
+        self._hub = hub
+
+    def submit(self, graph: GraphRun, worker: int, digest: bytes, args: TaskArgs | None, after: list[int]) -> int:
+        """Submits a task whose buffers stay held until the run has ended."""
+        hub = self.hub
+        packed = hub.pack(args, worker)
+        try:
+            task = graph.submit_with(worker, digest, payload=packed.payload, ranges=packed.ranges, after=after)
+        except BaseException:
+            hub.release(packed.captured)
+            raise
+        hub.run_started(graph.id, packed.captured)
+        return task
+
+    def run_ended(self, run: int) -> None:
+        """Gives back what the run's tasks held."""
+        if self._hub is not None:
+            self._hub.run_ended(run)
+
+    def close(self, region: Region) -> None:
+        """Closes every session."""
+        hub, self._hub = self._hub, None
+        if hub is not None:
+            hub.close()
+            self._close_fd(region)
+
+    def _close_fd(self, region: Region) -> None:
+        region.set_notify_fd(-1)
+        os.close(self._notify_fd)

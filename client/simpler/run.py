@@ -1,0 +1,164 @@
+"""One run as a program sees it: the handle that waits for it, and references to its tasks.
+
+Rules
+  1. The outcome is worked out once and is the same for all who ask.
+  2. What an orchestration function raised is the run's error, as itself. Otherwise it is the error of the first task
+     that failed; ``failures`` lists all of them, with those that never started because of them.
+  3. A handle or a TaskRef keeps what the run's tasks left behind; the C run is released with the last of them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from simpler.error_record import decode_error
+from simpler.errors import SimplerError, StateError, TaskError, UpstreamFailed, WorkerDied
+from simpler.graph_run import GraphRun
+from simpler.region_records import TaskInfo, TaskState
+from simpler.result_record import decode_result
+
+
+class RunOwner(Protocol):
+    """What a run needs of its Worker."""
+
+    def wait_for(self, graph: GraphRun, timeout_s: float | None) -> bool:
+        """Waits while watching over the workers; True once the run has ended."""
+
+    def run_ended(self, graph: GraphRun) -> None:
+        """The run has ended; called by each of those who saw it."""
+
+    def name_of(self, digest: bytes) -> str:
+        """A callable's name for people."""
+
+
+class RunHandle:
+    """A run that was submitted. Made by ``Worker.submit``."""
+
+    __slots__ = ("__weakref__", "_ended", "_error", "_graph", "_lock", "_orchestrating", "_owner", "_settled", "_value")
+
+    def __init__(self, owner: RunOwner, graph: GraphRun) -> None:
+        self._owner, self._graph = owner, graph
+        self._lock = threading.Lock()
+        self._orchestrating = True
+        self._ended = self._settled = False
+        self._value: object = None
+        self._error: BaseException | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has ended, well or not."""
+        return self.wait(0.0)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits up to ``timeout`` seconds, or without end; True once the run has ended. Never cancels."""
+        if not self._ended and self._owner.wait_for(self._graph, timeout):
+            self._ended = True
+            self._owner.run_ended(self._graph)
+        return self._ended
+
+    def result(self, timeout: float | None = None) -> object:
+        """What the orchestration function returned, once all tasks are done.
+
+        Raises what it raised, or the error of the first task that failed: TaskError with the user's exception as
+        ``__cause__``, WorkerDied, SessionLost; all failures are in its ``failures``. TimeoutError after ``timeout``
+        seconds; the run goes on then.
+        """
+        if not self.wait(timeout):
+            raise TimeoutError(f"the run has not ended within {timeout} s; it goes on")
+        if not self._settled:
+            with self._lock:
+                if not self._settled:
+                    self._settle()
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    def orchestrated(self, value: object) -> None:
+        """The orchestration function has returned; nothing more is submitted."""
+        self._value = value
+        self._graph.seal()
+        self._orchestrating = False
+
+    def orchestration_failed(self, error: BaseException) -> None:
+        """The orchestration function raised; what has not started never will."""
+        self._error = error
+        self._graph.cancel()
+        self._orchestrating = False
+
+    def task_result(self, task: int) -> object:
+        """A task's return value after the run; raises the task's own error."""
+        if self._orchestrating:
+            raise StateError("a task's result is there after the run; the orchestration function has not returned yet")
+        self.wait()
+        info = self._graph.task(task)
+        if info is None:
+            if self._graph.info().cancelled:
+                raise StateError("the task was cancelled with its run, or had no result")
+            return None
+        if info.state is TaskState.SUCCEEDED:
+            return None if info.record is None else decode_result(info.record)
+        raise _Failures(self._graph, self._owner.name_of).error_of(task)
+
+    def _settle(self) -> None:
+        info = self._graph.info()
+        if self._error is None and (info.failed or info.poisoned or info.cancelled or info.lost):
+            failures = _Failures(self._graph, self._owner.name_of)
+            errors = tuple(failures.error_of(task) for task in self._graph.failures(info.failed + info.poisoned))
+            if info.first_failed:
+                self._error = failures.error_of(info.first_failed)
+                failures.error_of(info.first_failed).failures = errors
+            elif info.lost:
+                self._error = WorkerDied(
+                    "a process died while it changed the task graph; the runs of that moment failed"
+                )
+            else:
+                self._error = StateError("the run was cancelled, because its Worker was closed")
+        self._settled = True
+
+
+class _Failures:
+    """The errors of a run's tasks, each made once."""
+
+    def __init__(self, graph: GraphRun, name_of: Callable[[bytes], str]) -> None:
+        self._graph, self._name_of = graph, name_of
+        self._errors: dict[int, SimplerError] = {}
+
+    def error_of(self, task: int) -> SimplerError:
+        error = self._errors.get(task)
+        if error is None:
+            info = self._graph.task(task)
+            error = self._errors[task] = self._make(info)
+        return error
+
+    def _make(self, info: TaskInfo | None) -> SimplerError:
+        if info is None:
+            return StateError("the task is not known any more")
+        name = self._name_of(info.digest)
+        if info.state is TaskState.POISONED:
+            root = self.error_of(info.root)
+            error = UpstreamFailed(f"{name} never started, because a task that it depends on failed: {root.message}")
+            error.__cause__ = root
+            return error
+        if info.record is None:
+            return TaskError(f"{name} failed, and the heap had no room for its error; raise heap_bytes")
+        return decode_error(bytes(info.record))
+
+
+class TaskRef:
+    """A task that was submitted; goes into ``after=[...]`` of others."""
+
+    __slots__ = ("_run", "id")
+
+    def __init__(self, run: RunHandle, task: int) -> None:
+        self._run = run
+        self.id = task
+
+    def result(self) -> object:
+        """What a SUB callable returned, once the run has ended; None for one that returned nothing.
+
+        Raises the task's own error, UpstreamFailed when it never started, and StateError inside the orchestration
+        function.
+        """
+        return self._run.task_result(self.id)

@@ -1,0 +1,191 @@
+"""What a Worker has between ``init`` and ``close``: the region, the local and the remote children, the live runs.
+
+Rules
+  1. ``start`` builds everything or undoes what it had built.
+  2. Whoever waits looks every SUPERVISION_INTERVAL_S whether the spawner is still there: no thread does it for them.
+  3. A run is kept here until it was seen to have ended, so that one whose handle was dropped is not released too early.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+from simpler import limits
+from simpler.args import TaskArgs
+from simpler.callables import Content
+from simpler.errors import SimplerError
+from simpler.graph_run import GraphRun
+from simpler.local_workers import LocalWorkers, preload
+from simpler.region import Op, Region, WorkerKind
+from simpler.registry import Registry
+from simpler.remote_children import RemoteChildren
+from simpler.run import RunHandle
+from simpler.spawn import Spawner
+from simpler.targets import Target, Targets
+from simpler.worker_options import WorkerOptions
+
+_RUNS_BEFORE_SWEEP = 32
+
+
+class Tree:
+    """The running children of one Worker. Methods may be called from several threads, after ``start``."""
+
+    def __init__(self, options: WorkerOptions, targets: Targets, registry: Registry, remote: RemoteChildren) -> None:
+        self.options, self.registry = options, registry
+        self._targets, self._remote = targets, remote
+        n_workers = max(targets.subs.stop + len(remote.specs), 1)
+        self.region = Region.create(workers=n_workers, heap_bytes=options.heap_bytes)
+        self._local: LocalWorkers | None = None
+        self._runs: dict[int, GraphRun] = {}
+
+    def start(self, spawner: Spawner | None) -> None:
+        """Returns with every child READY. ``spawner``: one that was forked before this process had threads."""
+        deadline = time.monotonic() + self.options.startup_timeout_s
+        try:
+            for entry in self.registry.entries():
+                self._targets.of(entry.content, entry.name)
+                self.region.callable_put(entry.digest, entry.kind, entry.content.encode())
+            self._start_local(spawner, deadline)
+            if self._remote:
+                left = max(1.0, deadline - time.monotonic())
+                self._remote.open(self.options, self.region, self._remote_contents, left)
+        except BaseException:
+            self._end()
+            raise
+
+    def _start_local(self, spawner: Spawner | None, deadline: float) -> None:
+        if not self._targets.subs.stop:
+            if spawner is not None:
+                spawner.close()
+            return
+        if spawner is None:
+            name = f"{self.options.name or 'simpler'}-spawn"
+            spawner = Spawner.exec(preload=preload(self.options), name=name)
+        self._local = LocalWorkers(self.options, self.region, spawner)
+        try:
+            self._local.start(deadline)
+        except BaseException:
+            self._local.kill()
+            self._local = None
+            raise
+
+    def close(self) -> None:
+        """Waits for live runs, then cancels them, then kills; each within limits.CLOSE_TIMEOUT_S."""
+        for escalate in (None, GraphRun.cancel):
+            deadline = time.monotonic() + limits.CLOSE_TIMEOUT_S
+            for graph in list(self._runs.values()):
+                with contextlib.suppress(SimplerError):
+                    if escalate is not None:
+                        escalate(graph)
+                    if self.wait_for(graph, max(0.0, deadline - time.monotonic())):
+                        self.run_ended(graph)
+            if not self._runs:
+                break
+        self._end()
+
+    def _end(self) -> None:
+        self._remote.close(self.region)
+        if self._local is not None:
+            self._local.stop()
+        self.region.shutdown()
+        self._runs.clear()
+
+    # ---- runs
+
+    def begin_run(self) -> tuple[RunHandle, GraphRun]:
+        """A new run. Raises CapacityError when too many are held, RegionClosed after a close."""
+        if len(self._runs) >= _RUNS_BEFORE_SWEEP:
+            self._sweep()
+        graph = self.region.run_begin()
+        self._runs[graph.id] = graph
+        return RunHandle(self, graph), graph
+
+    def _sweep(self) -> None:
+        """Forgets runs that have ended while nobody waited for them."""
+        for graph in list(self._runs.values()):
+            if graph.info().ended:
+                self.run_ended(graph)
+
+    def wait_for(self, graph: GraphRun, timeout_s: float | None) -> bool:
+        """Waits while watching over the workers; True once the run has ended. Raises RegionClosed after a close."""
+        interval, spin_us = limits.SUPERVISION_INTERVAL_S, self.options.spin_us
+        if timeout_s is None:
+            while not graph.wait(spin_us=spin_us, timeout_s=interval):
+                self.look_after_workers()
+            return True
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left = deadline - time.monotonic()
+            if graph.wait(spin_us=spin_us if timeout_s > 0 else 0, timeout_s=max(0.0, min(left, interval))):
+                return True
+            if left <= interval:
+                return False
+            self.look_after_workers()
+
+    def run_ended(self, graph: GraphRun) -> None:
+        """The run needs not be kept from here on."""
+        if self._runs.pop(graph.id, None) is not None and self._remote:
+            self._remote.run_ended(graph.id)
+
+    def name_of(self, digest: bytes) -> str:
+        """A callable's name for people."""
+        return self.registry.name_of(digest)
+
+    # ---- what an Orchestrator asks
+
+    def kind_of_worker(self, worker: int) -> WorkerKind:
+        """Raises LevelError for an id that no worker has."""
+        return self._targets.kind_of_worker(worker)
+
+    def has_sub_workers(self) -> bool:
+        """Whether any SUB worker is there."""
+        return bool(self._targets.subs)
+
+    def submit_remote(
+        self, graph: GraphRun, worker: int, digest: bytes, args: TaskArgs | None, after: list[int]
+    ) -> int:
+        """Submits a task for a remote child."""
+        return self._remote.submit(graph, worker, digest, args, after)
+
+    def look_after_workers(self) -> None:
+        """Fails what is waited for when nobody watches the workers any more."""
+        if self._local is not None:
+            self._local.look()
+
+    # ---- callables
+
+    def install(self, content: Content, target: Target) -> None:
+        """Returns once every target has confirmed; undoes it and raises the first refusal otherwise."""
+        self.region.callable_put(content.digest, content.kind, content.encode())
+        try:
+            self._tell(Op.REGISTER, content.digest, target)
+            if target.remote:
+                self._remote.hub.register(content)
+        except BaseException:
+            with contextlib.suppress(SimplerError):
+                self._tell(Op.UNREGISTER, content.digest, target)
+            self.region.callable_drop(content.digest)
+            raise
+
+    def uninstall(self, content: Content, target: Target) -> None:
+        """Takes a callable back from every target."""
+        try:
+            self._tell(Op.UNREGISTER, content.digest, target)
+            if target.remote:
+                self._remote.hub.unregister(content.digest)
+        finally:
+            self.region.callable_drop(content.digest)
+
+    def _tell(self, op: Op, digest: bytes, target: Target) -> None:
+        """A control task for each local target. As long as the tasks before it take, so no deadline here."""
+        run, graph = self.begin_run()
+        for worker in target.local:
+            if not self.region.worker_info(worker).abandoned:
+                graph.submit(worker, digest, op)
+        run.orchestrated(None)
+        run.result()
+
+    def _remote_contents(self) -> list[Content]:
+        entries = self.registry.entries()
+        return [entry.content for entry in entries if self._targets.of(entry.content, entry.name).remote]

@@ -1,0 +1,379 @@
+"""A Worker: a tree of processes and remote sessions that runs task graphs, as one object.
+
+Rules
+  1. NEW -> STARTING -> READY -> CLOSED, or FAILED; TRANSITIONS is the only way from one to another.
+  2. ``init`` returns with all children READY, or raises after undoing everything. ``close`` may be called at any time,
+     from any thread, any number of times.
+  3. No thread is started and nothing is forked in the user's process: a spawner forks, and replaces who dies.
+  4. Worker ids: CHIP workers in the order of ``device_ids``, then SUB workers, then remote children as they are added.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Self
+
+from simpler import limits
+from simpler.callables import CallableHandle, ChipCallable, Content, RemoteCallable, content_of
+from simpler.errors import ArgumentError, LevelError, StateError
+from simpler.local_workers import worker_names
+from simpler.orchestrator import Orchestrator
+from simpler.region import Region
+from simpler.region_records import WorkerInfo
+from simpler.registry import Registry
+from simpler.remote_children import RemoteChildren
+from simpler.run import RunHandle
+from simpler.spawn import Spawner
+from simpler.targets import Targets
+from simpler.tensor import DataType, checked_shape
+from simpler.trace import ProcessTrace, Span, Trace, all_events, task_spans
+from simpler.tree import Tree
+from simpler.worker_options import LOWEST_LEVEL, WorkerOptions, WorkerType, accepted_types
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from simpler.remote.buffers import RemoteBufferHandle
+    from simpler.remote.spec import RemoteWorkerSpec
+
+__all__ = ["Worker", "WorkerStats", "WorkerType"]
+
+
+class Life(Enum):
+    """States of a Worker."""
+
+    NEW = "new"
+    STARTING = "starting"
+    READY = "ready"
+    CLOSED = "closed"
+    FAILED = "failed"
+
+
+class LifeEvent(Enum):
+    """What changes the state of a Worker."""
+
+    INIT = "init"
+    STARTED = "started"
+    START_FAILED = "start failed"
+    CLOSE = "close"
+
+
+TRANSITIONS = {
+    (Life.NEW, LifeEvent.INIT): Life.STARTING,
+    (Life.STARTING, LifeEvent.STARTED): Life.READY,
+    (Life.STARTING, LifeEvent.START_FAILED): Life.FAILED,
+    (Life.NEW, LifeEvent.CLOSE): Life.CLOSED,
+    (Life.READY, LifeEvent.CLOSE): Life.CLOSED,
+    (Life.CLOSED, LifeEvent.CLOSE): Life.CLOSED,
+    (Life.FAILED, LifeEvent.CLOSE): Life.FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStats:
+    """Counters of a Worker since its ``init``. Sizes are in bytes; ``workers`` by id."""
+
+    tasks: int
+    failures: int
+    live: int
+    shared_queue: int
+    heap_bytes: int
+    heap_used: int
+    heap_peak: int
+    restarts: int
+    workers: tuple[WorkerInfo, ...]
+
+
+class Worker:
+    """Runs task graphs on CHIP and SUB workers of this host (level 3), or on remote Workers and SUB workers (4 and up).
+
+    ``device_ids``: one CHIP worker for each device, opened with the driver ``platform`` for kernels of ``runtime``.
+    ``num_sub_workers``: Python processes. ``heap_bytes``: shared memory for arrays, arguments and results; virtual
+    until used. ``startup_timeout_s``: for the whole tree. ``spin_us``: how long an idle worker watches for work before
+    it sleeps. ``preload``: modules that workers have imported before they start. ``env``: laid over this process's
+    environment for the workers; None unsets. ``name``: shown in process lists, traces and errors. ``import_paths``: the
+    folders that RemoteCallable modules must lie under; None allows any. ``spawner``: an own one, for a process that
+    forked it before it had threads; it belongs to the Worker from here on.
+
+    Raises LevelError for children that the level does not take, ArgumentError for values that cannot be.
+    """
+
+    def __init__(
+        self,
+        level: int,
+        *,
+        device_ids: Sequence[int] = (),
+        num_sub_workers: int = 0,
+        platform: str = "sim",
+        runtime: str = "graph",
+        heap_bytes: int = limits.HEAP_BYTES,
+        startup_timeout_s: float = limits.STARTUP_TIMEOUT_S,
+        spin_us: int = limits.SPIN_US,
+        preload: Sequence[str] = (),
+        env: Mapping[str, str | None] | None = None,
+        name: str | None = None,
+        import_paths: Sequence[str] | None = None,
+        spawner: Spawner | None = None,
+    ) -> None:
+        self._options = WorkerOptions(
+            level=level,
+            device_ids=tuple(device_ids),
+            num_sub_workers=num_sub_workers,
+            platform=platform,
+            runtime=runtime,
+            heap_bytes=heap_bytes,
+            startup_timeout_s=startup_timeout_s,
+            spin_us=spin_us,
+            preload=tuple(preload) if not isinstance(preload, str) else preload,
+            env=dict(env or {}),
+            name=name or "",
+            import_paths=import_paths,
+        )
+        self._life = Life.NEW
+        self._life_lock = threading.RLock()
+        self._spawner = spawner
+        self._remote = RemoteChildren()
+        self._targets = Targets(self._options, self._remote.specs.keys())
+        self._registry = Registry()
+        self._tree: Tree | None = None
+        self._last_run: tuple[int, Span] | None = None
+
+    @property
+    def level(self) -> int:
+        """The level that it was made for."""
+        return self._options.level
+
+    @property
+    def region(self) -> Region | None:
+        """The shared memory, from ``init`` to ``close``."""
+        return None if self._tree is None else self._tree.region
+
+    def accepts_worker_type(self, kind: WorkerType) -> bool:
+        """Whether a Worker of this level takes children of that type."""
+        return kind in accepted_types(self.level)
+
+    def add_remote_worker(self, spec: RemoteWorkerSpec) -> int:
+        """Adds a DIST child on another host, or behind a daemon on this one; before ``init``. Returns its worker id.
+
+        Raises LevelError below level 4, StateError after ``init``.
+        """
+        from simpler.remote.spec import RemoteWorkerSpec
+
+        if not isinstance(spec, RemoteWorkerSpec):
+            raise ArgumentError(f"add_remote_worker takes a RemoteWorkerSpec, not {type(spec).__name__}")
+        if not self.accepts_worker_type(WorkerType.DIST):
+            raise LevelError(f"a Worker of level {self.level} takes CHIP and SUB workers, not DIST; make one of 4")
+        with self._life_lock:
+            if self._life is not Life.NEW:
+                raise StateError(f"children are added before init; this Worker is {self._life.name}")
+            worker = self._targets.subs.stop + len(self._remote.specs)
+            self._remote.specs[worker] = spec
+        return worker
+
+    # ---- life
+
+    def init(self) -> None:
+        """Starts all children and returns once each is READY.
+
+        Raises the error of the first that could not start, after undoing everything: StartupError, ConnectError,
+        DeviceError, RegistrationError for a callable that cannot be loaded, and StateError when called twice.
+        """
+        with self._life_lock:
+            self._move(LifeEvent.INIT)
+            spawner, self._spawner = self._spawner, None
+            tree = None
+            try:
+                tree = Tree(self._options, self._targets, self._registry, self._remote)
+                tree.start(spawner)
+            except BaseException:
+                if tree is None and spawner is not None:
+                    spawner.close()
+                self._move(LifeEvent.START_FAILED)
+                raise
+            self._tree = tree
+            self._move(LifeEvent.STARTED)
+
+    def close(self) -> None:
+        """Ends all children. Live runs get limits.CLOSE_TIMEOUT_S to end, and as much again once cancelled; then the
+        workers are killed. Arrays and results that are still held stay readable. May be called again.
+        """
+        with self._life_lock:
+            self._move(LifeEvent.CLOSE)
+            tree, self._tree = self._tree, None
+            if tree is not None:
+                tree.close()
+            if self._spawner is not None:
+                self._spawner.close()
+                self._spawner = None
+
+    def __enter__(self) -> Self:
+        self.init()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _move(self, event: LifeEvent) -> None:
+        try:
+            self._life = TRANSITIONS[self._life, event]
+        except KeyError:
+            raise StateError(f"{event.value} is not possible: this Worker is {self._life.name}") from None
+
+    def _ready(self) -> Tree:
+        tree = self._tree
+        if tree is None:
+            raise StateError(f"this Worker is {self._life.name}, not READY; use it between init and close")
+        return tree
+
+    # ---- callables
+
+    def register(self, target: Callable[..., Any] | ChipCallable | RemoteCallable | Content) -> CallableHandle:
+        """Makes a callable known to every worker that can run it; returns once each of them has loaded it.
+
+        Raises RegistrationError, whose code says why it cannot be named, serialized, loaded or run by anyone here.
+        """
+        content, name = content_of(target), _name_of(target)
+        with self._registry.lock:
+            entry = self._registry.find(content)
+            if self._life is Life.NEW and self.level > LOWEST_LEVEL and not self._remote:
+                namespace = "remote"  # init says whether a remote child was added in time
+            else:
+                namespace = self._targets.of(content, name).namespace
+            if entry is None:
+                if self._life is not Life.NEW:
+                    self._ready().install(content, self._targets.of(content, name))
+                entry = self._registry.add(content, name)
+            return self._registry.issue(entry, namespace)
+
+    def unregister(self, handle: CallableHandle) -> None:
+        """Gives a handle back. With the last one of its content, workers forget it; do so after the runs that use it.
+
+        Raises StaleHandle for one that was given back before.
+        """
+        with self._registry.lock:
+            entry = self._registry.release(handle)
+            if not entry.handles:
+                self._registry.remove(entry)
+                if self._tree is not None:
+                    self._tree.uninstall(entry.content, self._targets.of(entry.content, entry.name))
+
+    # ---- runs
+
+    def run(self, orch_fn: Callable[..., Any], args: object = None, config: object = None) -> Any:
+        """``submit(...)``, then ``result()``."""
+        return self.submit(orch_fn, args, config).result()
+
+    def submit(self, orch_fn: Callable[..., Any], args: object = None, config: object = None) -> RunHandle:
+        """Calls ``orch_fn(orch, args, config)`` here and now; the tasks that it submits start at once.
+
+        ``args``: TaskArgs, ReceivedArgs, or anything else that the function expects. What the function raises cancels
+        its run and is raised by ``result()``. Raises StateError unless READY, CapacityError when too many runs are
+        held.
+        """
+        tree = self._ready()
+        run, graph = tree.begin_run()
+        orchestrator = Orchestrator(tree, graph, run)
+        begun_ns = time.monotonic_ns()
+        try:
+            value = orch_fn(orchestrator, args, config)
+        except Exception as error:
+            run.orchestration_failed(error)
+        except BaseException as error:
+            run.orchestration_failed(error)
+            raise
+        else:
+            run.orchestrated(value)
+        finally:
+            orchestrator.close()
+            self._last_run = (graph.id, _orchestration_span(orch_fn, graph.id, begun_ns))
+        return run
+
+    def array(self, shape: Sequence[int] | int, dtype: object) -> np.ndarray[Any, Any]:
+        """A zeroed array that workers see without a copy, as are all views of it. Its memory is freed with the last.
+
+        Raises CapacityError when the heap is full.
+        """
+        sizes, kind = checked_shape(shape), DataType.of(dtype)
+        return self._ready().region.new_array(sizes, kind)
+
+    # ---- memory of remote sessions
+
+    def remote_malloc(self, *, worker: int, nbytes: int) -> RemoteBufferHandle:
+        """Memory in the session of a remote worker. Raises CapacityError when it has no room."""
+        self._ready()
+        return self._remote.hub.buffers.malloc(worker=worker, nbytes=nbytes)
+
+    def remote_free(self, handle: RemoteBufferHandle) -> None:
+        """Gives the memory back, once no task uses it any more."""
+        self._ready()
+        self._remote.hub.buffers.free(handle)
+
+    def remote_copy_to(self, handle: RemoteBufferHandle, src: object, *, offset: int = 0) -> None:
+        """Copies ``src``, anything with the buffer protocol, into the remote memory from byte ``offset`` on."""
+        self._ready()
+        self._remote.hub.buffers.copy_to(handle, src, offset=offset)
+
+    def remote_copy_from(self, handle: RemoteBufferHandle, dst: object, *, offset: int = 0) -> None:
+        """Fills ``dst``, a writable buffer, from the remote memory, from byte ``offset`` on."""
+        self._ready()
+        self._remote.hub.buffers.copy_from(handle, dst, offset=offset)
+
+    # ---- observation
+
+    def stats(self) -> WorkerStats:
+        """The counters of this moment."""
+        region = self._ready().region
+        counts = region.stats()
+        ids = range(self._targets.subs.stop + len(self._remote.specs))
+        workers = tuple(region.worker_info(worker) for worker in ids)
+        return WorkerStats(
+            tasks=counts.tasks,
+            failures=counts.failures,
+            live=counts.live,
+            shared_queue=counts.shared_queue,
+            heap_bytes=counts.heap_bytes,
+            heap_used=counts.heap_used,
+            heap_peak=counts.heap_peak,
+            restarts=sum(worker.deaths for worker in workers),
+            workers=workers,
+        )
+
+    def trace(self) -> Trace:
+        """What ran where and when in the last run, remote sessions included. Raises StateError when there was none."""
+        self._ready()
+        if self._last_run is None:
+            raise StateError("there is no run to trace yet")
+        run, span = self._last_run
+        names = self._registry.names()
+        lanes = self._local_lanes(run, span, names)
+        if self._remote.is_open:
+            lanes += self._remote.hub.trace(span.start_ns, names)
+        return Trace(lanes)
+
+    def _local_lanes(self, run: int, orchestration: Span, names: Mapping[bytes, str]) -> list[ProcessTrace]:
+        region, label = self._ready().region, f"L{self.level} {self._options.name or 'host'}"
+        spans = task_spans([event for event in all_events(region) if event.run == run], names)
+        lanes = [ProcessTrace(os.getpid(), f"{label} orchestration", [orchestration])]
+        for worker, name in enumerate(worker_names(self._options)):
+            lanes.append(ProcessTrace(region.worker_info(worker).pid, f"{label} {name}", spans.get(worker, [])))
+        return lanes
+
+
+def _name_of(target: object) -> str:
+    """What people call it."""
+    if isinstance(target, ChipCallable):
+        return target.symbol
+    if isinstance(target, RemoteCallable):
+        return target.target
+    if isinstance(target, Content):
+        return target.hashid
+    return str(getattr(target, "__qualname__", type(target).__name__))
+
+
+def _orchestration_span(orch_fn: object, run: int, begun_ns: int) -> Span:
+    return Span(_name_of(orch_fn), begun_ns, time.monotonic_ns(), "orchestration", {"run": run})
