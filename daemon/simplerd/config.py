@@ -66,7 +66,13 @@ class LogSection(Struct, frozen=True):
     level: LogLevel = "info"
 
 
-SECTIONS = ["daemon", "listen", "devices", "limits", "log"]
+SECTIONS: dict[str, type[Struct]] = {
+    "daemon": DaemonSection,
+    "listen": ListenSection,
+    "devices": DevicesSection,
+    "limits": LimitsSection,
+    "log": LogSection,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +113,7 @@ def load(
     devices = file.section("devices", DevicesSection)
     bounds = file.section("limits", LimitsSection)
     log = file.section("log", LogSection)
-    file.only_sections(SECTIONS)
+    file.only_sections(list(SECTIONS))
     _check_daemon(file, daemon)
     _check_listen(file, at)
     if len(set(devices.ids)) < len(devices.ids):

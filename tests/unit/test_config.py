@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import grp
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from simpler import limits
 from simplerd import config as configuration
-from simplerd.config import Config, endpoint_problem, load
+from simplerd.config import SECTIONS, Config, endpoint_problem, load
 from simplerd.toml_file import ConfigError, TomlFile, line_of
 
 GOOD = """\
@@ -230,3 +231,14 @@ def test_a_file_that_is_no_configuration_is_not_read_whole(tmp_path: Path) -> No
         file.truncate(1 << 32)
     with pytest.raises(ConfigError, match="more than 1048576 bytes"):
         TomlFile.read(path)
+
+
+def test_the_example_for_operators_shows_every_setting_and_its_default(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs/operators.md").read_text().split("```toml\n")[1].split("```")[0]
+    path = write(tmp_path, text)
+    environ = {"INVOCATION_ID": "1", "RUNTIME_DIRECTORY": "/run/simplerd", "STATE_DIRECTORY": "/var/lib/simplerd"}
+    defaults = load(environ=environ)
+    assert replace(load(path), source="") == replace(defaults, source="")
+    for section, shape in SECTIONS.items():
+        assert f"[{section}]" in text
+        assert all(f"{key} = " in text for key in shape.__struct_fields__)
