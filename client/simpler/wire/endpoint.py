@@ -14,6 +14,7 @@ from simpler.errors import ArgumentError, ConnectError
 FORMS = '"host:port", "[::1]:port" or "unix:/path"'
 UNIX_PATH_BYTES = 107
 """sun_path of unix(7), without the terminating zero."""
+RETRY_S = 0.01
 _LOOPBACK = ("localhost", "::1")
 
 
@@ -68,12 +69,25 @@ async def connect(endpoint: Endpoint, *, timeout_s: float = limits.CONNECT_TIMEO
     try:
         with trio.fail_after(timeout_s):
             if endpoint.is_unix:
-                return await trio.open_unix_socket(endpoint.path)
+                return await _connect_unix(endpoint.path)
             return _noticing_silence(await trio.open_tcp_stream(endpoint.host, endpoint.port))
     except trio.TooSlowError:
         raise _no_connection(endpoint, f"no answer within {timeout_s:g} s") from None
     except OSError as refused:
         raise _no_connection(endpoint, _why(refused)) from refused
+
+
+async def _connect_unix(path: str) -> trio.SocketStream:
+    """A Unix socket whose queue is full refuses with EAGAIN, connect(2), which trio takes for a connection under way."""
+    while True:
+        stream = await trio.open_unix_socket(path)
+        try:
+            stream.socket.getpeername()
+        except OSError:
+            await stream.aclose()
+            await trio.sleep(RETRY_S)
+        else:
+            return stream
 
 
 def _noticing_silence(stream: trio.SocketStream) -> trio.SocketStream:

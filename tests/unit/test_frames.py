@@ -1,0 +1,220 @@
+"""The frame codec: against vectors written by hand, whole and byte by byte, and against nonsense."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simpler import limits
+from simpler.errors import ArgumentError, ProtocolError, VersionMismatch
+from simpler.wire.frames import (
+    HEADER_BYTES,
+    TRANSITIONS,
+    Data,
+    Event,
+    Flags,
+    Frame,
+    FrameDecoder,
+    Header,
+    InboundSequence,
+    MessageType,
+    NeedBytes,
+    Reason,
+    State,
+    decode_header,
+    encode_header,
+)
+
+# HELLO request 1 with the payload "abc"; COPY_TO request 2 of session 7 to worker 3 with payload "xy" and data "DATA!".
+HELLO = bytes.fromhex(
+    "534c5231 01 01 0000 0000000000000000 00000000 00000000 0100000000000000 03000000 0000000000000000 616263"
+)
+COPY_TO = bytes.fromhex(
+    "534c5231 01 30 0000 0700000000000000 03000000 00000000 0200000000000000 02000000 0500000000000000 7879 4441544121"
+)
+
+
+def events(decoder: FrameDecoder, received: bytes, step: int) -> Iterator[Frame | Data]:
+    for start in range(0, len(received), step):
+        decoder.feed(received[start : start + step])
+        while not isinstance(event := decoder.next_event(), NeedBytes):
+            yield event
+
+
+def decoded(received: bytes, step: int) -> list[tuple[Header, bytes, bytes]]:
+    decoder = FrameDecoder()
+    found: list[tuple[Header, bytes, bytes]] = []
+    for event in events(decoder, received, step):
+        if isinstance(event, Frame):
+            found.append((event.header, event.payload, b""))
+        else:
+            header, payload, data = found.pop()
+            found.append((header, payload, data + bytes(event.piece)))
+    assert decoder.between_frames
+    decoder.end()
+    return found
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 43, 44, 45, 46, 47, 1000])
+def test_hand_written_frames_whole_and_in_pieces(step: int) -> None:  # R2
+    assert decoded(HELLO + COPY_TO + HELLO, step) == [
+        (Header(MessageType.HELLO, Flags.NONE, 0, 0, 1, 3, 0), b"abc", b""),
+        (Header(MessageType.COPY_TO, Flags.NONE, 7, 3, 2, 2, 5), b"xy", b"DATA!"),
+        (Header(MessageType.HELLO, Flags.NONE, 0, 0, 1, 3, 0), b"abc", b""),
+    ]
+
+
+def test_the_encoder_writes_the_hand_written_bytes() -> None:
+    assert encode_header(MessageType.HELLO, Flags.NONE, 1, 3) + b"abc" == HELLO
+    header = encode_header(MessageType.COPY_TO, Flags.NONE, 2, 2, 5, session=7, worker=3)
+    assert header + b"xyDATA!" == COPY_TO
+    assert HEADER_BYTES == 44
+
+
+def test_need_bytes_never_reaches_beyond_the_frame() -> None:
+    decoder, position, needs = FrameDecoder(), 0, []
+    while position < len(COPY_TO):
+        event = decoder.next_event()
+        if isinstance(event, NeedBytes):
+            needs.append(event.missing)
+            decoder.feed((COPY_TO + HELLO)[position : position + event.missing])
+            position += event.missing
+    assert needs == [44, 2, 5]
+    assert position == len(COPY_TO)
+
+
+def test_data_is_a_view_of_what_was_fed() -> None:
+    received = COPY_TO + bytes(10)
+    decoder = FrameDecoder()
+    decoder.feed(received)
+    assert isinstance(decoder.next_event(), Frame)
+    piece = decoder.next_event()
+    assert isinstance(piece, Data)
+    assert piece.piece.obj is received
+
+
+def patched(offset: int, value: bytes) -> bytes:
+    return HELLO[:offset] + value + HELLO[offset + len(value) :]
+
+
+BROKEN = [
+    (patched(0, b"HTTP"), Reason.BAD_MAGIC),
+    (patched(5, b"\x00"), Reason.UNKNOWN_TYPE),
+    (patched(5, b"\xff"), Reason.UNKNOWN_TYPE),
+    (patched(6, b"\x08\x00"), Reason.BAD_FLAGS),
+    (patched(6, b"\x02\x00"), Reason.BAD_FLAGS),
+    (patched(6, b"\x05\x00"), Reason.BAD_FLAGS),
+    (patched(20, b"\x01"), Reason.BAD_RESERVED),
+    (patched(32, b"\xff\xff\xff\xff"), Reason.PAYLOAD_TOO_LARGE),
+    (patched(36, b"\x01"), Reason.UNEXPECTED_DATA),
+    (COPY_TO[:36] + b"\xff" * 8, Reason.DATA_TOO_LARGE),
+]
+
+
+@pytest.mark.parametrize(("received", "reason"), BROKEN)
+def test_a_bad_header_ends_the_connection_with_a_reason(received: bytes, reason: Reason) -> None:  # R2
+    decoder = FrameDecoder()
+    decoder.feed(received)
+    with pytest.raises(ProtocolError) as raised:
+        decoder.next_event()
+    assert raised.value.context["reason"] == reason
+    for attempt in (decoder.next_event, lambda: decoder.feed(HELLO)):
+        with pytest.raises(ProtocolError, match="given up"):
+            attempt()
+
+
+def test_another_version_is_a_version_mismatch_that_names_both() -> None:
+    with pytest.raises(VersionMismatch, match="version 9, this side 1"):
+        decode_header(patched(4, b"\x09")[:HEADER_BYTES])
+
+
+def test_lengths_are_refused_before_anything_is_allocated() -> None:  # R2
+    decoder = FrameDecoder(max_payload_bytes=2)
+    decoder.feed(HELLO[:HEADER_BYTES])
+    with pytest.raises(ProtocolError, match="announces 3 payload bytes; at most 2"):
+        decoder.next_event()
+
+
+def test_a_frame_that_does_not_fit_is_refused_by_the_sender() -> None:
+    with pytest.raises(ArgumentError, match="remote_copy_to"):
+        encode_header(MessageType.TASK, Flags.NONE, 1, limits.FRAME_PAYLOAD_BYTES + 1)
+
+
+@pytest.mark.parametrize("length", range(1, len(COPY_TO)))
+def test_hanging_up_inside_a_frame_is_an_error(length: int) -> None:  # R2
+    decoder = FrameDecoder()
+    for _ in events(decoder, COPY_TO[:length], 1000):
+        pass
+    with pytest.raises(ProtocolError, match="hung up inside a frame") as raised:
+        decoder.end()
+    assert raised.value.context["reason"] == Reason.TRUNCATED
+
+
+def test_the_sequence_has_no_gaps_and_no_repetitions() -> None:
+    def header(sequence: int) -> Header:
+        return Header(MessageType.TASK, Flags.NONE, 0, 0, sequence, 0, 0)
+
+    sequence = InboundSequence()
+    sequence.accept(header(1))
+    sequence.accept(header(2))
+    for wrong in (2, 4, 0):
+        with pytest.raises(ProtocolError, match="expected 3"):
+            sequence.accept(header(wrong))
+
+
+def test_the_table_of_states_is_what_the_decoder_does() -> None:
+    left_by: dict[State, set[Event]] = {state: set() for state in State}
+    for (state, event), after in TRANSITIONS.items():
+        assert after is not state
+        left_by[state].add(event)
+    assert not left_by[State.DEAD]
+    reached = {State.HEADER, *TRANSITIONS.values()}
+    assert reached == set(State)
+
+
+frames = st.tuples(
+    st.sampled_from([MessageType.COPY_TO, MessageType.REGISTER]),
+    st.integers(0, 2**64 - 1),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 2**64 - 1),
+    st.binary(max_size=70),
+    st.binary(max_size=70),
+)
+
+
+@given(st.lists(frames, max_size=4), st.integers(1, 200))
+def test_what_is_encoded_is_decoded(sent: list[tuple[MessageType, int, int, int, bytes, bytes]], step: int) -> None:
+    stream = b"".join(
+        encode_header(kind, Flags.NONE, sequence, len(payload), len(data), session=session, worker=worker)
+        + payload
+        + data
+        for kind, session, worker, sequence, payload, data in sent
+    )
+    assert decoded(stream, step) == [
+        (Header(kind, Flags.NONE, session, worker, sequence, len(payload), len(data)), payload, data)
+        for kind, session, worker, sequence, payload, data in sent
+    ]
+
+
+@given(st.binary(max_size=300), st.integers(1, 60))
+def test_nonsense_gives_protocol_errors_and_nothing_else(received: bytes, step: int) -> None:  # R2
+    feed_until_broken(FrameDecoder(), received, step)
+
+
+@given(st.integers(0, HEADER_BYTES - 1), st.integers(0, 255), st.integers(1, 60))
+def test_one_wrong_byte_in_a_header(offset: int, value: int, step: int) -> None:
+    broken = COPY_TO[:offset] + bytes([value]) + COPY_TO[offset + 1 :]
+    feed_until_broken(FrameDecoder(), broken + HELLO, step)
+
+
+def feed_until_broken(decoder: FrameDecoder, received: bytes, step: int) -> None:
+    """Any other error than these fails the test."""
+    try:
+        for _ in events(decoder, received, step):
+            pass
+        decoder.end()
+    except (ProtocolError, VersionMismatch):
+        return

@@ -1,0 +1,516 @@
+"""Connections: two links over an in-memory stream, and a link against a peer that writes raw frames."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+import trio
+from trio.testing import memory_stream_pair, wait_all_tasks_blocked
+
+from simpler import limits
+from simpler.errors import (
+    ArgumentError,
+    CapacityError,
+    ConnectError,
+    ProtocolError,
+    SessionLost,
+    SimplerError,
+    StaleHandle,
+    VersionMismatch,
+)
+from simpler.wire.frames import Flags, MessageType, encode_header
+from simpler.wire.link import Link, receive_first
+from simpler.wire.links import Links
+from simpler.wire.messages import (
+    CopyFrom,
+    CopyFromReply,
+    CopyTo,
+    CopyToReply,
+    Ended,
+    Fault,
+    Free,
+    FreeReply,
+    Hello,
+    Malloc,
+    MallocReply,
+    Message,
+    Task,
+    TaskReply,
+)
+from simpler.wire.serving import Buffer, Handler
+
+Answer = Message | tuple[Message, Buffer]
+Serve = Callable[[Link, Message], Awaitable[Answer]]
+
+
+class Peer(Handler):
+    """Serves with a function; COPY_TO lands in ``memory``; pushes are kept."""
+
+    def __init__(self, serve: Serve | None = None) -> None:
+        self.memory = bytearray(100)
+        self.pushes: list[Message] = []
+        self._serve = serve
+
+    def place(self, link: Link, request: Message, nbytes: int) -> memoryview:
+        if not isinstance(request, CopyTo):
+            return super().place(link, request, nbytes)
+        if request.offset + nbytes > len(self.memory):
+            raise ArgumentError(f"{nbytes} bytes at {request.offset} of {len(self.memory)}")
+        return memoryview(self.memory)[request.offset : request.offset + nbytes]
+
+    async def serve(self, link: Link, request: Message, data: memoryview) -> Answer:
+        if isinstance(request, CopyTo):
+            return CopyToReply()
+        if self._serve is None:
+            return await super().serve(link, request, data)
+        return await self._serve(link, request)
+
+    def pushed(self, link: Link, push: Message) -> None:
+        self.pushes.append(push)
+
+
+@asynccontextmanager
+async def linked(
+    left: Handler | None = None, right: Handler | None = None, *, in_order: bool = False
+) -> AsyncIterator[tuple[Link, Link]]:
+    ours, theirs = memory_stream_pair()
+    first = Link(ours, left, name="right")
+    second = Link(theirs, right, name="left", in_order=in_order)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(first.run)
+        nursery.start_soon(second.run)
+        with trio.fail_after(10):
+            yield first, second
+        await first.aclose()
+        await second.aclose()
+
+
+@asynccontextmanager
+async def raw_peer(handler: Handler | None = None) -> AsyncIterator[tuple[Link, trio.abc.Stream]]:
+    ours, theirs = memory_stream_pair()
+    link = Link(ours, handler, name="raw")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.run)
+        with trio.fail_after(10):
+            yield link, theirs
+        await link.aclose()
+
+
+def frame(message: Message, sequence: int, flags: Flags = Flags.NONE, session: int = 0) -> bytes:
+    payload = message.encode()
+    return encode_header(message.TYPE, flags, sequence, len(payload), session=session) + payload
+
+
+async def cause_of(link: Link) -> SimplerError:
+    return await link.wait_closed()
+
+
+MALLOC = Malloc(nbytes=1)
+
+
+async def answer_sizes(link: Link, request: Message) -> Answer:
+    assert isinstance(request, Malloc)
+    return MallocReply(buffer=request.nbytes, generation=1)
+
+
+async def test_a_request_is_answered() -> None:
+    async with linked(right=Peer(answer_sizes)) as (left, _):
+        reply, data = await left.request(Malloc(nbytes=7))
+        assert reply == MallocReply(buffer=7, generation=1)
+        assert not data
+
+
+async def test_each_reply_goes_to_its_own_request() -> None:  # R3
+    gates = {1: trio.Event(), 2: trio.Event(), 3: trio.Event()}
+    order: list[int] = []
+
+    async def backwards(link: Link, request: Message) -> Answer:
+        assert isinstance(request, Malloc)
+        await gates[request.nbytes].wait()
+        return await answer_sizes(link, request)
+
+    async def ask(link: Link, nbytes: int) -> None:
+        reply, _ = await link.request(Malloc(nbytes=nbytes))
+        assert reply.buffer == nbytes
+        order.append(nbytes)
+        if nbytes > 1:
+            gates[nbytes - 1].set()
+
+    async with linked(right=Peer(backwards)) as (left, _), trio.open_nursery() as nursery:
+        for nbytes in gates:
+            nursery.start_soon(ask, left, nbytes)
+        gates[3].set()
+    assert order == [3, 2, 1]
+
+
+async def test_in_order_serves_one_after_the_other_as_they_came() -> None:  # R3
+    gate, log = trio.Event(), list[str]()
+
+    async def slow_first(link: Link, request: Message) -> Answer:
+        log.append(f"{request.TYPE.name} begins")
+        if isinstance(request, Task):
+            await gate.wait()
+            log.append("TASK ends")
+            return TaskReply()
+        return FreeReply()
+
+    async with linked(right=Peer(slow_first), in_order=True) as (left, _):
+        task = await left.begin(Task(digest=bytes(32), args=b""))
+        free = await left.begin(Free(buffer=1, generation=1))
+        await wait_all_tasks_blocked()
+        gate.set()
+        await task.wait()
+        await free.wait()
+    assert log == ["TASK begins", "TASK ends", "FREE begins"]
+
+
+async def test_an_error_crosses_with_code_and_context() -> None:  # R6
+    async def full(link: Link, request: Message) -> Answer:
+        raise CapacityError("the heap is full; raise heap_bytes", worker=3)
+
+    async with linked(right=Peer(full)) as (left, _):
+        with pytest.raises(CapacityError, match="raise heap_bytes") as raised:
+            await left.request(MALLOC)
+        assert raised.value.context["worker"] == 3
+        assert left.cause is None
+
+
+async def test_what_nobody_serves_is_unsupported() -> None:  # R7
+    async with linked() as (left, _):
+        with pytest.raises(SimplerError, match="Malloc is not served") as raised:
+            await left.request(MALLOC)
+        assert raised.value.code == "UNSUPPORTED"
+
+
+async def test_both_sides_ask_while_they_wait() -> None:  # H3
+    async def ask_back(link: Link, request: Message) -> Answer:
+        assert isinstance(request, Malloc)
+        if request.nbytes == 1:
+            return MallocReply(buffer=1, generation=1)
+        inner, _ = await link.request(Malloc(nbytes=request.nbytes - 1))
+        return MallocReply(buffer=inner.buffer + 1, generation=1)
+
+    async with linked(Peer(ask_back), Peer(ask_back)) as (left, _):
+        reply, _ = await left.request(Malloc(nbytes=20))
+        assert reply.buffer == 20
+
+
+async def test_nesting_without_end_is_refused_and_the_connection_goes_on() -> None:  # H3
+    async def ask_back_for_ever(link: Link, request: Message) -> Answer:
+        await link.request(MALLOC)
+        raise AssertionError("never reached")
+
+    async with linked(Peer(ask_back_for_ever), Peer(ask_back_for_ever)) as (left, right):
+        with pytest.raises(CapacityError, match="being served already"):
+            await left.request(MALLOC)
+        assert left.cause is None
+        assert right.cause is None
+
+
+async def test_pushes_arrive_in_order_while_a_request_waits() -> None:  # H3
+    peer = Peer()
+
+    async def push_first(link: Link, request: Message) -> Answer:
+        for number in range(3):
+            await link.post(Ended(session=str(number), cause="", code=""))
+        return MallocReply(buffer=0, generation=1)
+
+    async with linked(peer, Peer(push_first)) as (left, _):
+        await left.request(MALLOC)
+    assert [push.session for push in peer.pushes if isinstance(push, Ended)] == ["0", "1", "2"]
+
+
+async def test_a_push_handler_that_raises_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(Handler):
+        def pushed(self, link: Link, push: Message) -> None:
+            raise KeyError("what")
+
+    async with linked(Failing(), Peer(answer_sizes)) as (left, right):
+        await right.post(Ended(session="", cause="", code=""))
+        await left.request(MALLOC)
+    assert "what was to take ENDED" in caplog.text
+
+
+async def test_data_lands_where_the_handler_says() -> None:
+    peer = Peer()
+    async with linked(right=peer) as (left, _):
+        await left.request(CopyTo(buffer=0, generation=1, offset=10), b"0123456789")
+    assert peer.memory == bytes(10) + b"0123456789" + bytes(80)
+
+
+async def test_data_that_has_no_place_is_dropped_and_the_connection_goes_on() -> None:
+    peer = Peer()
+    async with linked(right=peer) as (left, _):
+        with pytest.raises(ArgumentError, match="20 bytes at 90 of 100"):
+            await left.request(CopyTo(buffer=0, generation=1, offset=90), bytes(20))
+        await left.request(CopyTo(buffer=0, generation=1, offset=90), b"\xff" * 10)
+    assert peer.memory == bytes(90) + b"\xff" * 10
+
+
+async def many_bytes(link: Link, request: Message) -> Answer:
+    assert isinstance(request, CopyFrom)
+    return CopyFromReply(), bytes(range(256)) * (request.nbytes // 256)
+
+
+async def test_a_replys_data_lands_in_the_callers_memory() -> None:
+    target = memoryview(bytearray(1 << 20))
+    async with linked(right=Peer(many_bytes)) as (left, _):
+        _, data = await left.request(CopyFrom(buffer=0, generation=1, offset=0, nbytes=1 << 20), into=target)
+    assert data.obj is target.obj
+    assert target == bytes(range(256)) * (1 << 12)
+
+
+async def test_a_request_without_an_answer_times_out_and_its_late_reply_is_dropped() -> None:  # R10
+    target = memoryview(bytearray(2))
+    async with raw_peer() as (link, peer):
+        with pytest.raises(ConnectError, match=r"raw did not answer COPY_FROM within 0.01 s") as raised:
+            await link.request(CopyFrom(buffer=0, generation=1, offset=0, nbytes=2), into=target, timeout_s=0.01)
+        assert raised.value.code == "TIMEOUT"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(link.request, Free(buffer=1, generation=1)))
+            await wait_all_tasks_blocked()
+            payload = CopyFromReply().encode()
+            late = encode_header(MessageType.COPY_FROM, Flags.REPLY, 1, len(payload), 2) + payload + b"xx"
+            await peer.send_all(late + frame(FreeReply(), 2, Flags.REPLY))
+        assert link.cause is None
+    assert target == bytes(2)
+
+
+async def test_a_cancelled_request_keeps_its_place_until_its_reply_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "REQUESTS_IN_FLIGHT", 1)
+    async with raw_peer() as (link, peer):
+        with pytest.raises(ConnectError):
+            await link.request(MALLOC, timeout_s=0.001)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(link.request, MALLOC))
+            await wait_all_tasks_blocked()
+            first = await receive_first(peer)
+            assert first[0].header.sequence == 1
+            await peer.send_all(frame(MallocReply(buffer=0, generation=1), 1, Flags.REPLY))
+            second = await receive_first(peer)
+            assert second[0].header.sequence == 2
+            await peer.send_all(frame(MallocReply(buffer=0, generation=1), 2, Flags.REPLY))
+
+
+async def test_whoever_waits_learns_why_the_connection_is_over() -> None:
+    raised: list[SimplerError] = []
+
+    async def ask(link: Link) -> None:
+        try:
+            await link.request(MALLOC)
+        except SimplerError as error:
+            raised.append(error)
+
+    async with raw_peer() as (link, peer):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, link)
+            nursery.start_soon(ask, link)
+            await wait_all_tasks_blocked()
+            await peer.aclose()
+        with pytest.raises(SessionLost, match="raw hung up"):
+            await link.post(Ended(session="", cause="", code=""))
+    assert [str(error) for error in raised] == ["raw hung up"] * 2
+    assert raised[0] is not raised[1]
+
+
+VIOLATIONS: list[tuple[bytes, str]] = [
+    (b"GET / HTTP/1.1\r\n" + bytes(40), "is this a simplerd endpoint"),
+    (frame(MALLOC, 2), "has sequence 2, expected 1"),
+    (frame(MallocReply(buffer=0, generation=1), 1, Flags.REPLY), "not waiting for one"),
+    (frame(Ended(session="", cause="", code=""), 1), "ENDED cannot be requested"),
+    (frame(Hello(versions=[1], program="", pid=1), 1, Flags.PUSH), "HELLO cannot be pushed"),
+    (encode_header(MessageType.MALLOC, Flags.NONE, 1, 1) + b"\xc1", "cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("received", "why"), VIOLATIONS)
+async def test_a_peer_that_breaks_the_protocol_is_told_and_left(received: bytes, why: str) -> None:  # R2
+    async with raw_peer(Peer(answer_sizes)) as (link, peer):
+        await peer.send_all(received)
+        with pytest.raises(ProtocolError, match=why):
+            raise await cause_of(link)
+        last, _ = await receive_first(peer)
+        if last.header.flags & Flags.ERROR:
+            last, _ = await receive_first(peer)
+        assert last.header.type is MessageType.FAULT
+        assert await peer.receive_some() == b""
+
+
+async def test_an_undecodable_request_gets_an_error_reply_before_the_connection_ends() -> None:  # H5
+    async with raw_peer(Peer(answer_sizes)) as (_, peer):
+        await peer.send_all(encode_header(MessageType.MALLOC, Flags.NONE, 1, 1) + b"\xc1")
+        first, _raw = await receive_first(peer)
+        assert first.header.flags == Flags.REPLY | Flags.ERROR
+        assert first.header.sequence == 1
+
+
+async def test_a_request_with_wrong_fields_gets_an_error_and_the_connection_goes_on() -> None:  # H5
+    async with raw_peer(Peer(answer_sizes)) as (link, peer):
+        payload = b"\x81\xa6nbytes\xa1x"
+        await peer.send_all(encode_header(MessageType.MALLOC, Flags.NONE, 1, len(payload)) + payload + frame(MALLOC, 2))
+        replies = [(await receive_first(peer))[0] for _ in range(2)]
+        assert [reply.header.flags for reply in replies] == [Flags.REPLY | Flags.ERROR, Flags.REPLY]
+        assert b"Expected `int`, got `str` - at `$.nbytes`" in replies[0].payload
+        assert link.cause is None
+
+
+async def test_the_reason_of_a_fault_is_the_cause() -> None:
+    async with linked() as (left, right):
+        await right.post(Fault(error=b"nonsense"))
+        with pytest.raises(SimplerError, match=r"right gave the connection up: .*cannot be read"):
+            raise await cause_of(left)
+
+
+async def test_frames_of_another_session_are_refused() -> None:  # R2
+    async with raw_peer(Peer(answer_sizes)) as (link, peer):
+        link.session = 5
+        await peer.send_all(frame(MALLOC, 1, session=5))
+        reply, _ = await receive_first(peer)
+        assert reply.header.session == 5
+        await peer.send_all(frame(MALLOC, 2, session=6))
+        with pytest.raises(ProtocolError, match="of session 6 on session 5"):
+            raise await cause_of(link)
+
+
+async def test_more_requests_than_may_wait_break_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:  # R2
+    monkeypatch.setattr(limits, "REQUESTS_IN_FLIGHT", 2)
+
+    async def never(link: Link, request: Message) -> Answer:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async with raw_peer(Peer(never)) as (link, peer):
+        await peer.send_all(frame(MALLOC, 1) + frame(MALLOC, 2))
+        await wait_all_tasks_blocked()
+        assert link.cause is None
+        await peer.send_all(frame(MALLOC, 3))
+        with pytest.raises(ProtocolError, match="more than 2 requests"):
+            raise await cause_of(link)
+
+
+async def test_a_peer_that_reads_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:  # R9
+    monkeypatch.setattr(limits, "SEND_TIMEOUT_S", 0.01)
+    ours, _theirs = trio.testing.lockstep_stream_pair()
+    link = Link(ours, name="deaf")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.run)
+        with pytest.raises(SessionLost, match=r"deaf has read nothing for 0.01 s"):
+            await link.request(MALLOC)
+
+
+async def test_an_answer_that_does_not_fit_becomes_an_error(monkeypatch: pytest.MonkeyPatch) -> None:  # H5
+    async def huge(link: Link, request: Message) -> Answer:
+        return TaskReply(result=bytes(limits.FRAME_PAYLOAD_BYTES))
+
+    async with linked(right=Peer(huge)) as (left, _):
+        with pytest.raises(ArgumentError, match="pass large values through remote buffers"):
+            await left.request(Task(digest=bytes(32), args=b""))
+
+
+async def test_the_first_frame_is_read_alone_and_can_be_handed_on() -> None:
+    ours, theirs = memory_stream_pair()
+    await theirs.send_all(frame(Malloc(nbytes=5), 1) + frame(Malloc(nbytes=6), 2))
+    first, raw = await receive_first(ours)
+    assert raw == frame(Malloc(nbytes=5), 1)
+    assert Malloc.decode(first.payload).nbytes == 5
+    async with trio.open_nursery() as nursery:
+        link = Link(ours, Peer(answer_sizes), received=raw)
+        nursery.start_soon(link.run)
+        for expected in (5, 6):
+            reply, _ = await receive_first(theirs)
+            assert MallocReply.decode(reply.payload).buffer == expected
+        await link.aclose()
+
+
+async def test_a_first_frame_of_another_version_or_none_at_all() -> None:
+    ours, theirs = memory_stream_pair()
+    await theirs.send_all(b"SLR1\x02" + bytes(39))
+    with pytest.raises(VersionMismatch):
+        await receive_first(ours)
+    ours, theirs = memory_stream_pair()
+    await theirs.aclose()
+    with pytest.raises(SessionLost, match="before it said anything"):
+        await receive_first(ours)
+
+
+# ---- handles
+
+
+async def test_a_handle_is_void_once_its_connection_is_over() -> None:  # H1
+    links = Links()
+    async with trio.open_nursery() as nursery:
+        handles = []
+        for _ in range(2):
+            ours, theirs = memory_stream_pair()
+            handle: int = await nursery.start(partial(links.run, Link(ours), inbound=True))
+            handles.append(handle)
+            await theirs.aclose()
+            await wait_all_tasks_blocked()
+    first, second = handles
+    assert first != second
+    for stale in (first, second, 0, -1, 1 << 70, second + (1 << 20)):
+        with pytest.raises(StaleHandle, match="names no live connection"):
+            links.get(stale)
+    assert len(links) == 0
+
+
+async def test_an_index_comes_back_with_another_generation() -> None:  # H1
+    links = Links()
+    ours, _theirs = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        first: int = await nursery.start(partial(links.run, Link(ours), inbound=False))
+        await links.close(first)
+        await wait_all_tasks_blocked()
+        replacement = Link(memory_stream_pair()[0])
+        second: int = await nursery.start(partial(links.run, replacement, inbound=False))
+        assert second & 0xFFFFF == first & 0xFFFFF
+        with pytest.raises(StaleHandle):
+            await links.post(first, Ended(session="", cause="", code=""))
+        assert links.get(second) is replacement
+        await links.close(second)
+
+
+async def test_send_post_and_close_work_inside_on_open() -> None:  # H2
+    peer, log = Peer(answer_sizes), list[str]()
+
+    async def on_open(handle: int) -> None:
+        reply, _ = await links.send(handle, Malloc(nbytes=9))
+        log.append(f"open {reply.buffer}")
+        await links.post(handle, Ended(session="greeting", cause="", code=""))
+        await links.close(handle)
+
+    async def on_close(handle: int) -> None:
+        log.append("close")
+
+    links = Links(on_open=on_open, on_close=on_close)
+    ours, theirs = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Link(theirs, peer).run)
+        nursery.start_soon(partial(links.run, Link(ours), inbound=True))
+    assert log == ["open 9", "close"]
+    assert [type(push) for push in peer.pushes] == [Ended]
+
+
+async def test_hooks_are_for_inbound_only_and_one_that_raises_is_logged(caplog: pytest.LogCaptureFixture) -> None:  # H4
+    calls: list[str] = []
+
+    async def on_open(handle: int) -> None:
+        calls.append("open")
+        raise ValueError("bad hook")
+
+    async def on_close(handle: int) -> None:
+        calls.append("close")
+
+    links = Links(on_open=on_open, on_close=on_close)
+    for inbound in (True, False):
+        ours, theirs = memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            handle: int = await nursery.start(partial(links.run, Link(ours), inbound=inbound))
+            assert links.get(handle).cause is None
+            await theirs.aclose()
+    assert calls == ["open", "close"]
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
