@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Sequence
 from enum import Enum, Flag
 
@@ -138,7 +139,7 @@ class Tensor:
 
     def __init__(self, shape: Sequence[int] | int, dtype: object) -> None:
         self._offset: int | None = None
-        self._release: Callable[[], object] | None = None
+        self._release: weakref.finalize[[], Tensor] | None = None
         self._released = False
         self.shape = checked_shape(shape)
         self.dtype = DataType.of(dtype)
@@ -156,17 +157,16 @@ class Tensor:
 
     def attach(self, offset: int, release: Callable[[], object]) -> None:
         """Gives the tensor storage; ``release`` is called once, when the tensor no longer needs it."""
-        self._offset, self._release = offset, release
+        self._offset = offset
+        # Not __del__: in a cycle the heap might be finalized before it. This holds what ``release`` needs from outside.
+        self._release = weakref.finalize(self, release)
+        self._release.atexit = False
 
     def release(self) -> None:
         """Lets go of the storage; tasks already submitted keep it. Does nothing the second time."""
-        release, self._release = self._release, None
-        if release is not None:
+        if self._release is not None:
             self._released = True
-            release()
-
-    def __del__(self) -> None:
-        self.release()
+            self._release()
 
     def __repr__(self) -> str:
         return f"Tensor(shape={self.shape}, dtype={self.dtype.name.lower()})"
