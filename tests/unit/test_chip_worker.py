@@ -95,13 +95,13 @@ def described(region: Region, array: np.ndarray[Any, Any], tag: TensorArgType) -
 
 
 def doubles(region: Region, *shape: int) -> np.ndarray[Any, Any]:
-    array = region.new_array(shape, DataType.FLOAT64, 8 * int(np.prod(shape)))
+    array = region.new_array(shape, DataType.FLOAT64)
     array[...] = np.arange(array.size).reshape(shape)
     return array
 
 
 def octets(region: Region, *values: int) -> np.ndarray[Any, Any]:
-    array = region.new_array((len(values),), DataType.UINT8, len(values))
+    array = region.new_array((len(values),), DataType.UINT8)
     array[...] = values
     return array
 
