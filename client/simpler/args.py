@@ -183,7 +183,7 @@ def decode(payload: bytes) -> DecodedArgs:
     """What ``encode`` was given."""
     if not payload:
         return DecodedArgs([], [])
-    described, scalars = msgpack.unpackb(payload, max_buffer_size=len(payload))
+    described, scalars = msgpack.unpackb(payload)
     return DecodedArgs(
         [TensorRecord(_TAGS[tag], _DATA_TYPES[dtype], *rest) for tag, dtype, *rest in described], scalars
     )

@@ -2,7 +2,8 @@
 
 Rules
   1. Only a process with one thread forks; ``fork_child`` looks, and refuses otherwise.
-  2. The child keeps descriptors 0, 1, 2 and those it is given; everything else is closed. Input is /dev/null.
+  2. The child keeps descriptors 0, 1, 2 and those it is given; everything else is closed. Input is what the
+     spawner has: /dev/null where it was exec'd, its parent's where it was forked.
   3. It never returns into the parent's stack: it ends with ``os._exit``.
 """
 

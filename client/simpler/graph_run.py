@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from simpler._native import ffi, lib
 from simpler.errors import ArgumentError
+from simpler.mapping import Mapping
 from simpler.region_records import INTERRUPTED, OK, STALE, TIMEOUT, Range, RunInfo, TaskInfo, TaskState, fail
-
-
-def _release(region: Any, run: int, pid: int) -> None:
-    if os.getpid() == pid:  # a forked copy of this process has no part in it
-        lib.slr_run_release(region, run)
 
 
 class GraphRun:
@@ -23,18 +18,21 @@ class GraphRun:
     collected. The C structures of a submission are made once, because making them costs as much as submitting.
     """
 
-    __slots__ = ("__weakref__", "_conflict", "_digests", "_heap", "_out", "_region", "_submission", "id")
+    __slots__ = ("_conflict", "_digests", "_heap", "_mapping", "_out", "_region", "_submission", "id")
 
-    def __init__(self, region: Any, heap: memoryview, run: int, pid: int) -> None:
-        self._region, self._heap = region, heap
+    def __init__(self, mapping: Mapping, heap: memoryview, run: int) -> None:
+        self._mapping, self._heap = mapping, heap
+        self._region = mapping.raw
         self.id = run
-        # Not __del__: in a cycle the region might be finalized before it. This holds the region from outside.
-        weakref.finalize(self, _release, region, run, pid).atexit = False
         self._submission = ffi.new("slr_submission *")
         self._submission.run = run
         self._out = ffi.new("slr_id *")
         self._conflict = ffi.new("uint64_t *")
         self._digests: dict[bytes, Any] = {}
+
+    def __del__(self) -> None:
+        if self._mapping.is_usable():
+            lib.slr_run_release(self._region, self.id)
 
     def submit(self, worker: int, digest: bytes, op: int = 0) -> int:
         """A task without arguments and dependencies. Returns its id; raises CapacityError when there is no room."""

@@ -3,8 +3,7 @@
 Rules
   1. Thin and typed: one method per C function, statuses become exceptions, offsets stay offsets.
   2. The mapping lives as long as anything that looks into it: arrays and views keep it after ``close``.
-  3. What was mapped before a user's fork is never given back by the child: releases look at the process id.
-  4. ``take`` is for one thread of a process, everything else for any.
+  3. ``take`` is for one thread of a process, everything else for any.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from simpler import limits
 from simpler._native import ffi, lib
 from simpler.errors import CapacityError, SimplerError, StateError
 from simpler.graph_run import GraphRun
+from simpler.mapping import Mapping
 from simpler.region_records import (
     ANY_SUB,
     INTERRUPTED,
@@ -50,14 +50,11 @@ class Region:
     """One process's mapping of a region. Made by ``create`` or ``attach``."""
 
     def __init__(self, raw: Any) -> None:
-        self._region = ffi.gc(raw, lib.slr_region_detach)
+        self._mapping = Mapping(raw)
+        self._region = raw
         self.heap_bytes: int = lib.slr_region_heap_bytes(raw)
-        region, pid = self._region, os.getpid()
-        # The heap's owner keeps the mapping, and every view keeps the heap.
-        base = ffi.gc(ffi.cast("char *", lib.slr_region_heap(raw)), lambda _, keep=region: None)
-        self._heap = memoryview(ffi.buffer(base, self.heap_bytes)).cast("B")
-        self._base = int(ffi.cast("uintptr_t", base))
-        self._pid = pid
+        self._heap = self._mapping.heap()
+        self._base = int(ffi.cast("uintptr_t", lib.slr_region_heap(raw)))
         self._taken = ffi.new("slr_task *")
         self._digest = ffi.buffer(self._taken.digest)
 
@@ -108,7 +105,7 @@ class Region:
 
     def close(self) -> None:
         """Lets go of the mapping, which goes with the last array over it. Nothing else may be called afterwards."""
-        del self._region, self._heap
+        del self._mapping, self._region, self._heap
 
     def shutdown(self) -> None:
         """Every worker's ``take`` raises RegionClosed from now on."""
@@ -148,11 +145,11 @@ class Region:
 
     def releaser(self, offset: int) -> Callable[[], None]:
         """A function that gives up one reference, at any later time; nothing in a forked copy of this process."""
-        region, pid = self._region, self._pid
+        mapping = self._mapping
 
         def release() -> None:
-            if os.getpid() == pid:
-                lib.slr_heap_unref(region, offset)
+            if mapping.is_usable():
+                lib.slr_heap_unref(mapping.raw, offset)
 
         return release
 
@@ -303,7 +300,7 @@ class Region:
         out = ffi.new("slr_id *")
         flags = lib.SLR_RUN_NOTIFY if notify else 0
         self._checked(lib.slr_run_begin(self._region, flags, out), "beginning a run")
-        return GraphRun(self._region, self._heap, out[0], self._pid)
+        return GraphRun(self._mapping, self._heap, out[0])
 
     def space_seen(self) -> int:
         """To be taken before a submission, for ``space_may_come`` after it found no room."""

@@ -165,8 +165,6 @@ def serve(owner: socket.socket, owner_pidfd: int, preload: Sequence[str], name: 
     """The life of a spawner, in a process of its own that has just been forked or exec'd."""
     os.setsid()
     set_name(name)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
     keep_only({0, 1, 2, owner.fileno(), owner_pidfd})
     with contextlib.suppress(ValueError):
         signal.set_wakeup_fd(-1)
@@ -205,6 +203,9 @@ def main(fd: int) -> None:
     """The entry of a spawner that was exec'd: ``fd`` is its end of the socket, on which Start comes first."""
     owner = socket.socket(fileno=fd)
     owner.set_inheritable(False)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
     packet, received, flags, _ = owner.recvmsg(
         protocol.MAX_MESSAGE_BYTES, protocol.ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
     )

@@ -1,0 +1,36 @@
+"""One process's mapping of a region: how long it lasts, and who may still give something back through it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from simpler._native import ffi, lib
+
+
+class Mapping:
+    """Unmapped with the last object that holds it.
+
+    Python finalizes the members of a dead cycle in any order, so a finalizer that gives something back through the
+    mapping asks ``is_usable`` first. So it does not in a forked copy of the process either, which owns nothing.
+    """
+
+    __slots__ = ("_attached", "_pid", "raw")
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+        self._attached = True
+        self._pid = os.getpid()
+
+    def __del__(self) -> None:
+        self._attached = False
+        lib.slr_region_detach(self.raw)
+
+    def is_usable(self) -> bool:
+        """Whether a finalizer may call the C library with ``raw``."""
+        return self._attached and os.getpid() == self._pid
+
+    def heap(self) -> memoryview:
+        """The heap as bytes; every view of them keeps the mapping."""
+        base = ffi.gc(ffi.cast("char *", lib.slr_region_heap(self.raw)), lambda _, keep=self: None)
+        return memoryview(ffi.buffer(base, lib.slr_region_heap_bytes(self.raw))).cast("B")
