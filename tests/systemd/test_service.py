@@ -1,0 +1,181 @@
+"""The service in a real systemd: started, used by a real program, looked at, killed in every way, and stopped."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from systemd_box import PYTHON, PYTHON_PATH, SDBOX, Box
+
+pytestmark = pytest.mark.slow
+SERVICE = "simplerd.service"
+SOCKETS = ("simplerd.socket", "simplerd-admin.socket")
+
+PROGRAM = """
+import sys
+import simpler
+
+parent = simpler.Worker(level=4)
+spec = simpler.RemoteWorkerSpec("unix:/run/simplerd/session.sock", device_ids=[0], num_sub_workers=1)
+worker = parent.add_remote_worker(spec)
+with parent:
+    buffer = parent.remote_malloc(worker=worker, nbytes=5)
+    parent.remote_copy_to(buffer, b"hello")
+    back = bytearray(5)
+    parent.remote_copy_from(buffer, back)
+    print("session holds", back.decode(), flush=True)
+    sys.stdin.readline()
+    parent.remote_free(buffer)
+print("closed", flush=True)
+"""
+
+
+@pytest.fixture
+def service(installed: Box) -> Iterator[Box]:
+    """The box with nothing of the service running, before and after."""
+    drop_ins = installed.root / "etc/systemd/system/simplerd.service.d"
+    drop_ins.mkdir()
+    try:
+        yield installed
+    finally:
+        for drop_in in drop_ins.iterdir():
+            drop_in.unlink()
+        drop_ins.rmdir()
+        installed.systemctl("daemon-reload")
+        installed.systemctl("stop", SERVICE, *SOCKETS)
+        installed.systemctl("reset-failed")
+    assert processes(installed) == []
+    assert installed.run("ls", "/run/simplerd").stdout.split() == ["simplerd.lock"]
+
+
+@contextmanager
+def program(box: Box) -> Iterator[subprocess.Popen[str]]:
+    """A program inside the box that has opened a session and used it; a line on its stdin lets it end."""
+    words = [SDBOX, "exec", box.name, "env", f"PYTHONPATH={PYTHON_PATH}", PYTHON, "-c", PROGRAM]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([str(word) for word in words], text=True, **pipes) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        first = running.stdout.readline()
+        assert first == "session holds hello\n", running.stderr.read()
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+def processes(box: Box) -> list[str]:
+    """What runs as the service's user."""
+    return box.run("ps", "-u", "simplerd", "-o", "pid=,args=", check=False).stdout.splitlines()
+
+
+def drop_in(box: Box, text: str) -> None:
+    (box.root / "etc/systemd/system/simplerd.service.d/test.conf").write_text(text)
+    box.systemctl("daemon-reload")
+
+
+def test_it_starts_says_what_runs_and_stops_without_a_trace(service: Box) -> None:  # D1, W3
+    service.systemctl("start", SERVICE)
+    assert service.show(SERVICE)["StatusText"] == "serving; sessions: 0; devices leased: 0 of 2"
+    with program(service) as client:
+        service.wait(SERVICE, StatusText="serving; sessions: 1; devices leased: 1 of 2")
+        assert 'Status: "serving; sessions: 1; devices leased: 1 of 2"' in service.systemctl("status", SERVICE)
+        assert " ready " in service.simplerctl("session", "list").stdout
+        output, errors = client.communicate("go on\n", timeout=30)
+        assert (output, client.returncode) == ("closed\n", 0), errors
+    service.wait(SERVICE, StatusText="serving; sessions: 0; devices leased: 0 of 2")
+    service.systemctl("stop", SERVICE)
+    after = service.show(SERVICE)
+    assert (after["ActiveState"], after["Result"], after["ExecMainStatus"]) == ("inactive", "success", "0")
+
+
+def test_stopping_it_ends_running_sessions(service: Box) -> None:  # W3
+    service.systemctl("start", SERVICE)
+    with program(service):
+        service.systemctl("stop", SERVICE)
+        assert processes(service) == []
+        after = service.show(SERVICE)
+        assert (after["Result"], after["ExecMainStatus"]) == ("success", "0")
+
+
+def test_a_client_starts_it_through_the_socket(service: Box) -> None:  # D1
+    service.systemctl("start", *SOCKETS)
+    assert service.show(SERVICE)["ActiveState"] == "inactive"
+    assert "serving" in service.simplerctl("status").stdout
+    assert service.show(SERVICE)["ActiveState"] == "active"
+    with program(service) as client:
+        assert client.communicate("go on\n", timeout=30)[0] == "closed\n"
+
+
+def test_nobody_is_refused_while_it_restarts(service: Box) -> None:  # D1
+    service.systemctl("start", SERVICE)
+    before = service.show(SERVICE)["MainPID"]
+    service.systemctl("--no-block", "restart", SERVICE)
+    while service.show(SERVICE)["MainPID"] in (before, "0"):
+        assert service.simplerctl("version", check=False).returncode in (0, 4)  # 4: cut off in the middle by the stop
+    assert "serving" in service.simplerctl("status").stdout
+
+
+def test_a_daemon_that_hangs_is_replaced_by_the_watchdog(service: Box) -> None:  # D1
+    drop_in(service, "[Service]\nWatchdogSec=1\nRestartSec=0\n")
+    service.systemctl("start", SERVICE)
+    with program(service):
+        hung = service.show(SERVICE)["MainPID"]
+        service.run("kill", "-STOP", hung)
+        service.wait(SERVICE, NRestarts="1", ActiveState="active", SubState="running")
+        assert service.show(SERVICE)["MainPID"] != hung
+        assert "0 of at most" in service.simplerctl("status").stdout
+    entries = [entry["MESSAGE"] for entry in service.journal("-u", SERVICE)]
+    assert any("Watchdog timeout" in message for message in entries)
+
+
+def test_a_healthy_daemon_is_left_alone_by_the_watchdog(service: Box) -> None:  # D1
+    drop_in(service, "[Service]\nWatchdogSec=1\n")
+    service.systemctl("start", SERVICE)
+    first = float(service.show(SERVICE)["WatchdogTimestampMonotonic"])
+    while float(service.show(SERVICE)["WatchdogTimestampMonotonic"]) < first + 1.5e6:
+        assert service.show(SERVICE)["NRestarts"] == "0"
+
+
+def test_a_killed_daemon_is_replaced_and_leaves_no_process(service: Box) -> None:  # W3
+    service.systemctl("start", SERVICE)
+    with program(service):
+        before = {line.split()[0] for line in processes(service)}
+        assert len(before) > 2
+        service.run("kill", "-KILL", service.show(SERVICE)["MainPID"])
+        service.wait(SERVICE, NRestarts="1", ActiveState="active", SubState="running")
+        assert not before & {line.split()[0] for line in processes(service)}
+        assert "0 of 2 leased" in service.simplerctl("status").stdout
+
+
+def test_records_reach_the_journal_with_their_priority(service: Box) -> None:
+    service.systemctl("start", SERVICE)
+    (ready,) = [entry for entry in service.journal("-u", SERVICE) if entry["MESSAGE"].startswith("daemon.ready ")][-1:]
+    assert ready["PRIORITY"] == "6"
+    assert ready["_COMM"] in ("python", "simplerd")
+
+
+def test_a_bad_configuration_fails_once_and_says_where(service: Box) -> None:  # D8
+    path = service.root / "etc/simplerd/simplerd.toml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("[devices]\nids = 3\n")
+    try:
+        service.systemctl("start", SERVICE, check=False)
+        after = service.show(SERVICE)
+        assert (after["Result"], after["ExecMainStatus"], after["NRestarts"]) == ("exit-code", "78", "0")
+        entries = [entry["MESSAGE"] for entry in service.journal("-u", SERVICE)]
+        assert "/etc/simplerd/simplerd.toml:2: devices.ids: expected `array`, got `int`; it is 3" in entries
+    finally:
+        path.unlink()
+
+
+def test_only_root_and_the_services_group_may_use_it(service: Box) -> None:  # D9
+    service.systemctl("start", SERVICE)
+    gid = service.run("getent", "group", "simplerd").stdout.split(":")[2]
+    for group, code in ((gid, 0), ("65534", 5)):
+        words = ["setpriv", "--reuid=65534", f"--regid={group}", "--clear-groups", PYTHON, "-m", "simplerctl", "status"]
+        done = service.run("env", f"PYTHONPATH={PYTHON_PATH}", *words, check=False)
+        assert done.returncode == code, done.stderr
