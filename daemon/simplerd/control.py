@@ -59,7 +59,7 @@ class ControlConnection(Handler):
             for session in left:
                 await session.ended.wait()
         for session in left:
-            session.ask_to_close(f"its client ({self._peer}) is gone: {self._link.cause}")
+            session.ask_to_close(f"its client is gone: {self._link.cause}")
 
     async def serve(self, link: Link, request: Message, data: memoryview) -> Message:
         """HELLO, OPEN and CLOSE."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from enum import Enum
 
@@ -27,7 +28,7 @@ from simplerd.log import get_logger
 from simplerd.runners import Runners
 from simplerd.runtime_folder import RuntimeFolder
 from simplerd.service import InheritedSockets, Service
-from simplerd.sessions import SessionTable
+from simplerd.sessions import SessionState, SessionTable
 from simplerd.supervision import Supervisor
 
 FAREWELL_TIMEOUT_S = 1.0
@@ -65,11 +66,15 @@ class Daemon:
         return None
 
     def summary(self) -> str:
-        """One line for `systemctl status`."""
+        """One line for `systemctl status`, such as "serving: 2 sessions (1 starting), 2 of 2 devices leased"."""
         devices = self.devices.list()
         leased = sum(device.session is not None for device in devices)
-        sessions = len(self.sessions.live())
-        return f"{self.state.value}; sessions: {sessions}; devices leased: {leased} of {len(devices)}"
+        states = Counter(session.state.value for session in self.sessions.live())
+        sessions = f"{states.total()} session{'' if states.total() == 1 else 's'}"
+        moving = [f"{count} {state}" for state, count in states.items() if state != SessionState.READY.value]
+        if moving:
+            sessions += f" ({', '.join(moving)})"
+        return f"{self.state.value}: {sessions}, {leased} of {len(devices)} devices leased"
 
 
 async def run(config: Config, spawner: Spawner, sockets: InheritedSockets, service: Service) -> int:
@@ -165,5 +170,9 @@ def _leaves(errors: BaseExceptionGroup[SimplerError]) -> Iterator[BaseException]
 
 
 async def _keep_status(daemon: Daemon, service: Service) -> None:
+    told = daemon.summary()
     async for _ in daemon.events.subscribe(types=("session", "device", "daemon")):
-        service.status(daemon.summary())
+        summary = daemon.summary()
+        if summary != told:
+            service.status(summary)
+            told = summary

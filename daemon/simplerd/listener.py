@@ -43,6 +43,7 @@ from simplerd.unix_socket import UnixListener, listen_unix, peer_credentials
 SOCKET_MODE = 0o660
 BACKLOG = 128
 FAREWELL_TIMEOUT_S = 1.0
+DISCARD_BYTES = 1 << 16
 
 _log = get_logger("listener")
 
@@ -145,15 +146,22 @@ class SessionListener:
 
 
 async def _farewell(stream: trio.SocketStream, error: SimplerError, *, to: Header | None = None) -> None:
-    """The last frame on a connection that goes no further: the error reply to a request, or a FAULT."""
+    """The last frame on a connection that goes no further: the error reply to a request, or a FAULT.
+
+    Closing while bytes are unread would reset the connection, and the frame could be lost: so the rest is read first.
+    """
     record = encode_error(error, may_pickle=False)
     if to is None:
         payload = Fault(error=record).encode()
         frame = encode_header(MessageType.FAULT, Flags.PUSH, 1, len(payload)) + payload
     else:
-        frame = encode_header(to.type, Flags.REPLY | Flags.ERROR, to.sequence, len(record)) + record
+        frame = encode_header(to.type, Flags.REPLY | Flags.ERROR, to.sequence, len(record), session=to.session)
+        frame += record
     with trio.move_on_after(FAREWELL_TIMEOUT_S):
         await stream.send_all(frame)
+        await stream.send_eof()
+        while await stream.receive_some(DISCARD_BYTES):
+            pass
 
 
 def _peer_of(stream: trio.SocketStream) -> Peer:

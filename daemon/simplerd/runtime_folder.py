@@ -9,7 +9,6 @@ Rules
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import shutil
@@ -81,9 +80,8 @@ class RuntimeFolder:
         fresh.rename(final)
 
     def remove(self, session: str) -> None:
-        """Removes the session's folder and all in it; one that is gone is no error."""
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self.path / session)
+        """Removes the session's folder and all in it; what cannot be removed is logged."""
+        _remove(self.path / session)
 
     async def clear(self, timeout_s: float) -> None:
         """Sees off the runners that an earlier daemon left, which end by themselves, and kills those still there after
@@ -93,7 +91,16 @@ class RuntimeFolder:
             record = _read(folder)
             if record is not None:
                 await _see_off(record, deadline)
-            shutil.rmtree(folder)
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        _log.error("a session's folder could not be removed", folder=str(folder), error=str(error))
 
 
 def start_time(pid: int) -> int:

@@ -29,6 +29,8 @@ from simplerd.sessions import Ending, Peer, Session, SessionEvent, SessionState,
 
 START_MARGIN_S = 2.0
 """The runner keeps the session's start-up deadline itself and then says what it waited for; the daemon's is later."""
+TREE_GRACE_S = 1.0
+"""The kernel ends a dead runner's workers at once; what is still there after this was started by user code."""
 
 _log = get_logger("sessions")
 
@@ -203,15 +205,15 @@ class Supervisor:
             return
 
     async def _wait_for_tree(self, session: Session, runner: Runner) -> None:
-        with trio.move_on_after(self._config.close_timeout_s) as scope:
+        with trio.move_on_after(TREE_GRACE_S):
             await runner.tree.wait_gone()
-        if scope.cancelled_caught:
-            pids = runner.tree.kill()
-            _log.warning("killed what outlived its session", session=session.id, pids=pids)
-            with trio.move_on_after(self._config.close_timeout_s) as scope:
-                await runner.tree.wait_gone()
-            if scope.cancelled_caught:
-                _log.error("processes of an ended session are still there", session=session.id, pids=pids)
+            return
+        pids = runner.tree.kill()
+        _log.warning("killed what outlived its session", session=session.id, pids=pids)
+        with trio.move_on_after(self._config.close_timeout_s):
+            await runner.tree.wait_gone()
+            return
+        _log.error("processes of an ended session are still there", session=session.id, pids=pids)
 
     def _explain(self, session: Session, runner: Runner, killed: bool) -> Ending:
         exit = runner.exit

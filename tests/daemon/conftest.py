@@ -79,8 +79,15 @@ def descendants(pid: int) -> set[int]:
 
 
 def alive(pids: set[int]) -> set[int]:
-    """Those of `pids` that are still processes."""
-    return {pid for pid in pids if Path(f"/proc/{pid}").exists()}
+    """Those of `pids` that still run: one that ended and waits for its reaper does not."""
+    return {pid for pid in pids if _state(pid) not in "ZX"}
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
 
 
 async def event(admin_socket: Path, type: str) -> dict[str, Any]:

@@ -122,11 +122,11 @@ def test_silent_and_slow_clients_hold_up_nobody(daemon: ForegroundDaemon) -> Non
 
 def test_a_daemon_out_of_descriptors_serves_again_when_it_has_some(daemon: ForegroundDaemon) -> None:  # R9
     used = len(os.listdir(f"/proc/{daemon.pid}/fd"))  # noqa: PTH208
-    before = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (used + 2, used + 2))
+    _, hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (used + 2, hard))
     with ExitStack() as stack:
         for _ in range(6):
             stack.enter_context(dial(daemon.endpoint))
-    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, before)
     with dial(daemon.endpoint) as connected:
         connected.sendall(request(Hello(versions=[1], program="after", pid=1)))
         assert answer(connected) is not None

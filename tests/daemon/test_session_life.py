@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from daemon.conftest import alive, client_of, descendants, event
+from simpler.callables import content_of
 from simpler.errors import ArgumentError, DeviceBusy, RegistrationError, StaleHandle, StartupError
+from simpler.result_record import decode_result
+from simpler.wire.messages import Register, Task
 from simplerd.foreground import ForegroundDaemon
 
 ONE_CHIP_TWO_SUBS = {"device_ids": [0], "num_sub_workers": 2}
@@ -111,6 +115,27 @@ async def test_a_killed_runner_is_explained_and_its_tree_is_gone(daemon: Foregro
         await client.close(await client.open(**ONE_CHIP_TWO_SUBS))  # its device is free
 
 
+@pytest.mark.slow
+async def test_what_user_code_left_running_ends_with_the_session(daemon: ForegroundDaemon) -> None:  # R5
+    def leaves(orch: Any, args: Any, config: Any) -> int:
+        import subprocess
+
+        return subprocess.Popen(["sleep", "1000"], start_new_session=True).pid
+
+    async with client_of(daemon.endpoint) as client:
+        session = await client.open()
+        lane = await client.lane(session, "command")
+        content = content_of(leaves)
+        await lane.request(Register(digest=content.digest), content.encode())
+        reply, _ = await lane.request(Task(digest=content.digest, args=b""))
+        assert reply.result is not None
+        pid = decode_result(reply.result)
+        assert isinstance(pid, int)
+        assert alive({pid})
+        await client.close(session)
+        assert not alive({pid})
+
+
 async def test_only_the_connection_that_opened_a_session_closes_it(daemon: ForegroundDaemon) -> None:
     async with client_of(daemon.endpoint) as client, client_of(daemon.endpoint) as other:
         session = await client.open()
@@ -127,7 +152,7 @@ async def test_the_session_of_a_lost_client_ends_after_the_grace(daemon: Foregro
         session = await client.open(device_ids=[0])
     tree = descendants(session.pid) | {session.pid}
     ended = await event(daemon.admin_socket, "session.ended")
-    assert "is gone: the connection to" in ended["fields"]["cause"]
+    assert ended["fields"]["cause"] == f"its client is gone: the client (uid {os.getuid()}, pid {os.getpid()}) hung up"
     assert not alive(tree)
     async with client_of(daemon.endpoint) as client:
         await client.close(await client.open(device_ids=[0]))

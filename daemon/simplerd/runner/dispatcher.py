@@ -5,7 +5,6 @@ Rules
   2. A Python callable is loaded here, where it may be an orchestration function, and registered with the inner Worker
      too when that has sub-workers; a kernel is registered with the inner Worker alone. Registering twice counts twice.
   3. What a task borrows (buffers, arrays sent along) it keeps until its run has ended, and gives back whatever happens.
-  4. An error leaves with where it happened: host, session, hashid. Frames of ours at its head do not.
 """
 
 from __future__ import annotations
@@ -14,29 +13,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
-from simpler.worker import Worker
-
-import simpler
-import simplerd
 from simpler import limits
 from simpler.args import DecodedArgs, ReceivedArgs, TensorRecord
 from simpler.callables import CallableHandle, CallableKind, load, validate_content
 from simpler.descriptors import format_hashid
-from simpler.error_record import decode_error, encode_error
-from simpler.errors import RegistrationError, SimplerError
+from simpler.errors import RegistrationError
 from simpler.region import Region
 from simpler.result_record import encode_result
 from simpler.tensor import DataType, TensorArgType
 from simpler.wire.messages import Task
 from simpler.wire.task_args import BufferTensor, InlineTensor, RemoteArgs
+from simpler.worker import Worker
 from simplerd.runner.buffers import SessionBuffers
 from simplerd.runner.control_protocol import Launch
-
-_OURS = tuple(str(Path(package.__file__).parent) for package in (simpler, simplerd) if package.__file__)
 
 
 class DispatchedRun(NamedTuple):
@@ -94,7 +85,7 @@ class Dispatcher:
     def run(self, task: Task) -> bytes | None:
         """Runs an orchestration function to the end of its graph; gives the result record of what it returned, if any.
 
-        Raises whatever it or its tasks raised, as an error that can travel.
+        Raises whatever it or its tasks raised.
         """
         started_ns, succeeded = time.monotonic_ns(), False
         try:
@@ -111,8 +102,6 @@ class Dispatcher:
             result = None if value is None else b"".join(encode_result(value))
             succeeded = True
             return result
-        except BaseException as error:
-            raise self._located(error, task.digest) from None
         finally:
             self.runs.append(DispatchedRun(task.digest, started_ns, time.monotonic_ns(), succeeded))
 
@@ -161,20 +150,3 @@ class Dispatcher:
                 hashid=hashid,
             )
         return True
-
-    def _located(self, error: BaseException, digest: bytes) -> SimplerError:
-        record = encode_error(
-            error.with_traceback(_users_part(error.__traceback__)),
-            host=self._launch.host,
-            session=self._launch.session,
-            hashid=format_hashid(digest),
-        )
-        return decode_error(record)
-
-
-def _users_part(frames: TracebackType | None) -> TracebackType | None:
-    """The traceback from the first frame on that is not of this project; all of it when every frame is."""
-    part = frames
-    while part is not None and part.tb_frame.f_code.co_filename.startswith(_OURS):
-        part = part.tb_next
-    return part or frames

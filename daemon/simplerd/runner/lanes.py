@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import time
 import weakref
+from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 from simpler import limits
+from simpler.descriptors import format_hashid
 from simpler.errors import ArgumentError, SimplerError
 from simpler.region import Region
 from simpler.wire.link import Link
@@ -39,17 +42,27 @@ from simpler.wire.messages import (
 )
 from simpler.wire.serving import Buffer, Handler
 from simplerd.runner.buffers import Held, SessionBuffers
+from simplerd.runner.control_protocol import Launch
 from simplerd.runner.dispatcher import Dispatcher
+from simplerd.runner.located import located
 from simplerd.runner.orchestration_thread import OrchestrationThread
 from simplerd.runner.session_trace import SessionTrace
+
+T = TypeVar("T")
 
 
 class CommandLane(Handler):
     """TASK, REGISTER, UNREGISTER, MALLOC, FREE, TRACE."""
 
     def __init__(
-        self, thread: OrchestrationThread, dispatcher: Dispatcher, buffers: SessionBuffers, trace: SessionTrace
+        self,
+        launch: Launch,
+        thread: OrchestrationThread,
+        dispatcher: Dispatcher,
+        buffers: SessionBuffers,
+        trace: SessionTrace,
     ) -> None:
+        self._where = {"host": launch.host, "session": launch.session}
         self._thread = thread
         self._dispatcher = dispatcher
         self._buffers = buffers
@@ -63,27 +76,32 @@ class CommandLane(Handler):
 
     async def serve(self, link: Link, request: Message, data: memoryview) -> Message | tuple[Message, Buffer]:
         """Carries the request out and gives its reply."""
-        call = self._thread.call
         match request:
             case Attach():
                 return AttachReply(clock_ns=time.monotonic_ns())
             case Task():
-                return TaskReply(result=await call(partial(self._dispatcher.run, request)))
+                result = await self._call(partial(self._dispatcher.run, request), request.digest)
+                return TaskReply(result=result)
             case Register():
-                await call(partial(self._dispatcher.register, request.digest, bytes(data)))
+                work = partial(self._dispatcher.register, request.digest, bytes(data))
+                await self._call(work, request.digest)
                 return RegisterReply()
             case Unregister():
-                await call(partial(self._dispatcher.unregister, request.digest))
+                await self._call(partial(self._dispatcher.unregister, request.digest), request.digest)
                 return UnregisterReply()
             case Malloc():
-                buffer, generation = await call(partial(self._buffers.malloc, request.nbytes))
+                buffer, generation = await self._call(partial(self._buffers.malloc, request.nbytes))
                 return MallocReply(buffer=buffer, generation=generation)
             case Free():
-                await call(partial(self._buffers.free, request.buffer, request.generation))
+                await self._call(partial(self._buffers.free, request.buffer, request.generation))
                 return FreeReply()
             case Trace():
-                return await call(partial(self._trace.since, request.since_ns))
+                return await self._call(partial(self._trace.since, request.since_ns))
         raise SimplerError(f"{request.TYPE.name} does not belong on a command lane", code="UNSUPPORTED")
+
+    async def _call(self, work: Callable[[], T], digest: bytes | None = None) -> T:
+        hashid = {"hashid": format_hashid(digest)} if digest is not None else {}
+        return await self._thread.call(partial(located, work, **self._where, **hashid))
 
 
 class DataLane(Handler):

@@ -16,7 +16,6 @@ import sys
 import traceback
 
 import trio
-from simpler.worker import Worker
 
 from simpler import spawn_protocol
 from simpler.callables import RemoteCallable, load
@@ -25,6 +24,7 @@ from simpler.errors import SimplerError, StartupError
 from simpler.spawn import Spawner
 from simpler.wire.link import Link
 from simpler.wire.serving import Handler
+from simpler.worker import Worker
 from simplerd.runner import control_protocol
 from simplerd.runner.buffers import SessionBuffers
 from simplerd.runner.control_protocol import Failed, Lane, Launch, Ready, Stop
@@ -80,6 +80,7 @@ def start(launch: Launch) -> Worker:
         startup_timeout_s=launch.startup_timeout_s,
         spin_us=manifest.spin_us,
         name=launch.session,
+        import_paths=launch.import_paths,
         spawner=spawner,
     )
     with contextlib.ExitStack() as undo:
@@ -102,7 +103,7 @@ async def serve(launch: Launch, control: socket.socket, worker: Worker) -> None:
     thread = OrchestrationThread()
     trace = SessionTrace(launch, worker.region, dispatcher, chips, subs)
     handlers: dict[str, Handler] = {
-        "command": CommandLane(thread, dispatcher, buffers, trace),
+        "command": CommandLane(launch, thread, dispatcher, buffers, trace),
         "data": DataLane(worker.region, buffers),
     }
     daemon = trio.socket.from_stdlib_socket(control)
