@@ -11,6 +11,7 @@ Rules
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
@@ -142,10 +143,12 @@ class Pool:
     def _read_report(self, member: _Member) -> None:
         """READY, an error record, or the end of a process that came to neither, which its pidfd tells."""
         data = os.read(member.report_fd, _READ_BYTES)
-        if data:
-            member.report += data
-            return
-        self._close_report(member)
+        member.report += data
+        if not data:
+            self._close_report(member)
+            self._reported(member)
+
+    def _reported(self, member: _Member) -> None:
         if member.report == READY:
             member.ready = True
             if self._state is PoolState.STARTING and all(other.ready for other in self._members):
@@ -174,9 +177,10 @@ class Pool:
 
     def _ended(self, member: _Member, ending: Ending) -> None:
         member.child = None
-        if member.report_fd >= 0:
-            self._read_report(member)
-            self._close_report(member)
+        with contextlib.suppress(BlockingIOError):  # a process of its own making still holds the pipe
+            while member.report_fd >= 0:
+                self._read_report(member)
+        self._close_report(member)
         if self._state is PoolState.STARTING:
             self._fail(
                 StartupError(f"{self._describe(member, ending)} before it was READY{_stderr_text(ending.stderr)}")

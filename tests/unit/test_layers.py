@@ -21,11 +21,14 @@ SOURCES = {
 LAYERS = (
     ("simplerctl",),
     ("simplerd",),
-    ("simpler.worker", "simpler.orchestrator"),
-    ("simpler.remote",),
-    ("simpler.pool", "simpler.sub_worker", "simpler.chip_worker"),
-    ("simpler.spawn", "simpler.spawner", "simpler.run", "simpler.trace", "simpler.registry"),
-    ("simpler.args", "simpler.callables", "simpler.device", "simpler.device_memory"),
+    ("simpler.worker",),
+    ("simpler.tree", "simpler.local_workers", "simpler.remote_children"),
+    ("simpler.remote", "simpler.orchestrator"),
+    ("simpler.sub_worker", "simpler.chip_worker", "simpler.pool", "simpler.spawner", "simpler.spawn"),
+    ("simpler.worker_process", "simpler.children"),
+    ("simpler.child_process", "simpler.child_output", "simpler.oom"),
+    ("simpler.run", "simpler.trace", "simpler.registry", "simpler.targets", "simpler.packing"),
+    ("simpler.args", "simpler.callables", "simpler.device", "simpler.device_memory", "simpler.worker_options"),
     (
         "simpler.chip_callable",
         "simpler.content",
@@ -34,6 +37,8 @@ LAYERS = (
         "simpler.unserializable",
     ),
     ("simpler.region", "simpler.wire", "simpler.spawn_protocol"),
+    ("simpler.graph_run", "simpler.result_record"),
+    ("simpler.region_records", "simpler.mapping"),
     ("simpler.tensor", "simpler.error_record"),
     ("simpler.errors", "simpler.limits", "simpler._native"),
 )
@@ -85,15 +90,20 @@ def test_the_library_knows_nothing_of_the_daemon_and_the_command_line_nothing_of
             assert not any(name.startswith(("simplerd", "simpler.worker")) for name in found), module
 
 
-def test_only_the_two_bindings_touch_the_native_module() -> None:
+def test_only_the_bindings_touch_the_native_module() -> None:
     users = {module for module, path in SOURCES.items() if any("_native" in name for name in imports(path))}
-    assert users == {"simpler.region", "simpler.device"}
+    assert users == {
+        "simpler.region",
+        "simpler.graph_run",
+        "simpler.region_records",
+        "simpler.mapping",
+        "simpler.device",
+    }
 
 
 def test_only_the_spawner_forks() -> None:  # L5
     users = {module for module, path in SOURCES.items() if "os.fork(" in path.read_text()}
-    assert users <= {"simpler.spawn", "simpler.spawner"}
-    assert users
+    assert users == {"simpler.spawn", "simpler.child_process"}
 
 
 def test_the_daemon_process_loads_no_pickle_and_no_numpy() -> None:
