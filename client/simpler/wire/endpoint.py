@@ -78,7 +78,7 @@ async def connect(endpoint: Endpoint, *, timeout_s: float = limits.CONNECT_TIMEO
 
 
 async def _connect_unix(path: str) -> trio.SocketStream:
-    """A Unix socket whose queue is full refuses with EAGAIN, connect(2), which trio takes for a connection under way."""
+    """A Unix socket with a full queue says EAGAIN, connect(2), which trio takes for a connection under way."""
     while True:
         stream = await trio.open_unix_socket(path)
         try:
