@@ -63,10 +63,15 @@ def _regions_mapped() -> int:
     return sum("/memfd:" in line for line in Path("/proc/self/maps").read_text().splitlines())
 
 
+def _of_another_run(cgroup: Path) -> bool:
+    """Whether it belongs to a box that some other test run on this machine has booted."""
+    return "/sdbox-" in str(cgroup) and f"/sdbox-pytest-{os.getpid()}" not in str(cgroup)
+
+
 def _cgroups() -> set[Path]:
     for root in (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup")):
         if (root / "cgroup.procs").exists():
-            return {path for path in root.rglob("*") if path.is_dir()}
+            return {path for path in root.rglob("*") if path.is_dir() and not _of_another_run(path)}
     return set()
 
 
