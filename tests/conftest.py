@@ -65,7 +65,7 @@ def _regions_mapped() -> int:
 
 def _of_another_run(cgroup: Path) -> bool:
     """Whether it belongs to a box that some other test run on this machine has booted."""
-    return "/sdbox-" in str(cgroup) and f"/sdbox-pytest-{os.getpid()}" not in str(cgroup)
+    return "/sdbox-" in str(cgroup) and f"/sdbox-simpler-{os.getpid()}" not in str(cgroup)
 
 
 def _cgroups() -> set[Path]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import digits
-from conftest import RunningDaemon
+from simplerd.foreground import ForegroundDaemon
 
 SCRIPT = Path(__file__).parents[2] / "examples/digits.py"
 TIMEOUT_S = 120
@@ -45,7 +45,7 @@ def test_it_learns_and_writes_a_trace_and_a_picture(tmp_path: Path) -> None:
     )  # this process, and in each session its runner and its chip; which sub-worker is quick differs
 
 
-def test_it_uses_the_daemon_that_is_named(tmp_path: Path, daemon: RunningDaemon) -> None:
+def test_it_uses_the_daemon_that_is_named(tmp_path: Path, daemon: ForegroundDaemon) -> None:
     done = run(tmp_path, "--epochs", "8", SIMPLERD_ENDPOINT=daemon.endpoint)
     assert done.returncode == 0, done.stderr + done.stdout
     assert "started simplerd" not in done.stdout
