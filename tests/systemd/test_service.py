@@ -79,14 +79,14 @@ def drop_in(box: Box, text: str) -> None:
 
 def test_it_starts_says_what_runs_and_stops_without_a_trace(service: Box) -> None:  # D1, W3
     service.systemctl("start", SERVICE)
-    assert service.show(SERVICE)["StatusText"] == "serving; sessions: 0; devices leased: 0 of 2"
+    assert service.show(SERVICE)["StatusText"] == "serving: 0 sessions, 0 of 2 devices leased"
     with program(service) as client:
-        service.wait(SERVICE, StatusText="serving; sessions: 1; devices leased: 1 of 2")
-        assert 'Status: "serving; sessions: 1; devices leased: 1 of 2"' in service.systemctl("status", SERVICE)
+        service.wait(SERVICE, StatusText="serving: 1 session, 1 of 2 devices leased")
+        assert 'Status: "serving: 1 session, 1 of 2 devices leased"' in service.systemctl("status", SERVICE)
         assert " ready " in service.simplerctl("session", "list").stdout
         output, errors = client.communicate("go on\n", timeout=30)
         assert (output, client.returncode) == ("closed\n", 0), errors
-    service.wait(SERVICE, StatusText="serving; sessions: 0; devices leased: 0 of 2")
+    service.wait(SERVICE, StatusText="serving: 0 sessions, 0 of 2 devices leased")
     service.systemctl("stop", SERVICE)
     after = service.show(SERVICE)
     assert (after["ActiveState"], after["Result"], after["ExecMainStatus"]) == ("inactive", "success", "0")
