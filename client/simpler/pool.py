@@ -66,6 +66,7 @@ TRANSITIONS = {
     (PoolState.STARTING, PoolEvent.STOP): PoolState.STOPPING,
     (PoolState.RUNNING, PoolEvent.STOP): PoolState.STOPPING,
     (PoolState.FAILING, PoolEvent.STOP): PoolState.FAILING,
+    (PoolState.STOPPING, PoolEvent.STOP): PoolState.STOPPING,
     (PoolState.FAILING, PoolEvent.ALL_GONE): PoolState.ENDED,
     (PoolState.STOPPING, PoolEvent.ALL_GONE): PoolState.ENDED,
     (PoolState.ENDED, PoolEvent.STOP): PoolState.ENDED,

@@ -104,7 +104,7 @@ class Region:
         return int(lib.slr_region_fd(self._region))
 
     def close(self) -> None:
-        """Lets go of the mapping, which goes with the last array over it. Nothing else may be called afterwards."""
+        """Lets go of the mapping, which goes with the last array over it. Nothing else may be called, then or now."""
         del self._mapping, self._region, self._heap
 
     def shutdown(self) -> None:

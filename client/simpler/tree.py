@@ -52,6 +52,7 @@ class Tree:
                 self._remote.open(self.options, self.region, self._remote_contents, left)
         except BaseException:
             self._end()
+            self.region.close()  # now, not when the error's traceback, which holds this object, goes
             raise
 
     def _start_local(self, spawner: Spawner | None, deadline: float) -> None:

@@ -1,0 +1,151 @@
+"""TaskArgs, their payload, and the byte ranges that order a task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simpler import TaskArgs, Tensor, TensorArgType
+from simpler.args import DecodedArgs, ReceivedArgs, RemoteTensor, TensorRecord, decode, encode
+from simpler.errors import ArgumentError, StaleHandle
+from simpler.packing import Packer, contiguous_runs
+from simpler.region import Region
+from simpler.tensor import DataType
+
+INPUT, OUTPUT, INOUT = TensorArgType.INPUT, TensorArgType.OUTPUT, TensorArgType.INOUT
+
+
+def test_tensors_and_scalars_are_numbered_apart() -> None:
+    array = np.zeros(3)
+    args = TaskArgs().add_scalar(7).add_tensor(array, INOUT).add_scalar("x")
+    assert (args.tensor(0) is array, args.tag(0), args.scalar(0), args.scalar(1)) == (True, INOUT, 7, "x")
+    assert (args.tensor_count(), args.scalar_count(), len(args)) == (1, 2, 3)
+    args.set_tag(0, INPUT)
+    assert args.tag(0) is INPUT
+    args.clear()
+    assert len(args) == 0
+
+
+@pytest.mark.parametrize("value", [None, [1], 1 << 64, -(1 << 63) - 1, np.int64(3), object()])
+def test_what_is_no_scalar_is_refused_at_once(value: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"scalar|64 bits"):
+        TaskArgs().add_scalar(value)
+
+
+@pytest.mark.parametrize("value", [[1.0], np.array(["text"]), np.array([None]), np.zeros(2, ">i4"), 1.5])
+def test_what_is_no_tensor_is_refused_at_once(value: Any) -> None:
+    with pytest.raises(ArgumentError):
+        TaskArgs().add_tensor(value)
+
+
+def test_an_index_that_is_not_there_names_what_is() -> None:
+    with pytest.raises(IndexError, match="tensor 2 of 1"):
+        TaskArgs().add_tensor(np.zeros(1)).tensor(2)
+    with pytest.raises(IndexError, match="scalar 0 of 0"):
+        TaskArgs().scalar(0)
+
+
+@given(st.lists(st.one_of(st.integers(-(1 << 63), (1 << 64) - 1), st.floats(allow_nan=False), st.text(), st.binary())))
+def test_scalars_come_back_as_they_went(scalars: list[Any]) -> None:
+    assert decode(encode([], scalars)) == DecodedArgs([], scalars)
+
+
+def test_tensor_records_come_back_as_they_went() -> None:
+    record = TensorRecord(INOUT, DataType.FLOAT32, [2, 3], [12, -4], 4096, 24)
+    assert decode(encode([record], [True])) == DecodedArgs([record], [True])
+    assert encode([], []) == b""
+
+
+@st.composite
+def views(draw: st.DrawFn) -> np.ndarray[Any, Any]:
+    """A view of an 8 x 6 x 4 array that is not empty, with steps, reversals, transposition and repetition."""
+    base = np.zeros((8, 6, 4), "int16")
+    index = []
+    for size in base.shape:
+        start, stop = sorted(draw(st.lists(st.integers(0, size), min_size=2, max_size=2, unique=True)))
+        index.append(slice(start, stop)) if draw(st.booleans()) else index.append(slice(None, None, -1))
+    view = base[tuple(index)][:: draw(st.integers(1, 3))].transpose(draw(st.permutations(range(3))))
+    return np.broadcast_to(view, (2, *view.shape)) if draw(st.booleans()) else view
+
+
+@given(views())
+def test_runs_cover_the_bytes_of_a_view_and_no_others_while_they_are_few(view: np.ndarray[Any, Any]) -> None:  # G1
+    first = view.__array_interface__["data"][0]
+    indices = np.indices(view.shape).reshape(view.ndim, -1)
+    starts = (indices * np.array(view.strides)[:, None]).sum(axis=0)
+    exact = {int(start) + byte for start in starts for byte in range(view.itemsize)}
+    runs = contiguous_runs(0, view.shape, view.strides, view.itemsize)
+    covered = {byte for begin, end in runs for byte in range(begin, end)}
+    assert covered == exact if len(runs) > 1 else covered >= exact
+    assert first  # the view is not empty
+    assert runs == sorted(runs)
+
+
+def test_a_view_in_too_many_pieces_is_ordered_by_what_spans_it() -> None:  # G1
+    assert contiguous_runs(8, (100,), (16,), 8) == [(8, 8 + 99 * 16 + 8)]
+
+
+@pytest.fixture
+def region() -> Iterator[Region]:
+    region = Region.create(workers=1, heap_bytes=1 << 20)
+    yield region
+    region.close()
+
+
+def no_storage(tensor: Tensor, tag: TensorArgType) -> int:
+    raise AssertionError
+
+
+def test_a_view_of_a_shared_array_is_passed_where_it_lies(region: Region) -> None:
+    array = region.new_array((4, 6), DataType.INT32)
+    array[...] = np.arange(24).reshape(4, 6)
+    packed = Packer(region, no_storage).pack(TaskArgs().add_tensor(array[1:3, ::-2], INOUT))
+    received = ReceivedArgs(region, decode(packed.payload))
+    assert np.array_equal(received.tensor(0), array[1:3, ::-2])
+    received.tensor(0)[...] = -1
+    assert (array[1:3, ::-2] == -1).all()
+    assert packed.copies == []
+
+
+def test_an_ordinary_array_is_copied_as_input_and_refused_as_anything_else(region: Region) -> None:
+    packer, source = Packer(region, no_storage), np.arange(6.0).reshape(2, 3).T
+    packed = packer.pack(TaskArgs().add_tensor(source))
+    received = ReceivedArgs(region, decode(packed.payload)).tensor(0)
+    assert np.array_equal(received, source)
+    assert not received.flags.writeable
+    packer.drop_copies(packed)
+    with pytest.raises(ArgumentError, match=r"Worker\.array"):
+        packer.pack(TaskArgs().add_tensor(source).add_tensor(source, INOUT))
+    assert region.stats().heap_used == 0
+
+
+def test_an_empty_array_orders_nothing(region: Region) -> None:
+    packed = Packer(region, no_storage).pack(TaskArgs().add_tensor(np.zeros((0, 3)), OUTPUT))
+    assert (packed.ranges, packed.blocks) == ([], [])
+    assert ReceivedArgs(region, decode(packed.payload)).tensor(0).shape == (0, 3)
+
+
+def test_a_remote_tensor_cannot_go_to_a_local_task(region: Region) -> None:  # B6
+    with pytest.raises(ArgumentError, match="remote session"):
+        Packer(region, no_storage).pack(TaskArgs().add_tensor(RemoteTensor()))
+
+
+def test_a_view_that_leaves_its_block_is_refused(region: Region) -> None:
+    array = region.new_array((4,), DataType.INT64)
+    beyond = np.lib.stride_tricks.as_strided(array, (1000,), (8,))
+    with pytest.raises(ArgumentError, match="beyond"):
+        Packer(region, no_storage).pack(TaskArgs().add_tensor(beyond))
+
+
+def test_memory_that_was_freed_is_stale(region: Region) -> None:
+    array = region.ndarray(region.alloc(64), (8,), DataType.INT64)
+    offset = region.offset_of(array)
+    assert offset is not None
+    region.unref(offset)
+    with pytest.raises(StaleHandle):
+        Packer(region, no_storage).pack(TaskArgs().add_tensor(array))

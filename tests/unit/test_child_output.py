@@ -1,0 +1,37 @@
+"""Lines of a child's output, whatever pieces they come in."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simpler import limits
+from simpler.child_output import LineTail
+
+
+@given(st.lists(st.binary(max_size=20)))
+def test_pieces_do_not_matter(pieces: list[bytes]) -> None:
+    tail, whole = LineTail(), b"".join(pieces)
+    lines = [line for piece in pieces for line in tail.feed(piece)] + tail.finish()
+    assert b"\n".join(lines) == whole.removesuffix(b"\n")
+
+
+def test_the_last_lines_are_kept() -> None:
+    tail = LineTail()
+    tail.feed(b"".join(b"%d\n" % number for number in range(limits.STDERR_LINES + 3)))
+    assert tail.lines() == [str(number) for number in range(3, limits.STDERR_LINES + 3)]
+
+
+def test_an_overlong_line_is_broken_and_nothing_of_it_is_lost() -> None:
+    text = b"x" * (2 * limits.STDERR_LINE_BYTES + 5)
+    tail = LineTail()
+    tail.feed(text)
+    tail.finish()
+    assert "".join(tail.lines()).encode() == text
+    assert max(map(len, tail.lines())) == limits.STDERR_LINE_BYTES
+
+
+def test_bytes_that_are_no_text_are_shown_escaped() -> None:
+    tail = LineTail()
+    tail.feed(b"\xff\n")
+    assert tail.lines() == ["\\xff"]
