@@ -132,6 +132,8 @@ class Session:
         self.decided = trio.Event()
         """It is READY, or it will never be and `failure` says why."""
         self.failure: SimplerError | None = None
+        self.given_up: str | None = None
+        """Why its runner was killed before it was READY."""
         self.close_reason: str | None = None
         self.close_asked = trio.Event()
         self.ending: Ending | None = None

@@ -11,11 +11,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import trio
 
 from simpler.error_record import decode_error
-from simpler.errors import SessionLost, SimplerError, StartupError, StateError
+from simpler.errors import ProtocolError, SessionLost, SimplerError, StartupError, StateError
+from simpler.oom import OomWatch
 from simpler.spawn_protocol import Exited
 from simpler.wire.messages import Manifest
 from simplerd.config import Config
@@ -124,14 +126,13 @@ class Supervisor:
         self._folder.make(session.id)
         runner = await self._fork(session)
         self._alive[session.id] = runner
+        oom = OomWatch()
         try:
-            session.pid = runner.pid
-            self._record(session)
-            self._sessions.advance(session, SessionEvent.FORKED)
             await self._start(session, runner)
             if session.state is SessionState.READY:
                 await _first_of(session.close_asked.wait, runner.exited.wait)  # no deadline: it may be used for ever
-            return await self._end(session, runner)
+            killed = await self._end(session, runner)
+            return self._explain(session, runner, killed, oom)
         finally:
             del self._alive[session.id]
             runner.kill()
@@ -154,26 +155,32 @@ class Supervisor:
 
     async def _start(self, session: Session, runner: Runner) -> None:
         """Until the runner is READY, has failed, has exited, or is asked to close."""
+        session.pid = runner.pid
         timeout_s = self._start_timeout_s(session)
+        try:
+            self._record(session)
+            self._sessions.advance(session, SessionEvent.FORKED)
+            with trio.fail_after(timeout_s + START_MARGIN_S):
+                await _first_of(partial(self._hear, session, runner), session.close_asked.wait, runner.exited.wait)
+            return
+        except trio.TooSlowError:
+            session.given_up = f"its runner (pid {runner.pid}) has not answered within {timeout_s:g} s"
+        except (OSError, ProtocolError) as error:
+            session.given_up = str(error)
+        runner.kill()
 
-        async def hear() -> None:
-            received = await runner.receive()
-            if received is None:
-                await runner.exited.wait()  # the deadline around us
-                return
-            report, fds = received
-            try:
-                self._take_report(session, report, fds)
-            finally:
-                for fd in fds:
-                    os.close(fd)
-
-        with trio.move_on_after(timeout_s + START_MARGIN_S) as scope:
-            await _first_of(hear, session.close_asked.wait, runner.exited.wait)
-        if scope.cancelled_caught:
-            why = f"its runner (pid {runner.pid}) has not answered within {timeout_s:g} s"
-            session.failure = self._not_set_up(session, why)
-            runner.kill()
+    async def _hear(self, session: Session, runner: Runner) -> None:
+        """The runner's one report; `_start` keeps the deadline."""
+        received = await runner.receive()
+        if received is None:
+            await runner.exited.wait()
+            return
+        report, fds = received
+        try:
+            self._take_report(session, report, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
 
     def _take_report(self, session: Session, report: Ready | Failed, fds: list[int]) -> None:
         match report:
@@ -184,11 +191,16 @@ class Supervisor:
             case Failed():
                 session.failure = decode_error(error_from_memfd(fds[0]), trust_pickle=False)
 
-    async def _end(self, session: Session, runner: Runner) -> Ending:
-        """Asks the runner to close, kills it when it does not, and waits for the rest of its tree."""
+    async def _end(self, session: Session, runner: Runner) -> bool:
+        """Asks the runner to close and waits for the last of its tree; True when it had to be killed."""
+        starting = session.state is SessionState.STARTING
+        failed = session.failure is not None or session.given_up is not None
+        if not failed and not runner.exited.is_set():
+            self._sessions.advance(session, SessionEvent.CLOSE)
+        if session.state is SessionState.CLOSING and starting:
+            runner.kill()  # it would not listen before it is READY, and there is nothing to finish
         with trio.move_on_after(self._config.close_timeout_s):
-            if session.failure is None and not runner.exited.is_set():
-                self._sessions.advance(session, SessionEvent.CLOSE)
+            if session.state is SessionState.CLOSING:
                 await self._ask_to_stop(session, runner)
             await runner.exited.wait()
         killed = not runner.exited.is_set()
@@ -196,7 +208,7 @@ class Supervisor:
             runner.kill()
             await runner.exited.wait()  # no deadline: a killed process ends
         await self._wait_for_tree(session, runner)
-        return self._explain(session, runner, killed)
+        return killed
 
     async def _ask_to_stop(self, session: Session, runner: Runner) -> None:
         try:
@@ -215,20 +227,20 @@ class Supervisor:
             return
         _log.error("processes of an ended session are still there", session=session.id, pids=pids)
 
-    def _explain(self, session: Session, runner: Runner, killed: bool) -> Ending:
+    def _explain(self, session: Session, runner: Runner, killed: bool, oom: OomWatch) -> Ending:
         exit = runner.exit
         assert exit is not None
-        if session.failure is not None:
-            cause, code = session.failure.message, session.failure.code
-        elif session.state is SessionState.CLOSING:
-            cause, code = session.close_reason or "it was closed", SessionLost.default_code
+        cause = f"its runner {_how_it_ended(exit, oom)}"
+        if session.state is SessionState.CLOSING:
+            cause = session.close_reason or "it was closed"
             if killed:
                 cause += f"; its runner did not end within {self._config.close_timeout_s:g} s and was killed"
-        else:
-            cause, code = f"its runner {_how_it_ended(exit)}", SessionLost.default_code
-            if session.state is SessionState.STARTING:
-                session.failure = self._not_set_up(session, cause + _stderr_text(exit.stderr))
-        return Ending(cause, code, exit.signal, exit.code, tuple(exit.stderr))
+        elif session.failure is None and session.state is not SessionState.READY:
+            why = session.given_up or cause
+            session.failure = self._not_set_up(session, why + _stderr_text(exit.stderr))
+        if session.failure is not None:
+            return Ending(session.failure.message, session.failure.code, exit.signal, exit.code, tuple(exit.stderr))
+        return Ending(cause, SessionLost.default_code, exit.signal, exit.code, tuple(exit.stderr))
 
     def _not_set_up(self, session: Session, why: str) -> StartupError:
         return StartupError(f"session {session.id} on {self._host} did not become READY: {why}", session=session.id)
@@ -260,10 +272,14 @@ class Supervisor:
         return min(session.manifest.startup_timeout_s, self._config.open_timeout_s)
 
 
-def _how_it_ended(exit: Exited) -> str:
-    if exit.signal is not None:
-        return f"(pid {exit.pid}) was killed by {signal.Signals(exit.signal).name}"
-    return f"(pid {exit.pid}) exited with code {exit.code}"
+def _how_it_ended(exit: Exited, oom: OomWatch) -> str:
+    if exit.signal is None:
+        return f"(pid {exit.pid}) exited with code {exit.code}"
+    killed = f"(pid {exit.pid}) was killed by {signal.Signals(exit.signal).name}"
+    if exit.signal != signal.SIGKILL:
+        return killed
+    answers = {True: "yes", False: "no", None: "unknown"}
+    return f"{killed}; out of memory: {answers[oom.was_out_of_memory()]}"
 
 
 def _stderr_text(lines: list[str]) -> str:

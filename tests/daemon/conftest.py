@@ -69,13 +69,16 @@ async def client_of(endpoint: str) -> AsyncIterator[Client]:
         nursery.cancel_scope.cancel()
 
 
+def children(pid: int) -> set[int]:
+    """The processes that `pid` forked and has not reaped, and orphans that came to it."""
+    return {
+        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+    }
+
+
 def descendants(pid: int) -> set[int]:
     """Every process below `pid`."""
-    found: set[int] = set()
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            found |= {child} | descendants(child)
-    return found
+    return children(pid).union(*(descendants(child) for child in children(pid)))
 
 
 def alive(pids: set[int]) -> set[int]:

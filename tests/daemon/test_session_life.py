@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import trio
 
-from daemon.conftest import alive, client_of, descendants, event
+from daemon.conftest import Client, alive, children, client_of, descendants, event
 from simpler.callables import content_of
-from simpler.errors import ArgumentError, DeviceBusy, RegistrationError, StaleHandle, StartupError
+from simpler.errors import ArgumentError, DeviceBusy, RegistrationError, SessionLost, StaleHandle, StartupError
 from simpler.result_record import decode_result
 from simpler.wire.messages import Register, Task
 from simplerd.foreground import ForegroundDaemon
@@ -109,10 +109,70 @@ async def test_a_killed_runner_is_explained_and_its_tree_is_gone(daemon: Foregro
         os.kill(session.pid, signal.SIGKILL)
         push = await client.ended.receive()
         assert push.session == session.session
-        assert push.cause == f"its runner (pid {session.pid}) was killed by SIGKILL"
+        assert push.cause == f"its runner (pid {session.pid}) was killed by SIGKILL; out of memory: no"
         assert (push.code, push.signal, push.exit_code) == ("SESSION_LOST", signal.SIGKILL, None)
         assert not alive(tree)
         await client.close(await client.open(**ONE_CHIP_TWO_SUBS))  # its device is free
+
+
+@pytest.mark.parametrize(
+    ("deed", "cause", "stderr"),
+    [
+        ("os._exit(3)", "exited with code 3", "the last words"),
+        ("ctypes.string_at(0)", "was killed by SIGSEGV", "Segmentation fault"),
+    ],
+)
+async def test_a_runner_that_user_code_ends_is_explained_with_its_stderr(
+    daemon: ForegroundDaemon, deed: str, cause: str, stderr: str
+) -> None:  # D7 R4
+    def ends(orch: Any, args: Any, config: Any) -> None:
+        import ctypes
+        import os
+        import sys
+
+        print("the last words", file=sys.stderr)
+        exec(deed, {"os": os, "ctypes": ctypes})
+
+    async with client_of(daemon.endpoint) as client:
+        session = await client.open()
+        lane = await client.lane(session, "command")
+        content = content_of(ends)
+        await lane.request(Register(digest=content.digest), content.encode())
+        with pytest.raises(SessionLost):
+            await lane.request(Task(digest=content.digest, args=b""))
+        push = await client.ended.receive()
+        assert push.cause == f"its runner (pid {session.pid}) {cause}"
+        assert any(stderr in line for line in push.stderr)
+
+
+async def open_one_that_hangs(client: Client, folder: Path, **fields: Any) -> None:
+    module = "import sys, time\nprint('looking for a licence', file=sys.stderr)\ntime.sleep(3600)\n"
+    (folder / "hangs.py").write_text(module)
+    await client.open(import_paths=[str(folder)], imports=["hangs:f"], **fields)
+
+
+@pytest.mark.slow
+async def test_a_session_that_does_not_get_ready_is_given_up_in_time(
+    daemon: ForegroundDaemon, tmp_path: Path
+) -> None:  # R1 W2
+    async with client_of(daemon.endpoint) as client:
+        why = r"its runner \(pid \d+\) has not answered within 0\.2 s[\s\S]*looking for a licence"
+        with pytest.raises(StartupError, match=why):
+            await open_one_that_hangs(client, tmp_path, startup_timeout_s=0.2)
+        assert descendants(daemon.pid) == children(daemon.pid)  # the spawner alone
+
+
+async def test_a_client_that_leaves_while_its_session_starts_leaves_nothing(
+    daemon: ForegroundDaemon, tmp_path: Path
+) -> None:  # R9
+    async with client_of(daemon.endpoint) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(open_one_that_hangs, client, tmp_path)
+        await event(daemon.admin_socket, "session.opened")
+        nursery.cancel_scope.cancel()
+        await client.link.aclose()
+    ended = await event(daemon.admin_socket, "session.ended")
+    assert ended["fields"]["cause"] == "its client left before it was ready"
+    assert descendants(daemon.pid) == children(daemon.pid)  # the spawner alone
 
 
 @pytest.mark.slow
@@ -163,7 +223,7 @@ async def test_many_sessions_leave_no_process_descriptor_or_file(daemon: Foregro
     async with client_of(daemon.endpoint) as client:
         await client.close(await client.open(**ONE_CHIP_TWO_SUBS))
         before = descendants(daemon.pid), entries(daemon.pid, "fd"), set(daemon.runtime_dir.iterdir())
-        (spawner,) = before[0]
+        (spawner,) = children(daemon.pid)
         spawner_before = entries(spawner, "fd")
         for _ in range(30):
             await client.close(await client.open(**ONE_CHIP_TWO_SUBS))
@@ -209,3 +269,39 @@ async def test_a_killed_daemon_takes_its_sessions_along_and_the_next_one_starts_
 def test_two_daemons_do_not_share_a_runtime_folder(daemon: ForegroundDaemon) -> None:
     with pytest.raises(StartupError, match=rf"another simplerd \(pid {daemon.pid}\) serves"):
         ForegroundDaemon("--runtime-dir", str(daemon.runtime_dir))
+
+
+@pytest.mark.slow
+async def test_a_session_that_does_not_close_is_killed_in_time(tmp_path: Path) -> None:  # W3
+    def stuck(orch: Any, args: Any, config: Any) -> None:
+        import time
+
+        time.sleep(3600)
+
+    config = tmp_path / "simplerd.toml"
+    config.write_text("[limits]\nclose_timeout_s = 0.5\n")
+    with ForegroundDaemon("--config", str(config)) as running:
+        async with client_of(running.endpoint) as client:
+            session = await client.open(device_ids=[0])
+            lane = await client.lane(session, "command")
+            content = content_of(stuck)
+            await lane.request(Register(digest=content.digest), content.encode())
+            await lane.begin(Task(digest=content.digest, args=b""))
+            tree = descendants(session.pid) | {session.pid}
+            await client.close(session)
+            assert not alive(tree)
+            push = await client.ended.receive()
+            assert push.cause == "its client closed it: done; its runner did not end within 0.5 s and was killed"
+
+
+async def test_a_daemon_whose_spawner_was_killed_ends_and_leaves_nothing() -> None:  # D2
+    with ForegroundDaemon() as running:
+        async with client_of(running.endpoint) as client:
+            await client.open(**ONE_CHIP_TWO_SUBS)
+            tree = descendants(running.pid)
+            (spawner,) = children(running.pid)
+            os.kill(spawner, signal.SIGKILL)
+            assert await trio.to_thread.run_sync(running.process.wait) == 1
+            with trio.fail_after(10):
+                await until_gone(tree)
+        assert f"the spawner of the runners (pid {spawner}) has ended" in running.log.read_text()

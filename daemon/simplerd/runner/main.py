@@ -118,9 +118,12 @@ async def _follow_orders(
     daemon: trio.socket.SocketType, launch: Launch, handlers: dict[str, Handler], nursery: trio.Nursery
 ) -> None:
     while True:  # no deadline: a session lasts as long as it is wanted
-        packet, received, flags, _ = await daemon.recvmsg(
-            COMMAND_BYTES, spawn_protocol.ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
-        )
+        try:
+            packet, received, flags, _ = await daemon.recvmsg(
+                COMMAND_BYTES, spawn_protocol.ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionResetError:
+            return
         fds = spawn_protocol.descriptors(received, flags)
         if not packet:
             return
