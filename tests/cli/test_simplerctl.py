@@ -98,6 +98,15 @@ def test_events_for_programs_are_one_object_a_line(simplerctl: Run) -> None:
     assert (after.returncode, after.stdout) == (0, "")
 
 
+def test_a_call_that_changes_something_is_logged_with_the_callers_uid(
+    simplerctl: Run, served: ForegroundDaemon
+) -> None:
+    simplerctl("session", "close", "s-logged")  # D9
+    (line,) = [line for line in served.log.read_text().splitlines() if "s-logged" in line]
+    assert "admin.call method=session.close" in line
+    assert f" uid={os.getuid()} pid=" in line
+
+
 def test_events_are_followed_until_interrupted(simplerctl: Run, served: ForegroundDaemon) -> None:
     words = [SIMPLERCTL, "--socket", served.admin_socket, "events", "--follow", "--type", "admin"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as following:

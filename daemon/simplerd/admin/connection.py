@@ -81,7 +81,7 @@ class Connection:
                     await self._answer(message, nursery)
                     line_deadline = math.inf
             except LineTooLong as error:
-                return await self._send(jsonrpc.failure(None, RpcError(Code.LIMIT, str(error), "LINE_TOO_LONG")))
+                return await self._send(jsonrpc.failure(None, RpcError(Code.LIMIT, error.message, error.code)))
             if not self._lines.is_mid_line:
                 line_deadline = math.inf
             elif line_deadline == math.inf:

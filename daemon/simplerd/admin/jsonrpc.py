@@ -58,6 +58,8 @@ class RpcError(Exception):
 class LineTooLong(ProtocolError):
     """The peer sent more than the limit without a newline."""
 
+    default_code = "LINE_TOO_LONG"
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
