@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from simpler.errors import StartupError
 
@@ -76,9 +76,9 @@ def _run_child(spec: ChildSpec, fds: Sequence[int], output: int, parent: int) ->
         for polite in POLITE_SIGNALS:
             signal.signal(polite, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        # The parent's own may be replaced, or hold what it had not written yet.
+        sys.stdout, sys.stderr = _text_stream(1), _text_stream(2)
         faulthandler.enable()
-        for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
         lay_over_environment(spec.env)
         resolve(spec.entry)(spec.argument, list(fds))
         code = 0
@@ -91,6 +91,11 @@ def _run_child(spec: ChildSpec, fds: Sequence[int], output: int, parent: int) ->
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
         os._exit(code)
+
+
+def _text_stream(fd: int) -> TextIO:
+    """Standard output or error, written line by line."""
+    return open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
 def die_with_parent(parent: int) -> None:
