@@ -23,28 +23,21 @@ class Service:
     """The daemon's way to tell the service manager how it is."""
 
     def __init__(self, notify_socket: str | None = None, watchdog_s: float | None = None) -> None:
-        self._socket: socket.socket | None = None
         self._watchdog_s = watchdog_s
+        self._address: str | None = None
+        self._listens = True
         if notify_socket:
-            address = "\0" + notify_socket[1:] if notify_socket.startswith("@") else notify_socket
+            self._address = "\0" + notify_socket[1:] if notify_socket.startswith("@") else notify_socket
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._socket.setblocking(False)
-            try:
-                self._socket.connect(address)
-            except OSError:
-                self._socket.close()
-                raise
 
     @classmethod
     def from_environ(cls, environ: MutableMapping[str, str] = os.environ) -> "Service":
-        """The service manager that started us, if one did. Raises StartupError when its socket cannot be reached."""
+        """The service manager that started us, if one did."""
         notify_socket = environ.pop("NOTIFY_SOCKET", None)
         watchdog_usec, watchdog_pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
         ours = watchdog_usec.isdigit() and watchdog_pid in ("", str(os.getpid()))
-        try:
-            return cls(notify_socket, int(watchdog_usec) / 1e6 if ours else None)
-        except OSError as error:
-            raise StartupError(f"NOTIFY_SOCKET={notify_socket} cannot be reached: {error.strerror}") from error
+        return cls(notify_socket, int(watchdog_usec) / 1e6 if ours else None)
 
     def ready(self, status: str) -> None:
         """The sockets listen: clients may come."""
@@ -75,18 +68,21 @@ class Service:
 
     def close(self) -> None:
         """Give the notify socket back."""
-        if self._socket is not None:
+        if self._address is not None:
             self._socket.close()
-            self._socket = None
+            self._address = None
 
     def _notify(self, *assignments: str) -> None:
-        if self._socket is None:
+        if self._address is None:
             return
         message = "\n".join(text.replace("\n", " ") for text in assignments)
         try:
-            self._socket.send(message.encode())
-        except OSError as error:  # a manager that restarts, or is too busy: the service goes on without it
-            _log.warning("the service manager could not be told", message=message, error=error.strerror)
+            self._socket.sendto(message.encode(), self._address)
+            self._listens = True
+        except OSError as error:  # a manager that has gone, restarts or is too busy: the service goes on without it
+            if self._listens:
+                _log.info("the service manager does not listen", message=message, error=error.strerror)
+            self._listens = False
 
 
 @dataclass
