@@ -1,18 +1,17 @@
-/* The table of callables: what a re-forked worker loads from. Registering is rare, so entries are found by looking at each. */
+/* The table of callables: what a re-forked worker loads from. Registering is rare, so entries are found by looking at
+ * each. */
 #include <string.h>
 
 #include "region.h"
 
-static slri_callable *find(const slr_region *region, const uint8_t *digest)
-{
+static slri_callable *find(const slr_region *region, const uint8_t *digest) {
     for (uint32_t i = 0; i < region->header->config.callables; i++)
         if (region->callables[i].state && memcmp(region->callables[i].digest, digest, SLR_DIGEST_BYTES) == 0)
             return &region->callables[i];
     return NULL;
 }
 
-static slri_callable *find_empty(const slr_region *region)
-{
+static slri_callable *find_empty(const slr_region *region) {
     for (uint32_t i = 0; i < region->header->config.callables; i++)
         if (!region->callables[i].state)
             return &region->callables[i];
@@ -20,8 +19,8 @@ static slri_callable *find_empty(const slr_region *region)
 }
 
 /* SLR_NOT_FOUND where the digest is new. */
-static int add_reference(slr_region *region, const uint8_t *digest, uint32_t kind, const void *content, uint64_t bytes)
-{
+static int add_reference(slr_region *region, const uint8_t *digest, uint32_t kind, const void *content,
+                         uint64_t bytes) {
     slri_callable *entry = find(region, digest);
     if (!entry)
         return SLR_NOT_FOUND;
@@ -34,8 +33,7 @@ static int add_reference(slr_region *region, const uint8_t *digest, uint32_t kin
 }
 
 /* `staged`: a block that holds the content, whose reference passes to the entry when it is used. */
-static int fill(slr_region *region, const uint8_t *digest, uint32_t kind, uint64_t staged, uint64_t bytes)
-{
+static int fill(slr_region *region, const uint8_t *digest, uint32_t kind, uint64_t staged, uint64_t bytes) {
     slri_callable *entry = find_empty(region);
     if (!entry)
         return SLR_CALLABLES_FULL;
@@ -50,8 +48,7 @@ static int fill(slr_region *region, const uint8_t *digest, uint32_t kind, uint64
     return SLR_OK;
 }
 
-int slr_callable_put(slr_region *region, const uint8_t *digest, uint32_t kind, const void *content, uint64_t bytes)
-{
+int slr_callable_put(slr_region *region, const uint8_t *digest, uint32_t kind, const void *content, uint64_t bytes) {
     if (!region || !digest || (bytes && !content))
         return SLR_INVALID;
     slri_lock(region);
@@ -78,8 +75,7 @@ int slr_callable_put(slr_region *region, const uint8_t *digest, uint32_t kind, c
     return status;
 }
 
-int slr_callable_drop(slr_region *region, const uint8_t *digest, uint32_t *references_left)
-{
+int slr_callable_drop(slr_region *region, const uint8_t *digest, uint32_t *references_left) {
     if (!region || !digest || !references_left)
         return SLR_INVALID;
     slri_lock(region);
@@ -97,8 +93,7 @@ int slr_callable_drop(slr_region *region, const uint8_t *digest, uint32_t *refer
     return entry ? SLR_OK : SLR_NOT_FOUND;
 }
 
-static void copy_out(const slri_callable *entry, slr_callable *out)
-{
+static void copy_out(const slri_callable *entry, slr_callable *out) {
     *out = (slr_callable){
         .kind = entry->kind,
         .references = entry->references,
@@ -108,8 +103,7 @@ static void copy_out(const slri_callable *entry, slr_callable *out)
     memcpy(out->digest, entry->digest, sizeof out->digest);
 }
 
-int slr_callable_get(slr_region *region, const uint8_t *digest, slr_callable *out)
-{
+int slr_callable_get(slr_region *region, const uint8_t *digest, slr_callable *out) {
     if (!region || !digest || !out)
         return SLR_INVALID;
     slri_lock(region);
@@ -120,8 +114,7 @@ int slr_callable_get(slr_region *region, const uint8_t *digest, slr_callable *ou
     return entry ? SLR_OK : SLR_NOT_FOUND;
 }
 
-int slr_callable_at(slr_region *region, uint32_t index, slr_callable *out)
-{
+int slr_callable_at(slr_region *region, uint32_t index, slr_callable *out) {
     if (!region || !out || index >= region->header->config.callables)
         return SLR_INVALID;
     slri_lock(region);

@@ -1,8 +1,8 @@
 /*
  * slr_graph_check: every rule of the region, walked under the lock; and slr_region_stats.
  *
- * Each check computes a derived word from primary ones by another way than the code that keeps it, and says in one sentence
- * what does not agree.
+ * Each check computes a derived word from primary ones by another way than the code that keeps it, and says in one
+ * sentence what does not agree.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -20,8 +20,7 @@ typedef struct {
     uint32_t *kept;   /* per heap line: references to the block that begins there */
 } check;
 
-__attribute__((format(printf, 2, 3))) static bool broken(check *c, const char *format, ...)
-{
+__attribute__((format(printf, 2, 3))) static bool broken(check *c, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(c->why, c->why_bytes, format, arguments);
@@ -31,16 +30,14 @@ __attribute__((format(printf, 2, 3))) static bool broken(check *c, const char *f
 
 /* ---- heap ---- */
 
-static bool count_kept(check *c, uint64_t offset, const char *by)
-{
+static bool count_kept(check *c, uint64_t offset, const char *by) {
     if (!slri_heap_live(c->region, offset))
         return broken(c, "a %s refers to heap offset %llu, which is not a live block", by, (unsigned long long)offset);
     c->kept[offset / SLRI_LINE]++;
     return true;
 }
 
-static bool count_slot_kept(check *c, const slri_slot *slot)
-{
+static bool count_slot_kept(check *c, const slri_slot *slot) {
     if (slot->record && !count_kept(c, slot->record, "record"))
         return false;
     if (!slri_task_live(slot->state) || !slot->args)
@@ -52,8 +49,7 @@ static bool count_slot_kept(check *c, const slri_slot *slot)
     return count_kept(c, slot->args, "task's arguments");
 }
 
-static bool count_all_kept(check *c)
-{
+static bool count_all_kept(check *c) {
     const slr_region *region = c->region;
     for (uint32_t i = 0; i < region->header->slots_fresh; i++)
         if (region->slots[i].state != SLR_TASK_FREE && !count_slot_kept(c, &region->slots[i]))
@@ -62,25 +58,25 @@ static bool count_all_kept(check *c)
         if (region->callables[i].state && !count_kept(c, region->callables[i].content, "callable"))
             return false;
     for (uint32_t i = 0; i < region->header->config.workers; i++)
-        if (region->workers[i].abandoned && region->workers[i].record && !count_kept(c, region->workers[i].record, "worker"))
+        if (region->workers[i].abandoned && region->workers[i].record &&
+            !count_kept(c, region->workers[i].record, "worker"))
             return false;
     return true;
 }
 
-static bool check_used_block(check *c, uint64_t at, const slri_block *block)
-{
+static bool check_used_block(check *c, uint64_t at, const slri_block *block) {
     uint64_t line = at / SLRI_LINE + 1;
     if (!slri_bitmap_test(c->region, line))
         return broken(c, "used block at %llu is not in the bitmap", (unsigned long long)at);
     if (!block->held && !block->kept)
         return broken(c, "used block at %llu has no reference", (unsigned long long)at);
     if (block->kept != c->kept[line])
-        return broken(c, "block at %llu is kept %u times, but %u refer to it", (unsigned long long)at, block->kept, c->kept[line]);
+        return broken(c, "block at %llu is kept %u times, but %u refer to it", (unsigned long long)at, block->kept,
+                      c->kept[line]);
     return true;
 }
 
-static bool check_blocks(check *c, uint64_t *free_blocks)
-{
+static bool check_blocks(check *c, uint64_t *free_blocks) {
     const slri_header *header = c->region->header;
     uint64_t at = 0, previous = 0, used = 0;
     bool previous_free = false;
@@ -89,7 +85,8 @@ static bool check_blocks(check *c, uint64_t *free_blocks)
         bool is_used = block->extent & SLRI_BLOCK_USED;
         extent = block->extent & ~SLRI_BLOCK_USED;
         if (extent < 2 * SLRI_LINE || extent % SLRI_LINE || extent > header->config.heap_bytes - at)
-            return broken(c, "block at %llu has the impossible extent %llu", (unsigned long long)at, (unsigned long long)extent);
+            return broken(c, "block at %llu has the impossible extent %llu", (unsigned long long)at,
+                          (unsigned long long)extent);
         if (block->previous != previous)
             return broken(c, "block at %llu does not know the one before it", (unsigned long long)at);
         if (is_used ? !check_used_block(c, at, block) : previous_free)
@@ -105,8 +102,7 @@ static bool check_blocks(check *c, uint64_t *free_blocks)
                                                (unsigned long long)header->heap_used, (unsigned long long)used);
 }
 
-static bool check_bins(check *c, uint64_t free_blocks)
-{
+static bool check_bins(check *c, uint64_t free_blocks) {
     const slri_header *header = c->region->header;
     for (uint32_t bin = 0; bin < SLRI_BINS; bin++) {
         if (!header->bins[bin] != !(header->bin_mask >> bin & 1))
@@ -122,23 +118,20 @@ static bool check_bins(check *c, uint64_t free_blocks)
     return !free_blocks || broken(c, "%llu free blocks are in no bin", (unsigned long long)free_blocks);
 }
 
-static bool check_heap(check *c)
-{
+static bool check_heap(check *c) {
     uint64_t free_blocks = 0;
     return count_all_kept(c) && check_blocks(c, &free_blocks) && check_bins(c, free_blocks);
 }
 
 /* ---- lists of slots ---- */
 
-static bool see(check *c, uint32_t slot, const char *list)
-{
+static bool see(check *c, uint32_t slot, const char *list) {
     if (slot >= c->region->header->slots_fresh || c->seen[slot]++)
         return broken(c, "slot %u is twice in lists, or out of range, at %s", slot, list);
     return true;
 }
 
-static bool check_queue(check *c, const slri_queue *queue, uint32_t target, const char *name)
-{
+static bool check_queue(check *c, const slri_queue *queue, uint32_t target, const char *name) {
     uint32_t length = 0, last = SLRI_NONE;
     for (uint32_t i = queue->head; i != SLRI_NONE; i = c->region->slots[i].next) {
         if (!see(c, i, name))
@@ -151,11 +144,11 @@ static bool check_queue(check *c, const slri_queue *queue, uint32_t target, cons
         last = i;
         length++;
     }
-    return (length == queue->length && last == queue->tail) || broken(c, "%s has %u tasks, not %u", name, length, queue->length);
+    return (length == queue->length && last == queue->tail) ||
+           broken(c, "%s has %u tasks, not %u", name, length, queue->length);
 }
 
-static bool check_queues(check *c)
-{
+static bool check_queues(check *c) {
     slr_region *region = c->region;
     if (!check_queue(c, &region->header->shared, SLR_ANY_SUB, "the shared queue"))
         return false;
@@ -165,14 +158,14 @@ static bool check_queues(check *c)
     return true;
 }
 
-static bool check_retained(check *c, const slri_run *run)
-{
+static bool check_retained(check *c, const slri_run *run) {
     uint64_t failed = 0, poisoned = 0, order = 0;
     for (uint32_t i = run->retained_head; i != SLRI_NONE; i = c->region->slots[i].next) {
         if (!see(c, i, "a retained list"))
             return false;
         const slri_slot *slot = &c->region->slots[i];
-        if (slot->state != SLR_TASK_FAILED && slot->state != SLR_TASK_POISONED && !(slot->state == SLR_TASK_SUCCEEDED && slot->record))
+        if (slot->state != SLR_TASK_FAILED && slot->state != SLR_TASK_POISONED &&
+            !(slot->state == SLR_TASK_SUCCEEDED && slot->record))
             return broken(c, "slot %u is retained in state %u", i, slot->state);
         if (slot->ended_order < order)
             return broken(c, "slot %u is retained out of order", i);
@@ -180,20 +173,19 @@ static bool check_retained(check *c, const slri_run *run)
         failed += slot->state == SLR_TASK_FAILED;
         poisoned += slot->state == SLR_TASK_POISONED;
     }
-    return (failed == run->failed && poisoned == run->poisoned) || broken(c, "a run counts %llu failed tasks, not %llu",
-                                                                          (unsigned long long)run->failed, (unsigned long long)failed);
+    return (failed == run->failed && poisoned == run->poisoned) ||
+           broken(c, "a run counts %llu failed tasks, not %llu", (unsigned long long)run->failed,
+                  (unsigned long long)failed);
 }
 
-static uint64_t count_live(const slr_region *region, slr_id run)
-{
+static uint64_t count_live(const slr_region *region, slr_id run) {
     uint64_t live = 0;
     for (uint32_t i = 0; i < region->header->slots_fresh; i++)
         live += slri_task_live(region->slots[i].state) && (!run || region->slots[i].run == run);
     return live;
 }
 
-static bool check_runs(check *c)
-{
+static bool check_runs(check *c) {
     slr_region *region = c->region;
     uint32_t runs_live = 0;
     for (uint32_t i = 0; i < region->header->config.runs; i++) {
@@ -202,8 +194,8 @@ static bool check_runs(check *c)
             continue;
         uint64_t live = count_live(region, slri_id(run->generation, i));
         if (live != run->live || (run->state == SLRI_RUN_ENDED && live) || (run->state == SLRI_RUN_SEALED && !live))
-            return broken(c, "run %u in state %u counts %llu live tasks, not %llu", i, run->state, (unsigned long long)run->live,
-                          (unsigned long long)live);
+            return broken(c, "run %u in state %u counts %llu live tasks, not %llu", i, run->state,
+                          (unsigned long long)run->live, (unsigned long long)live);
         if (!(run->word & SLRI_WORD_ENDED) != (run->state != SLRI_RUN_ENDED))
             return broken(c, "run %u's word does not tell that it has ended, or does too soon", i);
         if (!check_retained(c, run))
@@ -216,8 +208,7 @@ static bool check_runs(check *c)
 
 /* ---- slots and edges ---- */
 
-static bool check_edges(check *c)
-{
+static bool check_edges(check *c) {
     const slr_region *region = c->region;
     const slri_header *header = region->header;
     uint32_t used = 0, unused = 0;
@@ -226,7 +217,8 @@ static bool check_edges(check *c)
             continue;
         for (uint32_t e = region->slots[i].edges; e != SLRI_NONE; e = region->edges[e].next, used++) {
             if (used > header->edges_used || region->slots[region->edges[e].consumer].state != SLR_TASK_PENDING)
-                return broken(c, "an edge of slot %u leads to slot %u, which waits for nothing", i, region->edges[e].consumer);
+                return broken(c, "an edge of slot %u leads to slot %u, which waits for nothing", i,
+                              region->edges[e].consumer);
             c->fan_in[region->edges[e].consumer]++;
         }
     }
@@ -236,8 +228,7 @@ static bool check_edges(check *c)
            broken(c, "%u edges used and %u free of %u", used, unused, header->edges_fresh);
 }
 
-static bool check_slot(check *c, uint32_t i)
-{
+static bool check_slot(check *c, uint32_t i) {
     const slri_slot *slot = &c->region->slots[i];
     bool listed = slot->state != SLR_TASK_PENDING && slot->state != SLR_TASK_RUNNING;
     if (slot->state == SLR_TASK_BUILDING || slot->state > SLR_TASK_POISONED)
@@ -251,8 +242,7 @@ static bool check_slot(check *c, uint32_t i)
     return true;
 }
 
-static bool check_slots(check *c)
-{
+static bool check_slots(check *c) {
     const slr_region *region = c->region;
     uint32_t used = 0;
     for (uint32_t i = region->header->slots_free; i != SLRI_NONE; i = region->slots[i].next)
@@ -263,11 +253,11 @@ static bool check_slots(check *c)
             return false;
         used += region->slots[i].state != SLR_TASK_FREE;
     }
-    return used == region->header->slots_used || broken(c, "%u slots are used, not %u", used, region->header->slots_used);
+    return used == region->header->slots_used ||
+           broken(c, "%u slots are used, not %u", used, region->header->slots_used);
 }
 
-static bool check_workers(check *c)
-{
+static bool check_workers(check *c) {
     const slr_region *region = c->region;
     const slri_header *header = region->header;
     uint32_t spinning = 0, parked = 0;
@@ -287,14 +277,13 @@ static bool check_workers(check *c)
            broken(c, "%u tasks wait, %u workers spin, and others sleep", header->shared.length, spinning);
 }
 
-static int run_checks(check *c)
-{
-    bool sound = check_heap(c) && check_queues(c) && check_runs(c) && check_edges(c) && check_slots(c) && check_workers(c);
+static int run_checks(check *c) {
+    bool sound =
+        check_heap(c) && check_queues(c) && check_runs(c) && check_edges(c) && check_slots(c) && check_workers(c);
     return sound ? SLR_OK : SLR_CORRUPT;
 }
 
-int slr_graph_check(slr_region *region, char *why, size_t why_bytes)
-{
+int slr_graph_check(slr_region *region, char *why, size_t why_bytes) {
     if (!region || !why || !why_bytes)
         return SLR_INVALID;
     const slr_config *config = &region->header->config;
@@ -319,8 +308,7 @@ int slr_graph_check(slr_region *region, char *why, size_t why_bytes)
     return status;
 }
 
-int slr_region_stats(slr_region *region, slr_stats *out)
-{
+int slr_region_stats(slr_region *region, slr_stats *out) {
     if (!region || !out)
         return SLR_INVALID;
     slri_lock(region);

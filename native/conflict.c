@@ -1,4 +1,5 @@
-/* Two arguments of one submission that overlap, when at least one of them writes: refused, whatever the order would be. */
+/* Two arguments of one submission that overlap, when at least one of them writes: refused, whatever the order would be.
+ */
 #include <errno.h>
 #include <stdlib.h>
 
@@ -6,22 +7,19 @@
 
 #define ON_STACK 32
 
-static int by_place(const void *left, const void *right)
-{
+static int by_place(const void *left, const void *right) {
     const slr_range *a = *(const slr_range *const *)left, *b = *(const slr_range *const *)right;
     if (a->buffer != b->buffer)
         return a->buffer < b->buffer ? -1 : 1;
     return (a->begin > b->begin) - (a->begin < b->begin);
 }
 
-static bool clash(const slr_range *a, const slr_range *b)
-{
+static bool clash(const slr_range *a, const slr_range *b) {
     return a->argument != b->argument && (a->access | b->access) & SLR_WRITE;
 }
 
 /* Sorted: only ranges that begin before this one ends can overlap it. */
-static int sweep(const slr_range **ranges, uint32_t n, uint64_t *conflict)
-{
+static int sweep(const slr_range **ranges, uint32_t n, uint64_t *conflict) {
     for (uint32_t i = 0; i < n; i++) {
         for (uint32_t j = i + 1; j < n; j++) {
             const slr_range *a = ranges[i], *b = ranges[j];
@@ -37,8 +35,7 @@ static int sweep(const slr_range **ranges, uint32_t n, uint64_t *conflict)
     return SLR_OK;
 }
 
-int slri_conflict_find(const slr_submission *submission, uint64_t *conflict)
-{
+int slri_conflict_find(const slr_submission *submission, uint64_t *conflict) {
     uint32_t n = submission->n_ranges;
     if (n < 2)
         return SLR_OK;

@@ -1,13 +1,13 @@
 /*
- * The end of a worker: its tasks fail, what counted on it is woken elsewhere, and when it is given up its queue fails too.
+ * The end of a worker: its tasks fail, what counted on it is woken elsewhere, and when it is given up its queue fails
+ * too.
  */
 #include <string.h>
 
 #include "region.h"
 
 /* A block with the error, with one kept reference that is the caller's to pass on; 0 where there is none or no room. */
-static uint64_t error_block(slr_region *region, const void *error, uint64_t error_bytes)
-{
+static uint64_t error_block(slr_region *region, const void *error, uint64_t error_bytes) {
     if (!error_bytes)
         return 0;
     uint64_t offset = slri_heap_take(region, error_bytes);
@@ -18,8 +18,7 @@ static uint64_t error_block(slr_region *region, const void *error, uint64_t erro
     return offset;
 }
 
-static uint32_t fail_held(slr_region *region, uint32_t index, uint64_t record, uint64_t record_bytes, int64_t now_ns)
-{
+static uint32_t fail_held(slr_region *region, uint32_t index, uint64_t record, uint64_t record_bytes, int64_t now_ns) {
     uint32_t failed = 0;
     for (uint32_t i = 0; i < region->header->slots_fresh; i++) {
         if (region->slots[i].state != SLR_TASK_RUNNING || region->slots[i].taker != index)
@@ -34,8 +33,7 @@ static uint32_t fail_held(slr_region *region, uint32_t index, uint64_t record, u
 }
 
 /* The process is gone: everything but what its successor will find in its queue. */
-static uint32_t bury(slr_region *region, uint32_t index, uint64_t record, uint64_t record_bytes)
-{
+static uint32_t bury(slr_region *region, uint32_t index, uint64_t record, uint64_t record_bytes) {
     slri_worker *worker = &region->workers[index];
     if (worker->state != SLR_WORKER_DEAD) {
         worker->deaths++;
@@ -48,8 +46,7 @@ static uint32_t bury(slr_region *region, uint32_t index, uint64_t record, uint64
     return failed;
 }
 
-int slr_worker_died(slr_region *region, uint32_t index, const void *error, uint64_t error_bytes, uint32_t *failed)
-{
+int slr_worker_died(slr_region *region, uint32_t index, const void *error, uint64_t error_bytes, uint32_t *failed) {
     if (!region || !failed || !slri_worker_exists(region, index) || (error_bytes && !error))
         return SLR_INVALID;
     slri_lock(region);
@@ -61,23 +58,20 @@ int slr_worker_died(slr_region *region, uint32_t index, const void *error, uint6
     return SLR_OK;
 }
 
-static bool no_sub_left(const slr_region *region)
-{
+static bool no_sub_left(const slr_region *region) {
     for (uint32_t i = 0; i < region->header->config.workers; i++)
         if (region->workers[i].kind == (uint32_t)SLR_WORKER_SUB + 1 && !region->workers[i].abandoned)
             return false;
     return true;
 }
 
-const slri_worker *slri_target_abandoned(const slr_region *region, uint32_t target)
-{
+const slri_worker *slri_target_abandoned(const slr_region *region, uint32_t target) {
     if (target != SLR_ANY_SUB)
         return region->workers[target].abandoned ? &region->workers[target] : NULL;
     return region->header->sub_abandoned ? &region->workers[region->header->sub_abandoned - 1] : NULL;
 }
 
-static void fail_queue(slr_region *region, slri_queue *queue, const slri_worker *worker)
-{
+static void fail_queue(slr_region *region, slri_queue *queue, const slri_worker *worker) {
     uint32_t slot = slri_mailbox_drain(region, queue, 0);
     int64_t now_ns = slri_now_ns();
     while (slot != SLRI_NONE) {
@@ -89,8 +83,7 @@ static void fail_queue(slr_region *region, slri_queue *queue, const slri_worker 
     }
 }
 
-int slr_worker_abandon(slr_region *region, uint32_t index, const void *error, uint64_t error_bytes)
-{
+int slr_worker_abandon(slr_region *region, uint32_t index, const void *error, uint64_t error_bytes) {
     if (!region || !slri_worker_exists(region, index) || (error_bytes && !error))
         return SLR_INVALID;
     slri_lock(region);

@@ -10,31 +10,31 @@
 #include <unistd.h>
 
 const char *const slri_fault_points[] = {
-    "submit:slot", "submit:edges", "submit:queued", "take:popped", "take:running", "complete:record", "complete:moved",
-    "end:edges", "end:retained", "heap:split", "heap:taken", "heap:merged", "run:begin", "run:release", "cancel:drained",
-    "callable:filled", "park:parked", "recover:slots", "recover:heap", NULL,
+    "submit:slot",     "submit:edges",   "submit:queued", "take:popped",  "take:running",
+    "complete:record", "complete:moved", "end:edges",     "end:retained", "heap:split",
+    "heap:taken",      "heap:merged",    "run:begin",     "run:release",  "cancel:drained",
+    "callable:filled", "park:parked",    "recover:slots", "recover:heap", NULL,
 };
 
 static const char *armed;
+static uint32_t left;
 
-static bool known(const char *point)
-{
+static bool known(const char *point) {
     for (size_t i = 0; slri_fault_points[i]; i++)
         if (strcmp(slri_fault_points[i], point) == 0)
             return true;
     return false;
 }
 
-void slri_fault_arm(const char *point)
-{
-    assert(!point || known(point));
+void slri_fault_arm(const char *point, uint32_t skip) {
+    assert(known(point));
     armed = point;
+    left = skip;
 }
 
-void slri_fault(const char *point)
-{
+void slri_fault(const char *point) {
     assert(known(point));
-    if (armed && strcmp(armed, point) == 0)
+    if (armed && strcmp(armed, point) == 0 && left-- == 0)
         kill(getpid(), SIGKILL);
 }
 #endif

@@ -6,8 +6,10 @@
 #define SLRI_FAULT_H
 
 #ifdef SLR_FAULTS
-extern const char *const slri_fault_points[]; /* every point there is, NULL last */
-void slri_fault_arm(const char *point);       /* the process kills itself when it next comes there; NULL: nowhere */
+#include <stdint.h>
+
+extern const char *const slri_fault_points[];          /* every point there is, NULL last */
+void slri_fault_arm(const char *point, uint32_t skip); /* the process kills itself there, after passing `skip` times */
 void slri_fault(const char *point);
 #define SLRI_FAULT(point) slri_fault(point)
 #else

@@ -4,12 +4,12 @@
  * The life of a slot is slri_transitions; slri_slot_move is the only function that changes slot.state.
  *
  * Rules
- *   1. fan_in counts the edges that lead to a slot. A slot whose last edge is settled goes into a mailbox, or ends at once:
- *      cancelled with its run, poisoned by a producer that failed, or failed because its worker was given up. It ends no
- *      sooner, whatever is known: what comes after it relies on everything before it being over.
+ *   1. fan_in counts the edges that lead to a slot. A slot whose last edge is settled goes into a mailbox, or ends at
+ * once: cancelled with its run, poisoned by a producer that failed, or failed because its worker was given up. It ends
+ * no sooner, whatever is known: what comes after it relies on everything before it being over.
  *   2. What ends is put on a worklist, so a chain of a million poisoned tasks needs no stack.
- *   3. A task that succeeded without a record, or was cancelled, frees its slot at once, so its id is stale; the others are
- *      retained by their run until it is released.
+ *   3. A task that succeeded without a record, or was cancelled, frees its slot at once, so its id is stale; the others
+ * are retained by their run until it is released.
  */
 #include "region.h"
 
@@ -34,15 +34,13 @@ const uint8_t slri_transitions[SLR_TASK_CANCELLED + 1][SLRI_EVENTS] = {
     [SLR_TASK_CANCELLED] = {[SLRI_RELEASE] = TO(SLR_TASK_FREE)},
 };
 
-void slri_slot_move(slri_slot *slot, slri_event event)
-{
+void slri_slot_move(slri_slot *slot, slri_event event) {
     uint8_t next = slri_transitions[slot->state][event];
     assert(next);
     slri_commit(&slot->state, next - 1u);
 }
 
-slri_slot *slri_slot_find(const slr_region *region, slr_id task)
-{
+slri_slot *slri_slot_find(const slr_region *region, slr_id task) {
     uint32_t index = (uint32_t)task;
     if (index >= region->header->slots_fresh)
         return NULL;
@@ -51,13 +49,11 @@ slri_slot *slri_slot_find(const slr_region *region, slr_id task)
 }
 
 /* After 2^32 uses of a slot an id comes again; 0 is left out, so that no id is 0. */
-static uint32_t next_generation(uint32_t generation)
-{
+static uint32_t next_generation(uint32_t generation) {
     return generation + 1 ? generation + 1 : 1;
 }
 
-bool slri_slot_next(const slr_region *region, slr_id *id)
-{
+bool slri_slot_next(const slr_region *region, slr_id *id) {
     const slri_header *header = region->header;
     uint32_t slot = header->slots_free != SLRI_NONE ? header->slots_free : header->slots_fresh;
     if (slot == header->config.slots)
@@ -66,8 +62,7 @@ bool slri_slot_next(const slr_region *region, slr_id *id)
     return true;
 }
 
-uint32_t slri_slot_build(slr_region *region)
-{
+uint32_t slri_slot_build(slr_region *region) {
     slri_header *header = region->header;
     uint32_t index = header->slots_free;
     if (index != SLRI_NONE) {
@@ -93,8 +88,7 @@ uint32_t slri_slot_build(slr_region *region)
     return index;
 }
 
-void slri_slot_release(slr_region *region, uint32_t index)
-{
+void slri_slot_release(slr_region *region, uint32_t index) {
     slri_header *header = region->header;
     slri_slot *slot = &region->slots[index];
     slri_slot_move(slot, SLRI_RELEASE);
@@ -104,13 +98,11 @@ void slri_slot_release(slr_region *region, uint32_t index)
     slri_space_freed(region);
 }
 
-uint32_t slri_edges_left(const slr_region *region)
-{
+uint32_t slri_edges_left(const slr_region *region) {
     return region->header->config.edges - region->header->edges_used;
 }
 
-void slri_edge_add(slr_region *region, uint32_t producer, uint32_t consumer, slri_dependence kind)
-{
+void slri_edge_add(slr_region *region, uint32_t producer, uint32_t consumer, slri_dependence kind) {
     slri_header *header = region->header;
     uint32_t index = header->edges_free;
     if (index != SLRI_NONE)
@@ -124,15 +116,13 @@ void slri_edge_add(slr_region *region, uint32_t producer, uint32_t consumer, slr
     header->edges_used++;
 }
 
-static void edge_release(slr_region *region, uint32_t index)
-{
+static void edge_release(slr_region *region, uint32_t index) {
     region->edges[index].next = region->header->edges_free;
     region->header->edges_free = index;
     region->header->edges_used--;
 }
 
-void slri_space_freed(slr_region *region)
-{
+void slri_space_freed(slr_region *region) {
     uint32_t *space = &region->header->space;
     uint32_t word = *space;
     __atomic_store_n(space, (word & ~SLRI_WORD_WAITED) + SLRI_WORD_STEP, __ATOMIC_RELEASE);
@@ -140,16 +130,14 @@ void slri_space_freed(slr_region *region)
         slri_wake_later(region, space);
 }
 
-static void worklist_add(slr_region *region, uint32_t *worklist, uint32_t index, slri_event verdict)
-{
+static void worklist_add(slr_region *region, uint32_t *worklist, uint32_t index, slri_event verdict) {
     region->slots[index].verdict = verdict;
     region->slots[index].next = *worklist;
     *worklist = index;
 }
 
 /* Rule 1: a PENDING slot whose fan-in is done. */
-static void arrive(slr_region *region, uint32_t index, int64_t now_ns, uint32_t *worklist)
-{
+static void arrive(slr_region *region, uint32_t index, int64_t now_ns, uint32_t *worklist) {
     slri_slot *slot = &region->slots[index];
     const slri_worker *abandoned = slri_target_abandoned(region, slot->target);
     if (slri_run_find(region, slot->run)->cancelled) {
@@ -170,8 +158,7 @@ static void arrive(slr_region *region, uint32_t index, int64_t now_ns, uint32_t 
     }
 }
 
-static void settle_consumers(slr_region *region, uint32_t index, int64_t now_ns, uint32_t *worklist)
-{
+static void settle_consumers(slr_region *region, uint32_t index, int64_t now_ns, uint32_t *worklist) {
     slri_slot *slot = &region->slots[index];
     slr_id root = slot->state == SLR_TASK_FAILED ? slri_id(slot->generation, index) : slot->root;
     bool poisons = slot->state == SLR_TASK_FAILED || slot->state == SLR_TASK_POISONED;
@@ -188,8 +175,7 @@ static void settle_consumers(slr_region *region, uint32_t index, int64_t now_ns,
     }
 }
 
-static void release_arguments(slr_region *region, slri_slot *slot)
-{
+static void release_arguments(slr_region *region, slri_slot *slot) {
     if (!slot->args)
         return;
     const uint64_t *blocks = slri_heap_at(region, slot->args);
@@ -199,8 +185,7 @@ static void release_arguments(slr_region *region, slri_slot *slot)
     slot->args = 0;
 }
 
-static void retain_or_release(slr_region *region, uint32_t index, int64_t now_ns)
-{
+static void retain_or_release(slr_region *region, uint32_t index, int64_t now_ns) {
     slri_slot *slot = &region->slots[index];
     slri_run *run = slri_run_find(region, slot->run);
     bool retained = slot->state == SLR_TASK_FAILED || slot->state == SLR_TASK_POISONED || slot->record;
@@ -214,8 +199,7 @@ static void retain_or_release(slr_region *region, uint32_t index, int64_t now_ns
     slri_run_settle(region, run, now_ns);
 }
 
-static void finish(slr_region *region, uint32_t index, int64_t now_ns, uint32_t *worklist)
-{
+static void finish(slr_region *region, uint32_t index, int64_t now_ns, uint32_t *worklist) {
     slri_slot *slot = &region->slots[index];
     slri_slot_move(slot, slot->verdict);
     SLRI_FAULT("complete:moved");
@@ -227,8 +211,7 @@ static void finish(slr_region *region, uint32_t index, int64_t now_ns, uint32_t 
     retain_or_release(region, index, now_ns);
 }
 
-static void finish_all(slr_region *region, uint32_t worklist, int64_t now_ns)
-{
+static void finish_all(slr_region *region, uint32_t worklist, int64_t now_ns) {
     while (worklist != SLRI_NONE) {
         uint32_t index = worklist;
         worklist = region->slots[index].next;
@@ -236,15 +219,14 @@ static void finish_all(slr_region *region, uint32_t worklist, int64_t now_ns)
     }
 }
 
-void slri_task_arrive(slr_region *region, uint32_t index, int64_t now_ns)
-{
+void slri_task_arrive(slr_region *region, uint32_t index, int64_t now_ns) {
     uint32_t worklist = SLRI_NONE;
     arrive(region, index, now_ns, &worklist);
     finish_all(region, worklist, now_ns);
 }
 
-void slri_task_end(slr_region *region, uint32_t index, slri_event event, uint64_t record, uint64_t record_bytes, int64_t now_ns)
-{
+void slri_task_end(slr_region *region, uint32_t index, slri_event event, uint64_t record, uint64_t record_bytes,
+                   int64_t now_ns) {
     uint32_t worklist = SLRI_NONE;
     region->slots[index].record_bytes = record_bytes;
     slri_commit_wide(&region->slots[index].record, record);
@@ -252,8 +234,7 @@ void slri_task_end(slr_region *region, uint32_t index, slri_event event, uint64_
     finish_all(region, worklist, now_ns);
 }
 
-int slr_task_query(slr_region *region, slr_id task, slr_task_info *out)
-{
+int slr_task_query(slr_region *region, slr_id task, slr_task_info *out) {
     if (!region || !out)
         return SLR_INVALID;
     slri_lock(region);

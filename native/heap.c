@@ -1,38 +1,33 @@
 /*
  * The heap: blocks with boundary tags, free ones in bins by power of two, merged at once with free neighbours.
  *
- * A block's extent and use stand in one word, changed by one store: whenever a holder of the lock dies, walking from header
- * to header visits every block. A process's references (held) are counted apart from those of slots, callables and
- * abandoned workers (kept), because recovery counts the latter again and can only believe the former.
- * Offsets given out are those of a block's first byte, one line after its header.
+ * A block's extent and use stand in one word, changed by one store: whenever a holder of the lock dies, walking from
+ * header to header visits every block. A process's references (held) are counted apart from those of slots, callables
+ * and abandoned workers (kept), because recovery counts the latter again and can only believe the former. Offsets given
+ * out are those of a block's first byte, one line after its header.
  */
 #include "region.h"
 
 #define MIN_EXTENT (2 * SLRI_LINE)
 #define FIRST_FITS 8 /* how far a bin is searched before a larger one is opened */
 
-static slri_block *block_at(const slr_region *region, uint64_t header)
-{
+static slri_block *block_at(const slr_region *region, uint64_t header) {
     return (slri_block *)(region->heap + header);
 }
 
-static uint64_t extent_of(const slri_block *block)
-{
+static uint64_t extent_of(const slri_block *block) {
     return block->extent & ~SLRI_BLOCK_USED;
 }
 
-static uint64_t header_of(const slr_region *region, const slri_block *block)
-{
+static uint64_t header_of(const slr_region *region, const slri_block *block) {
     return (uint64_t)((const uint8_t *)block - region->heap);
 }
 
-static uint32_t bin_of(uint64_t extent)
-{
+static uint32_t bin_of(uint64_t extent) {
     return 63 - (uint32_t)__builtin_clzll(extent / SLRI_LINE);
 }
 
-static void bin_add(slr_region *region, uint64_t at)
-{
+static void bin_add(slr_region *region, uint64_t at) {
     slri_header *header = region->header;
     slri_block *block = block_at(region, at);
     uint32_t bin = bin_of(extent_of(block));
@@ -44,8 +39,7 @@ static void bin_add(slr_region *region, uint64_t at)
     header->bin_mask |= 1ull << bin;
 }
 
-static void bin_remove(slr_region *region, uint64_t at)
-{
+static void bin_remove(slr_region *region, uint64_t at) {
     slri_header *header = region->header;
     slri_block *block = block_at(region, at);
     uint32_t bin = bin_of(extent_of(block));
@@ -60,8 +54,7 @@ static void bin_remove(slr_region *region, uint64_t at)
 }
 
 /* The first block of the chain, at most `limit` steps along, that is large enough: header offset + 1, or 0. */
-static uint64_t first_fit(const slr_region *region, uint64_t chain, uint64_t extent, uint64_t limit)
-{
+static uint64_t first_fit(const slr_region *region, uint64_t chain, uint64_t extent, uint64_t limit) {
     while (chain && limit--) {
         const slri_block *block = block_at(region, chain - 1);
         if (extent_of(block) >= extent)
@@ -71,8 +64,7 @@ static uint64_t first_fit(const slr_region *region, uint64_t chain, uint64_t ext
     return 0;
 }
 
-static uint64_t find_free(const slr_region *region, uint64_t extent)
-{
+static uint64_t find_free(const slr_region *region, uint64_t extent) {
     const slri_header *header = region->header;
     uint32_t bin = bin_of(extent);
     uint64_t found = first_fit(region, header->bins[bin], extent, FIRST_FITS);
@@ -84,15 +76,13 @@ static uint64_t find_free(const slr_region *region, uint64_t extent)
     return first_fit(region, header->bins[bin], extent, UINT64_MAX);
 }
 
-static void set_previous_of_next(slr_region *region, uint64_t at)
-{
+static void set_previous_of_next(slr_region *region, uint64_t at) {
     uint64_t extent = extent_of(block_at(region, at));
     if (at + extent < region->header->config.heap_bytes)
         block_at(region, at + extent)->previous = extent;
 }
 
-static void split(slr_region *region, uint64_t at, uint64_t extent)
-{
+static void split(slr_region *region, uint64_t at, uint64_t extent) {
     slri_block *block = block_at(region, at);
     uint64_t rest = extent_of(block) - extent;
     if (rest < MIN_EXTENT)
@@ -106,8 +96,7 @@ static void split(slr_region *region, uint64_t at, uint64_t extent)
     bin_add(region, at + extent);
 }
 
-uint64_t slri_heap_take(slr_region *region, uint64_t bytes)
-{
+uint64_t slri_heap_take(slr_region *region, uint64_t bytes) {
     slri_header *header = region->header;
     if (bytes > header->config.heap_bytes)
         return 0;
@@ -136,8 +125,7 @@ uint64_t slri_heap_take(slr_region *region, uint64_t bytes)
 }
 
 /* Frees the used block and merges it with its neighbours; the header offset of what it became. */
-static uint64_t release(slr_region *region, uint64_t at)
-{
+static uint64_t release(slr_region *region, uint64_t at) {
     slri_block *block = block_at(region, at);
     uint64_t extent = extent_of(block), first = at;
     region->header->heap_used -= extent;
@@ -162,45 +150,39 @@ static uint64_t release(slr_region *region, uint64_t at)
     return first;
 }
 
-static void release_if_unreferenced(slr_region *region, slri_block *block)
-{
+static void release_if_unreferenced(slr_region *region, slri_block *block) {
     if (!block->held && !block->kept)
         release(region, header_of(region, block));
 }
 
-slri_block *slri_heap_live(slr_region *region, uint64_t offset)
-{
+slri_block *slri_heap_live(slr_region *region, uint64_t offset) {
     if (offset < SLRI_LINE || offset >= region->header->config.heap_bytes || offset % SLRI_LINE ||
         !slri_bitmap_test(region, offset / SLRI_LINE))
         return NULL;
     return block_at(region, offset - SLRI_LINE);
 }
 
-void slri_heap_keep(slr_region *region, uint64_t offset)
-{
+void slri_heap_keep(slr_region *region, uint64_t offset) {
     slri_block *block = slri_heap_live(region, offset);
     assert(block);
     block->kept++;
 }
 
-void slri_heap_unkeep(slr_region *region, uint64_t offset)
-{
+void slri_heap_unkeep(slr_region *region, uint64_t offset) {
     slri_block *block = slri_heap_live(region, offset);
     assert(block && block->kept);
     block->kept--;
     release_if_unreferenced(region, block);
 }
 
-void slri_heap_adopt(slr_region *region, uint64_t offset)
-{
+void slri_heap_adopt(slr_region *region, uint64_t offset) {
     slri_block *block = slri_heap_live(region, offset);
     assert(block && block->held);
     block->kept++;
     slri_commit(&block->held, block->held - 1);
 }
 
-void slri_heap_disown(slr_region *region, uint32_t owner)
-{
+void slri_heap_disown(slr_region *region, uint32_t owner) {
     for (uint64_t at = 0; at < region->header->config.heap_bytes; at += extent_of(block_at(region, at))) {
         slri_block *block = block_at(region, at);
         if (!(block->extent & SLRI_BLOCK_USED) || block->owner != owner || !block->held)
@@ -211,14 +193,12 @@ void slri_heap_disown(slr_region *region, uint32_t owner)
     }
 }
 
-void slri_heap_init(slr_region *region)
-{
+void slri_heap_init(slr_region *region) {
     block_at(region, 0)->extent = region->header->config.heap_bytes;
     bin_add(region, 0);
 }
 
-void slri_heap_forget(slr_region *region)
-{
+void slri_heap_forget(slr_region *region) {
     slri_bitmap_wipe(region);
     uint64_t heap_bytes = region->header->config.heap_bytes;
     for (uint64_t at = 0; at < heap_bytes; at += extent_of(block_at(region, at))) {
@@ -231,8 +211,7 @@ void slri_heap_forget(slr_region *region)
 }
 
 /* Makes one free block of every run of free and unreferenced ones. */
-void slri_heap_rebuild(slr_region *region)
-{
+void slri_heap_rebuild(slr_region *region) {
     slri_header *header = region->header;
     uint64_t previous = 0, used = 0, heap_bytes = header->config.heap_bytes;
     header->bin_mask = 0;
@@ -266,8 +245,7 @@ void slri_heap_rebuild(slr_region *region)
     header->heap_used = used;
 }
 
-int slr_heap_alloc(slr_region *region, uint64_t bytes, uint64_t *offset)
-{
+int slr_heap_alloc(slr_region *region, uint64_t bytes, uint64_t *offset) {
     if (!region || !offset)
         return SLR_INVALID;
     slri_lock(region);
@@ -281,8 +259,7 @@ int slr_heap_alloc(slr_region *region, uint64_t bytes, uint64_t *offset)
     return SLR_OK;
 }
 
-int slr_heap_ref(slr_region *region, uint64_t offset)
-{
+int slr_heap_ref(slr_region *region, uint64_t offset) {
     if (!region)
         return SLR_INVALID;
     slri_lock(region);
@@ -293,8 +270,7 @@ int slr_heap_ref(slr_region *region, uint64_t offset)
     return block ? SLR_OK : SLR_STALE;
 }
 
-int slr_heap_unref(slr_region *region, uint64_t offset)
-{
+int slr_heap_unref(slr_region *region, uint64_t offset) {
     if (!region)
         return SLR_INVALID;
     slri_lock(region);
@@ -308,8 +284,7 @@ int slr_heap_unref(slr_region *region, uint64_t offset)
     return status;
 }
 
-int slr_heap_find(slr_region *region, uint64_t offset, uint64_t *start, uint64_t *bytes)
-{
+int slr_heap_find(slr_region *region, uint64_t offset, uint64_t *start, uint64_t *bytes) {
     if (!region || !start || !bytes)
         return SLR_INVALID;
     if (offset >= region->header->config.heap_bytes)

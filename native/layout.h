@@ -1,9 +1,9 @@
 /*
  * What lies in a region, byte for byte: header, workers, runs, callables, slots, edges, trace ring, block bitmap, heap.
  *
- * Every word is guarded by header.lock unless its comment says otherwise. Words marked "primary" are each changed by one
- * store (slri_commit) and are what recover.c trusts after a holder of the lock has died; the rest is derived from them.
- * Links are indices, SLRI_NONE where there is none. Offsets into the heap count from its first byte.
+ * Every word is guarded by header.lock unless its comment says otherwise. Words marked "primary" are each changed by
+ * one store (slri_commit) and are what recover.c trusts after a holder of the lock has died; the rest is derived from
+ * them. Links are indices, SLRI_NONE where there is none. Offsets into the heap count from its first byte.
  */
 #ifndef SLRI_LAYOUT_H
 #define SLRI_LAYOUT_H
@@ -14,12 +14,12 @@
 
 #include "simpler.h"
 
-#define SLRI_MAGIC 0x4652474c504d4953ull /* "SIMPLGRF" on a little-endian machine */
-#define SLRI_VERSION 1
-#define SLRI_LINE 64
-#define SLRI_NONE 0xffffffffu
-#define SLRI_MAX_WORKERS 4096
-#define SLRI_BINS 48
+#define SLRI_MAGIC         0x4652474c504d4953ull /* "SIMPLGRF" on a little-endian machine */
+#define SLRI_VERSION       1
+#define SLRI_LINE          64
+#define SLRI_NONE          0xffffffffu
+#define SLRI_MAX_WORKERS   4096
+#define SLRI_BINS          48
 #define SLRI_BITMAP_LEVELS 7
 
 typedef struct {
@@ -28,11 +28,11 @@ typedef struct {
     uint32_t length; /* of the shared queue: also read without the lock, by those who spin */
 } slri_queue;
 
-/* A run's word and the space word are futexes: a sleeper sets WAITED under the lock and sleeps on the value it then has;
- * whoever changes the word clears WAITED, and wakes only when it was set. */
-#define SLRI_WORD_ENDED 1u
+/* A run's word and the space word are futexes: a sleeper sets WAITED under the lock and sleeps on the value it then
+ * has; whoever changes the word clears WAITED, and wakes only when it was set. */
+#define SLRI_WORD_ENDED  1u
 #define SLRI_WORD_WAITED 2u
-#define SLRI_WORD_STEP 4u
+#define SLRI_WORD_STEP   4u
 
 typedef struct {
     uint64_t magic; /* stored last at creation */
@@ -43,7 +43,8 @@ typedef struct {
 
     alignas(SLRI_LINE) pthread_mutex_t lock;
     alignas(SLRI_LINE) uint32_t closed; /* 0 -> 1 once; also read without the lock */
-    alignas(SLRI_LINE) uint32_t space;  /* futex: SLRI_WORD_STEP more each time anything is freed; also read without the lock */
+    alignas(SLRI_LINE)
+        uint32_t space; /* futex: SLRI_WORD_STEP more each time anything is freed; also read without the lock */
 
     alignas(SLRI_LINE) slri_queue shared; /* derived */
     uint32_t spinning;                    /* derived: SUB workers in SPINNING */
@@ -58,16 +59,17 @@ typedef struct {
     uint32_t runs_next;                   /* where to look first for a free run */
     uint32_t recoveries;
     uint32_t sub_abandoned; /* primary: 1 + the worker that was the last SUB worker to be given up; 0: some are left */
-    uint64_t live;        /* derived: tasks that have not ended */
-    uint64_t tasks;       /* ended, ever */
-    uint64_t failures;    /* of them FAILED */
-    uint64_t trace_count; /* events ever written */
+    uint64_t live;          /* derived: tasks that have not ended */
+    uint64_t tasks;         /* ended, ever */
+    uint64_t failures;      /* of them FAILED */
+    uint64_t trace_count;   /* events ever written */
 
     alignas(SLRI_LINE) uint64_t heap_used; /* derived: bytes of used blocks, headers included */
     uint64_t heap_peak;
-    uint64_t heap_serial;     /* blocks ever allocated */
-    uint64_t bin_mask;        /* derived: bit b: bins[b] is not empty */
-    uint64_t bins[SLRI_BINS]; /* derived: first free block of 2^b..2^(b+1)-1 lines, as its header's offset + 1; 0: none */
+    uint64_t heap_serial; /* blocks ever allocated */
+    uint64_t bin_mask;    /* derived: bit b: bins[b] is not empty */
+    uint64_t
+        bins[SLRI_BINS]; /* derived: first free block of 2^b..2^(b+1)-1 lines, as its header's offset + 1; 0: none */
 } slri_header;
 
 typedef struct {
@@ -76,9 +78,9 @@ typedef struct {
     uint32_t kind;                        /* primary: slr_worker_kind + 1; 0: not defined */
     int32_t pid;
     uint32_t deaths;
-    uint32_t abandoned; /* primary: will never be re-attached */
-    slri_queue queue;   /* derived */
-    uint32_t parked_next; /* derived */
+    uint32_t abandoned;       /* primary: will never be re-attached */
+    slri_queue queue;         /* derived */
+    uint32_t parked_next;     /* derived */
     uint32_t parked_previous; /* derived */
     uint64_t tasks;
     uint64_t failures;
@@ -95,12 +97,13 @@ typedef struct {
     uint32_t flags;
     uint32_t cancelled; /* primary */
     uint32_t lost;      /* primary */
-    uint32_t retained_head; /* derived: slots that ended with a record or unhappily, by slot.next, in the order they ended */
+    uint32_t
+        retained_head; /* derived: slots that ended with a record or unhappily, by slot.next, in the order they ended */
     uint32_t retained_tail; /* derived */
     uint64_t tasks;
-    uint64_t live;     /* derived */
-    uint64_t failed;   /* derived */
-    uint64_t poisoned; /* derived */
+    uint64_t live;       /* derived */
+    uint64_t failed;     /* derived */
+    uint64_t poisoned;   /* derived */
     slr_id first_failed; /* derived */
     int64_t begun_ns;
     int64_t ended_ns;
@@ -113,10 +116,10 @@ typedef struct {
     uint32_t target;     /* primary: worker or SLR_ANY_SUB */
     uint32_t taker;      /* primary: SLR_ANY_SUB until it is taken */
     uint32_t op;
-    uint32_t fan_in;  /* derived: edges that lead here */
-    uint32_t edges;   /* derived: first edge to a consumer */
-    uint32_t next;    /* derived: in a free list, a queue, a worklist or a run's retained list */
-    uint32_t verdict; /* derived: on a worklist: the event that ends it */
+    uint32_t fan_in;   /* derived: edges that lead here */
+    uint32_t edges;    /* derived: first edge to a consumer */
+    uint32_t next;     /* derived: in a free list, a queue, a worklist or a run's retained list */
+    uint32_t verdict;  /* derived: on a worklist: the event that ends it */
     uint32_t n_blocks; /* primary: how many block offsets stand at the start of the arguments' block */
     uint64_t args;     /* primary: the arguments' block, 0: none */
     uint64_t args_bytes;
@@ -157,11 +160,11 @@ typedef struct {
     uint64_t extent;   /* primary: bytes up to the next header, a multiple of SLRI_LINE, | SLRI_BLOCK_USED */
     uint64_t previous; /* derived: bytes back to the previous header, 0 for the first */
     uint32_t held;     /* primary: references that processes hold */
-    uint32_t owner;    /* primary: worker + 1 whose process allocated it; its references end with the process. 0: parent */
-    uint32_t kept;     /* derived: references of slots, callables and abandoned workers */
+    uint32_t owner; /* primary: worker + 1 whose process allocated it; its references end with the process. 0: parent */
+    uint32_t kept;  /* derived: references of slots, callables and abandoned workers */
     uint32_t reserved;
-    uint64_t serial; /* tells blocks apart that had the same place */
-    uint64_t bytes;  /* as asked for */
+    uint64_t serial;   /* tells blocks apart that had the same place */
+    uint64_t bytes;    /* as asked for */
     uint64_t bin_next; /* derived: header offset + 1, 0: none; free blocks only */
     uint64_t bin_previous;
 } slri_block;
@@ -184,7 +187,8 @@ typedef struct {
     uint64_t slots;
     uint64_t edges;
     uint64_t trace;
-    uint64_t bitmap[SLRI_BITMAP_LEVELS]; /* level 0: a bit per heap line; each further one: a bit per word of the one before */
+    uint64_t bitmap[SLRI_BITMAP_LEVELS]; /* level 0: a bit per heap line; each further one: a bit per word of the one
+                                            before */
     uint64_t bitmap_end;
     uint64_t heap;
     uint64_t region_bytes;

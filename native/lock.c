@@ -1,10 +1,10 @@
 /*
  * The one lock of a region, and the wake-ups that its holder owes.
  *
- * It is a robust process-shared mutex (pthread_mutexattr_setrobust(3)): the kernel marks it when its holder dies, the next
- * locker gets EOWNERDEAD, recovers, and only then declares it consistent; one that dies recovering leaves it marked.
- * A holder that has changed a futex names it with slri_wake_later; the system call follows the unlock. One that dies in
- * between leaves its sleepers asleep: slr_worker_died and recovery wake everyone.
+ * It is a robust process-shared mutex (pthread_mutexattr_setrobust(3)): the kernel marks it when its holder dies, the
+ * next locker gets EOWNERDEAD, recovers, and only then declares it consistent; one that dies recovering leaves it
+ * marked. A holder that has changed a futex names it with slri_wake_later; the system call follows the unlock. One that
+ * dies in between leaves its sleepers asleep: slr_worker_died and recovery wake everyone.
  */
 #include <errno.h>
 #include <limits.h>
@@ -16,8 +16,7 @@
 
 #define TRIES 200 /* a holder needs well under a microsecond; sleeping on the mutex costs several */
 
-int slri_lock_init(slri_header *header)
-{
+int slri_lock_init(slri_header *header) {
     pthread_mutexattr_t attributes;
     int rc = pthread_mutexattr_init(&attributes);
     if (rc == 0)
@@ -31,8 +30,7 @@ int slri_lock_init(slri_header *header)
     return rc ? SLR_SYSTEM : SLR_OK;
 }
 
-static int acquire(pthread_mutex_t *lock)
-{
+static int acquire(pthread_mutex_t *lock) {
     for (int i = 0; i < TRIES; i++) {
         int rc = pthread_mutex_trylock(lock);
         if (rc != EBUSY)
@@ -44,8 +42,7 @@ static int acquire(pthread_mutex_t *lock)
     return pthread_mutex_lock(lock);
 }
 
-void slri_lock(slr_region *region)
-{
+void slri_lock(slr_region *region) {
     int rc = acquire(&region->header->lock);
     if (rc == EOWNERDEAD) {
         slri_recover(region);
@@ -54,13 +51,11 @@ void slri_lock(slr_region *region)
     assert(rc == 0);
 }
 
-static void wake(const uint32_t *word)
-{
+static void wake(const uint32_t *word) {
     syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX);
 }
 
-static void signal_notify_fd(const slr_region *region)
-{
+static void signal_notify_fd(const slr_region *region) {
     int fd = __atomic_load_n(&region->notify_fd, __ATOMIC_RELAXED);
     uint64_t one = 1;
     if (fd < 0)
@@ -70,8 +65,7 @@ static void signal_notify_fd(const slr_region *region)
     (void)written;
 }
 
-void slri_unlock(slr_region *region)
-{
+void slri_unlock(slr_region *region) {
     uint32_t n = region->n_wakes;
     bool notify = region->notify;
     uint32_t *words[SLRI_MAX_WAKES];
@@ -87,27 +81,23 @@ void slri_unlock(slr_region *region)
         signal_notify_fd(region);
 }
 
-void slri_wake_later(slr_region *region, uint32_t *word)
-{
+void slri_wake_later(slr_region *region, uint32_t *word) {
     if (region->n_wakes == SLRI_MAX_WAKES)
         wake(word); /* under the lock: FUTEX_WAKE does not sleep */
     else
         region->wakes[region->n_wakes++] = word;
 }
 
-void slri_notify_later(slr_region *region)
-{
+void slri_notify_later(slr_region *region) {
     region->notify = true;
 }
 
-static void change_and_wake(uint32_t *word, uint32_t value)
-{
+static void change_and_wake(uint32_t *word, uint32_t value) {
     __atomic_store_n(word, value, __ATOMIC_RELEASE);
     wake(word);
 }
 
-void slri_wake_everyone(slr_region *region)
-{
+void slri_wake_everyone(slr_region *region) {
     const slr_config *config = &region->header->config;
     for (uint32_t i = 0; i < config->workers; i++)
         if (region->workers[i].kind)

@@ -4,16 +4,16 @@
  * Rules
  *   1. While a task waits in the shared queue, either as many workers spin as tasks wait, or none is parked
  *      (slri_mailbox_kick makes it so). Spinners find work by themselves and are never woken.
- *   2. A worker that is being woken counts as SPINNING from the moment it is chosen, so nobody is chosen for the same task.
- *   3. slri_worker_move is the only function that changes a worker's state; it keeps the count of spinners and the stack of
- *      parked ones, whose top (the one asleep for the shortest time) is woken first.
- *   4. A REMOTE worker's consumer is a task of the parent's event loop: PARKED means that it has seen its queue empty and
- *      relies on the eventfd. It never spins and never takes from the shared queue.
+ *   2. A worker that is being woken counts as SPINNING from the moment it is chosen, so nobody is chosen for the same
+ * task.
+ *   3. slri_worker_move is the only function that changes a worker's state; it keeps the count of spinners and the
+ * stack of parked ones, whose top (the one asleep for the shortest time) is woken first.
+ *   4. A REMOTE worker's consumer is a task of the parent's event loop: PARKED means that it has seen its queue empty
+ * and relies on the eventfd. It never spins and never takes from the shared queue.
  */
 #include "region.h"
 
-static void queue_append(slr_region *region, slri_queue *queue, uint32_t slot)
-{
+static void queue_append(slr_region *region, slri_queue *queue, uint32_t slot) {
     region->slots[slot].next = SLRI_NONE;
     if (queue->tail == SLRI_NONE)
         queue->head = slot;
@@ -23,8 +23,7 @@ static void queue_append(slr_region *region, slri_queue *queue, uint32_t slot)
     __atomic_store_n(&queue->length, queue->length + 1, __ATOMIC_RELAXED);
 }
 
-static uint32_t queue_take(slr_region *region, slri_queue *queue)
-{
+static uint32_t queue_take(slr_region *region, slri_queue *queue) {
     uint32_t slot = queue->head;
     if (slot == SLRI_NONE)
         return SLRI_NONE;
@@ -35,18 +34,15 @@ static uint32_t queue_take(slr_region *region, slri_queue *queue)
     return slot;
 }
 
-bool slri_worker_exists(const slr_region *region, uint32_t worker)
-{
+bool slri_worker_exists(const slr_region *region, uint32_t worker) {
     return worker < region->header->config.workers && region->workers[worker].kind;
 }
 
-static bool is_kind(const slri_worker *worker, slr_worker_kind kind)
-{
+static bool is_kind(const slri_worker *worker, slr_worker_kind kind) {
     return worker->kind == (uint32_t)kind + 1;
 }
 
-static void park(slr_region *region, uint32_t index)
-{
+static void park(slr_region *region, uint32_t index) {
     slri_header *header = region->header;
     slri_worker *worker = &region->workers[index];
     worker->parked_previous = SLRI_NONE;
@@ -56,8 +52,7 @@ static void park(slr_region *region, uint32_t index)
     header->parked = index;
 }
 
-static void unpark(slr_region *region, uint32_t index)
-{
+static void unpark(slr_region *region, uint32_t index) {
     slri_worker *worker = &region->workers[index];
     if (worker->parked_next != SLRI_NONE)
         region->workers[worker->parked_next].parked_previous = worker->parked_previous;
@@ -67,8 +62,7 @@ static void unpark(slr_region *region, uint32_t index)
         region->header->parked = worker->parked_next;
 }
 
-void slri_worker_move(slr_region *region, uint32_t index, slr_worker_state state)
-{
+void slri_worker_move(slr_region *region, uint32_t index, slr_worker_state state) {
     slri_worker *worker = &region->workers[index];
     if (worker->state == (uint32_t)state)
         return;
@@ -84,8 +78,7 @@ void slri_worker_move(slr_region *region, uint32_t index, slr_worker_state state
 }
 
 /* Counts the worker again by its state, which recovery believes. */
-void slri_mailbox_count(slr_region *region, uint32_t index)
-{
+void slri_mailbox_count(slr_region *region, uint32_t index) {
     const slri_worker *worker = &region->workers[index];
     if (!is_kind(worker, SLR_WORKER_SUB))
         return;
@@ -94,13 +87,11 @@ void slri_mailbox_count(slr_region *region, uint32_t index)
         park(region, index);
 }
 
-static void ring(slri_worker *worker)
-{
+static void ring(slri_worker *worker) {
     __atomic_store_n(&worker->doorbell, worker->doorbell + 1, __ATOMIC_RELEASE);
 }
 
-static void wake(slr_region *region, uint32_t index)
-{
+static void wake(slr_region *region, uint32_t index) {
     slri_worker *worker = &region->workers[index];
     slri_worker_move(region, index, SLR_WORKER_SPINNING);
     ring(worker);
@@ -110,15 +101,13 @@ static void wake(slr_region *region, uint32_t index)
         slri_wake_later(region, &worker->doorbell);
 }
 
-void slri_mailbox_kick(slr_region *region)
-{
+void slri_mailbox_kick(slr_region *region) {
     slri_header *header = region->header;
     while (header->shared.length > header->spinning && header->parked != SLRI_NONE)
         wake(region, header->parked);
 }
 
-void slri_mailbox_push(slr_region *region, uint32_t slot)
-{
+void slri_mailbox_push(slr_region *region, uint32_t slot) {
     uint32_t target = region->slots[slot].target;
     if (target == SLR_ANY_SUB) {
         queue_append(region, &region->header->shared, slot);
@@ -133,8 +122,7 @@ void slri_mailbox_push(slr_region *region, uint32_t slot)
         ring(worker);
 }
 
-uint32_t slri_mailbox_pop(slr_region *region, uint32_t index)
-{
+uint32_t slri_mailbox_pop(slr_region *region, uint32_t index) {
     slri_worker *worker = &region->workers[index];
     uint32_t slot = queue_take(region, &worker->queue);
     if (slot == SLRI_NONE && is_kind(worker, SLR_WORKER_SUB))
@@ -142,8 +130,7 @@ uint32_t slri_mailbox_pop(slr_region *region, uint32_t index)
     return slot;
 }
 
-uint32_t slri_mailbox_drain(slr_region *region, slri_queue *queue, slr_id run)
-{
+uint32_t slri_mailbox_drain(slr_region *region, slri_queue *queue, slr_id run) {
     uint32_t drained = SLRI_NONE, last = SLRI_NONE;
     for (uint32_t left = queue->length; left > 0; left--) {
         uint32_t slot = queue_take(region, queue);

@@ -2,22 +2,21 @@
  * Recovery: the last holder of the lock died, at any instruction. What is derived is built anew from the primary words.
  *
  * Rules
- *   1. Every live run is lost: it is cancelled, and its tasks that had not started are dropped. Order and fan-in that were
- *      half changed need not be understood.
- *   2. A RUNNING task stays RUNNING until its worker completes it or is declared dead: the worker may still write to its blocks.
+ *   1. Every live run is lost: it is cancelled, and its tasks that had not started are dropped. Order and fan-in that
+ * were half changed need not be understood.
+ *   2. A RUNNING task stays RUNNING until its worker completes it or is declared dead: the worker may still write to
+ * its blocks.
  *   3. Retained tasks, their records, callables and the blocks that processes hold survive.
  *   4. Whoever dies recovering leaves the lock marked, and the next locker begins again: each step can be repeated.
  */
 #include "region.h"
 
-static void reset_queue(slri_queue *queue)
-{
+static void reset_queue(slri_queue *queue) {
     queue->head = queue->tail = SLRI_NONE;
     __atomic_store_n(&queue->length, 0, __ATOMIC_RELAXED);
 }
 
-static void lose_runs(slr_region *region)
-{
+static void lose_runs(slr_region *region) {
     region->header->runs_live = 0;
     for (uint32_t i = 0; i < region->header->config.runs; i++) {
         slri_run *run = &region->runs[i];
@@ -35,8 +34,7 @@ static void lose_runs(slr_region *region)
     }
 }
 
-static void keep_arguments(slr_region *region, const slri_slot *slot)
-{
+static void keep_arguments(slr_region *region, const slri_slot *slot) {
     if (!slot->args)
         return;
     slri_heap_keep(region, slot->args);
@@ -45,15 +43,14 @@ static void keep_arguments(slr_region *region, const slri_slot *slot)
         slri_heap_keep(region, blocks[i]);
 }
 
-static bool is_retained(const slr_region *region, const slri_slot *slot)
-{
+static bool is_retained(const slr_region *region, const slri_slot *slot) {
     if (!slri_run_find(region, slot->run))
         return false;
-    return slot->state == SLR_TASK_FAILED || slot->state == SLR_TASK_POISONED || (slot->state == SLR_TASK_SUCCEEDED && slot->record);
+    return slot->state == SLR_TASK_FAILED || slot->state == SLR_TASK_POISONED ||
+           (slot->state == SLR_TASK_SUCCEEDED && slot->record);
 }
 
-static void sort_out_slot(slr_region *region, uint32_t index, uint32_t *retained)
-{
+static void sort_out_slot(slr_region *region, uint32_t index, uint32_t *retained) {
     slri_header *header = region->header;
     slri_slot *slot = &region->slots[index];
     if (slot->state == SLR_TASK_RUNNING) {
@@ -81,8 +78,7 @@ static void sort_out_slot(slr_region *region, uint32_t index, uint32_t *retained
 }
 
 /* Two lists in the order their tasks ended, as one. */
-static uint32_t merge(slri_slot *slots, uint32_t left, uint32_t right)
-{
+static uint32_t merge(slri_slot *slots, uint32_t left, uint32_t right) {
     uint32_t first = SLRI_NONE, *end = &first;
     while (left != SLRI_NONE && right != SLRI_NONE) {
         uint32_t *lesser = slots[left].ended_order < slots[right].ended_order ? &left : &right;
@@ -95,8 +91,7 @@ static uint32_t merge(slri_slot *slots, uint32_t left, uint32_t right)
 }
 
 /* Bottom-up merge sort: sorted[n] holds a list of 2^n slots, or none. */
-static uint32_t sort_by_end(slri_slot *slots, uint32_t list)
-{
+static uint32_t sort_by_end(slri_slot *slots, uint32_t list) {
     uint32_t sorted[32], all = SLRI_NONE;
     for (int n = 0; n < 32; n++)
         sorted[n] = SLRI_NONE;
@@ -116,8 +111,7 @@ static uint32_t sort_by_end(slri_slot *slots, uint32_t list)
     return all;
 }
 
-static void retain_again(slr_region *region, uint32_t retained)
-{
+static void retain_again(slr_region *region, uint32_t retained) {
     uint32_t index = sort_by_end(region->slots, retained);
     while (index != SLRI_NONE) {
         uint32_t next = region->slots[index].next;
@@ -126,8 +120,7 @@ static void retain_again(slr_region *region, uint32_t retained)
     }
 }
 
-static void sort_out_slots(slr_region *region)
-{
+static void sort_out_slots(slr_region *region) {
     slri_header *header = region->header;
     uint32_t retained = SLRI_NONE;
     header->slots_free = SLRI_NONE;
@@ -141,8 +134,7 @@ static void sort_out_slots(slr_region *region)
     SLRI_FAULT("recover:slots");
 }
 
-static void rebuild_mailboxes(slr_region *region)
-{
+static void rebuild_mailboxes(slr_region *region) {
     slri_header *header = region->header;
     reset_queue(&header->shared);
     header->spinning = 0;
@@ -156,23 +148,20 @@ static void rebuild_mailboxes(slr_region *region)
     }
 }
 
-static void keep_callables(slr_region *region)
-{
+static void keep_callables(slr_region *region) {
     for (uint32_t i = 0; i < region->header->config.callables; i++)
         if (region->callables[i].state)
             slri_heap_keep(region, region->callables[i].content);
 }
 
-static void end_lost_runs(slr_region *region)
-{
+static void end_lost_runs(slr_region *region) {
     int64_t now_ns = slri_now_ns();
     for (uint32_t i = 0; i < region->header->config.runs; i++)
         if (region->runs[i].state == SLRI_RUN_SEALED)
             slri_run_settle(region, &region->runs[i], now_ns);
 }
 
-void slri_recover(slr_region *region)
-{
+void slri_recover(slr_region *region) {
     region->header->recoveries++;
     slri_heap_forget(region);
     lose_runs(region);

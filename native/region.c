@@ -1,8 +1,8 @@
 /*
  * A region: its layout, its memfd, and one process's mapping of it. Sources: memfd_create(2), fcntl(2) F_ADD_SEALS.
  *
- * The memfd is sealed against resizing before anyone else sees it, so that no mapping can be cut away under a reader. The
- * layout is a function of the configuration in the header; who attaches computes it anew and compares the sizes.
+ * The memfd is sealed against resizing before anyone else sees it, so that no mapping can be cut away under a reader.
+ * The layout is a function of the configuration in the header; who attaches computes it anew and compares the sizes.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,33 +13,30 @@
 
 #include "region.h"
 
-#define PAGE 4096ull
-#define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+#define PAGE           4096ull
+#define SEALS          (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 #define MAX_HEAP_BYTES (1ull << 44)
-#define MAX_ENTRIES (1u << 28)
+#define MAX_ENTRIES    (1u << 28)
 
-static uint64_t round_up(uint64_t value, uint64_t step)
-{
+static uint64_t round_up(uint64_t value, uint64_t step) {
     return (value + step - 1) / step * step;
 }
 
-static bool config_valid(const slr_config *config)
-{
-    return config->heap_bytes >= PAGE && config->heap_bytes <= MAX_HEAP_BYTES && config->slots && config->slots <= MAX_ENTRIES &&
-           config->edges <= MAX_ENTRIES && config->runs && config->runs <= MAX_ENTRIES && config->callables <= MAX_ENTRIES &&
-           config->workers && config->workers <= SLRI_MAX_WORKERS && config->trace_events <= MAX_ENTRIES;
+static bool config_valid(const slr_config *config) {
+    return config->heap_bytes >= PAGE && config->heap_bytes <= MAX_HEAP_BYTES && config->slots &&
+           config->slots <= MAX_ENTRIES && config->edges <= MAX_ENTRIES && config->runs &&
+           config->runs <= MAX_ENTRIES && config->callables <= MAX_ENTRIES && config->workers &&
+           config->workers <= SLRI_MAX_WORKERS && config->trace_events <= MAX_ENTRIES;
 }
 
 /* Reserves `bytes` at the next page: the bitmap must begin at one for MADV_REMOVE, the rest gains order. */
-static uint64_t place(uint64_t *end, uint64_t bytes)
-{
+static uint64_t place(uint64_t *end, uint64_t bytes) {
     uint64_t begin = round_up(*end, PAGE);
     *end = begin + bytes;
     return begin;
 }
 
-static void lay_out(const slr_config *config, slri_layout *layout)
-{
+static void lay_out(const slr_config *config, slri_layout *layout) {
     uint64_t end = sizeof(slri_header);
     layout->workers = place(&end, config->workers * sizeof(slri_worker));
     layout->runs = place(&end, config->runs * sizeof(slri_run));
@@ -62,8 +59,7 @@ static void lay_out(const slr_config *config, slri_layout *layout)
     layout->region_bytes = round_up(end, PAGE);
 }
 
-static void set_addresses(slr_region *region)
-{
+static void set_addresses(slr_region *region) {
     const slri_layout *layout = &region->layout;
     uint8_t *base = region->base;
     region->header = (slri_header *)base;
@@ -79,10 +75,10 @@ static void set_addresses(slr_region *region)
 }
 
 /* Takes over fd, which it closes when it fails. */
-static int map(int fd, const slri_layout *layout, slr_region **out)
-{
+static int map(int fd, const slri_layout *layout, slr_region **out) {
     slr_region *region = calloc(1, sizeof *region);
-    void *base = region ? mmap(NULL, layout->region_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0) : MAP_FAILED;
+    void *base = region ? mmap(NULL, layout->region_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0)
+                        : MAP_FAILED;
     if (base == MAP_FAILED) {
         int error = errno;
         free(region);
@@ -99,8 +95,7 @@ static int map(int fd, const slri_layout *layout, slr_region **out)
     return SLR_OK;
 }
 
-static int make_memfd(uint64_t bytes)
-{
+static int make_memfd(uint64_t bytes) {
     int fd = memfd_create("simpler-region", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
         return -1;
@@ -113,8 +108,7 @@ static int make_memfd(uint64_t bytes)
 }
 
 /* Everything that does not begin as zero. */
-static int initialise(slr_region *region, const slr_config *config)
-{
+static int initialise(slr_region *region, const slr_config *config) {
     slri_header *header = region->header;
     header->version = SLRI_VERSION;
     header->header_bytes = sizeof *header;
@@ -134,8 +128,7 @@ static int initialise(slr_region *region, const slr_config *config)
     return status;
 }
 
-int slr_region_create(const slr_config *config, slr_region **out)
-{
+int slr_region_create(const slr_config *config, slr_region **out) {
     if (!config || !out || config->heap_bytes > MAX_HEAP_BYTES)
         return SLR_INVALID;
     slr_config rounded = *config;
@@ -160,8 +153,7 @@ int slr_region_create(const slr_config *config, slr_region **out)
 }
 
 /* The layout of the region behind fd, or SLR_FORMAT where it is none that this library may map. */
-static int read_layout(int fd, slri_layout *layout)
-{
+static int read_layout(int fd, slri_layout *layout) {
     struct stat file;
     if (fstat(fd, &file) != 0)
         return SLR_SYSTEM;
@@ -182,8 +174,7 @@ static int read_layout(int fd, slri_layout *layout)
     return status;
 }
 
-int slr_region_attach(int fd, slr_region **out)
-{
+int slr_region_attach(int fd, slr_region **out) {
     if (!out)
         return SLR_INVALID;
     slri_layout layout;
@@ -194,8 +185,7 @@ int slr_region_attach(int fd, slr_region **out)
     return own < 0 ? SLR_SYSTEM : map(own, &layout, out);
 }
 
-void slr_region_detach(slr_region *region)
-{
+void slr_region_detach(slr_region *region) {
     if (!region)
         return;
     slri_tracker_free(region->tracker);
@@ -204,31 +194,26 @@ void slr_region_detach(slr_region *region)
     free(region);
 }
 
-int slr_region_fd(const slr_region *region)
-{
+int slr_region_fd(const slr_region *region) {
     return region ? region->fd : -1;
 }
 
-void *slr_region_heap(const slr_region *region)
-{
+void *slr_region_heap(const slr_region *region) {
     return region ? region->heap : NULL;
 }
 
-uint64_t slr_region_heap_bytes(const slr_region *region)
-{
+uint64_t slr_region_heap_bytes(const slr_region *region) {
     return region ? region->header->config.heap_bytes : 0;
 }
 
-int slr_region_set_notify_fd(slr_region *region, int fd)
-{
+int slr_region_set_notify_fd(slr_region *region, int fd) {
     if (!region || fd < -1)
         return SLR_INVALID;
     __atomic_store_n(&region->notify_fd, fd, __ATOMIC_RELAXED);
     return SLR_OK;
 }
 
-int slr_region_shutdown(slr_region *region)
-{
+int slr_region_shutdown(slr_region *region) {
     if (!region)
         return SLR_INVALID;
     slri_lock(region);
@@ -238,12 +223,11 @@ int slr_region_shutdown(slr_region *region)
     return SLR_OK;
 }
 
-const char *slr_status_name(int status)
-{
+const char *slr_status_name(int status) {
     static const char *const names[] = {
-        "SLR_OK",         "SLR_INVALID",    "SLR_SYSTEM",         "SLR_TIMEOUT",   "SLR_STALE",    "SLR_CLOSED",
-        "SLR_FORMAT",     "SLR_HEAP_FULL",  "SLR_SLOTS_FULL",     "SLR_EDGES_FULL", "SLR_RUNS_FULL", "SLR_CALLABLES_FULL",
-        "SLR_NOT_FOUND",  "SLR_CONFLICT",   "SLR_CORRUPT",        "SLR_INTERRUPTED",
+        "SLR_OK",        "SLR_INVALID",   "SLR_SYSTEM",     "SLR_TIMEOUT",     "SLR_STALE",     "SLR_CLOSED",
+        "SLR_FORMAT",    "SLR_HEAP_FULL", "SLR_SLOTS_FULL", "SLR_EDGES_FULL",  "SLR_RUNS_FULL", "SLR_CALLABLES_FULL",
+        "SLR_NOT_FOUND", "SLR_CONFLICT",  "SLR_CORRUPT",    "SLR_INTERRUPTED",
     };
     size_t index = (size_t)-(long)status;
     return status <= 0 && index < sizeof names / sizeof names[0] ? names[index] : "unknown status";

@@ -1,5 +1,6 @@
 /*
- * One process's mapping of a region, the lock, and the way to each part of it. What each file of the core offers the others.
+ * One process's mapping of a region, the lock, and the way to each part of it. What each file of the core offers the
+ * others.
  *
  * slri_ functions are called with the lock held unless they say otherwise; slr_ functions take it themselves.
  */
@@ -39,17 +40,14 @@ struct slr_region {
 };
 
 /* Stores a primary word: all that was stored before is there when it is, whenever this process may die. */
-static inline void slri_commit(uint32_t *word, uint32_t value)
-{
+static inline void slri_commit(uint32_t *word, uint32_t value) {
     __atomic_store_n(word, value, __ATOMIC_RELEASE);
 }
-static inline void slri_commit_wide(uint64_t *word, uint64_t value)
-{
+static inline void slri_commit_wide(uint64_t *word, uint64_t value) {
     __atomic_store_n(word, value, __ATOMIC_RELEASE);
 }
 
-static inline slr_id slri_id(uint32_t generation, uint32_t index)
-{
+static inline slr_id slri_id(uint32_t generation, uint32_t index) {
     return (uint64_t)generation << 32 | index;
 }
 
@@ -59,8 +57,8 @@ void slri_lock(slr_region *region);   /* recovers when the last holder died */
 void slri_unlock(slr_region *region); /* then wakes whom slri_wake_later named */
 void slri_wake_later(slr_region *region, uint32_t *word);
 void slri_notify_later(slr_region *region);
-/* For when somebody may have died between changing a word and waking its sleepers, or all must look up: changes and wakes
- * every doorbell, run word and the space word. */
+/* For when somebody may have died between changing a word and waking its sleepers, or all must look up: changes and
+ * wakes every doorbell, run word and the space word. */
 void slri_wake_everyone(slr_region *region);
 
 /* ---- wait.c ---- no lock needed */
@@ -73,7 +71,7 @@ bool slri_spin(const uint32_t *word, uint32_t value, const uint32_t *length, int
 
 /* ---- heap.c ---- */
 void slri_heap_init(slr_region *region);
-uint64_t slri_heap_take(slr_region *region, uint64_t bytes); /* no reference yet; 0: full */
+uint64_t slri_heap_take(slr_region *region, uint64_t bytes);     /* no reference yet; 0: full */
 slri_block *slri_heap_live(slr_region *region, uint64_t offset); /* NULL: not the offset of a live block */
 void slri_heap_keep(slr_region *region, uint64_t offset);
 void slri_heap_unkeep(slr_region *region, uint64_t offset);
@@ -81,8 +79,7 @@ void slri_heap_adopt(slr_region *region, uint64_t offset); /* a process's refere
 void slri_heap_disown(slr_region *region, uint32_t owner); /* ends the references of a process that died */
 void slri_heap_forget(slr_region *region);                 /* recovery: no block is kept, bitmap rebuilt, ... */
 void slri_heap_rebuild(slr_region *region);                /* ... and, kept references counted again, frees and bins */
-static inline void *slri_heap_at(const slr_region *region, uint64_t offset)
-{
+static inline void *slri_heap_at(const slr_region *region, uint64_t offset) {
     return region->heap + offset;
 }
 
@@ -97,8 +94,9 @@ void slri_bitmap_wipe(slr_region *region);
 void slri_mailbox_push(slr_region *region, uint32_t slot);
 uint32_t slri_mailbox_pop(slr_region *region, uint32_t worker);
 void slri_mailbox_count(slr_region *region, uint32_t worker); /* recovery: once for each worker */
-void slri_mailbox_kick(slr_region *region);                /* after a SUB worker stopped spinning */
-uint32_t slri_mailbox_drain(slr_region *region, slri_queue *queue, slr_id run); /* unlinks the run's (0: all) slots, as a list */
+void slri_mailbox_kick(slr_region *region);                   /* after a SUB worker stopped spinning */
+uint32_t slri_mailbox_drain(slr_region *region, slri_queue *queue,
+                            slr_id run); /* unlinks the run's (0: all) slots, as a list */
 void slri_worker_move(slr_region *region, uint32_t worker, slr_worker_state state);
 bool slri_worker_exists(const slr_region *region, uint32_t worker); /* no lock needed */
 
@@ -119,7 +117,8 @@ typedef enum {
     SLRI_RELEASE,
     SLRI_EVENTS
 } slri_event;
-extern const uint8_t slri_transitions[SLR_TASK_CANCELLED + 1][SLRI_EVENTS]; /* slr_task_state + 1; 0: no such transition */
+extern const uint8_t slri_transitions[SLR_TASK_CANCELLED + 1]
+                                     [SLRI_EVENTS]; /* slr_task_state + 1; 0: no such transition */
 void slri_slot_move(slri_slot *slot, slri_event event);
 slri_slot *slri_slot_find(const slr_region *region, slr_id task); /* NULL: stale */
 bool slri_slot_next(const slr_region *region, slr_id *id);        /* what slri_slot_build will return; false: full */
@@ -130,15 +129,14 @@ uint32_t slri_edges_left(const slr_region *region);
 /* The last of the slot's fan-in is done: into a mailbox, or ended as its run, its root or its worker's end decide. */
 void slri_task_arrive(slr_region *region, uint32_t slot, int64_t now_ns);
 /* Ends a slot, and with it whatever that decides; the record's kept reference passes to the slot. */
-void slri_task_end(slr_region *region, uint32_t slot, slri_event event, uint64_t record, uint64_t record_bytes, int64_t now_ns);
+void slri_task_end(slr_region *region, uint32_t slot, slri_event event, uint64_t record, uint64_t record_bytes,
+                   int64_t now_ns);
 /* The arguments' block begins with the offsets of the blocks kept for the task; this many bytes of it. */
-static inline uint64_t slri_arguments_head(uint32_t n_blocks)
-{
+static inline uint64_t slri_arguments_head(uint32_t n_blocks) {
     return ((uint64_t)n_blocks * sizeof(uint64_t) + 15) / 16 * 16;
 }
 void slri_space_freed(slr_region *region);
-static inline bool slri_task_live(uint32_t state)
-{
+static inline bool slri_task_live(uint32_t state) {
     return state >= SLR_TASK_BUILDING && state <= SLR_TASK_RUNNING;
 }
 
@@ -161,7 +159,8 @@ int slri_tracker_collect(slr_region *region, const slr_submission *submission, s
 void slri_tracker_record(slr_region *region, const slr_submission *submission, slr_id task);
 void slri_tracker_free(slri_tracker *tracker);
 
-/* ---- conflict.c ---- no lock needed: SLR_CONFLICT and the two arguments of one submission that write the same bytes */
+/* ---- conflict.c ---- no lock needed: SLR_CONFLICT and the two arguments of one submission that write the same bytes
+ */
 int slri_conflict_find(const slr_submission *submission, uint64_t *conflict);
 
 /* ---- trace.c ---- */

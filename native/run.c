@@ -1,18 +1,16 @@
 /*
  * Runs: OPEN for submissions -> SEALED -> ENDED with the last task -> FREE when released.
  *
- * A run's word is what its waiters sleep on: the generation with ENDED and WAITED bits, so one word tells a waiter that the
- * run it knows has ended, or is not there any more.
+ * A run's word is what its waiters sleep on: the generation with ENDED and WAITED bits, so one word tells a waiter that
+ * the run it knows has ended, or is not there any more.
  */
 #include "region.h"
 
-static uint32_t word_of(uint32_t generation)
-{
+static uint32_t word_of(uint32_t generation) {
     return generation * SLRI_WORD_STEP;
 }
 
-slri_run *slri_run_find(const slr_region *region, slr_id id)
-{
+slri_run *slri_run_find(const slr_region *region, slr_id id) {
     uint32_t index = (uint32_t)id;
     if (index >= region->header->config.runs)
         return NULL;
@@ -20,8 +18,7 @@ slri_run *slri_run_find(const slr_region *region, slr_id id)
     return run->generation == id >> 32 && run->state != SLRI_RUN_FREE ? run : NULL;
 }
 
-static uint32_t find_free(const slr_region *region)
-{
+static uint32_t find_free(const slr_region *region) {
     uint32_t runs = region->header->config.runs;
     for (uint32_t i = 0; i < runs; i++) {
         uint32_t index = (region->header->runs_next + i) % runs;
@@ -31,8 +28,7 @@ static uint32_t find_free(const slr_region *region)
     return SLRI_NONE;
 }
 
-int slr_run_begin(slr_region *region, uint32_t flags, slr_id *out)
-{
+int slr_run_begin(slr_region *region, uint32_t flags, slr_id *out) {
     if (!region || !out || flags & ~SLR_RUN_NOTIFY)
         return SLR_INVALID;
     int64_t now_ns = slri_now_ns();
@@ -60,8 +56,7 @@ int slr_run_begin(slr_region *region, uint32_t flags, slr_id *out)
     return status;
 }
 
-void slri_run_retain(slr_region *region, slri_run *run, uint32_t index)
-{
+void slri_run_retain(slr_region *region, slri_run *run, uint32_t index) {
     slri_slot *slot = &region->slots[index];
     slot->next = SLRI_NONE;
     if (run->retained_tail == SLRI_NONE)
@@ -77,8 +72,7 @@ void slri_run_retain(slr_region *region, slri_run *run, uint32_t index)
     run->poisoned += slot->state == SLR_TASK_POISONED;
 }
 
-void slri_run_settle(slr_region *region, slri_run *run, int64_t now_ns)
-{
+void slri_run_settle(slr_region *region, slri_run *run, int64_t now_ns) {
     if (run->state != SLRI_RUN_SEALED || run->live)
         return;
     run->ended_ns = now_ns;
@@ -92,15 +86,13 @@ void slri_run_settle(slr_region *region, slri_run *run, int64_t now_ns)
         slri_notify_later(region);
 }
 
-static void seal(slr_region *region, slri_run *run, int64_t now_ns)
-{
+static void seal(slr_region *region, slri_run *run, int64_t now_ns) {
     if (run->state == SLRI_RUN_OPEN)
         slri_commit(&run->state, SLRI_RUN_SEALED);
     slri_run_settle(region, run, now_ns);
 }
 
-int slr_run_seal(slr_region *region, slr_id id)
-{
+int slr_run_seal(slr_region *region, slr_id id) {
     if (!region)
         return SLR_INVALID;
     int64_t now_ns = slri_now_ns();
@@ -112,8 +104,7 @@ int slr_run_seal(slr_region *region, slr_id id)
     return run ? SLR_OK : SLR_STALE;
 }
 
-static void cancel_queue(slr_region *region, slri_queue *queue, slr_id id, int64_t now_ns)
-{
+static void cancel_queue(slr_region *region, slri_queue *queue, slr_id id, int64_t now_ns) {
     uint32_t slot = slri_mailbox_drain(region, queue, id);
     SLRI_FAULT("cancel:drained");
     while (slot != SLRI_NONE) {
@@ -123,8 +114,7 @@ static void cancel_queue(slr_region *region, slri_queue *queue, slr_id id, int64
     }
 }
 
-int slr_run_cancel(slr_region *region, slr_id id)
-{
+int slr_run_cancel(slr_region *region, slr_id id) {
     if (!region)
         return SLR_INVALID;
     int64_t now_ns = slri_now_ns();
@@ -143,8 +133,7 @@ int slr_run_cancel(slr_region *region, slr_id id)
 }
 
 /* Under the lock: SLR_OK ended, SLR_TIMEOUT not yet. */
-static int look(const slr_region *region, const slri_run *run)
-{
+static int look(const slr_region *region, const slri_run *run) {
     if (!run)
         return SLR_STALE;
     if (run->state == SLRI_RUN_ENDED)
@@ -152,8 +141,7 @@ static int look(const slr_region *region, const slri_run *run)
     return region->header->closed ? SLR_CLOSED : SLR_TIMEOUT;
 }
 
-int slr_run_wait(slr_region *region, slr_id id, uint32_t spin_us, int64_t timeout_ns)
-{
+int slr_run_wait(slr_region *region, slr_id id, uint32_t spin_us, int64_t timeout_ns) {
     if (!region || (uint32_t)id >= region->header->config.runs)
         return SLR_INVALID;
     int64_t now_ns = slri_now_ns(), deadline_ns = slri_deadline_ns(now_ns, timeout_ns);
@@ -174,8 +162,7 @@ int slr_run_wait(slr_region *region, slr_id id, uint32_t spin_us, int64_t timeou
     }
 }
 
-int slr_run_release(slr_region *region, slr_id id)
-{
+int slr_run_release(slr_region *region, slr_id id) {
     if (!region)
         return SLR_INVALID;
     slri_lock(region);
@@ -197,8 +184,7 @@ int slr_run_release(slr_region *region, slr_id id)
     return status;
 }
 
-int slr_run_query(slr_region *region, slr_id id, slr_run_info *out)
-{
+int slr_run_query(slr_region *region, slr_id id, slr_run_info *out) {
     if (!region || !out)
         return SLR_INVALID;
     slri_lock(region);
@@ -220,8 +206,7 @@ int slr_run_query(slr_region *region, slr_id id, slr_run_info *out)
     return run ? SLR_OK : SLR_STALE;
 }
 
-int slr_run_failures(slr_region *region, slr_id id, slr_id *out, uint32_t room, uint32_t *count)
-{
+int slr_run_failures(slr_region *region, slr_id id, slr_id *out, uint32_t room, uint32_t *count) {
     if (!region || !count || (room && !out))
         return SLR_INVALID;
     slri_lock(region);

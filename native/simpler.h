@@ -1,11 +1,13 @@
 /*
- * Simpler's shared-memory task graph: one memfd region per Worker, mapped by the parent, its supervisor and its workers.
+ * Simpler's shared-memory task graph: one memfd region per Worker, mapped by the parent, its supervisor and its
+ * workers.
  *
  * Rules that hold everywhere below
  *   1. Everything in a region is an offset or an index, never an address: each process maps it where it likes.
- *   2. One robust process-shared mutex guards every word of a region, except where layout.h says that a word is also read
- *      without it. It is held for tens of nanoseconds and never across a system call that sleeps.
- *   3. A slot, run or block is named by an id that carries a generation; an id whose generation has passed on is SLR_STALE.
+ *   2. One robust process-shared mutex guards every word of a region, except where layout.h says that a word is also
+ * read without it. It is held for tens of nanoseconds and never across a system call that sleeps.
+ *   3. A slot, run or block is named by an id that carries a generation; an id whose generation has passed on is
+ * SLR_STALE.
  *   4. A few primary words (slot state, worker state, block header) are each changed by a single store. Queues, free
  *      lists, edges, bins and counters are derived: when the lock's holder has died, the next locker rebuilds them and
  *      fails the live runs, so the region stays usable.
@@ -26,34 +28,34 @@
 
 typedef enum {
     SLR_OK = 0,
-    SLR_INVALID = -1,        /* an argument is out of range or does not fit the state */
-    SLR_SYSTEM = -2,         /* a system call failed: errno says how */
-    SLR_TIMEOUT = -3,        /* the deadline passed */
-    SLR_STALE = -4,          /* the id's generation has passed on */
-    SLR_CLOSED = -5,         /* slr_region_shutdown was called */
-    SLR_FORMAT = -6,         /* not a region, or one of another layout version */
-    SLR_HEAP_FULL = -7,      /* heap_bytes */
-    SLR_SLOTS_FULL = -8,     /* slots */
-    SLR_EDGES_FULL = -9,     /* edges */
-    SLR_RUNS_FULL = -10,     /* runs */
+    SLR_INVALID = -1,         /* an argument is out of range or does not fit the state */
+    SLR_SYSTEM = -2,          /* a system call failed: errno says how */
+    SLR_TIMEOUT = -3,         /* the deadline passed */
+    SLR_STALE = -4,           /* the id's generation has passed on */
+    SLR_CLOSED = -5,          /* slr_region_shutdown was called */
+    SLR_FORMAT = -6,          /* not a region, or one of another layout version */
+    SLR_HEAP_FULL = -7,       /* heap_bytes */
+    SLR_SLOTS_FULL = -8,      /* slots */
+    SLR_EDGES_FULL = -9,      /* edges */
+    SLR_RUNS_FULL = -10,      /* runs */
     SLR_CALLABLES_FULL = -11, /* callables */
-    SLR_NOT_FOUND = -12,     /* no callable of that digest */
-    SLR_CONFLICT = -13,      /* the digest is there with other content; or two arguments write the same bytes */
-    SLR_CORRUPT = -14,       /* slr_graph_check found a broken rule */
-    SLR_INTERRUPTED = -15    /* a signal arrived while parked: see to it, then call again */
+    SLR_NOT_FOUND = -12,      /* no callable of that digest */
+    SLR_CONFLICT = -13,       /* the digest is there with other content; or two arguments write the same bytes */
+    SLR_CORRUPT = -14,        /* slr_graph_check found a broken rule */
+    SLR_INTERRUPTED = -15     /* a signal arrived while parked: see to it, then call again */
 } slr_status;
 
 typedef enum { SLR_WORKER_SUB = 0, SLR_WORKER_CHIP = 1, SLR_WORKER_REMOTE = 2 } slr_worker_kind;
 
-/* Life of a worker record. ABSENT -> STARTING (process attached) -> SPINNING | PARKED | RUNNING; DEAD until re-attached.
- * A SUB or CHIP worker calls slr_worker_take again at once after slr_worker_ready and slr_worker_complete: it counts as
- * SPINNING meanwhile, and nobody else is woken for work that it can do. */
+/* Life of a worker record. ABSENT -> STARTING (process attached) -> SPINNING | PARKED | RUNNING; DEAD until
+ * re-attached. A SUB or CHIP worker calls slr_worker_take again at once after slr_worker_ready and slr_worker_complete:
+ * it counts as SPINNING meanwhile, and nobody else is woken for work that it can do. */
 typedef enum {
     SLR_WORKER_ABSENT = 0,
     SLR_WORKER_STARTING = 1,
     SLR_WORKER_SPINNING = 2, /* will look at its queues soon without being woken */
     SLR_WORKER_PARKED = 3,   /* asleep on its doorbell */
-    SLR_WORKER_RUNNING = 4, /* has a task, or slr_worker_take has returned without one */
+    SLR_WORKER_RUNNING = 4,  /* has a task, or slr_worker_take has returned without one */
     SLR_WORKER_DEAD = 5
 } slr_worker_state;
 
@@ -73,9 +75,9 @@ typedef enum {
 typedef enum { SLR_OP_CALL = 0, SLR_OP_REGISTER = 1, SLR_OP_UNREGISTER = 2 } slr_op;
 
 #define SLR_DIGEST_BYTES 32
-#define SLR_ANY_SUB 0xffffffff
-#define SLR_READ 1
-#define SLR_WRITE 2
+#define SLR_ANY_SUB      0xffffffff
+#define SLR_READ         1
+#define SLR_WRITE        2
 
 typedef uint64_t slr_id; /* generation in the high 32 bits (never 0), index in the low 32; 0 is "none" */
 
@@ -98,18 +100,19 @@ void slr_region_detach(slr_region *region);                        /* unmaps; ot
 int slr_region_fd(const slr_region *region);
 void *slr_region_heap(const slr_region *region); /* this process's address of heap offset 0 */
 uint64_t slr_region_heap_bytes(const slr_region *region);
-/* This process's descriptor of the eventfd that is signalled when a REMOTE worker gets work and when a run that was begun
- * with SLR_RUN_NOTIFY ends. -1: none. The caller keeps ownership. */
+/* This process's descriptor of the eventfd that is signalled when a REMOTE worker gets work and when a run that was
+ * begun with SLR_RUN_NOTIFY ends. -1: none. The caller keeps ownership. */
 int slr_region_set_notify_fd(slr_region *region, int fd);
 int slr_region_shutdown(slr_region *region); /* every slr_worker_take returns SLR_CLOSED from now on, sleepers woken */
 const char *slr_status_name(int status);
 
 /* ---- heap ---- blocks are 64-byte aligned and reference-counted; offset 0 is never a block */
-/* One reference, the caller's process's; not zeroed. When a SUB or CHIP worker dies, the references of the blocks that its
- * process allocated end with it; one process therefore attaches one such worker per slr_region. */
+/* One reference, the caller's process's; not zeroed. When a SUB or CHIP worker dies, the references of the blocks that
+ * its process allocated end with it; one process therefore attaches one such worker per slr_region. */
 int slr_heap_alloc(slr_region *region, uint64_t bytes, uint64_t *offset);
 int slr_heap_ref(slr_region *region, uint64_t offset);
-int slr_heap_unref(slr_region *region, uint64_t offset); /* frees at the last; SLR_STALE when offset is not a live block */
+int slr_heap_unref(slr_region *region,
+                   uint64_t offset); /* frees at the last; SLR_STALE when offset is not a live block */
 /* The live block that holds byte `offset`: its start and size. For views into arrays. */
 int slr_heap_find(slr_region *region, uint64_t offset, uint64_t *start, uint64_t *bytes);
 
@@ -117,19 +120,20 @@ int slr_heap_find(slr_region *region, uint64_t offset, uint64_t *start, uint64_t
 int slr_worker_define(slr_region *region, uint32_t worker, slr_worker_kind kind);
 int slr_worker_attach(slr_region *region, uint32_t worker, int32_t pid); /* by the worker's process: STARTING */
 int slr_worker_ready(slr_region *region, uint32_t worker);               /* STARTING -> SPINNING: may be given work */
-/* By whoever watches the process, once it is gone: every task it held fails with the error record (copied; when the heap
- * is full, retained without one), the worker is DEAD, and work that counted on it goes to others. *failed: how many. */
+/* By whoever watches the process, once it is gone: every task it held fails with the error record (copied; when the
+ * heap is full, retained without one), the worker is DEAD, and work that counted on it goes to others. *failed: how
+ * many. */
 int slr_worker_died(slr_region *region, uint32_t worker, const void *error, uint64_t error_bytes, uint32_t *failed);
-/* Gives the worker up for ever: what slr_worker_died does, and everything queued for it, now and in later submissions (for
- * the last SUB worker: the shared queue too), fails with the error record. It cannot be attached again. */
+/* Gives the worker up for ever: what slr_worker_died does, and everything queued for it, now and in later submissions
+ * (for the last SUB worker: the shared queue too), fails with the error record. It cannot be attached again. */
 int slr_worker_abandon(slr_region *region, uint32_t worker, const void *error, uint64_t error_bytes);
 
 typedef struct {
-    uint32_t kind;    /* slr_worker_kind */
-    uint32_t state;   /* slr_worker_state */
-    int32_t pid;      /* 0: none */
-    uint32_t queued;  /* length of its own queue */
-    uint64_t tasks;   /* completed by this id, over all its processes */
+    uint32_t kind;   /* slr_worker_kind */
+    uint32_t state;  /* slr_worker_state */
+    int32_t pid;     /* 0: none */
+    uint32_t queued; /* length of its own queue */
+    uint64_t tasks;  /* completed by this id, over all its processes */
     uint64_t failures;
     uint32_t deaths;
     uint32_t abandoned;
@@ -139,30 +143,32 @@ int slr_worker_query(slr_region *region, uint32_t worker, slr_worker_info *out);
 typedef struct {
     slr_id id;
     slr_id run;
-    uint32_t op; /* slr_op */
-    uint32_t worker; /* the taker */
+    uint32_t op;          /* slr_op */
+    uint32_t worker;      /* the taker */
     uint64_t args_offset; /* heap; valid until the task is completed */
     uint64_t args_bytes;  /* 0: none */
     uint8_t digest[32];
 } slr_task;
 
-/* Next task for the worker: its own queue first, then (SUB) the shared one. Spins up to spin_us, then parks up to timeout_ns
- * (< 0: without end; 0: neither spins nor parks). Tasks of cancelled runs are never returned. A REMOTE worker may hold several
- * tasks at once; its only useful timeout is 0, and the eventfd is signalled for it once after each SLR_TIMEOUT.
+/* Next task for the worker: its own queue first, then (SUB) the shared one. Spins up to spin_us, then parks up to
+ * timeout_ns
+ * (< 0: without end; 0: neither spins nor parks). Tasks of cancelled runs are never returned. A REMOTE worker may hold
+ * several tasks at once; its only useful timeout is 0, and the eventfd is signalled for it once after each SLR_TIMEOUT.
  * SLR_OK, SLR_TIMEOUT, SLR_CLOSED, SLR_INTERRUPTED; SLR_STALE: the worker was declared dead. */
 int slr_worker_take(slr_region *region, uint32_t worker, uint32_t spin_us, int64_t timeout_ns, slr_task *out);
-/* outcome: SLR_TASK_SUCCEEDED or SLR_TASK_FAILED. record: a heap block holding the result or error record, whose reference
- * passes to the slot (0: none). The slot of a success without record is free at once. SLR_STALE: the task was taken away
- * from the worker meanwhile; the record's reference then stays the caller's. */
-int slr_worker_complete(slr_region *region, uint32_t worker, slr_id task, int outcome, uint64_t record, uint64_t record_bytes);
+/* outcome: SLR_TASK_SUCCEEDED or SLR_TASK_FAILED. record: a heap block holding the result or error record, whose
+ * reference passes to the slot (0: none). The slot of a success without record is free at once. SLR_STALE: the task was
+ * taken away from the worker meanwhile; the record's reference then stays the caller's. */
+int slr_worker_complete(slr_region *region, uint32_t worker, slr_id task, int outcome, uint64_t record,
+                        uint64_t record_bytes);
 
 /* ---- runs ---- */
 #define SLR_RUN_NOTIFY 1
 int slr_run_begin(slr_region *region, uint32_t flags, slr_id *out);
 int slr_run_seal(slr_region *region, slr_id run);   /* no more submissions; the run ends with its last task */
 int slr_run_cancel(slr_region *region, slr_id run); /* what has not started never will; also seals */
-/* Until the run has ended: spins up to spin_us, then parks up to timeout_ns (< 0: without end; 0: neither). SLR_CLOSED: the
- * region was shut down before it ended. */
+/* Until the run has ended: spins up to spin_us, then parks up to timeout_ns (< 0: without end; 0: neither). SLR_CLOSED:
+ * the region was shut down before it ended. */
 int slr_run_wait(slr_region *region, slr_id run, uint32_t spin_us, int64_t timeout_ns);
 int slr_run_release(slr_region *region, slr_id run); /* ended runs only; frees what its tasks retained */
 
@@ -172,7 +178,7 @@ typedef struct {
     uint32_t lost; /* a holder of the lock died: tasks of this run were dropped */
     uint64_t tasks;
     uint64_t live;
-    uint64_t failed;   /* FAILED, without POISONED and CANCELLED */
+    uint64_t failed; /* FAILED, without POISONED and CANCELLED */
     uint64_t poisoned;
     slr_id first_failed; /* the first task that FAILED, or 0 */
     int64_t begun_ns;
@@ -187,7 +193,7 @@ typedef struct {
     uint64_t buffer; /* what the range is in: a live block's offset, or any 64-bit name with the top bit set */
     uint64_t begin;  /* bytes [begin, end) of it */
     uint64_t end;
-    uint32_t access; /* SLR_READ | SLR_WRITE */
+    uint32_t access;   /* SLR_READ | SLR_WRITE */
     uint32_t argument; /* ranges of one argument never conflict with each other */
 } slr_range;
 
@@ -201,29 +207,30 @@ typedef struct {
     const slr_range *ranges; /* ordered against every earlier submission by overlap */
     uint32_t n_ranges;
     uint32_t n_after;
-    const slr_id *after;   /* explicit dependencies: a failure of one poisons this task */
+    const slr_id *after;    /* explicit dependencies: a failure of one poisons this task */
     const uint64_t *blocks; /* heap blocks kept referenced until the task has ended */
     uint32_t n_blocks;
 } slr_submission;
 
-/* Read after write and `after` are data dependencies (a failure poisons) when both tasks are of one run; write after read,
- * write after write and everything across runs is order only. SLR_*_FULL: nothing was changed; see slr_space_wait.
- * SLR_CONFLICT: two arguments overlap and at least one writes; *conflict is their numbers (first << 32 | second).
- * SLR_CLOSED: the run was sealed or cancelled, or the region shut down. SLR_STALE: the run, or a block of `blocks` or
- * `ranges`, is not there any more. The arguments are handed to the worker at an address that is a multiple of 16. */
+/* Read after write and `after` are data dependencies (a failure poisons) when both tasks are of one run; write after
+ * read, write after write and everything across runs is order only. SLR_*_FULL: nothing was changed; see
+ * slr_space_wait. SLR_CONFLICT: two arguments overlap and at least one writes; *conflict is their numbers (first << 32
+ * | second). SLR_CLOSED: the run was sealed or cancelled, or the region shut down. SLR_STALE: the run, or a block of
+ * `blocks` or `ranges`, is not there any more. The arguments are handed to the worker at an address that is a multiple
+ * of 16. */
 int slr_submit(slr_region *region, const slr_submission *submission, slr_id *out, uint64_t *conflict);
 
-/* Back-pressure: take `seen` before submitting; after SLR_*_FULL wait until anything was freed since (SLR_OK), SLR_TIMEOUT,
- * or SLR_INVALID at once when no task is live, so that nothing can free anything. */
+/* Back-pressure: take `seen` before submitting; after SLR_*_FULL wait until anything was freed since (SLR_OK),
+ * SLR_TIMEOUT, or SLR_INVALID at once when no task is live, so that nothing can free anything. */
 uint32_t slr_space_seen(const slr_region *region);
 int slr_space_wait(slr_region *region, uint32_t seen, int64_t timeout_ns);
 
 typedef struct {
-    uint32_t state;  /* slr_task_state */
-    uint32_t worker; /* that ran it; SLR_ANY_SUB when none did */
+    uint32_t state;         /* slr_task_state */
+    uint32_t worker;        /* that ran it; SLR_ANY_SUB when none did */
     uint64_t record_offset; /* result or error record, 0: none; valid until its run is released */
     uint64_t record_bytes;
-    slr_id root;     /* POISONED: the FAILED task it goes back to */
+    slr_id root; /* POISONED: the FAILED task it goes back to */
     uint8_t digest[32];
 } slr_task_info;
 /* SLR_STALE also for tasks that succeeded without a record: their slot is free again. */
@@ -258,7 +265,8 @@ typedef struct {
     int64_t ended_ns;
     uint8_t digest[32];
 } slr_trace_event;
-/* Ended tasks in order from *cursor (a count since creation; overwritten ones are skipped), and the cursor after them. */
+/* Ended tasks in order from *cursor (a count since creation; overwritten ones are skipped), and the cursor after them.
+ */
 int slr_trace_read(slr_region *region, uint64_t *cursor, slr_trace_event *out, uint32_t room, uint32_t *count);
 
 typedef struct {
@@ -274,7 +282,8 @@ typedef struct {
     uint32_t slots_used;
 } slr_stats;
 int slr_region_stats(slr_region *region, slr_stats *out);
-/* Walks everything under the lock and checks each rule (derived agrees with primary); for tests. why: NUL-terminated. */
+/* Walks everything under the lock and checks each rule (derived agrees with primary); for tests. why: NUL-terminated.
+ */
 int slr_graph_check(slr_region *region, char *why, size_t why_bytes);
 
 /* cffi: end */

@@ -1,8 +1,8 @@
 /*
  * Submission: all that can be refused is checked before anything is changed.
  *
- * The arguments' block holds the offsets of the blocks kept for the task, then the caller's bytes. Large arguments are copied
- * into a block of the caller's before the lock is taken, so that nobody waits for the copy.
+ * The arguments' block holds the offsets of the blocks kept for the task, then the caller's bytes. Large arguments are
+ * copied into a block of the caller's before the lock is taken, so that nobody waits for the copy.
  */
 #include <errno.h>
 #include <string.h>
@@ -10,20 +10,19 @@
 #include "region.h"
 
 #define COPIED_UNDER_LOCK 2048
-#define NAMED_BUFFER (1ull << 63)
+#define NAMED_BUFFER      (1ull << 63)
 
-static bool ranges_valid(const slr_submission *submission)
-{
+static bool ranges_valid(const slr_submission *submission) {
     for (uint32_t i = 0; i < submission->n_ranges; i++) {
         const slr_range *range = &submission->ranges[i];
-        if (!range->access || range->access & ~(uint32_t)(SLR_READ | SLR_WRITE) || range->begin > range->end || !range->buffer)
+        if (!range->access || range->access & ~(uint32_t)(SLR_READ | SLR_WRITE) || range->begin > range->end ||
+            !range->buffer)
             return false;
     }
     return true;
 }
 
-static bool valid(const slr_region *region, const slr_submission *submission)
-{
+static bool valid(const slr_region *region, const slr_submission *submission) {
     if (submission->op > SLR_OP_UNREGISTER || !submission->digest || (submission->args_bytes && !submission->args) ||
         (submission->n_ranges && !submission->ranges) || (submission->n_after && !submission->after) ||
         (submission->n_blocks && !submission->blocks))
@@ -33,16 +32,14 @@ static bool valid(const slr_region *region, const slr_submission *submission)
     return ranges_valid(submission);
 }
 
-static bool has_sub(const slr_region *region)
-{
+static bool has_sub(const slr_region *region) {
     for (uint32_t i = 0; i < region->header->config.workers; i++)
         if (region->workers[i].kind == (uint32_t)SLR_WORKER_SUB + 1)
             return true;
     return false;
 }
 
-static int check_blocks(slr_region *region, const slr_submission *submission)
-{
+static int check_blocks(slr_region *region, const slr_submission *submission) {
     for (uint32_t i = 0; i < submission->n_blocks; i++)
         if (!slri_heap_live(region, submission->blocks[i]))
             return SLR_STALE;
@@ -59,21 +56,18 @@ static int check_blocks(slr_region *region, const slr_submission *submission)
     return SLR_OK;
 }
 
-static uint64_t head_bytes(const slr_submission *submission)
-{
+static uint64_t head_bytes(const slr_submission *submission) {
     return slri_arguments_head(submission->n_blocks);
 }
 
-static void copy_arguments(slr_region *region, const slr_submission *submission, uint64_t block)
-{
+static void copy_arguments(slr_region *region, const slr_submission *submission, uint64_t block) {
     if (submission->n_blocks)
         memcpy(slri_heap_at(region, block), submission->blocks, submission->n_blocks * sizeof(uint64_t));
     if (submission->args_bytes)
         memcpy(slri_heap_at(region, block + head_bytes(submission)), submission->args, submission->args_bytes);
 }
 
-static int stage(slr_region *region, const slr_submission *submission, uint64_t *staged)
-{
+static int stage(slr_region *region, const slr_submission *submission, uint64_t *staged) {
     if (submission->args_bytes <= COPIED_UNDER_LOCK)
         return SLR_OK;
     if (submission->args_bytes > region->header->config.heap_bytes)
@@ -85,8 +79,7 @@ static int stage(slr_region *region, const slr_submission *submission, uint64_t 
 }
 
 /* The block with the arguments, one kept reference the slot's to be; 0 also when there are none. */
-static int place_arguments(slr_region *region, const slr_submission *submission, uint64_t staged, uint64_t *block)
-{
+static int place_arguments(slr_region *region, const slr_submission *submission, uint64_t staged, uint64_t *block) {
     *block = staged;
     if (staged) {
         slri_heap_adopt(region, staged);
@@ -102,17 +95,15 @@ static int place_arguments(slr_region *region, const slr_submission *submission,
     return SLR_OK;
 }
 
-static void connect(slr_region *region, uint32_t index, const slri_dependencies *dependencies)
-{
+static void connect(slr_region *region, uint32_t index, const slri_dependencies *dependencies) {
     for (uint32_t i = 0; i < dependencies->n_producers; i++) {
         slri_edge_add(region, dependencies->producers[i].slot, index, dependencies->producers[i].kind);
         SLRI_FAULT("submit:edges");
     }
 }
 
-static void commit(slr_region *region, const slr_submission *submission, const slri_dependencies *dependencies, uint64_t block,
-                   int64_t now_ns)
-{
+static void commit(slr_region *region, const slr_submission *submission, const slri_dependencies *dependencies,
+                   uint64_t block, int64_t now_ns) {
     slri_run *run = slri_run_find(region, submission->run);
     uint32_t index = slri_slot_build(region);
     slri_slot *slot = &region->slots[index];
@@ -134,8 +125,8 @@ static void commit(slr_region *region, const slr_submission *submission, const s
         slri_task_arrive(region, index, now_ns);
 }
 
-static int submit_locked(slr_region *region, const slr_submission *submission, uint64_t staged, int64_t now_ns, slr_id *out)
-{
+static int submit_locked(slr_region *region, const slr_submission *submission, uint64_t staged, int64_t now_ns,
+                         slr_id *out) {
     const slri_run *run = slri_run_find(region, submission->run);
     if (!run)
         return SLR_STALE;
@@ -163,8 +154,7 @@ static int submit_locked(slr_region *region, const slr_submission *submission, u
     return SLR_OK;
 }
 
-int slr_submit(slr_region *region, const slr_submission *submission, slr_id *out, uint64_t *conflict)
-{
+int slr_submit(slr_region *region, const slr_submission *submission, slr_id *out, uint64_t *conflict) {
     if (!region || !submission || !out || !conflict || !valid(region, submission) ||
         (submission->worker == SLR_ANY_SUB && !has_sub(region)))
         return SLR_INVALID;

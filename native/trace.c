@@ -5,8 +5,7 @@
 
 #define COPIED_PER_HOLD 32
 
-void slri_trace_add(slr_region *region, uint32_t index, int64_t ended_ns)
-{
+void slri_trace_add(slr_region *region, uint32_t index, int64_t ended_ns) {
     slri_header *header = region->header;
     if (!header->config.trace_events)
         return;
@@ -27,8 +26,7 @@ void slri_trace_add(slr_region *region, uint32_t index, int64_t ended_ns)
     slri_commit_wide(&header->trace_count, header->trace_count + 1);
 }
 
-int slr_trace_read(slr_region *region, uint64_t *cursor, slr_trace_event *out, uint32_t room, uint32_t *count)
-{
+int slr_trace_read(slr_region *region, uint64_t *cursor, slr_trace_event *out, uint32_t room, uint32_t *count) {
     if (!region || !cursor || !count || (room && !out))
         return SLR_INVALID;
     const slri_header *header = region->header;

@@ -1,13 +1,14 @@
 /*
  * Dependencies by overlap: which tasks last wrote and since read each byte range of each buffer.
  *
- * Private to the process that submits, guarded by the region's lock. Each buffer has a sorted array of disjoint intervals,
- * each with its last writer and the readers since. An id whose task is over says nothing any more, except that a writer that
- * failed poisons readers of its own run while that run takes submissions; such entries are dropped as arrays grow, so the
- * whole stays bounded by what is live, not by what was submitted.
+ * Private to the process that submits, guarded by the region's lock. Each buffer has a sorted array of disjoint
+ * intervals, each with its last writer and the readers since. An id whose task is over says nothing any more, except
+ * that a writer that failed poisons readers of its own run while that run takes submissions; such entries are dropped
+ * as arrays grow, so the whole stays bounded by what is live, not by what was submitted.
  *
- * A block's place may be given to another block: entries carry the block's serial and are forgotten when it differs. After a
- * recovery the order that dropped tasks had stood for is gone: everything then comes after the tasks that still run.
+ * A block's place may be given to another block: entries carry the block's serial and are forgotten when it differs.
+ * After a recovery the order that dropped tasks had stood for is gone: everything then comes after the tasks that still
+ * run.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -15,11 +16,11 @@
 
 #include "region.h"
 
-#define NAMED_BUFFER (1ull << 63)
-#define FIRST_TABLE 64
+#define NAMED_BUFFER    (1ull << 63)
+#define FIRST_TABLE     64
 #define FIRST_INTERVALS 4
-#define FIRST_READERS 4
-#define PRUNE_FROM 16
+#define FIRST_READERS   4
+#define PRUNE_FROM      16
 
 typedef struct {
     uint64_t begin;
@@ -60,8 +61,7 @@ struct slri_tracker {
     bool broken; /* memory ran out in the middle of a change: what it knows is not complete */
 };
 
-static bool grow(void **array, uint32_t *room, uint32_t first, size_t size)
-{
+static bool grow(void **array, uint32_t *room, uint32_t first, size_t size) {
     uint32_t wanted = *room ? *room * 2 : first;
     void *larger = reallocarray(*array, wanted, size);
     if (!larger)
@@ -73,14 +73,12 @@ static bool grow(void **array, uint32_t *room, uint32_t first, size_t size)
 
 /* ---- what is over ---- */
 
-static bool reader_over(const slr_region *region, slr_id id)
-{
+static bool reader_over(const slr_region *region, slr_id id) {
     const slri_slot *slot = slri_slot_find(region, id);
     return !slot || !slri_task_live(slot->state);
 }
 
-static bool writer_over(const slr_region *region, slr_id id)
-{
+static bool writer_over(const slr_region *region, slr_id id) {
     const slri_slot *slot = id ? slri_slot_find(region, id) : NULL;
     if (!slot || slot->state == SLR_TASK_SUCCEEDED)
         return true;
@@ -90,8 +88,7 @@ static bool writer_over(const slr_region *region, slr_id id)
     return !run || run->state != SLRI_RUN_OPEN;
 }
 
-static void drop_over_readers(const slr_region *region, interval *it)
-{
+static void drop_over_readers(const slr_region *region, interval *it) {
     uint32_t kept = 0;
     for (uint32_t i = 0; i < it->n_readers; i++)
         if (!reader_over(region, it->readers[i]))
@@ -99,8 +96,7 @@ static void drop_over_readers(const slr_region *region, interval *it)
     it->n_readers = kept;
 }
 
-static void prune(const slr_region *region, track *t)
-{
+static void prune(const slr_region *region, track *t) {
     uint32_t kept = 0;
     for (uint32_t i = 0; i < t->n; i++) {
         interval *it = &t->intervals[i];
@@ -114,8 +110,7 @@ static void prune(const slr_region *region, track *t)
     t->prune_at = kept * 2 > PRUNE_FROM ? kept * 2 : PRUNE_FROM;
 }
 
-static void forget(track *t)
-{
+static void forget(track *t) {
     for (uint32_t i = 0; i < t->n; i++)
         free(t->intervals[i].readers);
     t->n = 0;
@@ -123,8 +118,7 @@ static void forget(track *t)
 
 /* ---- the table of buffers ---- */
 
-static track *slot_of(track *table, uint32_t room, uint64_t buffer)
-{
+static track *slot_of(track *table, uint32_t room, uint64_t buffer) {
     uint64_t hash = buffer * 0x9e3779b97f4a7c15ull;
     for (uint32_t at = (uint32_t)(hash >> 32) & (room - 1);; at = (at + 1) & (room - 1))
         if (!table[at].buffer || table[at].buffer == buffer)
@@ -132,8 +126,7 @@ static track *slot_of(track *table, uint32_t room, uint64_t buffer)
 }
 
 /* Drops the buffers of which nothing is left to know, and makes room for as many again. */
-static bool rebuild_table(const slr_region *region, slri_tracker *tracker)
-{
+static bool rebuild_table(const slr_region *region, slri_tracker *tracker) {
     uint32_t live = 0, room = FIRST_TABLE;
     for (uint32_t i = 0; i < tracker->room; i++) {
         prune(region, &tracker->table[i]);
@@ -159,8 +152,7 @@ static bool rebuild_table(const slr_region *region, slri_tracker *tracker)
 }
 
 /* The buffer's entry, with what was known of another block in the same place forgotten; NULL: nothing is known. */
-static track *find_track(slr_region *region, uint64_t buffer)
-{
+static track *find_track(slr_region *region, uint64_t buffer) {
     slri_tracker *tracker = region->tracker;
     if (!tracker->room)
         return NULL;
@@ -175,8 +167,7 @@ static track *find_track(slr_region *region, uint64_t buffer)
     return t;
 }
 
-static track *make_track(slr_region *region, uint64_t buffer)
-{
+static track *make_track(slr_region *region, uint64_t buffer) {
     slri_tracker *tracker = region->tracker;
     track *t = find_track(region, buffer);
     if (t)
@@ -196,8 +187,7 @@ static track *make_track(slr_region *region, uint64_t buffer)
 /* ---- the intervals of one buffer ---- */
 
 /* The first interval that ends after `at`. */
-static uint32_t first_after(const track *t, uint64_t at)
-{
+static uint32_t first_after(const track *t, uint64_t at) {
     uint32_t low = 0, high = t->n;
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
@@ -209,8 +199,7 @@ static uint32_t first_after(const track *t, uint64_t at)
     return low;
 }
 
-static bool insert(track *t, uint32_t at, interval it)
-{
+static bool insert(track *t, uint32_t at, interval it) {
     if (t->n == t->room && !grow((void **)&t->intervals, &t->room, FIRST_INTERVALS, sizeof *t->intervals))
         return false;
     memmove(&t->intervals[at + 1], &t->intervals[at], (t->n - at) * sizeof *t->intervals);
@@ -219,8 +208,7 @@ static bool insert(track *t, uint32_t at, interval it)
     return true;
 }
 
-static bool add_reader(const slr_region *region, interval *it, slr_id id)
-{
+static bool add_reader(const slr_region *region, interval *it, slr_id id) {
     if (it->n_readers && it->readers[it->n_readers - 1] == id)
         return true;
     if (it->n_readers == it->room)
@@ -232,8 +220,7 @@ static bool add_reader(const slr_region *region, interval *it, slr_id id)
 }
 
 /* Cuts interval `i` in two at byte `at`, which is inside it. */
-static bool split(track *t, uint32_t i, uint64_t at)
-{
+static bool split(track *t, uint32_t i, uint64_t at) {
     interval right = t->intervals[i];
     right.begin = at;
     right.room = right.n_readers;
@@ -253,8 +240,7 @@ static bool split(track *t, uint32_t i, uint64_t at)
 }
 
 /* Cuts so that [begin, end) is covered by whole intervals, from *first on. */
-static bool cut_out(track *t, uint64_t begin, uint64_t end, uint32_t *first)
-{
+static bool cut_out(track *t, uint64_t begin, uint64_t end, uint32_t *first) {
     uint32_t i = first_after(t, begin);
     if (i < t->n && t->intervals[i].begin < begin) {
         if (!split(t, i, begin))
@@ -268,8 +254,7 @@ static bool cut_out(track *t, uint64_t begin, uint64_t end, uint32_t *first)
     return true;
 }
 
-static bool record_write(track *t, uint64_t begin, uint64_t end, slr_id id)
-{
+static bool record_write(track *t, uint64_t begin, uint64_t end, slr_id id) {
     uint32_t first, beyond;
     if (!cut_out(t, begin, end, &first))
         return false;
@@ -288,8 +273,7 @@ static bool record_write(track *t, uint64_t begin, uint64_t end, slr_id id)
     return true;
 }
 
-static bool record_read(const slr_region *region, track *t, uint64_t begin, uint64_t end, slr_id id)
-{
+static bool record_read(const slr_region *region, track *t, uint64_t begin, uint64_t end, slr_id id) {
     uint32_t i;
     if (!cut_out(t, begin, end, &i))
         return false;
@@ -307,8 +291,7 @@ static bool record_read(const slr_region *region, track *t, uint64_t begin, uint
 
 /* ---- collecting ---- */
 
-static bool depend(slr_region *region, slr_id run, slr_id id, slri_dependence kind)
-{
+static bool depend(slr_region *region, slr_id run, slr_id id, slri_dependence kind) {
     slri_tracker *tracker = region->tracker;
     const slri_slot *slot = id ? slri_slot_find(region, id) : NULL;
     if (!slot)
@@ -334,8 +317,7 @@ static bool depend(slr_region *region, slr_id run, slr_id id, slri_dependence ki
     return true;
 }
 
-static bool depend_on_range(slr_region *region, slr_id run, const slr_range *range)
-{
+static bool depend_on_range(slr_region *region, slr_id run, const slr_range *range) {
     const track *t = range->begin < range->end ? find_track(region, range->buffer) : NULL;
     if (!t)
         return true;
@@ -352,8 +334,7 @@ static bool depend_on_range(slr_region *region, slr_id run, const slr_range *ran
     return true;
 }
 
-static slri_tracker *make_tracker(const slr_region *region)
-{
+static slri_tracker *make_tracker(const slr_region *region) {
     slri_tracker *tracker = calloc(1, sizeof *tracker);
     stamp *stamps = tracker ? calloc(region->header->config.slots, sizeof *stamps) : NULL;
     if (!stamps) {
@@ -365,8 +346,7 @@ static slri_tracker *make_tracker(const slr_region *region)
     return tracker;
 }
 
-static bool raise_barrier(const slr_region *region, slri_tracker *tracker)
-{
+static bool raise_barrier(const slr_region *region, slri_tracker *tracker) {
     uint32_t room = 0;
     free(tracker->barrier);
     tracker->barrier = NULL;
@@ -384,8 +364,7 @@ static bool raise_barrier(const slr_region *region, slri_tracker *tracker)
     return true;
 }
 
-static bool depend_on_barrier(slr_region *region, slr_id run)
-{
+static bool depend_on_barrier(slr_region *region, slr_id run) {
     slri_tracker *tracker = region->tracker;
     uint32_t kept = 0;
     for (uint32_t i = 0; i < tracker->n_barrier; i++) {
@@ -399,8 +378,7 @@ static bool depend_on_barrier(slr_region *region, slr_id run)
     return true;
 }
 
-static bool collect(slr_region *region, const slr_submission *submission)
-{
+static bool collect(slr_region *region, const slr_submission *submission) {
     slri_tracker *tracker = region->tracker;
     if (tracker->recoveries != region->header->recoveries && !raise_barrier(region, tracker))
         return false;
@@ -415,8 +393,7 @@ static bool collect(slr_region *region, const slr_submission *submission)
     return true;
 }
 
-int slri_tracker_collect(slr_region *region, const slr_submission *submission, slri_dependencies *out)
-{
+int slri_tracker_collect(slr_region *region, const slr_submission *submission, slri_dependencies *out) {
     *out = (slri_dependencies){0};
     if (!submission->n_ranges && !submission->n_after)
         return SLR_OK;
@@ -437,19 +414,18 @@ no_memory:
     return SLR_SYSTEM;
 }
 
-static bool record_range(slr_region *region, const slr_range *range, bool write, slr_id task)
-{
+static bool record_range(slr_region *region, const slr_range *range, bool write, slr_id task) {
     track *t = make_track(region, range->buffer);
     if (!t)
         return false;
     if (t->n >= t->prune_at)
         prune(region, t);
-    return write ? record_write(t, range->begin, range->end, task) : record_read(region, t, range->begin, range->end, task);
+    return write ? record_write(t, range->begin, range->end, task)
+                 : record_read(region, t, range->begin, range->end, task);
 }
 
 /* Reads first: where a task reads and writes the same bytes it is remembered as their writer. */
-void slri_tracker_record(slr_region *region, const slr_submission *submission, slr_id task)
-{
+void slri_tracker_record(slr_region *region, const slr_submission *submission, slr_id task) {
     for (int write = 0; write <= 1; write++) {
         for (uint32_t i = 0; i < submission->n_ranges; i++) {
             const slr_range *range = &submission->ranges[i];
@@ -462,8 +438,7 @@ void slri_tracker_record(slr_region *region, const slr_submission *submission, s
     }
 }
 
-void slri_tracker_free(slri_tracker *tracker)
-{
+void slri_tracker_free(slri_tracker *tracker) {
     if (!tracker)
         return;
     for (uint32_t i = 0; i < tracker->room; i++) {

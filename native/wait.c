@@ -13,24 +13,21 @@
 
 #include "region.h"
 
-#define NS_PER_S 1000000000ll
-#define SPINS_PER_LOOK 32  /* looks at the words between two looks at the clock */
+#define NS_PER_S       1000000000ll
+#define SPINS_PER_LOOK 32   /* looks at the words between two looks at the clock */
 #define YIELD_AFTER_NS 8000 /* from then on a spinner lets others have the core */
 
-int64_t slri_now_ns(void)
-{
+int64_t slri_now_ns(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return now.tv_sec * NS_PER_S + now.tv_nsec;
 }
 
-int64_t slri_deadline_ns(int64_t now_ns, int64_t timeout_ns)
-{
+int64_t slri_deadline_ns(int64_t now_ns, int64_t timeout_ns) {
     return timeout_ns < 0 || timeout_ns > INT64_MAX - now_ns ? INT64_MAX : now_ns + timeout_ns;
 }
 
-int slri_sleep(const uint32_t *word, uint32_t value, int64_t deadline_ns)
-{
+int slri_sleep(const uint32_t *word, uint32_t value, int64_t deadline_ns) {
     struct timespec until = {.tv_sec = deadline_ns / NS_PER_S, .tv_nsec = deadline_ns % NS_PER_S};
     long rc = syscall(SYS_futex, word, FUTEX_WAIT_BITSET, value, deadline_ns == INT64_MAX ? NULL : &until, NULL,
                       FUTEX_BITSET_MATCH_ANY);
@@ -40,8 +37,7 @@ int slri_sleep(const uint32_t *word, uint32_t value, int64_t deadline_ns)
     return errno == EINTR ? SLR_INTERRUPTED : SLR_TIMEOUT;
 }
 
-static inline void pause_core(void)
-{
+static inline void pause_core(void) {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
@@ -50,12 +46,12 @@ static inline void pause_core(void)
 }
 
 /* Relaxed loads: whoever sees a change takes the lock before it believes anything. */
-bool slri_spin(const uint32_t *word, uint32_t value, const uint32_t *length, int64_t until_ns)
-{
+bool slri_spin(const uint32_t *word, uint32_t value, const uint32_t *length, int64_t until_ns) {
     int64_t begun = slri_now_ns();
     for (;;) {
         for (int i = 0; i < SPINS_PER_LOOK; i++) {
-            if (__atomic_load_n(word, __ATOMIC_RELAXED) != value || (length && __atomic_load_n(length, __ATOMIC_RELAXED)))
+            if (__atomic_load_n(word, __ATOMIC_RELAXED) != value ||
+                (length && __atomic_load_n(length, __ATOMIC_RELAXED)))
                 return true;
             pause_core();
         }

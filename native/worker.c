@@ -7,18 +7,16 @@
 
 #include "region.h"
 
-static bool in_service(const slri_worker *worker)
-{
-    return worker->state == SLR_WORKER_SPINNING || worker->state == SLR_WORKER_PARKED || worker->state == SLR_WORKER_RUNNING;
+static bool in_service(const slri_worker *worker) {
+    return worker->state == SLR_WORKER_SPINNING || worker->state == SLR_WORKER_PARKED ||
+           worker->state == SLR_WORKER_RUNNING;
 }
 
-static bool is_remote(const slri_worker *worker)
-{
+static bool is_remote(const slri_worker *worker) {
     return worker->kind == (uint32_t)SLR_WORKER_REMOTE + 1;
 }
 
-int slr_worker_define(slr_region *region, uint32_t worker, slr_worker_kind kind)
-{
+int slr_worker_define(slr_region *region, uint32_t worker, slr_worker_kind kind) {
     if (!region || worker >= region->header->config.workers || (uint32_t)kind > SLR_WORKER_REMOTE)
         return SLR_INVALID;
     slri_lock(region);
@@ -29,8 +27,7 @@ int slr_worker_define(slr_region *region, uint32_t worker, slr_worker_kind kind)
     return absent ? SLR_OK : SLR_INVALID;
 }
 
-int slr_worker_attach(slr_region *region, uint32_t index, int32_t pid)
-{
+int slr_worker_attach(slr_region *region, uint32_t index, int32_t pid) {
     if (!region || !slri_worker_exists(region, index))
         return SLR_INVALID;
     slri_lock(region);
@@ -46,8 +43,7 @@ int slr_worker_attach(slr_region *region, uint32_t index, int32_t pid)
     return vacant ? SLR_OK : SLR_INVALID;
 }
 
-int slr_worker_ready(slr_region *region, uint32_t index)
-{
+int slr_worker_ready(slr_region *region, uint32_t index) {
     if (!region || !slri_worker_exists(region, index))
         return SLR_INVALID;
     slri_lock(region);
@@ -60,8 +56,7 @@ int slr_worker_ready(slr_region *region, uint32_t index)
     return starting ? SLR_OK : SLR_INVALID;
 }
 
-int slr_worker_query(slr_region *region, uint32_t index, slr_worker_info *out)
-{
+int slr_worker_query(slr_region *region, uint32_t index, slr_worker_info *out) {
     if (!region || !out || !slri_worker_exists(region, index))
         return SLR_INVALID;
     slri_lock(region);
@@ -80,8 +75,7 @@ int slr_worker_query(slr_region *region, uint32_t index, slr_worker_info *out)
     return SLR_OK;
 }
 
-static void start(slr_region *region, uint32_t index, uint32_t taken, int64_t now_ns, slr_task *out)
-{
+static void start(slr_region *region, uint32_t index, uint32_t taken, int64_t now_ns, slr_task *out) {
     slri_slot *slot = &region->slots[taken];
     slot->taker = index;
     slot->started_ns = now_ns;
@@ -98,8 +92,7 @@ static void start(slr_region *region, uint32_t index, uint32_t taken, int64_t no
 }
 
 /* A task if there is one. The state that the worker leaves with is `without` where there is none. */
-static bool take_now(slr_region *region, uint32_t index, int64_t now_ns, slr_worker_state without, slr_task *out)
-{
+static bool take_now(slr_region *region, uint32_t index, int64_t now_ns, slr_worker_state without, slr_task *out) {
     slri_worker *worker = &region->workers[index];
     uint32_t taken = slri_mailbox_pop(region, index);
     SLRI_FAULT("take:popped");
@@ -113,8 +106,7 @@ static bool take_now(slr_region *region, uint32_t index, int64_t now_ns, slr_wor
     return true;
 }
 
-int slr_worker_take(slr_region *region, uint32_t index, uint32_t spin_us, int64_t timeout_ns, slr_task *out)
-{
+int slr_worker_take(slr_region *region, uint32_t index, uint32_t spin_us, int64_t timeout_ns, slr_task *out) {
     if (!region || !out || !slri_worker_exists(region, index))
         return SLR_INVALID;
     slri_worker *worker = &region->workers[index];
@@ -126,7 +118,7 @@ int slr_worker_take(slr_region *region, uint32_t index, uint32_t spin_us, int64_
         bool over = status == SLR_INTERRUPTED || now_ns >= deadline_ns, spins = now_ns < spin_until_ns;
         slri_lock(region);
         uint32_t doorbell = worker->doorbell;
-        int refused = !in_service(worker) ? (worker->state == SLR_WORKER_DEAD ? SLR_STALE : SLR_INVALID)
+        int refused = !in_service(worker)      ? (worker->state == SLR_WORKER_DEAD ? SLR_STALE : SLR_INVALID)
                       : region->header->closed ? SLR_CLOSED
                                                : SLR_OK;
         if (refused) {
@@ -135,8 +127,9 @@ int slr_worker_take(slr_region *region, uint32_t index, uint32_t spin_us, int64_
             slri_unlock(region);
             return refused;
         }
-        slr_worker_state without = !over ? (spins ? SLR_WORKER_SPINNING : SLR_WORKER_PARKED)
-                                   : is_remote(worker) ? SLR_WORKER_PARKED : SLR_WORKER_RUNNING;
+        slr_worker_state without = !over               ? (spins ? SLR_WORKER_SPINNING : SLR_WORKER_PARKED)
+                                   : is_remote(worker) ? SLR_WORKER_PARKED
+                                                       : SLR_WORKER_RUNNING;
         bool taken = take_now(region, index, now_ns, without, out);
         slri_unlock(region);
         if (taken)
@@ -145,13 +138,15 @@ int slr_worker_take(slr_region *region, uint32_t index, uint32_t spin_us, int64_
             return status == SLR_INTERRUPTED ? status : SLR_TIMEOUT;
         if (!spins)
             status = slri_sleep(&worker->doorbell, doorbell, deadline_ns);
-        else if (slri_spin(&worker->doorbell, doorbell, shared, spin_until_ns < deadline_ns ? spin_until_ns : deadline_ns))
-            spin_until_ns = slri_deadline_ns(slri_now_ns(), spin_us * 1000ll); /* there was activity, though not for us */
+        else if (slri_spin(&worker->doorbell, doorbell, shared,
+                           spin_until_ns < deadline_ns ? spin_until_ns : deadline_ns))
+            spin_until_ns =
+                slri_deadline_ns(slri_now_ns(), spin_us * 1000ll); /* there was activity, though not for us */
     }
 }
 
-int slr_worker_complete(slr_region *region, uint32_t index, slr_id task, int outcome, uint64_t record, uint64_t record_bytes)
-{
+int slr_worker_complete(slr_region *region, uint32_t index, slr_id task, int outcome, uint64_t record,
+                        uint64_t record_bytes) {
     if (!region || !slri_worker_exists(region, index) || (outcome != SLR_TASK_SUCCEEDED && outcome != SLR_TASK_FAILED))
         return SLR_INVALID;
     int64_t now_ns = slri_now_ns();
@@ -173,8 +168,10 @@ int slr_worker_complete(slr_region *region, uint32_t index, slr_id task, int out
         worker->tasks++;
         worker->failures += outcome == SLR_TASK_FAILED;
         if (!is_remote(worker) && in_service(worker))
-            slri_worker_move(region, index, SLR_WORKER_SPINNING); /* before anything is pushed: it will take that itself */
-        slri_task_end(region, (uint32_t)task, outcome == SLR_TASK_FAILED ? SLRI_FAIL : SLRI_SUCCEED, record, record_bytes, now_ns);
+            slri_worker_move(region, index,
+                             SLR_WORKER_SPINNING); /* before anything is pushed: it will take that itself */
+        slri_task_end(region, (uint32_t)task, outcome == SLR_TASK_FAILED ? SLRI_FAIL : SLRI_SUCCEED, record,
+                      record_bytes, now_ns);
     }
     slri_unlock(region);
     return status;

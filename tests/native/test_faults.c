@@ -1,0 +1,235 @@
+/*
+ * Death with the lock held, at every fault point: the next process that takes the lock finds a sound region, loses
+ * nothing that had ended, and can work on. Built with -DSLR_FAULTS.
+ */
+#include <signal.h>
+#include <stdbool.h>
+
+#include "fault.h"
+#include "harness.h"
+
+#define X (1ull << 63 | 1)
+#define Y (1ull << 63 | 2)
+
+typedef struct {
+    slr_region *region;
+    uint64_t held; /* a block of the parent's */
+    slr_id ended;  /* a run with a retained failure and a retained result */
+    slr_id live;   /* a run with a task RUNNING on SUB1 and others waiting */
+    slr_id dying;  /* a run for what the process that will die submits */
+    slr_id failure;
+    slr_id result;
+    slr_id running;
+} scene;
+
+static uint64_t block_with(slr_region *region, const char *text) {
+    uint64_t offset;
+    OK(slr_heap_alloc(region, strlen(text), &offset));
+    memcpy((char *)slr_region_heap(region) + offset, text, strlen(text));
+    return offset;
+}
+
+static slr_id submit_with(slr_region *region, slr_id run, uint32_t worker, uint64_t buffer, uint64_t block) {
+    slr_range range = range_of(buffer, 0, 8, SLR_READ | SLR_WRITE);
+    slr_submission submission = call_of(run, worker);
+    submission.args = "arguments";
+    submission.args_bytes = 9;
+    submission.blocks = &block;
+    submission.n_blocks = 1;
+    submission.ranges = &range;
+    submission.n_ranges = 1;
+    return submit(region, submission);
+}
+
+static scene set_scene(void) {
+    scene s = {.region = make_region()};
+    s.held = block_with(s.region, "the parent's");
+    OK(slr_callable_put(s.region, a_digest, 2, "code", 4));
+    s.ended = begin_run(s.region);
+    s.failure = submit(s.region, call_of(s.ended, CHIP));
+    CHECK(take(s.region, CHIP) == s.failure);
+    OK(slr_worker_complete(s.region, CHIP, s.failure, SLR_TASK_FAILED, block_with(s.region, "error"), 5));
+    s.result = submit(s.region, call_of(s.ended, CHIP));
+    CHECK(take(s.region, CHIP) == s.result);
+    OK(slr_worker_complete(s.region, CHIP, s.result, SLR_TASK_SUCCEEDED, block_with(s.region, "result"), 6));
+    OK(slr_run_seal(s.region, s.ended));
+    s.dying = begin_run(s.region);
+    s.live = begin_run(s.region);
+    s.running = submit_with(s.region, s.live, SUB1, X, s.held);
+    CHECK(take(s.region, SUB1) == s.running);
+    submit_with(s.region, s.live, CHIP, X, s.held);
+    submit_with(s.region, s.live, SLR_ANY_SUB, X, s.held);
+    return s;
+}
+
+/* Comes past every fault point that is not recovery's. Plays the parent and SUB0, which it attaches anew. */
+static void pass_every_point(const scene *s) {
+    slr_region *region = s->region;
+    uint8_t digest[SLR_DIGEST_BYTES] = {77};
+    uint32_t failed;
+    slr_task task;
+    OK(slr_worker_died(region, SUB0, NULL, 0, &failed));
+    be_ready(region, SUB0);
+    uint64_t block = block_with(region, "kept by tasks");
+    OK(slr_callable_put(region, digest, 1, "more code", 9));
+    end_run(region, begin_run(region));
+    slr_id run = s->dying, first = submit_with(region, run, SUB0, Y, block);
+    submit_with(region, run, CHIP, Y, block);
+    submit_with(region, run, SLR_ANY_SUB, Y, block);
+    OK(slr_worker_take(region, SUB0, 0, 0, &task));
+    CHECK(task.id == first);
+    OK(slr_worker_complete(region, SUB0, first, SLR_TASK_FAILED, block_with(region, "it failed"), 9));
+    submit(region, call_of(run, SUB0));
+    OK(slr_run_cancel(region, run));
+    OK(slr_run_wait(region, run, 0, -1));
+    OK(slr_run_release(region, run));
+    OK(slr_heap_unref(region, block));
+    STATUS(SLR_TIMEOUT, slr_worker_take(region, SUB0, 0, 1, &task));
+}
+
+/* False: the child came past the point at most `skip` times, and lives. */
+static bool dies_at(const scene *s, const char *point, uint32_t skip, void (*doing)(const scene *)) {
+    int status;
+    pid_t child = fork();
+    if (child == 0) {
+        slri_fault_arm(point, skip);
+        doing(s);
+        _exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(status == 0 || (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL));
+    return status != 0;
+}
+
+static void take_the_lock(const scene *s) {
+    stats_of(s->region);
+}
+
+static void check_what_had_ended(const scene *s) {
+    slr_task_info info;
+    const char *heap = slr_region_heap(s->region);
+    OK(slr_task_query(s->region, s->failure, &info));
+    CHECK(info.state == SLR_TASK_FAILED && memcmp(heap + info.record_offset, "error", 5) == 0);
+    OK(slr_task_query(s->region, s->result, &info));
+    CHECK(info.state == SLR_TASK_SUCCEEDED && memcmp(heap + info.record_offset, "result", 6) == 0);
+    CHECK(run_info(s->region, s->ended).failed == 1 && !run_info(s->region, s->ended).lost);
+    CHECK(memcmp(heap + s->held, "the parent's", 12) == 0);
+    slr_callable callable;
+    OK(slr_callable_get(s->region, a_digest, &callable));
+    CHECK(memcmp(heap + callable.content_offset, "code", 4) == 0);
+}
+
+static void check_live_run_is_lost(const scene *s) {
+    slr_run_info info = run_info(s->region, s->live);
+    CHECK(info.lost && info.cancelled && info.live == 1 && !info.ended);
+    CHECK(state_of(s->region, s->running) == SLR_TASK_RUNNING && take(s->region, CHIP) == 0);
+}
+
+/* What is begun now comes after what still runs from before. */
+static void check_new_work(const scene *s) {
+    slr_id run = begin_run(s->region), task = submit_with(s->region, run, SLR_ANY_SUB, X, s->held);
+    CHECK(take(s->region, SUB0) == 0);
+    succeed(s->region, SUB1, s->running);
+    OK(slr_run_wait(s->region, s->live, 0, 0));
+    CHECK(take(s->region, SUB0) == task);
+    succeed(s->region, SUB0, task);
+    end_run(s->region, run);
+}
+
+static void clean_up(const scene *s) {
+    slr_callable callable;
+    uint32_t left;
+    int status = slr_run_release(s->region, s->dying);
+    CHECK(status == SLR_OK || status == SLR_STALE);
+    OK(slr_run_release(s->region, s->ended));
+    OK(slr_run_release(s->region, s->live));
+    OK(slr_heap_unref(s->region, s->held));
+    for (uint32_t i = 0; i < small_config().callables; i++)
+        if (slr_callable_at(s->region, i, &callable) == SLR_OK)
+            OK(slr_callable_drop(s->region, callable.digest, &left));
+    CHECK(stats_of(s->region).slots_used == 0 && stats_of(s->region).live == 0);
+    drop_region(s->region);
+}
+
+static void survive(const scene *s, uint32_t recoveries) {
+    uint32_t failed;
+    check_graph(s->region);
+    CHECK(stats_of(s->region).recoveries == recoveries);
+    OK(slr_worker_died(s->region, SUB0, "died", 4, &failed));
+    check_what_had_ended(s);
+    check_live_run_is_lost(s);
+    be_ready(s->region, SUB0);
+    check_new_work(s);
+    check_graph(s->region);
+    clean_up(s);
+}
+
+static void death_with_the_lock_held_is_survived_at_every_point(void) {
+    for (const char *const *point = slri_fault_points; *point; point++) {
+        if (strncmp(*point, "recover:", 8) == 0)
+            continue;
+        uint32_t skip = 0;
+        scene s = set_scene();
+        for (; dies_at(&s, *point, skip, pass_every_point); skip++) {
+            survive(&s, 1);
+            s = set_scene();
+        }
+        CHECK(skip > 0 && stats_of(s.region).recoveries == 0);
+        slr_region_detach(s.region);
+        printf("  %s: %u deaths\n", *point, skip);
+    }
+}
+
+static void death_while_recovering_is_survived(void) {
+    const char *const points[] = {"recover:slots", "recover:heap"};
+    for (size_t i = 0; i < 2; i++) {
+        scene s = set_scene();
+        CHECK(dies_at(&s, "submit:edges", 0, pass_every_point));
+        CHECK(dies_at(&s, points[i], 0, take_the_lock));
+        CHECK(dies_at(&s, points[i], 0, take_the_lock));
+        survive(&s, 3);
+    }
+}
+
+/* Those who sleep when the holder dies are woken by the recovery. */
+static void sleepers_learn_that_their_run_was_lost(void) {
+    slr_region *region = make_region();
+    slr_id run = begin_run(region);
+    submit(region, call_of(run, CHIP));
+    pid_t waiter = fork();
+    if (waiter == 0)
+        _exit(slr_run_wait(region, run, 0, 20000000000ll) == SLR_OK ? 0 : 1);
+    CHECK(dies_at(&(scene){.region = region, .dying = run}, "submit:slot", 0, pass_every_point));
+    CHECK(stats_of(region).recoveries == 1);
+    reap(waiter);
+    CHECK(run_info(region, run).lost && run_info(region, run).ended);
+    drop_region(region);
+}
+
+/* Many tasks retained by a lost run keep the order in which they ended. */
+static void retained_tasks_keep_their_order(void) {
+    enum { N = 100 };
+    slr_region *region = make_region();
+    slr_id run = begin_run(region), tasks[N], listed[N];
+    uint64_t random = 3;
+    uint32_t count;
+    for (int i = 0; i < N; i++) {
+        tasks[i] = submit(region, call_of(run, REMOTE));
+        CHECK(take(region, REMOTE) == tasks[i]);
+    }
+    for (int i = N - 1; i > 0; i--) {
+        int other = (int)(next_random(&random) % (uint64_t)(i + 1));
+        slr_id swapped = tasks[i];
+        tasks[i] = tasks[other];
+        tasks[other] = swapped;
+    }
+    for (int i = 0; i < N; i++)
+        fail(region, REMOTE, tasks[i]);
+    CHECK(dies_at(&(scene){.region = region, .dying = run}, "submit:slot", 0, pass_every_point));
+    OK(slr_run_failures(region, run, listed, N, &count));
+    CHECK(count == N && memcmp(listed, tasks, sizeof tasks) == 0);
+    drop_region(region);
+}
+
+MAIN(CASE(death_with_the_lock_held_is_survived_at_every_point), CASE(death_while_recovering_is_survived),
+     CASE(sleepers_learn_that_their_run_was_lost), CASE(retained_tasks_keep_their_order))

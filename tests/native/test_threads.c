@@ -1,0 +1,109 @@
+/* Everything at once from several threads of one process, for the thread sanitizer. */
+#include <pthread.h>
+
+#include "harness.h"
+
+#define SUBMITTERS 3
+#define RUNS_EACH  40
+#define TASKS_EACH 30
+#define LATEST_NS  20000000000ll
+
+typedef struct {
+    slr_region *region;
+    uint32_t number;
+} player;
+
+/* Plain words that only the order of the graph protects: one for each submitter. */
+static uint64_t words[SUBMITTERS];
+
+static void *work(void *argument) {
+    const player *me = argument;
+    slr_task task;
+    int status;
+    while ((status = slr_worker_take(me->region, me->number, 20, LATEST_NS, &task)) == SLR_OK) {
+        uint32_t which;
+        memcpy(&which, (char *)slr_region_heap(me->region) + task.args_offset, sizeof which);
+        words[which]++;
+        int outcome = words[which] % 50 ? SLR_TASK_SUCCEEDED : SLR_TASK_FAILED;
+        OK(slr_worker_complete(me->region, me->number, task.id, outcome, 0, 0));
+    }
+    STATUS(SLR_CLOSED, status);
+    return NULL;
+}
+
+static void submit_chain(slr_region *region, slr_id run, uint32_t number) {
+    slr_range range = range_of(1ull << 63 | number, 0, 8, SLR_WRITE);
+    slr_submission submission = call_of(run, SLR_ANY_SUB);
+    submission.args = &number;
+    submission.args_bytes = sizeof number;
+    submission.ranges = &range;
+    submission.n_ranges = 1;
+    for (int i = 0; i < TASKS_EACH; i++) {
+        slr_id task;
+        uint64_t conflict;
+        uint32_t seen = slr_space_seen(region);
+        submission.worker = i % 3 ? SLR_ANY_SUB : SUB1;
+        int status = slr_submit(region, &submission, &task, &conflict);
+        if (status == SLR_OK)
+            continue;
+        CHECK(status == SLR_SLOTS_FULL);
+        OK(slr_space_wait(region, seen, LATEST_NS));
+    }
+}
+
+static void *submit_runs(void *argument) {
+    const player *me = argument;
+    for (uint32_t i = 0; i < RUNS_EACH; i++) {
+        slr_id run = begin_run(me->region);
+        submit_chain(me->region, run, me->number);
+        if (i % 7 == 0)
+            OK(slr_run_cancel(me->region, run));
+        OK(slr_run_seal(me->region, run));
+        OK(slr_run_wait(me->region, run, i % 2 * 50, LATEST_NS));
+        OK(slr_run_release(me->region, run));
+    }
+    return NULL;
+}
+
+static void *look_on(void *argument) {
+    const player *me = argument;
+    uint64_t cursor = 0, offset;
+    slr_trace_event events[64];
+    uint32_t count, left;
+    uint8_t digest[SLR_DIGEST_BYTES] = {5};
+    while (stats_of(me->region).tasks < SUBMITTERS * RUNS_EACH * TASKS_EACH / 2) {
+        OK(slr_trace_read(me->region, &cursor, events, 64, &count));
+        OK(slr_heap_alloc(me->region, 1000, &offset));
+        memset((char *)slr_region_heap(me->region) + offset, 1, 1000);
+        OK(slr_callable_put(me->region, digest, 1, "content", 7));
+        OK(slr_callable_drop(me->region, digest, &left));
+        OK(slr_heap_unref(me->region, offset));
+        check_graph(me->region);
+    }
+    return NULL;
+}
+
+static void submitters_workers_and_onlookers_do_not_race(void) {
+    slr_config config = small_config();
+    config.slots = 24;
+    slr_region *region = make_region_of(config);
+    pthread_t workers[2], submitters[SUBMITTERS], onlooker;
+    player players[SUBMITTERS];
+    for (uint32_t i = 0; i < SUBMITTERS; i++)
+        players[i] = (player){region, i};
+    for (uint32_t i = 0; i < 2; i++)
+        CHECK(pthread_create(&workers[i], NULL, work, &players[i]) == 0);
+    for (uint32_t i = 0; i < SUBMITTERS; i++)
+        CHECK(pthread_create(&submitters[i], NULL, submit_runs, &players[i]) == 0);
+    CHECK(pthread_create(&onlooker, NULL, look_on, &players[0]) == 0);
+    for (uint32_t i = 0; i < SUBMITTERS; i++)
+        CHECK(pthread_join(submitters[i], NULL) == 0);
+    CHECK(pthread_join(onlooker, NULL) == 0);
+    OK(slr_region_shutdown(region));
+    for (uint32_t i = 0; i < 2; i++)
+        CHECK(pthread_join(workers[i], NULL) == 0);
+    CHECK(stats_of(region).live == 0 && stats_of(region).heap_used == 0 && stats_of(region).slots_used == 0);
+    drop_region(region);
+}
+
+MAIN(CASE(submitters_workers_and_onlookers_do_not_race))
