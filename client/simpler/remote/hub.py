@@ -84,7 +84,7 @@ class RemoteHub:
             self._io.stop()
 
     def register(self, content: Content) -> None:
-        """Installs a callable in every session; returns when all have confirmed, else undoes it and raises."""
+        """Installs a callable in every session that lives; returns when all confirmed, else undoes it."""
         self._io.call(self._register, content)
 
     def unregister(self, digest: bytes) -> None:
@@ -171,8 +171,9 @@ class RemoteHub:
         installed: list[RemoteSession] = []
         try:
             for session in self._sessions.values():
-                await session.register(content)
-                installed.append(session)
+                if not session.is_lost:
+                    await session.register(content)
+                    installed.append(session)
         except SimplerError:
             await self._unregister(content.digest, installed)
             raise

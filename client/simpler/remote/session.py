@@ -124,6 +124,11 @@ class RemoteSession(Handler):
         self._places = trio.Semaphore(limits.TASKS_IN_FLIGHT)
         self._nursery: trio.Nursery
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether it has ended by itself; it takes nothing any more."""
+        return self._state is SessionState.LOST
+
     # ---- opening
 
     async def open(
@@ -352,7 +357,8 @@ class RemoteSession(Handler):
         except RegionClosed:  # the Worker is closing
             return
         except SimplerError as error:
-            self._lose(self._loss(f"was given up: {error}"))
+            if self._command.cause is None:  # else it is for _watch to say why
+                self._lose(self._loss(f"was given up: {error}"))
         except Exception as defect:
             _log.exception("%s was given up", self.name)
             self._lose(self._loss(f"was given up: {type(defect).__name__}: {defect}"))
