@@ -82,13 +82,18 @@ class Packer:
         if offset is None:
             return self._copied(index, array, tag, packed)
         start, size = self._region.find(offset)
-        runs = contiguous_runs(offset - start, array.shape, array.strides, array.itemsize)
+        contiguous = array.flags.c_contiguous
+        runs = (
+            [(offset - start, offset - start + array.nbytes)]
+            if contiguous
+            else contiguous_runs(offset - start, array.shape, array.strides, array.itemsize)
+        )
         begin, end = runs[0][0], runs[-1][1]
         if begin < 0 or end > size:
             raise ArgumentError(f"tensor argument {index} reaches beyond the array that it is a view of")
         packed.blocks.append(start)
         _order(packed, index, tag, start, runs)
-        strides = None if array.flags.c_contiguous else array.strides
+        strides = None if contiguous else array.strides
         return TensorRecord(tag, dtype, array.shape, strides, offset, end - begin)
 
     def _copied(self, index: int, array: np.ndarray[Any, Any], tag: TensorArgType, packed: PackedArgs) -> TensorRecord:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import weakref
 from collections.abc import Callable, Sequence
 from enum import Enum, Flag
+from typing import TYPE_CHECKING, Any
 
 from simpler.errors import ArgumentError, StaleHandle
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class DataType(Enum):
@@ -48,15 +53,19 @@ class DataType(Enum):
         import numpy as np
 
         try:
-            described = np.dtype(dtype)  # type: ignore[call-overload]
+            return _of_numpy(np.dtype(dtype))  # type: ignore[call-overload]
         except TypeError:
             raise ArgumentError(f"{dtype!r} is not an element type; expected one of {_NAMES}") from None
-        name = str(described.name).upper()
-        if name not in cls.__members__ or not described.isnative:
-            raise ArgumentError(
-                f"element type {described} cannot cross processes; expected one of {_NAMES}, in native byte order"
-            )
-        return cls[name]
+
+
+@functools.cache  # a dtype's name is costly to make, and every array argument asks
+def _of_numpy(dtype: np.dtype[Any]) -> DataType:
+    name = str(dtype.name).upper()
+    if name not in DataType.__members__ or not dtype.isnative:
+        raise ArgumentError(
+            f"element type {dtype} cannot cross processes; expected one of {_NAMES}, in native byte order"
+        )
+    return DataType[name]
 
 
 _ITEMSIZE = {
