@@ -174,9 +174,20 @@ def serve(owner: socket.socket, owner_pidfd: int, preload: Sequence[str], name: 
     failure = _preload(preload)
     if failure is not None:
         owner.sendmsg([protocol.encode(failure)])
+        _wait_until_read(owner, owner_pidfd)
         return
     gc.freeze()
     SpawnerProcess(owner, owner_pidfd).run()
+
+
+def _wait_until_read(owner: socket.socket, owner_pidfd: int) -> None:
+    """Until the owner closes its end or ends: a socket closed with requests unread in it would lose the last report."""
+    with selectors.PollSelector() as selector:
+        selector.register(owner, selectors.EVENT_READ)
+        selector.register(owner_pidfd, selectors.EVENT_READ)
+        while any(key.fileobj is owner for key, _ in selector.select()):
+            if not owner.recv(protocol.MAX_MESSAGE_BYTES):
+                return
 
 
 def _preload(modules: Sequence[str]) -> protocol.PreloadFailed | None:

@@ -1,0 +1,204 @@
+"""What a Worker takes, how it starts, and what a failed start leaves: nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simpler import RemoteWorkerSpec, Worker, WorkerType
+from simpler.errors import (
+    ArgumentError,
+    ConnectError,
+    LevelError,
+    RegistrationError,
+    SimplerError,
+    StartupError,
+    StateError,
+)
+
+
+@pytest.mark.parametrize(
+    ("level", "accepted"),
+    [
+        (3, {WorkerType.CHIP, WorkerType.SUB}),
+        (4, {WorkerType.DIST, WorkerType.SUB}),
+        (6, {WorkerType.DIST, WorkerType.SUB}),
+    ],
+)
+def test_a_level_says_what_it_takes(level: int, accepted: set[WorkerType]) -> None:  # L1
+    worker = Worker(level)
+    assert {kind for kind in WorkerType if worker.accepts_worker_type(kind)} == accepted
+
+
+def test_wrong_wiring_fails_at_once_and_names_the_level(tmp_path: Path) -> None:  # L1
+    with pytest.raises(LevelError, match=r"level 4 takes DIST and SUB"):
+        Worker(4, device_ids=[0])
+    with pytest.raises(LevelError, match=r"level 3 takes CHIP and SUB"):
+        Worker(3).add_remote_worker(RemoteWorkerSpec(f"unix:{tmp_path}/none"))
+    with pytest.raises(LevelError, match="3 or higher"):
+        Worker(2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"level": "3"},
+        {"level": True},
+        {"device_ids": [0, 1, 0]},
+        {"device_ids": [-1]},
+        {"device_ids": ["0"]},
+        {"num_sub_workers": -1},
+        {"num_sub_workers": 1.5},
+        {"num_sub_workers": 1 << 20},
+        {"heap_bytes": 0},
+        {"heap_bytes": "1G"},
+        {"startup_timeout_s": 0},
+        {"startup_timeout_s": float("nan")},
+        {"spin_us": -1},
+        {"preload": "numpy"},
+        {"env": {"A=B": "x"}},
+        {"env": {"A": 1}},
+        {"name": 7},
+        {"platform": None},
+    ],
+    ids=str,
+)
+def test_impossible_values_are_refused_at_once(options: dict[str, Any]) -> None:  # L4
+    with pytest.raises(ArgumentError, match=next(iter(options))):
+        Worker(**{"level": 3, **options})
+
+
+def test_unknown_keywords_are_refused_at_once() -> None:  # L4
+    with pytest.raises(TypeError, match="num_workers"):
+        Worker(3, num_workers=2)  # type: ignore[call-arg]
+
+
+def test_worker_ids_count_local_workers_first_and_are_never_renumbered(tmp_path: Path) -> None:  # L3
+    worker = Worker(4, num_sub_workers=2)
+    ids = [worker.add_remote_worker(RemoteWorkerSpec(f"unix:{tmp_path}/{name}")) for name in "ab"]
+    assert ids == [2, 3]
+
+
+@pytest.mark.slow
+def test_init_returns_with_all_ready_and_is_for_once() -> None:  # W1, W2
+    with Worker(3, num_sub_workers=3, name="tree") as worker:
+        states = [each.state.name for each in worker.stats().workers]
+        assert set(states) <= {"SPINNING", "PARKED"}
+        assert len(states) == 3
+        with pytest.raises(StateError, match="READY"):
+            worker.init()
+    with pytest.raises(StateError, match="CLOSED"):
+        worker.init()
+
+
+@pytest.mark.slow
+def test_workers_are_named_for_process_lists() -> None:
+    with Worker(3, num_sub_workers=2, name="tree") as worker:
+        pids = [each.pid for each in worker.stats().workers]
+        assert [Path(f"/proc/{pid}/comm").read_text().strip() for pid in pids] == ["tree.sub0", "tree.sub1"]
+
+
+@pytest.mark.slow
+def test_env_and_preload_reach_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "preloaded_module.py").write_text("import os; WHO = os.getppid()")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("UNWANTED", "here")
+
+    def look(args: Any) -> Any:
+        import os
+        import sys
+
+        module = sys.modules.get("preloaded_module")
+        return os.environ.get("WANTED"), os.environ.get("UNWANTED"), getattr(module, "WHO", None), os.getpid()
+
+    options = {"env": {"WANTED": "yes", "UNWANTED": None}, "preload": ["preloaded_module"]}
+    with Worker(3, num_sub_workers=1, **options) as worker:  # type: ignore[arg-type]
+        handle = worker.register(look)
+        wanted, unwanted, imported_by, pid = worker.run(lambda orch, args, config: orch.submit_sub(handle)).result()
+    assert (wanted, unwanted) == ("yes", None)
+    assert imported_by == os.getpid() != pid  # by the spawner, before the fork
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "text", "expected"),
+    [
+        ("raises_on_import", "raise ValueError('not today')", "not today"),
+        ("dies_on_import", "import os; os.write(2, b'last words'); os._exit(7)", "code 7"),
+    ],
+)
+def test_a_preload_that_fails_is_named_with_what_it_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, text: str, expected: str
+) -> None:  # W1, W2
+    (tmp_path / f"{module}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    worker = Worker(3, num_sub_workers=1, preload=[module])
+    with pytest.raises(StartupError, match=expected):
+        worker.init()
+    with pytest.raises(StateError, match="FAILED"):
+        worker.init()
+    worker.close()
+
+
+DYING = """
+import os, sys
+def __getattr__(name):
+    {deed}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("deed", "expected"),
+    [
+        ("print('my last words', file=sys.stderr); os.kill(os.getpid(), 9)", r"(?s)sub\d .*SIGKILL.*my last words"),
+        ("print('so long', file=sys.stderr); os._exit(0)", r"(?s)sub\d .*code 0.*so long"),
+        (
+            "print('thinking', file=sys.stderr); import signal; signal.pause()",
+            r"(?s)startup_timeout_s.*sub\d.*thinking",
+        ),
+        ("raise OSError('disk on fire')", "disk on fire"),
+    ],
+    ids=["killed", "left", "hung", "raised"],
+)
+def test_a_child_that_dies_or_hangs_while_starting_is_named_with_its_stderr(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deed: str, expected: str
+) -> None:  # W1, W2
+    """The callable is loaded before READY, and loading it does the deed."""
+    from simpler import RemoteCallable
+
+    (tmp_path / "bad_callables.py").write_text(DYING.format(deed=deed))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    worker = Worker(3, num_sub_workers=2, startup_timeout_s=1.5)
+    worker.register(RemoteCallable("bad_callables:anything"))
+    with pytest.raises(SimplerError, match=expected):
+        worker.init()
+    assert worker.region is None
+
+
+@pytest.mark.slow
+def test_a_remote_child_that_cannot_be_reached_undoes_the_local_ones(tmp_path: Path) -> None:  # W1, R5
+    worker = Worker(4, num_sub_workers=1)
+    worker.add_remote_worker(RemoteWorkerSpec(f"unix:{tmp_path}/nobody.sock"))
+    with pytest.raises(ConnectError):
+        worker.init()
+    worker.close()
+
+
+@pytest.mark.slow
+def test_children_are_added_before_init(tmp_path: Path) -> None:  # L2
+    with Worker(4, num_sub_workers=1) as worker, pytest.raises(StateError, match="before init"):
+        worker.add_remote_worker(RemoteWorkerSpec(f"unix:{tmp_path}/none"))
+
+
+def test_a_callable_that_nobody_can_run_is_refused() -> None:  # C9
+    with pytest.raises(RegistrationError, match="num_sub_workers") as caught:
+        Worker(3).register(len)
+    assert caught.value.code == "CALLABLE_KIND_UNSUPPORTED"
+    worker = Worker(4)
+    worker.register(len)
+    with pytest.raises(RegistrationError, match="add_remote_worker"):
+        worker.init()
