@@ -61,7 +61,11 @@ class Box:
         return self.python("-m", "simplerctl", *arguments, check=check)
 
     def systemctl(self, *arguments: str, check: bool = True) -> str:
-        return self.run("systemctl", "--no-pager", *arguments, check=check).stdout
+        done = self.run("systemctl", "--no-pager", *arguments, check=False)
+        if check and done.returncode:
+            log = "\n".join(entry["MESSAGE"] for entry in self.journal("-n", "40"))
+            raise RuntimeError(f"systemctl {arguments}: exit code {done.returncode}\n{done.stderr}{log}")
+        return done.stdout
 
     def show(self, unit: str) -> dict[str, str]:
         return dict(line.split("=", 1) for line in self.systemctl("show", unit).splitlines() if "=" in line)

@@ -21,6 +21,7 @@ from simplerctl.output import (
 )
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+GAP = "events.gap"  # told whatever was asked for
 
 
 class Target(NamedTuple):
@@ -174,7 +175,7 @@ def events(target: Target, follow: bool, after: int | None, types: tuple[str, ..
             return
         try:
             for event in client.events():
-                if follow or not types or _is_of(event["type"], types):
+                if follow or not types or _is_of(event["type"], (*types, GAP)):
                     show_json_line(event) if style == "json" else click.echo(_event_line(event))
                 if not follow and event["seq"] >= begun["last"]:
                     return

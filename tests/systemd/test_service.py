@@ -8,29 +8,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from systemd_box import PYTHON, PYTHON_PATH, SDBOX, Box
+from systemd_box import INSIDE, PYTHON, PYTHON_PATH, SDBOX, Box
 
 pytestmark = pytest.mark.slow
 SERVICE = "simplerd.service"
 SOCKETS = ("simplerd.socket", "simplerd-admin.socket")
 
-PROGRAM = """
-import sys
-import simpler
-
-parent = simpler.Worker(level=4)
-spec = simpler.RemoteWorkerSpec("unix:/run/simplerd/session.sock", device_ids=[0], num_sub_workers=1)
-worker = parent.add_remote_worker(spec)
-with parent:
-    buffer = parent.remote_malloc(worker=worker, nbytes=5)
-    parent.remote_copy_to(buffer, b"hello")
-    back = bytearray(5)
-    parent.remote_copy_from(buffer, back)
-    print("session holds", back.decode(), flush=True)
-    sys.stdin.readline()
-    parent.remote_free(buffer)
-print("closed", flush=True)
-"""
+PROGRAM = INSIDE / "tests/systemd/session_program.py"
 
 
 @pytest.fixture
@@ -54,13 +38,14 @@ def service(installed: Box) -> Iterator[Box]:
 @contextmanager
 def program(box: Box) -> Iterator[subprocess.Popen[str]]:
     """A program inside the box that has opened a session and used it; a line on its stdin lets it end."""
-    words = [SDBOX, "exec", box.name, "env", f"PYTHONPATH={PYTHON_PATH}", PYTHON, "-c", PROGRAM]
+    words = [SDBOX, "exec", box.name, "env", f"PYTHONPATH={PYTHON_PATH}", PYTHON, PROGRAM]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen([str(word) for word in words], text=True, **pipes) as running:
         assert running.stdout is not None
         assert running.stderr is not None
+        uid = box.run("id", "-u", "simplerd").stdout.strip()
         first = running.stdout.readline()
-        assert first == "session holds hello\n", running.stderr.read()
+        assert first == f"{uid} 2 4 6\n", running.stderr.read()
         try:
             yield running
         finally:
