@@ -262,7 +262,7 @@ static bool check_workers(check *c) {
     const slri_header *header = region->header;
     uint32_t spinning = 0, parked = 0;
     for (uint32_t i = 0; i < header->config.workers; i++) {
-        bool sub = region->workers[i].kind == (uint32_t)SLR_WORKER_SUB + 1;
+        bool sub = slri_is_kind(&region->workers[i], SLR_WORKER_SUB);
         spinning += sub && region->workers[i].state == SLR_WORKER_SPINNING;
         parked += sub && region->workers[i].state == SLR_WORKER_PARKED;
     }

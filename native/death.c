@@ -60,7 +60,7 @@ int slr_worker_died(slr_region *region, uint32_t index, const void *error, uint6
 
 static bool no_sub_left(const slr_region *region) {
     for (uint32_t i = 0; i < region->header->config.workers; i++)
-        if (region->workers[i].kind == (uint32_t)SLR_WORKER_SUB + 1 && !region->workers[i].abandoned)
+        if (slri_is_kind(&region->workers[i], SLR_WORKER_SUB) && !region->workers[i].abandoned)
             return false;
     return true;
 }
@@ -96,7 +96,7 @@ int slr_worker_abandon(slr_region *region, uint32_t index, const void *error, ui
     worker->record_bytes = record ? error_bytes : 0;
     slri_commit_wide(&worker->record, record);
     slri_commit(&worker->abandoned, 1);
-    bool last = worker->kind == (uint32_t)SLR_WORKER_SUB + 1 && no_sub_left(region);
+    bool last = slri_is_kind(worker, SLR_WORKER_SUB) && no_sub_left(region);
     if (last)
         slri_commit(&region->header->sub_abandoned, index + 1);
     bury(region, index, record, error_bytes);

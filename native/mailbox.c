@@ -38,10 +38,6 @@ bool slri_worker_exists(const slr_region *region, uint32_t worker) {
     return worker < region->header->config.workers && region->workers[worker].kind;
 }
 
-static bool is_kind(const slri_worker *worker, slr_worker_kind kind) {
-    return worker->kind == (uint32_t)kind + 1;
-}
-
 static void park(slr_region *region, uint32_t index) {
     slri_header *header = region->header;
     slri_worker *worker = &region->workers[index];
@@ -66,13 +62,13 @@ void slri_worker_move(slr_region *region, uint32_t index, slr_worker_state state
     slri_worker *worker = &region->workers[index];
     if (worker->state == (uint32_t)state)
         return;
-    if (is_kind(worker, SLR_WORKER_SUB)) {
+    if (slri_is_kind(worker, SLR_WORKER_SUB)) {
         if (worker->state == SLR_WORKER_PARKED)
             unpark(region, index);
         region->header->spinning += (state == SLR_WORKER_SPINNING) - (worker->state == SLR_WORKER_SPINNING);
     }
     slri_commit(&worker->state, state);
-    if (state == SLR_WORKER_PARKED && is_kind(worker, SLR_WORKER_SUB))
+    if (state == SLR_WORKER_PARKED && slri_is_kind(worker, SLR_WORKER_SUB))
         park(region, index);
     SLRI_FAULT("park:parked");
 }
@@ -80,7 +76,7 @@ void slri_worker_move(slr_region *region, uint32_t index, slr_worker_state state
 /* Counts the worker again by its state, which recovery believes. */
 void slri_mailbox_count(slr_region *region, uint32_t index) {
     const slri_worker *worker = &region->workers[index];
-    if (!is_kind(worker, SLR_WORKER_SUB))
+    if (!slri_is_kind(worker, SLR_WORKER_SUB))
         return;
     region->header->spinning += worker->state == SLR_WORKER_SPINNING;
     if (worker->state == SLR_WORKER_PARKED)
@@ -95,7 +91,7 @@ static void wake(slr_region *region, uint32_t index) {
     slri_worker *worker = &region->workers[index];
     slri_worker_move(region, index, SLR_WORKER_SPINNING);
     ring(worker);
-    if (is_kind(worker, SLR_WORKER_REMOTE))
+    if (slri_is_kind(worker, SLR_WORKER_REMOTE))
         slri_notify_later(region);
     else
         slri_wake_later(region, &worker->doorbell);
@@ -125,7 +121,7 @@ void slri_mailbox_push(slr_region *region, uint32_t slot) {
 uint32_t slri_mailbox_pop(slr_region *region, uint32_t index) {
     slri_worker *worker = &region->workers[index];
     uint32_t slot = queue_take(region, &worker->queue);
-    if (slot == SLRI_NONE && is_kind(worker, SLR_WORKER_SUB))
+    if (slot == SLRI_NONE && slri_is_kind(worker, SLR_WORKER_SUB))
         slot = queue_take(region, &region->header->shared);
     return slot;
 }

@@ -98,6 +98,9 @@ void slri_mailbox_kick(slr_region *region);                   /* after a SUB wor
 uint32_t slri_mailbox_drain(slr_region *region, slri_queue *queue,
                             slr_id run); /* unlinks the run's (0: all) slots, as a list */
 void slri_worker_move(slr_region *region, uint32_t worker, slr_worker_state state);
+static inline bool slri_is_kind(const slri_worker *worker, slr_worker_kind kind) {
+    return worker->kind == (uint32_t)kind + 1;
+}
 bool slri_worker_exists(const slr_region *region, uint32_t worker); /* no lock needed */
 
 /* ---- death.c ---- */

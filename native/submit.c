@@ -34,7 +34,7 @@ static bool valid(const slr_region *region, const slr_submission *submission) {
 
 static bool has_sub(const slr_region *region) {
     for (uint32_t i = 0; i < region->header->config.workers; i++)
-        if (region->workers[i].kind == (uint32_t)SLR_WORKER_SUB + 1)
+        if (slri_is_kind(&region->workers[i], SLR_WORKER_SUB))
             return true;
     return false;
 }

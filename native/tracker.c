@@ -14,31 +14,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "region.h"
+#include "intervals.h"
 
-#define NAMED_BUFFER    (1ull << 63)
-#define FIRST_TABLE     64
-#define FIRST_INTERVALS 4
-#define FIRST_READERS   4
-#define PRUNE_FROM      16
-
-typedef struct {
-    uint64_t begin;
-    uint64_t end;
-    slr_id writer; /* 0: none known */
-    slr_id *readers;
-    uint32_t n_readers;
-    uint32_t room;
-} interval;
-
-typedef struct {
-    uint64_t buffer; /* 0: empty entry of the table */
-    uint64_t serial; /* of the block; 0 for named buffers */
-    interval *intervals;
-    uint32_t n;
-    uint32_t room;
-    uint32_t prune_at;
-} track;
+#define NAMED_BUFFER (1ull << 63)
+#define FIRST_TABLE  64
 
 typedef struct {
     uint64_t submission; /* the one in which the slot was found ... */
@@ -46,7 +25,7 @@ typedef struct {
 } stamp;
 
 struct slri_tracker {
-    track *table; /* open addressing; entries leave only when it is built anew */
+    slri_track *table; /* open addressing; entries leave only when it is built anew */
     uint32_t room;
     uint32_t used;
     slri_producer *found;
@@ -61,64 +40,9 @@ struct slri_tracker {
     bool broken; /* memory ran out in the middle of a change: what it knows is not complete */
 };
 
-static bool grow(void **array, uint32_t *room, uint32_t first, size_t size) {
-    uint32_t wanted = *room ? *room * 2 : first;
-    void *larger = reallocarray(*array, wanted, size);
-    if (!larger)
-        return false;
-    *array = larger;
-    *room = wanted;
-    return true;
-}
-
-/* ---- what is over ---- */
-
-static bool reader_over(const slr_region *region, slr_id id) {
-    const slri_slot *slot = slri_slot_find(region, id);
-    return !slot || !slri_task_live(slot->state);
-}
-
-static bool writer_over(const slr_region *region, slr_id id) {
-    const slri_slot *slot = id ? slri_slot_find(region, id) : NULL;
-    if (!slot || slot->state == SLR_TASK_SUCCEEDED)
-        return true;
-    if (slri_task_live(slot->state))
-        return false;
-    const slri_run *run = slri_run_find(region, slot->run);
-    return !run || run->state != SLRI_RUN_OPEN;
-}
-
-static void drop_over_readers(const slr_region *region, interval *it) {
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < it->n_readers; i++)
-        if (!reader_over(region, it->readers[i]))
-            it->readers[kept++] = it->readers[i];
-    it->n_readers = kept;
-}
-
-static void prune(const slr_region *region, track *t) {
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < t->n; i++) {
-        interval *it = &t->intervals[i];
-        drop_over_readers(region, it);
-        if (!it->n_readers && writer_over(region, it->writer))
-            free(it->readers);
-        else
-            t->intervals[kept++] = *it;
-    }
-    t->n = kept;
-    t->prune_at = kept * 2 > PRUNE_FROM ? kept * 2 : PRUNE_FROM;
-}
-
-static void forget(track *t) {
-    for (uint32_t i = 0; i < t->n; i++)
-        free(t->intervals[i].readers);
-    t->n = 0;
-}
-
 /* ---- the table of buffers ---- */
 
-static track *slot_of(track *table, uint32_t room, uint64_t buffer) {
+static slri_track *slot_of(slri_track *table, uint32_t room, uint64_t buffer) {
     uint64_t hash = buffer * 0x9e3779b97f4a7c15ull;
     for (uint32_t at = (uint32_t)(hash >> 32) & (room - 1);; at = (at + 1) & (room - 1))
         if (!table[at].buffer || table[at].buffer == buffer)
@@ -129,16 +53,16 @@ static track *slot_of(track *table, uint32_t room, uint64_t buffer) {
 static bool rebuild_table(const slr_region *region, slri_tracker *tracker) {
     uint32_t live = 0, room = FIRST_TABLE;
     for (uint32_t i = 0; i < tracker->room; i++) {
-        prune(region, &tracker->table[i]);
+        slri_intervals_prune(region, &tracker->table[i]);
         live += tracker->table[i].n > 0;
     }
     while (room < live * 4)
         room *= 2;
-    track *table = calloc(room, sizeof *table);
+    slri_track *table = calloc(room, sizeof *table);
     if (!table)
         return false;
     for (uint32_t i = 0; i < tracker->room; i++) {
-        track *old = &tracker->table[i];
+        slri_track *old = &tracker->table[i];
         if (old->n)
             *slot_of(table, room, old->buffer) = *old;
         else
@@ -152,141 +76,36 @@ static bool rebuild_table(const slr_region *region, slri_tracker *tracker) {
 }
 
 /* The buffer's entry, with what was known of another block in the same place forgotten; NULL: nothing is known. */
-static track *find_track(slr_region *region, uint64_t buffer) {
+static slri_track *find_track(slr_region *region, uint64_t buffer) {
     slri_tracker *tracker = region->tracker;
     if (!tracker->room)
         return NULL;
-    track *t = slot_of(tracker->table, tracker->room, buffer);
+    slri_track *t = slot_of(tracker->table, tracker->room, buffer);
     if (!t->buffer)
         return NULL;
     uint64_t serial = buffer & NAMED_BUFFER ? 0 : slri_heap_live(region, buffer)->serial;
     if (t->serial != serial) {
-        forget(t);
+        slri_intervals_forget(t);
         t->serial = serial;
     }
     return t;
 }
 
-static track *make_track(slr_region *region, uint64_t buffer) {
+static slri_track *make_track(slr_region *region, uint64_t buffer) {
     slri_tracker *tracker = region->tracker;
-    track *t = find_track(region, buffer);
+    slri_track *t = find_track(region, buffer);
     if (t)
         return t;
     if (tracker->used * 2 >= tracker->room && !rebuild_table(region, tracker))
         return NULL;
     t = slot_of(tracker->table, tracker->room, buffer);
-    *t = (track){
+    *t = (slri_track){
         .buffer = buffer,
         .serial = buffer & NAMED_BUFFER ? 0 : slri_heap_live(region, buffer)->serial,
-        .prune_at = PRUNE_FROM,
+        .prune_at = SLRI_PRUNE_FROM,
     };
     tracker->used++;
     return t;
-}
-
-/* ---- the intervals of one buffer ---- */
-
-/* The first interval that ends after `at`. */
-static uint32_t first_after(const track *t, uint64_t at) {
-    uint32_t low = 0, high = t->n;
-    while (low < high) {
-        uint32_t middle = low + (high - low) / 2;
-        if (t->intervals[middle].end > at)
-            high = middle;
-        else
-            low = middle + 1;
-    }
-    return low;
-}
-
-static bool insert(track *t, uint32_t at, interval it) {
-    if (t->n == t->room && !grow((void **)&t->intervals, &t->room, FIRST_INTERVALS, sizeof *t->intervals))
-        return false;
-    memmove(&t->intervals[at + 1], &t->intervals[at], (t->n - at) * sizeof *t->intervals);
-    t->intervals[at] = it;
-    t->n++;
-    return true;
-}
-
-static bool add_reader(const slr_region *region, interval *it, slr_id id) {
-    if (it->n_readers && it->readers[it->n_readers - 1] == id)
-        return true;
-    if (it->n_readers == it->room)
-        drop_over_readers(region, it);
-    if (it->n_readers == it->room && !grow((void **)&it->readers, &it->room, FIRST_READERS, sizeof *it->readers))
-        return false;
-    it->readers[it->n_readers++] = id;
-    return true;
-}
-
-/* Cuts interval `i` in two at byte `at`, which is inside it. */
-static bool split(track *t, uint32_t i, uint64_t at) {
-    interval right = t->intervals[i];
-    right.begin = at;
-    right.room = right.n_readers;
-    right.readers = NULL;
-    if (right.n_readers) {
-        right.readers = malloc(right.n_readers * sizeof *right.readers);
-        if (!right.readers)
-            return false;
-        memcpy(right.readers, t->intervals[i].readers, right.n_readers * sizeof *right.readers);
-    }
-    if (!insert(t, i + 1, right)) {
-        free(right.readers);
-        return false;
-    }
-    t->intervals[i].end = at;
-    return true;
-}
-
-/* Cuts so that [begin, end) is covered by whole intervals, from *first on. */
-static bool cut_out(track *t, uint64_t begin, uint64_t end, uint32_t *first) {
-    uint32_t i = first_after(t, begin);
-    if (i < t->n && t->intervals[i].begin < begin) {
-        if (!split(t, i, begin))
-            return false;
-        i++;
-    }
-    uint32_t last = first_after(t, end);
-    if (last < t->n && t->intervals[last].begin < end && !split(t, last, end))
-        return false;
-    *first = i;
-    return true;
-}
-
-static bool record_write(track *t, uint64_t begin, uint64_t end, slr_id id) {
-    uint32_t first, beyond;
-    if (!cut_out(t, begin, end, &first))
-        return false;
-    for (beyond = first; beyond < t->n && t->intervals[beyond].begin < end; beyond++)
-        if (beyond > first)
-            free(t->intervals[beyond].readers);
-    if (beyond == first)
-        return insert(t, first, (interval){.begin = begin, .end = end, .writer = id});
-    interval *it = &t->intervals[first];
-    it->begin = begin;
-    it->end = end;
-    it->writer = id;
-    it->n_readers = 0;
-    memmove(it + 1, &t->intervals[beyond], (t->n - beyond) * sizeof *it);
-    t->n -= beyond - first - 1;
-    return true;
-}
-
-static bool record_read(const slr_region *region, track *t, uint64_t begin, uint64_t end, slr_id id) {
-    uint32_t i;
-    if (!cut_out(t, begin, end, &i))
-        return false;
-    for (uint64_t at = begin; at < end; at = t->intervals[i].end, i++) {
-        if (i == t->n || t->intervals[i].begin > at) {
-            uint64_t gap_end = i < t->n && t->intervals[i].begin < end ? t->intervals[i].begin : end;
-            if (!insert(t, i, (interval){.begin = at, .end = gap_end}))
-                return false;
-        }
-        if (!add_reader(region, &t->intervals[i], id))
-            return false;
-    }
-    return true;
 }
 
 /* ---- collecting ---- */
@@ -310,7 +129,7 @@ static bool depend(slr_region *region, slr_id run, slr_id id, slri_dependence ki
         return true;
     }
     if (tracker->n_found == tracker->found_room &&
-        !grow((void **)&tracker->found, &tracker->found_room, 16, sizeof *tracker->found))
+        !slri_grow((void **)&tracker->found, &tracker->found_room, 16, sizeof *tracker->found))
         return false;
     *seen = (stamp){.submission = tracker->submissions, .at = tracker->n_found};
     tracker->found[tracker->n_found++] = (slri_producer){.slot = (uint32_t)id, .kind = kind};
@@ -318,11 +137,11 @@ static bool depend(slr_region *region, slr_id run, slr_id id, slri_dependence ki
 }
 
 static bool depend_on_range(slr_region *region, slr_id run, const slr_range *range) {
-    const track *t = range->begin < range->end ? find_track(region, range->buffer) : NULL;
+    const slri_track *t = range->begin < range->end ? find_track(region, range->buffer) : NULL;
     if (!t)
         return true;
-    for (uint32_t i = first_after(t, range->begin); i < t->n && t->intervals[i].begin < range->end; i++) {
-        interval *it = &t->intervals[i];
+    for (uint32_t i = slri_intervals_after(t, range->begin); i < t->n && t->intervals[i].begin < range->end; i++) {
+        slri_interval *it = &t->intervals[i];
         if (!depend(region, run, it->writer, range->access & SLR_READ ? SLRI_DATA : SLRI_ORDER))
             return false;
         if (!(range->access & SLR_WRITE))
@@ -352,11 +171,11 @@ static bool raise_barrier(const slr_region *region, slri_tracker *tracker) {
     tracker->barrier = NULL;
     tracker->n_barrier = 0;
     for (uint32_t i = 0; i < tracker->room; i++)
-        forget(&tracker->table[i]);
+        slri_intervals_forget(&tracker->table[i]);
     for (uint32_t i = 0; i < region->header->slots_fresh; i++) {
         if (region->slots[i].state != SLR_TASK_RUNNING)
             continue;
-        if (tracker->n_barrier == room && !grow((void **)&tracker->barrier, &room, 16, sizeof *tracker->barrier))
+        if (tracker->n_barrier == room && !slri_grow((void **)&tracker->barrier, &room, 16, sizeof *tracker->barrier))
             return false;
         tracker->barrier[tracker->n_barrier++] = slri_id(region->slots[i].generation, i);
     }
@@ -368,7 +187,7 @@ static bool depend_on_barrier(slr_region *region, slr_id run) {
     slri_tracker *tracker = region->tracker;
     uint32_t kept = 0;
     for (uint32_t i = 0; i < tracker->n_barrier; i++) {
-        if (reader_over(region, tracker->barrier[i]))
+        if (slri_task_over(region, tracker->barrier[i]))
             continue;
         if (!depend(region, run, tracker->barrier[i], SLRI_ORDER))
             return false;
@@ -415,13 +234,13 @@ no_memory:
 }
 
 static bool record_range(slr_region *region, const slr_range *range, bool write, slr_id task) {
-    track *t = make_track(region, range->buffer);
+    slri_track *t = make_track(region, range->buffer);
     if (!t)
         return false;
     if (t->n >= t->prune_at)
-        prune(region, t);
-    return write ? record_write(t, range->begin, range->end, task)
-                 : record_read(region, t, range->begin, range->end, task);
+        slri_intervals_prune(region, t);
+    return write ? slri_intervals_write(t, range->begin, range->end, task)
+                 : slri_intervals_read(region, t, range->begin, range->end, task);
 }
 
 /* Reads first: where a task reads and writes the same bytes it is remembered as their writer. */
@@ -442,7 +261,7 @@ void slri_tracker_free(slri_tracker *tracker) {
     if (!tracker)
         return;
     for (uint32_t i = 0; i < tracker->room; i++) {
-        forget(&tracker->table[i]);
+        slri_intervals_forget(&tracker->table[i]);
         free(tracker->table[i].intervals);
     }
     free(tracker->table);

@@ -13,7 +13,7 @@ static bool in_service(const slri_worker *worker) {
 }
 
 static bool is_remote(const slri_worker *worker) {
-    return worker->kind == (uint32_t)SLR_WORKER_REMOTE + 1;
+    return slri_is_kind(worker, SLR_WORKER_REMOTE);
 }
 
 int slr_worker_define(slr_region *region, uint32_t worker, slr_worker_kind kind) {
@@ -91,57 +91,56 @@ static void start(slr_region *region, uint32_t index, uint32_t taken, int64_t no
     memcpy(out->digest, slot->digest, sizeof out->digest);
 }
 
-/* A task if there is one. The state that the worker leaves with is `without` where there is none. */
-static bool take_now(slr_region *region, uint32_t index, int64_t now_ns, slr_worker_state without, slr_task *out) {
-    slri_worker *worker = &region->workers[index];
+/* How the worker leaves a look that found nothing. A REMOTE one is told by the eventfd from then on. */
+static slr_worker_state idle_state(const slri_worker *worker, bool over, bool spins) {
+    if (!over)
+        return spins ? SLR_WORKER_SPINNING : SLR_WORKER_PARKED;
+    return is_remote(worker) ? SLR_WORKER_PARKED : SLR_WORKER_RUNNING;
+}
+
+static int look(slr_region *region, uint32_t index, int64_t now_ns, slr_worker_state idle, slr_task *out) {
+    const slri_worker *worker = &region->workers[index];
+    if (!in_service(worker))
+        return worker->state == SLR_WORKER_DEAD ? SLR_STALE : SLR_INVALID;
+    if (region->header->closed) {
+        slri_worker_move(region, index, SLR_WORKER_RUNNING);
+        return SLR_CLOSED;
+    }
     uint32_t taken = slri_mailbox_pop(region, index);
     SLRI_FAULT("take:popped");
     if (taken == SLRI_NONE) {
-        slri_worker_move(region, index, without);
-        return false;
+        slri_worker_move(region, index, idle);
+        return SLR_TIMEOUT;
     }
     slri_worker_move(region, index, is_remote(worker) ? SLR_WORKER_SPINNING : SLR_WORKER_RUNNING);
     start(region, index, taken, now_ns, out);
     slri_mailbox_kick(region);
-    return true;
+    return SLR_OK;
 }
 
 int slr_worker_take(slr_region *region, uint32_t index, uint32_t spin_us, int64_t timeout_ns, slr_task *out) {
     if (!region || !out || !slri_worker_exists(region, index))
         return SLR_INVALID;
     slri_worker *worker = &region->workers[index];
-    const uint32_t *shared = worker->kind == (uint32_t)SLR_WORKER_SUB + 1 ? &region->header->shared.length : NULL;
+    const uint32_t *shared = slri_is_kind(worker, SLR_WORKER_SUB) ? &region->header->shared.length : NULL;
     int64_t now_ns = slri_now_ns(), deadline_ns = slri_deadline_ns(now_ns, timeout_ns);
     int64_t spin_until_ns = slri_deadline_ns(now_ns, spin_us * 1000ll);
-    int status = SLR_OK; /* of the last sleep */
-    for (;; now_ns = slri_now_ns()) {
-        bool over = status == SLR_INTERRUPTED || now_ns >= deadline_ns, spins = now_ns < spin_until_ns;
+    for (int slept = SLR_OK;; now_ns = slri_now_ns()) {
+        bool over = slept == SLR_INTERRUPTED || now_ns >= deadline_ns, spins = now_ns < spin_until_ns;
         slri_lock(region);
         uint32_t doorbell = worker->doorbell;
-        int refused = !in_service(worker)      ? (worker->state == SLR_WORKER_DEAD ? SLR_STALE : SLR_INVALID)
-                      : region->header->closed ? SLR_CLOSED
-                                               : SLR_OK;
-        if (refused) {
-            if (refused == SLR_CLOSED)
-                slri_worker_move(region, index, SLR_WORKER_RUNNING);
-            slri_unlock(region);
-            return refused;
-        }
-        slr_worker_state without = !over               ? (spins ? SLR_WORKER_SPINNING : SLR_WORKER_PARKED)
-                                   : is_remote(worker) ? SLR_WORKER_PARKED
-                                                       : SLR_WORKER_RUNNING;
-        bool taken = take_now(region, index, now_ns, without, out);
+        int status = look(region, index, now_ns, idle_state(worker, over, spins), out);
         slri_unlock(region);
-        if (taken)
-            return SLR_OK;
+        if (status != SLR_TIMEOUT)
+            return status;
         if (over)
-            return status == SLR_INTERRUPTED ? status : SLR_TIMEOUT;
+            return slept == SLR_INTERRUPTED ? slept : SLR_TIMEOUT;
+        int64_t until_ns = spin_until_ns < deadline_ns ? spin_until_ns : deadline_ns;
         if (!spins)
-            status = slri_sleep(&worker->doorbell, doorbell, deadline_ns);
+            slept = slri_sleep(&worker->doorbell, doorbell, deadline_ns);
         else if (slri_spin(&worker->doorbell, doorbell, shared,
-                           spin_until_ns < deadline_ns ? spin_until_ns : deadline_ns))
-            spin_until_ns =
-                slri_deadline_ns(slri_now_ns(), spin_us * 1000ll); /* there was activity, though not for us */
+                           until_ns)) /* work came, perhaps not for us: spin anew */
+            spin_until_ns = slri_deadline_ns(slri_now_ns(), spin_us * 1000ll);
     }
 }
 
