@@ -1,7 +1,8 @@
 """A client's control connection: HELLO, OPEN, CLOSE, and the news that a session has ended.
 
 Rules
-  1. A session belongs to the control connection that opened it: only that one closes it, and hears of its end.
+  1. A session belongs to the control connection that opened it: only that one closes it, and hears of its end when it
+     was not the one who asked for it.
   2. When the connection is lost, its sessions are closed after a grace; their devices are others' turn then.
   3. Health is told here and nowhere else, so that a long task on a lane never looks like a dead session.
 """
@@ -108,7 +109,7 @@ class ControlConnection(Handler):
         )
 
     async def _close(self, close: Close) -> CloseReply:
-        session = self._mine.get(close.session)
+        session = self._mine.pop(close.session, None)
         if session is None:
             raise StaleHandle(
                 f"session {close.session!r} was not opened on this connection, or was closed before",
@@ -116,7 +117,6 @@ class ControlConnection(Handler):
             )
         if not session.ended.is_set():
             await self._sessions.close(session.id, f"its client closed it: {close.reason}")
-        self._mine.pop(session.id, None)
         return CloseReply()
 
     async def _tell_end(self, session: Session) -> None:
@@ -124,6 +124,8 @@ class ControlConnection(Handler):
             await session.ended.wait()  # no deadline: a session may last for ever
             ending = session.ending
             assert ending is not None
+            if session.id not in self._mine:  # closed by this client, whom the reply tells
+                return
             push = Ended(
                 session=session.id,
                 cause=ending.cause,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from simpler.wire.messages import Attach, Close, Ended, Hello, Manifest, Message
 from simpler.wire.serving import Handler
 
 TIMEOUT_S = 20.0
+GONE_S = 2.0
 
 
 class Client(Handler):
@@ -82,15 +84,22 @@ def descendants(pid: int) -> set[int]:
 
 
 def alive(pids: set[int]) -> set[int]:
-    """Those of `pids` that still run: one that ended and waits for its reaper does not."""
-    return {pid for pid in pids if _state(pid) not in "ZX"}
+    """Those of `pids` that are still processes."""
+    return {pid for pid in pids if Path(f"/proc/{pid}").exists()}
 
 
-def _state(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return "X"
+async def until_gone(pids: set[int]) -> None:
+    """Waits for processes that are not ours to reap. They have little time: that of their last steps in the kernel."""
+    with trio.fail_after(GONE_S):
+        for pid in pids:
+            try:
+                pidfd = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+            try:
+                await trio.lowlevel.wait_readable(pidfd)
+            finally:
+                os.close(pidfd)
 
 
 async def event(admin_socket: Path, type: str) -> dict[str, Any]:

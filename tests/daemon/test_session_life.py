@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import trio
 
-from daemon.conftest import Client, alive, children, client_of, descendants, event
+from daemon.conftest import Client, alive, children, client_of, descendants, event, until_gone
 from simpler.callables import content_of
 from simpler.errors import ArgumentError, DeviceBusy, RegistrationError, SessionLost, StaleHandle, StartupError
 from simpler.result_record import decode_result
-from simpler.wire.messages import Register, Task
+from simpler.wire.messages import OpenReply, Register, Task
 from simplerd.foreground import ForegroundDaemon
 
 ONE_CHIP_TWO_SUBS = {"device_ids": [0], "num_sub_workers": 2}
@@ -28,19 +28,6 @@ def read(pid: int, file: str) -> bytes:
     return Path(f"/proc/{pid}/{file}").read_bytes()
 
 
-async def until_gone(pids: set[int]) -> None:
-    """Waits for processes that are not ours to wait for."""
-    for pid in pids:
-        try:
-            pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        try:
-            await trio.lowlevel.wait_readable(pidfd)
-        finally:
-            os.close(pidfd)
-
-
 async def test_a_session_is_a_tree_of_processes_and_closing_leaves_none(daemon: ForegroundDaemon) -> None:  # R1 R5
     async with client_of(daemon.endpoint) as client:
         session = await client.open(**ONE_CHIP_TWO_SUBS)
@@ -50,7 +37,7 @@ async def test_a_session_is_a_tree_of_processes_and_closing_leaves_none(daemon: 
         assert len(tree) == 4  # its spawner, one chip worker, two sub-workers
         assert (daemon.runtime_dir / session.session / "record.json").exists()
         await client.close(session)
-        assert not alive(tree | {session.pid})
+        await until_gone(tree | {session.pid})
         assert not (daemon.runtime_dir / session.session).exists()
 
 
@@ -111,7 +98,7 @@ async def test_a_killed_runner_is_explained_and_its_tree_is_gone(daemon: Foregro
         assert push.session == session.session
         assert push.cause == f"its runner (pid {session.pid}) was killed by SIGKILL; out of memory: no"
         assert (push.code, push.signal, push.exit_code) == ("SESSION_LOST", signal.SIGKILL, None)
-        assert not alive(tree)
+        await until_gone(tree)
         await client.close(await client.open(**ONE_CHIP_TWO_SUBS))  # its device is free
 
 
@@ -193,7 +180,15 @@ async def test_what_user_code_left_running_ends_with_the_session(daemon: Foregro
         assert isinstance(pid, int)
         assert alive({pid})
         await client.close(session)
-        assert not alive({pid})
+        await until_gone({pid})
+
+
+async def test_who_closes_a_session_is_told_by_the_reply_alone(daemon: ForegroundDaemon) -> None:
+    async with client_of(daemon.endpoint) as client:
+        first, second = await client.open(), await client.open()
+        await client.close(first)
+        os.kill(second.pid, signal.SIGKILL)
+        assert (await client.ended.receive()).session == second.session
 
 
 async def test_only_the_connection_that_opened_a_session_closes_it(daemon: ForegroundDaemon) -> None:
@@ -213,7 +208,7 @@ async def test_the_session_of_a_lost_client_ends_after_the_grace(daemon: Foregro
     tree = descendants(session.pid) | {session.pid}
     ended = await event(daemon.admin_socket, "session.ended")
     assert ended["fields"]["cause"] == f"its client is gone: the client (uid {os.getuid()}, pid {os.getpid()}) hung up"
-    assert not alive(tree)
+    await until_gone(tree)
     async with client_of(daemon.endpoint) as client:
         await client.close(await client.open(device_ids=[0]))
 
@@ -239,7 +234,7 @@ async def test_stopping_tells_clients_closes_sessions_and_exits_0(daemon: Foregr
         assert code == 0
         push = await client.ended.receive()
         assert (push.session, push.cause) == (session.session, "simplerd is stopping (SIGTERM)")
-        assert not alive(tree)
+        await until_gone(tree)
 
 
 async def test_secrets_of_the_daemon_reach_no_session() -> None:  # X3
@@ -259,11 +254,10 @@ async def test_a_killed_daemon_takes_its_sessions_along_and_the_next_one_starts_
             assert first.stop(signal.SIGKILL) == -signal.SIGKILL
         with ForegroundDaemon("--runtime-dir", str(first.runtime_dir)):
             assert not (first.runtime_dir / session.session).exists()
-            assert not alive({session.pid})
+            await until_gone({session.pid})
             async with client_of(first.endpoint) as client:
                 await client.close(await client.open(**ONE_CHIP_TWO_SUBS))
-        with trio.fail_after(10):
-            await until_gone(tree)
+        await until_gone(tree)
 
 
 def test_two_daemons_do_not_share_a_runtime_folder(daemon: ForegroundDaemon) -> None:
@@ -271,27 +265,52 @@ def test_two_daemons_do_not_share_a_runtime_folder(daemon: ForegroundDaemon) -> 
         ForegroundDaemon("--runtime-dir", str(daemon.runtime_dir))
 
 
-@pytest.mark.slow
-async def test_a_session_that_does_not_close_is_killed_in_time(tmp_path: Path) -> None:  # W3
+async def stuck_session(client: Client, folder: Path) -> OpenReply:
+    """A session in whose runner an orchestration function runs that never returns."""
+    begun = folder / "begun"
+    os.mkfifo(begun)
+
     def stuck(orch: Any, args: Any, config: Any) -> None:
         import time
 
+        begun.write_text("yes")
         time.sleep(3600)
 
+    session = await client.open(device_ids=[0])
+    lane = await client.lane(session, "command")
+    content = content_of(stuck)
+    await lane.request(Register(digest=content.digest), content.encode())
+    await lane.begin(Task(digest=content.digest, args=b""))
+    assert await trio.to_thread.run_sync(begun.read_text) == "yes"
+    return session
+
+
+@pytest.mark.slow
+async def test_a_session_that_does_not_close_is_killed_in_time(tmp_path: Path) -> None:  # W3
     config = tmp_path / "simplerd.toml"
     config.write_text("[limits]\nclose_timeout_s = 0.5\n")
     with ForegroundDaemon("--config", str(config)) as running:
         async with client_of(running.endpoint) as client:
-            session = await client.open(device_ids=[0])
-            lane = await client.lane(session, "command")
-            content = content_of(stuck)
-            await lane.request(Register(digest=content.digest), content.encode())
-            await lane.begin(Task(digest=content.digest, args=b""))
+            session = await stuck_session(client, tmp_path)
             tree = descendants(session.pid) | {session.pid}
             await client.close(session)
-            assert not alive(tree)
-            push = await client.ended.receive()
-            assert push.cause == "its client closed it: done; its runner did not end within 0.5 s and was killed"
+            await until_gone(tree)
+            ended = await event(running.admin_socket, "session.ended")
+            assert ended["fields"]["cause"].endswith("done; its runner did not end within 0.5 s and was killed")
+
+
+async def test_a_second_signal_does_not_wait_for_what_is_closing(
+    daemon: ForegroundDaemon, tmp_path: Path
+) -> None:  # D1
+    async with client_of(daemon.endpoint) as client:
+        await stuck_session(client, tmp_path)
+        tree = descendants(daemon.pid)
+        os.kill(daemon.pid, signal.SIGTERM)
+        await event(daemon.admin_socket, "session.closing")
+        os.kill(daemon.pid, signal.SIGINT)
+        with trio.fail_after(5):
+            assert await trio.to_thread.run_sync(daemon.process.wait) == 0
+        await until_gone(tree)
 
 
 async def test_a_daemon_whose_spawner_was_killed_ends_and_leaves_nothing() -> None:  # D2
@@ -302,6 +321,5 @@ async def test_a_daemon_whose_spawner_was_killed_ends_and_leaves_nothing() -> No
             (spawner,) = children(running.pid)
             os.kill(spawner, signal.SIGKILL)
             assert await trio.to_thread.run_sync(running.process.wait) == 1
-            with trio.fail_after(10):
-                await until_gone(tree)
+            await until_gone(tree)
         assert f"the spawner of the runners (pid {spawner}) has ended" in running.log.read_text()
