@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 else:
     Adapter = logging.LoggerAdapter
 
+ROOTS = ("simplerd", "trio")  # trio tells when accepting fails for want of descriptors
 _OWN_ARGUMENTS = ("exc_info", "stack_info", "stacklevel", "extra")
 _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}  # syslog(3)
 _COLOUR = {
@@ -50,10 +51,11 @@ def configure(level: str, stream: TextIO | None = None, environ: Mapping[str, st
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JournalFormatter() if is_journal(stream, environ) else TextFormatter(colour=stream.isatty()))
-    root = logging.getLogger("simplerd")
-    root.handlers[:] = [handler]
-    root.propagate = False
-    root.setLevel(level.upper())
+    for name in ROOTS:
+        root = logging.getLogger(name)
+        root.handlers[:] = [handler]
+        root.propagate = False
+        root.setLevel(level.upper())
 
 
 def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:

@@ -16,10 +16,11 @@ from simplerd import log
 
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
-    root = logging.getLogger("simplerd")
-    before = (root.handlers[:], root.level, root.propagate)
+    roots = [logging.getLogger(name) for name in log.ROOTS]
+    before = [(root.handlers[:], root.level, root.propagate) for root in roots]
     yield
-    root.handlers[:], root.level, root.propagate = before
+    for root, state in zip(roots, before, strict=True):
+        root.handlers[:], root.level, root.propagate = state
 
 
 def test_a_record_is_one_line_with_time_level_part_and_fields() -> None:
@@ -48,6 +49,13 @@ def test_records_below_the_level_are_left_out() -> None:
     log.get_logger("x").warning("loud")
     assert "loud" in output.getvalue()
     assert "quiet" not in output.getvalue()
+
+
+def test_trouble_that_trio_meets_is_told_like_our_own() -> None:
+    output = io.StringIO()
+    log.configure("info", output, environ={})
+    logging.getLogger("trio.serve_listeners").error("accept returned %s", "EMFILE")
+    assert output.getvalue().endswith("error   trio.serve_listeners: accept returned EMFILE\n")
 
 
 def test_under_the_journal_a_record_has_its_priority_and_no_time() -> None:  # D1
