@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import trio
 
 from simpler.errors import StartupError
+from simplerd.config import endpoint_problem
 from simplerd.log import get_logger
 
 FIRST_FD = 3  # SD_LISTEN_FDS_START
@@ -131,5 +132,17 @@ def _listening(fd: int, name: str) -> socket.socket:
     if inherited.type != socket.SOCK_STREAM or not inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         inherited.close()
         raise StartupError(f"descriptor {fd} ({name}) does not listen: the .socket unit needs ListenStream=, Accept=no")
+    if why := _too_open(inherited, name):
+        inherited.close()
+        raise StartupError(f"the {name} socket of the service manager cannot be served: {why}")
     inherited.setblocking(False)
     return inherited
+
+
+def _too_open(inherited: socket.socket, name: str) -> str | None:
+    if inherited.family == socket.AF_UNIX:
+        return None
+    if name == "admin":
+        return "the admin interface is for Unix sockets only, which tell who is at the other end"
+    host, port = inherited.getsockname()[:2]
+    return endpoint_problem(f"[{host}]:{port}" if inherited.family == socket.AF_INET6 else f"{host}:{port}")

@@ -115,7 +115,10 @@ def listening() -> socket.socket:
 
 
 def test_passed_sockets_go_to_their_roles_close_on_exec(tmp_path: Path) -> None:  # D1
-    environ, first = pass_sockets(("session", listening()), ("admin", listening()), ("session", listening()))
+    admin = socket.socket(socket.AF_UNIX)
+    admin.bind(str(tmp_path / "admin.sock"))
+    admin.listen()
+    environ, first = pass_sockets(("session", listening()), ("admin", admin), ("session", listening()))
     sockets = InheritedSockets.from_environ(environ, first)
     assert [[each.fileno() for each in role] for role in (sockets.admin, sockets.session)] == [[201], [200, 202]]
     assert not any(os.get_inheritable(fd) for fd in (200, 201, 202))
@@ -139,6 +142,16 @@ def test_a_socket_without_a_role_is_refused_and_says_what_the_unit_must_say() ->
 def test_a_socket_that_does_not_listen_is_refused() -> None:
     environ, first = pass_sockets(("admin", socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)))
     with pytest.raises(StartupError, match=r"does not listen: the \.socket unit needs ListenStream="):
+        InheritedSockets.from_environ(environ, first)
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "why"),
+    [("session", "0.0.0.0", "not a loopback address"), ("admin", "127.0.0.1", "for Unix sockets only")],
+)
+def test_a_passed_socket_that_is_too_open_is_refused(name: str, address: str, why: str) -> None:  # D3
+    environ, first = pass_sockets((name, socket.create_server((address, 0))))
+    with pytest.raises(StartupError, match=why):
         InheritedSockets.from_environ(environ, first)
 
 
