@@ -80,8 +80,10 @@ class RemoteHub:
     def close(self) -> None:
         """Closes all sessions, within CLOSE_TIMEOUT_S, and ends the thread. May be called again, or without a start."""
         if self._io.running:
-            self._io.call(self._close_all)
-            self._io.stop()
+            try:
+                self._io.call(self._close_all)
+            finally:
+                self._io.stop()
 
     def register(self, content: Content) -> None:
         """Installs a callable in every session that lives; returns when all confirmed, else undoes it."""

@@ -261,16 +261,17 @@ class Link:
         payload: bytes,
         data: Buffer = b"",
         *,
-        sequence: int = 0,
+        request: Header | None = None,
         pending: PendingReply | None = None,
     ) -> None:
         body = memoryview(data).cast("B") if data else memoryview(b"")
         async with self._writing:
             if self._cause is not None:
                 raise self.lost()
-            number = sequence or self._sent + 1
-            head = encode_header(kind, flags, number, len(payload), len(body), session=self.session) + payload
-            if not sequence:
+            number = self._sent + 1 if request is None else request.sequence
+            session = self.session if request is None else request.session
+            head = encode_header(kind, flags, number, len(payload), len(body), session=session) + payload
+            if request is None:
                 self._sent = number
             if pending is not None:
                 pending.sequence = number
@@ -278,7 +279,7 @@ class Link:
             await self._write(head, body)
 
     async def _reply(self, header: Header, flags: Flags, payload: bytes, data: Buffer) -> None:
-        await self._send(header.type, flags, payload, data, sequence=header.sequence)
+        await self._send(header.type, flags, payload, data, request=header)
 
     async def _write(self, head: bytes, body: memoryview) -> None:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + self._send_timeout_s) as scope:
