@@ -2,7 +2,8 @@
 
 It listens on Unix sockets in a private folder, and needs neither root nor systemd. It is waited for as systemd waits
 for it: until it sends READY=1 (sd_notify(3)). It is in a session of its own, so that Ctrl-C at the terminal reaches
-only the program that started it, which then ends it by leaving the ``with`` block.
+only the program that started it, which then ends it by leaving the ``with`` block; and it ends by itself, closing its
+sessions, with the thread that started it (prctl(2), PR_SET_PDEATHSIG, which execve(2) keeps).
 """
 
 from __future__ import annotations
@@ -25,6 +26,13 @@ from simpler.errors import StartupError
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
 _NOTIFY_BYTES = 4096
+_BOOT = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, int(signal.SIGTERM), 0, 0, 0)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("whoever started this daemon is gone")
+os.execv(sys.executable, [sys.executable, "-m", "simplerd", *sys.argv[2:]])
+"""
 
 
 class ForegroundDaemon:
@@ -82,7 +90,7 @@ class ForegroundDaemon:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, self.log.open("wb") as output:
             notify.bind(str(self.folder / "notify.sock"))
             process = subprocess.Popen(
-                [sys.executable, "-m", "simplerd", "--runtime-dir", str(self.runtime_dir), *options],
+                [sys.executable, "-c", _BOOT, str(os.getpid()), "--runtime-dir", str(self.runtime_dir), *options],
                 env={**env, "NOTIFY_SOCKET": notify.getsockname()},
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -1,0 +1,53 @@
+"""A daemon of one's own: it is ready when it says so, tells why it is not, and goes with its owner."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from simpler.errors import StartupError
+from simplerd.foreground import ForegroundDaemon
+
+pytestmark = pytest.mark.slow
+
+OWNER = """
+import signal
+from simplerd.foreground import ForegroundDaemon
+with ForegroundDaemon() as daemon:
+    print(daemon.pid, daemon.folder, flush=True)
+    signal.pause()
+"""
+
+
+def test_it_is_there_when_made_and_gone_afterwards() -> None:
+    with ForegroundDaemon() as daemon:
+        assert Path(daemon.endpoint.removeprefix("unix:")).is_socket()
+        assert daemon.admin_socket.is_socket()
+        assert daemon.stop() == 0
+    assert not daemon.folder.exists()
+
+
+def test_why_it_does_not_start_is_told_whole() -> None:
+    with pytest.raises(StartupError, match="no-such-option"):
+        ForegroundDaemon("--no-such-option")
+
+
+def test_it_goes_with_an_owner_that_was_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        pid, folder = owner.stdout.readline().split()
+        daemon = os.pidfd_open(int(pid))
+        try:
+            owner.send_signal(signal.SIGKILL)
+            gone, _, _ = select.select([daemon], [], [], 20)
+        finally:
+            os.close(daemon)
+    assert gone
+    shutil.rmtree(folder)
