@@ -13,6 +13,7 @@ import fcntl
 import os
 import shutil
 import signal
+import stat
 from pathlib import Path
 
 import msgspec
@@ -48,6 +49,7 @@ class RuntimeFolder:
         self.path = path
         try:
             path.mkdir(mode=0o750, parents=True, exist_ok=True)
+            _check_owner(path)
             self._lock = os.open(path / "simplerd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except OSError as error:
             raise StartupError(
@@ -94,6 +96,17 @@ class RuntimeFolder:
             _remove(folder)
 
 
+def _check_owner(path: Path) -> None:
+    """In a folder of somebody else's, that somebody could put sockets of theirs in the place of ours."""
+    status = path.stat()
+    if status.st_uid not in (0, os.geteuid()):
+        raise StartupError(
+            f"the runtime folder {path} belongs to uid {status.st_uid}; it must belong to uid {os.geteuid()} or root"
+        )
+    if status.st_mode & stat.S_IWOTH:
+        raise StartupError(f"the runtime folder {path} can be written by everybody: chmod o-w {path}")
+
+
 def _remove(folder: Path) -> None:
     try:
         shutil.rmtree(folder)
@@ -106,10 +119,10 @@ def _remove(folder: Path) -> None:
 def start_time(pid: int) -> int:
     """When process `pid` started, in clock ticks after boot. Raises ProcessLookupError when there is none."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        fields = Path(f"/proc/{pid}/stat").read_bytes()
     except FileNotFoundError:
         raise ProcessLookupError(f"no process {pid}") from None
-    return int(stat.rpartition(b")")[2].split()[_STAT_START_TIME])
+    return int(fields.rpartition(b")")[2].split()[_STAT_START_TIME])
 
 
 def _read(folder: Path) -> SessionRecord | None:
