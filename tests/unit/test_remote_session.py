@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
-import trio.testing
 import trio.lowlevel
+import trio.testing
 
 from simpler import limits
 from simpler.content import Content
@@ -138,10 +138,15 @@ async def peer_at(path: Path) -> AsyncIterator[tuple[Peer, trio.Nursery]]:
         nursery.cancel_scope.cancel()
 
 
-async def opened(peer: Peer, region: Region, nursery: trio.Nursery, timeout_s: float = 5.0) -> RemoteSession:
+async def opened(
+    peer: Peer,
+    region: Region,
+    nursery: trio.Nursery,
+    timeout_s: float = 5.0,
+    on_lost: Callable[[int], None] = lambda worker: None,
+) -> RemoteSession:
     spec = RemoteWorkerSpec(f"unix:{peer.path}")
-    lost: list[int] = []
-    session = RemoteSession(0, spec, region, program="test", on_lost=lost.append)
+    session = RemoteSession(0, spec, region, program="test", on_lost=on_lost)
     manifest = spec.manifest(name="test", startup_timeout_s=timeout_s, imports=[])
     contents = [Content.of(ImportDescriptor("mod", "fn"))]
     await session.open(manifest, contents, nursery, timeout_s)
@@ -257,10 +262,10 @@ async def test_a_lane_that_is_lost_takes_the_session_with_it(
 ) -> None:  # R4
     monkeypatch.setattr(limits, "ENDED_GRACE_S", 0.05)
     async with peer_at(tmp_path) as (peer, nursery):
-        session = await opened(peer, region, nursery)
+        lost = trio.Event()
+        session = await opened(peer, region, nursery, on_lost=lambda worker: lost.set())
         await peer.lanes[lane].aclose()
-        while not session.is_lost:
-            await trio.sleep(0)
+        await lost.wait()
         with pytest.raises(SessionLost, match=f"was lost: the {lane} lane of remote worker 0 .* hung up"):
             await session.request(Malloc(nbytes=1))
         await session.close("done")
