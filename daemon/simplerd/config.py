@@ -141,8 +141,8 @@ def load(
 
 def default_runtime_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """Where sockets go: what systemd made for the service, else /run/simplerd for root, else below XDG_RUNTIME_DIR."""
-    if "RUNTIME_DIRECTORY" in environ and "INVOCATION_ID" in environ:
-        return Path(environ["RUNTIME_DIRECTORY"].split(":")[0])
+    if made := _made_by_systemd("RUNTIME_DIRECTORY", environ):
+        return made
     if os.geteuid() == 0:
         return SYSTEM_RUNTIME_DIR
     if base := environ.get("XDG_RUNTIME_DIR"):
@@ -152,11 +152,18 @@ def default_runtime_dir(environ: Mapping[str, str] = os.environ) -> Path:
 
 def default_state_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """Where lasting state goes: as `default_runtime_dir`, with /var/lib/simplerd and XDG_STATE_HOME."""
-    if "STATE_DIRECTORY" in environ and "INVOCATION_ID" in environ:
-        return Path(environ["STATE_DIRECTORY"].split(":")[0])
+    if made := _made_by_systemd("STATE_DIRECTORY", environ):
+        return made
     if os.geteuid() == 0:
         return SYSTEM_STATE_DIR
     return Path(environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "simplerd"
+
+
+def _made_by_systemd(variable: str, environ: Mapping[str, str]) -> Path | None:
+    # The variables are inherited: only $SYSTEMD_EXEC_PID tells whether they are meant for us (systemd.exec(5)).
+    if variable in environ and environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()):
+        return Path(environ[variable].split(":")[0])
+    return None
 
 
 def endpoint_problem(endpoint: str) -> str | None:

@@ -105,9 +105,11 @@ def test_a_user_without_a_runtime_directory_is_told_what_to_do(monkeypatch: pyte
 
 
 def test_a_service_uses_the_directories_that_systemd_made() -> None:  # D9
-    environ = {"INVOCATION_ID": "1", "RUNTIME_DIRECTORY": "/run/a:/run/b", "STATE_DIRECTORY": "/var/lib/a"}
-    config = load(environ=environ)
+    environ = {"RUNTIME_DIRECTORY": "/run/a:/run/b", "STATE_DIRECTORY": "/var/lib/a"}
+    config = load(environ=environ | {"SYSTEMD_EXEC_PID": str(os.getpid())})
     assert (config.runtime_dir, config.state_dir) == (Path("/run/a"), Path("/var/lib/a"))
+    other = load(environ=environ | {"SYSTEMD_EXEC_PID": "1", "XDG_RUNTIME_DIR": "/run/user/1"})
+    assert other.runtime_dir != Path("/run/a")  # meant for the process that started us
 
 
 def test_the_named_file_wins_over_the_environment_and_that_over_etc(tmp_path: Path) -> None:
@@ -236,7 +238,8 @@ def test_a_file_that_is_no_configuration_is_not_read_whole(tmp_path: Path) -> No
 def test_the_example_for_operators_shows_every_setting_and_its_default(tmp_path: Path) -> None:
     text = (Path(__file__).parents[2] / "docs/operators.md").read_text().split("```toml\n")[1].split("```")[0]
     path = write(tmp_path, text)
-    environ = {"INVOCATION_ID": "1", "RUNTIME_DIRECTORY": "/run/simplerd", "STATE_DIRECTORY": "/var/lib/simplerd"}
+    environ = {"RUNTIME_DIRECTORY": "/run/simplerd", "STATE_DIRECTORY": "/var/lib/simplerd"}
+    environ["SYSTEMD_EXEC_PID"] = str(os.getpid())
     defaults = load(environ=environ)
     assert replace(load(path), source="") == replace(defaults, source="")
     for section, shape in SECTIONS.items():
