@@ -111,6 +111,10 @@ class Supervisor:
         except (SimplerError, OSError) as error:
             session.failure = error if isinstance(error, SimplerError) else self._not_set_up(session, str(error))
             session.ending = Ending(session.failure.message, session.failure.code)
+        except Exception as error:  # a fault of ours ends one session, not the daemon
+            _log.exception("a session's task failed", session=session.id)
+            session.failure = self._not_set_up(session, f"its task failed: {type(error).__name__}: {error}")
+            session.ending = Ending(session.failure.message, session.failure.code)
         self._folder.remove(session.id)
         self._release(session)
         self._sessions.advance(session, SessionEvent.GONE)
@@ -189,6 +193,8 @@ class Supervisor:
                 self._sessions.advance(session, SessionEvent.READY)
                 session.decided.set()
             case Failed():
+                if len(fds) != 1:
+                    raise ProtocolError(f"a runner reported its failure with {len(fds)} descriptors instead of one")
                 session.failure = decode_error(error_from_memfd(fds[0]), trust_pickle=False)
 
     async def _end(self, session: Session, runner: Runner) -> bool:
@@ -289,12 +295,18 @@ def _stderr_text(lines: list[str]) -> str:
 
 
 async def _first_of(*waits: Callable[[], Awaitable[object]]) -> None:
-    """Until the first of `waits` returns; the others are cancelled."""
+    """Until the first of `waits` returns or raises; the others are cancelled."""
+    raised: list[Exception] = []
     async with trio.open_nursery() as nursery:
 
         async def run(wait: Callable[[], Awaitable[object]]) -> None:
-            await wait()
+            try:
+                await wait()
+            except Exception as error:  # raised below, on its own instead of in a group
+                raised.append(error)
             nursery.cancel_scope.cancel()
 
         for wait in waits:
             nursery.start_soon(run, wait)
+    if raised:
+        raise raised[0]

@@ -323,3 +323,22 @@ async def test_a_daemon_whose_spawner_was_killed_ends_and_leaves_nothing() -> No
             assert await trio.to_thread.run_sync(running.process.wait) == 1
             await until_gone(tree)
         assert f"the spawner of the runners (pid {spawner}) has ended" in running.log.read_text()
+
+
+async def test_a_runner_that_talks_nonsense_ends_its_session_and_nothing_else(
+    daemon: ForegroundDaemon, tmp_path: Path
+) -> None:
+    (tmp_path / "talks.py").write_text(
+        "import os, socket\n"
+        "for name in os.listdir('/proc/self/fd'):\n"
+        "    try:\n"
+        "        said = socket.socket(fileno=os.dup(int(name)))\n"
+        "        if said.type == socket.SOCK_SEQPACKET:\n"
+        "            said.send(b'nonsense')\n"
+        "    except OSError:\n"
+        "        pass\n"
+    )
+    async with client_of(daemon.endpoint) as client:
+        with pytest.raises(StartupError, match="not a report of a runner"):
+            await client.open(import_paths=[str(tmp_path)], imports=["talks:f"])
+        await client.close(await client.open())

@@ -9,6 +9,7 @@ Rules
 
 from __future__ import annotations
 
+import fcntl
 import os
 
 import msgspec
@@ -17,6 +18,7 @@ from simpler.errors import ProtocolError
 from simpler.wire.messages import Manifest
 
 MAX_ERROR_BYTES = 64 << 20
+_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
 
 class Launch(msgspec.Struct, frozen=True):
@@ -99,16 +101,26 @@ def decode_report(packet: bytes) -> Report:
 
 
 def error_to_memfd(record: bytes) -> int:
-    """A descriptor that holds `record`; the caller closes it."""
-    memfd = os.memfd_create("error-record", os.MFD_CLOEXEC)
+    """A descriptor that holds `record` and cannot be changed any more; the caller closes it."""
+    memfd = os.memfd_create("error-record", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     left = memoryview(record)
     while left:
         left = left[os.write(memfd, left) :]
+    fcntl.fcntl(memfd, fcntl.F_ADD_SEALS, _SEALS)
     return memfd
 
 
 def error_from_memfd(memfd: int) -> bytes:
-    """The record in `memfd`. Raises ProtocolError when it is larger than any error."""
+    """The record in `memfd`. Raises ProtocolError when it is no sealed memfd, or larger than any error.
+
+    The runner has run user code by then, so the descriptor may be anything, and reading it must not block.
+    """
+    try:
+        seals = fcntl.fcntl(memfd, fcntl.F_GET_SEALS)
+    except OSError:
+        seals = 0
+    if seals & _SEALS != _SEALS:
+        raise ProtocolError("a runner reported its failure in something that is not a sealed memfd")
     size = os.fstat(memfd).st_size
     if size > MAX_ERROR_BYTES:
         raise ProtocolError(f"an error record of {size} bytes; at most {MAX_ERROR_BYTES} are read")
