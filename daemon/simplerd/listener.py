@@ -28,7 +28,7 @@ from simpler.errors import (
     StartupError,
     VersionMismatch,
 )
-from simpler.wire.endpoint import parse_endpoint
+from simpler.wire.endpoint import noticing_silence, parse_endpoint
 from simpler.wire.frames import Flags, Frame, Header, MessageType, encode_header
 from simpler.wire.link import receive_first
 from simpler.wire.messages import Attach, Fault
@@ -88,8 +88,10 @@ class SessionListener:
         self._connections += 1
         try:
             async with stream:
+                if stream.socket.family != socket.AF_UNIX:
+                    noticing_silence(stream)
                 await self._route(stream, peer)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
             _log.debug("a client left", peer=str(peer), error=str(error))
         except Exception:
             _log.exception("a session connection failed", peer=str(peer))

@@ -70,7 +70,7 @@ async def connect(endpoint: Endpoint, *, timeout_s: float = limits.CONNECT_TIMEO
         with trio.fail_after(timeout_s):
             if endpoint.is_unix:
                 return await _connect_unix(endpoint.path)
-            return _noticing_silence(await trio.open_tcp_stream(endpoint.host, endpoint.port))
+            return noticing_silence(await trio.open_tcp_stream(endpoint.host, endpoint.port))
     except trio.TooSlowError:
         raise _no_connection(endpoint, f"no answer within {timeout_s:g} s") from None
     except OSError as refused:
@@ -90,7 +90,7 @@ async def _connect_unix(path: str) -> trio.SocketStream:
             return stream
 
 
-def _noticing_silence(stream: trio.SocketStream) -> trio.SocketStream:
+def noticing_silence(stream: trio.SocketStream) -> trio.SocketStream:
     """A host that is cut off sends nothing, not even an end; tcp(7) says how the kernel finds out."""
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, limits.TCP_PROBE_S)
