@@ -38,10 +38,11 @@ def preload(options: WorkerOptions) -> list[str]:
 
 
 class LocalWorkers:
-    """The CHIP and SUB workers of a region."""
+    """The CHIP and SUB workers of a region. ``notify_fd``: rings when there is work for remote ones, if there are any."""
 
-    def __init__(self, options: WorkerOptions, region: Region, spawner: Spawner) -> None:
+    def __init__(self, options: WorkerOptions, region: Region, spawner: Spawner, notify_fd: int | None) -> None:
         self._options, self._region, self._spawner = options, region, spawner
+        self._notify_fd = notify_fd
         self._names = worker_names(options)
         self._lock = threading.Lock()
         self._lost = False
@@ -55,7 +56,7 @@ class LocalWorkers:
         Raises the error of the first that could not start; the spawner has killed the others by then.
         """
         workers = [self._pool_worker(worker, name) for worker, name in enumerate(self._names)]
-        self._spawner.send(PoolRequest(workers, deadline, dict(self._options.env)), [self._region.fd])
+        self._spawner.send(PoolRequest(workers, deadline, dict(self._options.env)), self._fds())
         try:
             report, fds = self._spawner.receive(max(0.0, deadline - time.monotonic()) + _REPORT_S)
         except TimeoutError:
@@ -105,6 +106,9 @@ class LocalWorkers:
         """Ends the spawner, and the workers with it."""
         self._spawner.close()
 
+    def _fds(self) -> list[int]:
+        return [self._region.fd] if self._notify_fd is None else [self._region.fd, self._notify_fd]
+
     def _pool_worker(self, worker: int, name: str) -> PoolWorker:
         options = self._options
         is_chip = worker < len(options.device_ids)
@@ -116,5 +120,6 @@ class LocalWorkers:
             runtime=options.runtime,
             device_id=options.device_ids[worker] if is_chip else None,
             import_paths=None if options.import_paths is None else list(options.import_paths),
+            rings_remote_workers=self._notify_fd is not None,
         )
         return PoolWorker(worker, CHIP_ENTRY if is_chip else SUB_ENTRY, spec.encode(), name)

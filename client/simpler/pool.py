@@ -87,15 +87,20 @@ class _Member:
 
 
 class Pool:
-    """The workers of one region. ``send`` takes reports to the owner."""
+    """The workers of one region. ``send`` takes reports to the owner.
+
+    ``fds``: the region, and where there are remote workers the eventfd that rings for them; the pool's own from now on.
+    """
 
     def __init__(
-        self, children: Children, request: PoolRequest, region_fd: int, send: Callable[[Report], None]
+        self, children: Children, request: PoolRequest, fds: list[int], send: Callable[[Report], None]
     ) -> None:
         self._children, self._send = children, send
         self._env = request.env
-        self._region_fd = region_fd
-        self._region = Region.attach(region_fd)
+        self._fds = fds
+        self._region = Region.attach(fds[0])
+        if len(fds) > 1:
+            self._region.set_notify_fd(fds[1])
         self._oom = OomWatch()
         self._state = PoolState.STARTING
         self._failure: SimplerError | None = None
@@ -127,7 +132,7 @@ class Pool:
         member.report_fd, report = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(member.report_fd, False)
         try:
-            self._fork(member, [self._region_fd, report])
+            self._fork(member, [*self._fds, report])
         except (SimplerError, OSError) as error:
             os.close(member.report_fd)
             self._fail(error if isinstance(error, StartupError) else StartupError(f"{member.worker.name}: {error}"))
@@ -199,7 +204,7 @@ class Pool:
     def _replace(self, member: _Member, record: bytes) -> None:
         while member.deaths_in_a_row <= limits.MAX_RESTARTS:
             try:
-                self._fork(member, [self._region_fd])
+                self._fork(member, self._fds)
             except (SimplerError, OSError) as error:
                 record = encode_error(WorkerDied(f"{member.worker.name} could not be replaced: {error}"))
                 member.deaths_in_a_row += 1
@@ -248,7 +253,8 @@ class Pool:
         for member in self._members:
             self._close_report(member)
         self._region.close()
-        os.close(self._region_fd)
+        for fd in self._fds:
+            os.close(fd)
         self._send(PoolFailed(encode_error(self._failure)) if self._failure is not None else PoolEnded())
 
     def _to(self, event: PoolEvent) -> None:

@@ -27,7 +27,8 @@ class RemoteChildren:
     def __init__(self) -> None:
         self.specs: dict[int, RemoteWorkerSpec] = {}
         self._hub: RemoteHub | None = None
-        self._notify_fd = -1
+        self.notify_fd: int | None = None
+        """The eventfd that every process of the Worker signals when a remote child gets work; None without any."""
 
     def __bool__(self) -> bool:
         return bool(self.specs)
@@ -44,29 +45,29 @@ class RemoteChildren:
         """Whether sessions are open."""
         return self._hub is not None
 
+    def prepare(self, region: Region) -> None:
+        """Makes what must be there before the local workers are: they give work to the remote ones, too."""
+        self.notify_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        for worker in self.specs:
+            region.define(worker, WorkerKind.REMOTE)
+        region.set_notify_fd(self.notify_fd)
+
     def open(
         self, options: WorkerOptions, region: Region, contents: Callable[[], list[Content]], startup_timeout_s: float
     ) -> None:
-        """Opens every session; undoes all of it when one of them is refused."""
+        """Opens every session; when one of them is refused, none stays open."""
         from simpler.remote.hub import RemoteHub
 
-        self._notify_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        for worker in self.specs:
-            region.define(worker, WorkerKind.REMOTE)
-        region.set_notify_fd(self._notify_fd)
+        assert self.notify_fd is not None
         hub = RemoteHub(
             region,
             self.specs,
             contents=contents,
             startup_timeout_s=startup_timeout_s,
             name=options.name or f"L{options.level}-{os.getpid()}",
-            notify_fd=self._notify_fd,
+            notify_fd=self.notify_fd,
         )
-        try:
-            hub.start()
-        except BaseException:
-            self._close_fd(region)
-            raise
+        hub.start()
         self._hub = hub
 
     def submit(self, graph: GraphRun, worker: int, digest: bytes, args: TaskArgs | None, after: list[int]) -> int:
@@ -87,12 +88,11 @@ class RemoteChildren:
             self._hub.run_ended(run)
 
     def close(self, region: Region) -> None:
-        """Closes every session."""
+        """Closes every session, and what ``prepare`` made."""
         hub, self._hub = self._hub, None
         if hub is not None:
             hub.close()
-            self._close_fd(region)
-
-    def _close_fd(self, region: Region) -> None:
-        region.set_notify_fd(-1)
-        os.close(self._notify_fd)
+        notify_fd, self.notify_fd = self.notify_fd, None
+        if notify_fd is not None:
+            region.set_notify_fd(-1)
+            os.close(notify_fd)

@@ -156,9 +156,9 @@ class SpawnerProcess:
     def _start_pool(self, request: PoolRequest, fds: list[int]) -> None:
         from simpler.pool import Pool  # what it needs, the daemon's spawner does not
 
-        if self._pool is not None or len(fds) != 1:
-            raise ProtocolError("a PoolRequest comes once, with the region's descriptor")
-        self._pool = Pool(self._children, request, os.dup(fds[0]), self.send)
+        if self._pool is not None or len(fds) not in (1, 2):
+            raise ProtocolError("a PoolRequest comes once, with the region's descriptor and perhaps its eventfd")
+        self._pool = Pool(self._children, request, [os.dup(fd) for fd in fds], self.send)
 
 
 def serve(owner: socket.socket, owner_pidfd: int, preload: Sequence[str], name: str) -> None:

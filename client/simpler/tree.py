@@ -46,6 +46,8 @@ class Tree:
             for entry in self.registry.entries():
                 self._targets.of(entry.content, entry.name)
                 self.region.callable_put(entry.digest, entry.kind, entry.content.encode())
+            if self._remote:
+                self._remote.prepare(self.region)
             self._start_local(spawner, deadline)
             if self._remote:
                 left = max(1.0, deadline - time.monotonic())
@@ -63,7 +65,7 @@ class Tree:
         if spawner is None:
             name = f"{self.options.name or 'simpler'}-spawn"
             spawner = Spawner.exec(preload=preload(self.options), name=name)
-        self._local = LocalWorkers(self.options, self.region, spawner)
+        self._local = LocalWorkers(self.options, self.region, spawner, self._remote.notify_fd)
         try:
             self._local.start(deadline)
         except BaseException:

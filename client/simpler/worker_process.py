@@ -35,6 +35,8 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     runtime: str = ""
     device_id: int | None = None
     import_paths: list[str] | None = None
+    rings_remote_workers: bool = False
+    """Whether the eventfd that announces work for remote workers is among the process's descriptors."""
 
     def encode(self) -> bytes:
         """As the ``argument`` of a PoolWorker."""
@@ -65,12 +67,19 @@ class Executor(Protocol):
 
 
 def run_worker(argument: bytes, fds: list[int], make: Callable[[Region, WorkerSpec], Executor]) -> None:
-    """A worker process from start to end. ``fds``: the region, then, for a first process, the report pipe."""
+    """A worker process from start to end.
+
+    ``fds``: the region, its eventfd where the spec says so, then, for a first process, the report pipe.
+    """
     spec = WorkerSpec.decode(argument)
-    region = Region.attach(fds[0])
-    os.close(fds[0])
+    left = iter(fds)
+    region_fd = next(left)
+    region = Region.attach(region_fd)
+    os.close(region_fd)
+    if spec.rings_remote_workers:
+        region.set_notify_fd(next(left))
     region.attach_worker(spec.worker)
-    report = fds[1] if len(fds) > 1 else None
+    report = next(left, None)
     try:
         tasks = _TaskLoop(region, spec, make(region, spec))
         if report is not None:
@@ -135,7 +144,7 @@ class _TaskLoop:
             _, encoded = self._region.callable_content(digest)
         except KeyError:
             raise RegistrationError(
-                f"callable {format_hashid(digest)} is not registered any more; unregister it after the runs that use it",
+                f"callable {format_hashid(digest)} is not registered any more; unregister after the runs that use it",
                 code="CALLABLE_KIND_UNSUPPORTED",
             ) from None
         self._executor.load(validate_content(digest, encoded))
