@@ -38,7 +38,7 @@ def preload(options: WorkerOptions) -> list[str]:
 
 
 class LocalWorkers:
-    """The CHIP and SUB workers of a region. ``notify_fd``: rings when there is work for remote ones, if there are any."""
+    """The CHIP and SUB workers of a region. ``notify_fd`` rings when there is work for remote ones, if any."""
 
     def __init__(self, options: WorkerOptions, region: Region, spawner: Spawner, notify_fd: int | None) -> None:
         self._options, self._region, self._spawner = options, region, spawner
