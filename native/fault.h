@@ -1,6 +1,6 @@
 /*
- * Named points inside critical sections where a test makes the process die with the lock held. Compiled only with
- * -DSLR_FAULTS; otherwise they are nothing.
+ * Named points where a test makes the process die: with the lock held, but for those named unlocked:. Compiled only
+ * with -DSLR_FAULTS; otherwise they are nothing.
  */
 #ifndef SLRI_FAULT_H
 #define SLRI_FAULT_H

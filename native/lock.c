@@ -75,6 +75,8 @@ void slri_unlock(slr_region *region) {
     region->notify = false;
     int rc = pthread_mutex_unlock(&region->header->lock);
     assert(rc == 0);
+    if (n)
+        SLRI_FAULT("unlocked:waking");
     for (uint32_t i = 0; i < n; i++)
         wake(words[i]);
     if (notify)

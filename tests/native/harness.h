@@ -6,9 +6,11 @@
 #ifndef SIMPLER_TEST_HARNESS_H
 #define SIMPLER_TEST_HARNESS_H
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -185,6 +187,15 @@ static inline uint64_t next_random(uint64_t *state) {
     *state ^= *state << 25;
     *state ^= *state >> 27;
     return *state * 0x2545f4914f6cdd1dull;
+}
+
+/* A child that does not outlive this process, whatever a test does. */
+static inline pid_t fork_child(void) {
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0)
+        CHECK(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0);
+    return pid;
 }
 
 static inline void reap(pid_t pid) {

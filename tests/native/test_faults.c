@@ -2,14 +2,16 @@
  * Death with the lock held, at every fault point: the next process that takes the lock finds a sound region, loses
  * nothing that had ended, and can work on. Built with -DSLR_FAULTS.
  */
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 
 #include "fault.h"
 #include "harness.h"
 
-#define X (1ull << 63 | 1)
-#define Y (1ull << 63 | 2)
+#define LATEST_NS 20000000000ll
+#define X         (1ull << 63 | 1)
+#define Y         (1ull << 63 | 2)
 
 typedef struct {
     slr_region *region;
@@ -90,7 +92,7 @@ static void pass_every_point(const scene *s) {
 /* False: the child came past the point at most `skip` times, and lives. */
 static bool dies_at(const scene *s, const char *point, uint32_t skip, void (*doing)(const scene *)) {
     int status;
-    pid_t child = fork();
+    pid_t child = fork_child();
     if (child == 0) {
         slri_fault_arm(point, skip);
         doing(s);
@@ -166,7 +168,7 @@ static void survive(const scene *s, uint32_t recoveries) {
 
 static void death_with_the_lock_held_is_survived_at_every_point(void) {
     for (const char *const *point = slri_fault_points; *point; point++) {
-        if (strncmp(*point, "recover:", 8) == 0)
+        if (strncmp(*point, "recover:", 8) == 0 || strncmp(*point, "unlocked:", 9) == 0)
             continue;
         uint32_t skip = 0;
         scene s = set_scene();
@@ -196,13 +198,66 @@ static void sleepers_learn_that_their_run_was_lost(void) {
     slr_region *region = make_region();
     slr_id run = begin_run(region);
     submit(region, call_of(run, CHIP));
-    pid_t waiter = fork();
+    pid_t waiter = fork_child();
     if (waiter == 0)
-        _exit(slr_run_wait(region, run, 0, 20000000000ll) == SLR_OK ? 0 : 1);
+        _exit(slr_run_wait(region, run, 0, LATEST_NS) == SLR_OK ? 0 : 1);
     CHECK(dies_at(&(scene){.region = region, .dying = run}, "submit:slot", 0, pass_every_point));
     CHECK(stats_of(region).recoveries == 1);
     reap(waiter);
     CHECK(run_info(region, run).lost && run_info(region, run).ended);
+    drop_region(region);
+}
+
+static void submit_to_sub1(const scene *s) {
+    submit(s->region, call_of(s->dying, SUB1));
+}
+
+/* A process of SUB1 that sleeps until it gets one task, which it completes; it never spins. */
+static pid_t start_sleeper(slr_region *region) {
+    uint32_t failed;
+    slr_worker_info info;
+    slr_task task;
+    OK(slr_worker_died(region, SUB1, NULL, 0, &failed));
+    pid_t sleeper = fork_child();
+    if (sleeper == 0) {
+        be_ready(region, SUB1);
+        OK(slr_worker_take(region, SUB1, 0, -1, &task));
+        succeed(region, SUB1, task.id);
+        _exit(0);
+    }
+    do {
+        sched_yield();
+        OK(slr_worker_query(region, SUB1, &info));
+    } while (info.state != SLR_WORKER_PARKED);
+    return sleeper;
+}
+
+/* Who was to be woken by one that died first sleeps on, and counts as awake: work must reach it all the same. */
+static void recovery_wakes_who_was_to_be_woken(void) {
+    slr_region *region = make_region();
+    slr_id run = begin_run(region);
+    pid_t sleeper = start_sleeper(region);
+    CHECK(dies_at(&(scene){.region = region, .dying = run}, "submit:queued", 0, submit_to_sub1));
+    slr_id again = begin_run(region);
+    submit(region, call_of(again, SUB1));
+    OK(slr_run_seal(region, again));
+    OK(slr_run_wait(region, again, 0, LATEST_NS));
+    reap(sleeper);
+    drop_region(region);
+}
+
+/* The same of one that died after it had given back the lock: nobody recovers, but its death is reported. */
+static void a_reported_death_wakes_who_was_to_be_woken(void) {
+    slr_region *region = make_region();
+    slr_id run = begin_run(region);
+    uint32_t failed;
+    pid_t sleeper = start_sleeper(region);
+    CHECK(dies_at(&(scene){.region = region, .dying = run}, "unlocked:waking", 0, submit_to_sub1));
+    OK(slr_worker_died(region, SUB0, NULL, 0, &failed));
+    OK(slr_run_seal(region, run));
+    OK(slr_run_wait(region, run, 0, LATEST_NS));
+    CHECK(stats_of(region).recoveries == 0);
+    reap(sleeper);
     drop_region(region);
 }
 
@@ -232,4 +287,5 @@ static void retained_tasks_keep_their_order(void) {
 }
 
 MAIN(CASE(death_with_the_lock_held_is_survived_at_every_point), CASE(death_while_recovering_is_survived),
-     CASE(sleepers_learn_that_their_run_was_lost), CASE(retained_tasks_keep_their_order))
+     CASE(sleepers_learn_that_their_run_was_lost), CASE(recovery_wakes_who_was_to_be_woken),
+     CASE(a_reported_death_wakes_who_was_to_be_woken), CASE(retained_tasks_keep_their_order))

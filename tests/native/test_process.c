@@ -29,7 +29,7 @@ static slr_region *region_of_subs(uint32_t subs, uint32_t slots, uint64_t heap_b
 
 /* A worker's process: adds one to the counter that each task names. Its end is the region's. */
 static pid_t start_worker(slr_region *inherited, uint32_t worker, uint64_t counters, uint32_t spin_us) {
-    pid_t pid = fork();
+    pid_t pid = fork_child();
     if (pid)
         return pid;
     slr_region *region;
@@ -221,5 +221,51 @@ static void no_more_are_woken_than_there_is_work(void) {
     stop(region, pids, SUBS);
 }
 
+/* SUB1 sleeps in a process of its own; this process plays SUB0, which counts as a spinner. */
+static slr_region *one_sleeps_and_one_spins(uint64_t *counters, pid_t *sleeper) {
+    slr_region *region = region_of_subs(2, 64, 1 << 20);
+    *counters = make_counters(region, 8);
+    *sleeper = start_worker(region, SUB1, *counters, 0);
+    while (!parked(region, 2))
+        sched_yield();
+    be_ready(region, SUB0);
+    return region;
+}
+
+/* G11: a spinner that takes a task of its own leaves the shared one to a sleeper. */
+static void a_spinner_that_turns_away_wakes_another(void) {
+    uint64_t counters;
+    pid_t sleeper;
+    slr_region *region = one_sleeps_and_one_spins(&counters, &sleeper);
+    slr_id own = begin_run(region), shared = begin_run(region);
+    submit_job(region, own, SUB0, 1, counters);
+    submit_job(region, shared, SLR_ANY_SUB, 2, counters);
+    CHECK(parked(region, 2) == 1);
+    slr_id task = take(region, SUB0);
+    OK(slr_run_seal(region, shared));
+    OK(slr_run_wait(region, shared, 0, LATEST_NS));
+    succeed(region, SUB0, task);
+    end_run(region, own);
+    CHECK(take(region, SUB0) == 0);
+    stop(region, &sleeper, 1);
+}
+
+/* W4: what counted on a spinner that died goes to a sleeper. */
+static void a_spinner_that_dies_is_replaced_at_once(void) {
+    uint64_t counters;
+    uint32_t failed;
+    pid_t sleeper;
+    slr_region *region = one_sleeps_and_one_spins(&counters, &sleeper);
+    slr_id run = begin_run(region);
+    submit_job(region, run, SLR_ANY_SUB, 2, counters);
+    CHECK(parked(region, 2) == 1);
+    OK(slr_worker_died(region, SUB0, NULL, 0, &failed));
+    CHECK(parked(region, 2) == 0 || stats_of(region).live == 0);
+    OK(slr_run_seal(region, run));
+    OK(slr_run_wait(region, run, 0, LATEST_NS));
+    stop(region, &sleeper, 1);
+}
+
 MAIN(CASE(every_task_runs_once_under_back_pressure), CASE(workers_killed_at_random_lose_only_their_task),
-     CASE(no_wake_up_is_lost), CASE(no_more_are_woken_than_there_is_work))
+     CASE(no_wake_up_is_lost), CASE(no_more_are_woken_than_there_is_work),
+     CASE(a_spinner_that_turns_away_wakes_another), CASE(a_spinner_that_dies_is_replaced_at_once))

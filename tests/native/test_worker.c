@@ -204,7 +204,7 @@ static void shutdown_ends_every_take(void) {
     slr_region *region = make_region();
     slr_task task;
     slr_id run = begin_run(region), other;
-    pid_t child = fork();
+    pid_t child = fork_child();
     if (child == 0)
         _exit(slr_worker_take(region, SUB0, 0, -1, &task) == SLR_CLOSED ? 0 : 1);
     OK(slr_region_shutdown(region));
