@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+import trio
+
 from simpler.errors import ArgumentError, SimplerError
 from simpler.remote.buffers import BufferBook, RemoteBuffer, RemoteBufferHandle
 from simpler.remote.io_thread import IoThread
@@ -32,9 +34,7 @@ class RemoteBuffers:
         """
         if not isinstance(nbytes, int) or nbytes < 1:
             raise ArgumentError(f"nbytes {nbytes!r}: a buffer has at least one byte")
-        session = self._sessions[worker]
-        reply, _ = self._io.call(session.request, Malloc(nbytes=nbytes))
-        return self._book.add(worker, reply.buffer, reply.generation, nbytes)
+        return self._io.call(self._malloc, worker, nbytes)
 
     def free(self, handle: RemoteBufferHandle) -> None:
         """Frees the buffer, at once or when the last task that uses it is done. Raises StaleHandle if it was."""
@@ -55,7 +55,7 @@ class RemoteBuffers:
     def let_go(self, entries: Iterable[RemoteBuffer]) -> None:
         """Gives back what tasks held; buffers that were freed meanwhile go now. Does not wait for the sessions."""
         for entry in self._book.let_go(entries):
-            self._io.post(self._free_deferred, entry)
+            self._io.post(self._free_quietly, entry)
 
     def _copy(
         self,
@@ -76,6 +76,19 @@ class RemoteBuffers:
         finally:
             self.let_go([entry])
 
+    async def _malloc(self, worker: int, nbytes: int) -> RemoteBufferHandle:
+        """Waits for the reply even when its caller was interrupted: memory that nobody knows of could not be freed."""
+        with trio.CancelScope(shield=True):
+            reply, _ = await self._sessions[worker].request(Malloc(nbytes=nbytes))
+        handle = self._book.add(worker, reply.buffer, reply.generation, nbytes)
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        except trio.Cancelled:
+            with trio.CancelScope(shield=True):
+                await self._free_quietly(self._book.free(handle))
+            raise
+        return handle
+
     async def _free(self, entry: RemoteBuffer) -> None:
         confirmed = False
         try:
@@ -84,8 +97,10 @@ class RemoteBuffers:
         finally:
             self._book.freed(entry, confirmed=confirmed)
 
-    async def _free_deferred(self, entry: RemoteBuffer) -> None:
+    async def _free_quietly(self, entry: RemoteBuffer | None) -> None:
+        """For a caller who has left."""
         try:
-            await self._free(entry)
+            if entry is not None:
+                await self._free(entry)
         except SimplerError as error:
-            _log.warning("%r could not be freed: %s", entry.handle, error)
+            _log.warning("a buffer could not be freed: %s", error)

@@ -368,13 +368,14 @@ class RemoteSession(Handler):
         was = self._state
         self._move(SessionEvent.CLOSE)
         self._lost.set()
-        if was is SessionState.READY and self.opened is not None and self._control.cause is None:
-            try:
+        try:
+            if was is SessionState.READY and self.opened is not None and self._control.cause is None:
                 request = Close(session=self.opened.session, reason=reason)
                 await self._control.request(request, timeout_s=limits.CLOSE_TIMEOUT_S)
-            except SimplerError as error:
-                _log.warning("%s did not confirm that its session is closed: %s", self.name, error)
-        await self._hang_up()
+        except SimplerError as error:
+            _log.warning("%s did not confirm that its session is closed: %s", self.name, error)
+        finally:
+            await self._hang_up()
 
     async def _hang_up(self) -> None:
         with trio.CancelScope(shield=True):  # closing a socket does not block
