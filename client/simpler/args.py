@@ -7,7 +7,7 @@ heap it spans. Tensors stay where they are; only these few bytes describe them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import msgpack
@@ -114,6 +114,14 @@ class TaskArgs:
         _at(self._tags, index, "tensor")
         self._tags[index] = tag
 
+    def tagged_tensors(self) -> Iterator[tuple[np.ndarray[Any, Any] | Tensor | RemoteTensor, TensorArgType]]:
+        """Each tensor with its tag, in order."""
+        return zip(self._tensors, self._tags, strict=True)
+
+    def scalars(self) -> Sequence[Scalar]:
+        """All scalars, in order."""
+        return self._scalars
+
     def tensor_count(self) -> int:
         """How many tensors were added."""
         return len(self._tensors)
@@ -175,8 +183,10 @@ def encode(tensors: Sequence[TensorRecord], scalars: Sequence[Scalar]) -> bytes:
     """The payload; b"" when there is nothing in it."""
     if not tensors and not scalars:
         return b""
-    described = [(record.tag.value, record.dtype.value, *record[2:]) for record in tensors]
-    return bytes(msgpack.packb((described, scalars)))
+    # The enums' values as they are stored: Enum.value is computed, and this is done for every tensor.
+    described = [(record.tag._value_, record.dtype._value_, *record[2:]) for record in tensors]
+    payload: bytes = msgpack.packb((described, scalars))
+    return payload
 
 
 def decode(payload: bytes) -> DecodedArgs:

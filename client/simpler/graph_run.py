@@ -62,9 +62,10 @@ class GraphRun:
         """
         submission = self._submission
         keep = ffi.from_buffer(payload), ffi.new("slr_range[]", ranges), ffi.new("uint64_t[]", blocks)
-        explicit = ffi.new("slr_id[]", after)
         submission.args, submission.ranges, submission.blocks = keep
-        submission.after = explicit
+        if after:
+            explicit = ffi.new("slr_id[]", after)
+            submission.after = explicit
         submission.args_bytes, submission.n_ranges = len(payload), len(ranges)
         submission.n_blocks, submission.n_after = len(blocks), len(after)
         try:

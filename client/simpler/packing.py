@@ -48,13 +48,12 @@ class Packer:
         packed = PackedArgs(b"", [], [], [])
         records = []
         try:
-            for index in range(args.tensor_count()):
-                records.append(self._tensor(index, args.tensor(index), args.tag(index), packed))
+            for index, (tensor, tag) in enumerate(args.tagged_tensors()):
+                records.append(self._tensor(index, tensor, tag, packed))
         except BaseException:
             self.drop_copies(packed)
             raise
-        scalars = [args.scalar(index) for index in range(args.scalar_count())]
-        return packed._replace(payload=encode(records, scalars))
+        return PackedArgs(encode(records, args.scalars()), packed.ranges, packed.blocks, packed.copies)
 
     def drop_copies(self, packed: PackedArgs) -> None:
         """The task has its own references now, or will never be."""
@@ -113,7 +112,8 @@ class Packer:
 def _order(packed: PackedArgs, index: int, tag: TensorArgType, block: int, runs: Sequence[tuple[int, int]]) -> None:
     access = tag.ordering
     if access is not Access.NONE:
-        packed.ranges.extend(Range(block, begin, end, access.value, index) for begin, end in runs if begin < end)
+        bits = access._value_  # the value as it is stored: Enum.value is computed, and this is done for every tensor
+        packed.ranges.extend([Range(block, begin, end, bits, index) for begin, end in runs if begin < end])
 
 
 def contiguous_runs(start: int, shape: Sequence[int], strides: Sequence[int], itemsize: int) -> list[tuple[int, int]]:

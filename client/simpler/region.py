@@ -155,11 +155,12 @@ class Region:
 
     def find(self, offset: int) -> tuple[int, int]:
         """(start, size) of the live block that holds byte ``offset``."""
-        start, nbytes = ffi.new("uint64_t *"), ffi.new("uint64_t *")
-        status = lib.slr_heap_find(self._region, offset, start, nbytes)
+        found = ffi.new("uint64_t[2]")
+        status = lib.slr_heap_find(self._region, offset, found, found + 1)
         if status != OK:
             fail(status, f"heap offset {offset}")
-        return start[0], nbytes[0]
+        start, nbytes = found
+        return start, nbytes
 
     def view(self, offset: int, nbytes: int) -> memoryview:
         """Writable bytes of the heap."""
