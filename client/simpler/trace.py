@@ -48,18 +48,21 @@ class Trace:
     def _events(self) -> Iterable[dict[str, object]]:
         starts = [span.start_ns for process in self.processes for span in process.spans]
         zero = min(starts, default=0)
-        for lane, process in enumerate(self.processes):
-            # Processes of several hosts may share a pid, so lanes are numbered here and named with theirs.
+        # Processes of several hosts may share a pid, so lanes are numbered here and named with theirs. Perfetto takes
+        # number 0 for the idle process, and shows a process only when something happened in it.
+        for lane, process in enumerate(self.processes, 1):
             yield _metadata(lane, "process_name", {"name": f"{process.name} ({process.pid})"})
             yield _metadata(lane, "process_sort_index", {"sort_index": lane})
             yield _metadata(lane, "thread_name", {"name": process.name})
+            if not process.spans:
+                yield {"ph": "i", "s": "t", "name": "ran no task", "pid": lane, "tid": lane, "ts": 0}
             for span in process.spans:
                 yield {
                     "ph": "X",
                     "name": span.name,
                     "cat": span.category,
                     "pid": lane,
-                    "tid": 0,
+                    "tid": lane,
                     "ts": (span.start_ns - zero) / 1000,
                     "dur": (span.end_ns - span.start_ns) / 1000,
                     "args": dict(span.args),
@@ -67,7 +70,7 @@ class Trace:
 
 
 def _metadata(lane: int, what: str, args: Mapping[str, object]) -> dict[str, object]:
-    return {"ph": "M", "name": what, "pid": lane, "tid": 0, "args": args}
+    return {"ph": "M", "name": what, "pid": lane, "tid": lane, "args": args}
 
 
 def all_events(region: Region) -> list[TraceEvent]:

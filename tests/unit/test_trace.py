@@ -34,10 +34,12 @@ def test_the_file_has_a_named_lane_for_each_process(tmp_path: Path) -> None:
     lanes = [
         ProcessTrace(10, "L4 host orchestration", [Span("step", 5_000, 9_000, "orchestration", {"run": 1})]),
         ProcessTrace(10, "other host sub0", [Span("work", 6_000, 8_000, "task", {})]),
+        ProcessTrace(11, "other host sub1", []),
     ]
     Trace(lanes).save(tmp_path / "x.json")
     events = json.loads((tmp_path / "x.json").read_text())["traceEvents"]
     names = {each["pid"]: each["args"]["name"] for each in events if each["name"] == "process_name"}
-    assert names == {0: "L4 host orchestration (10)", 1: "other host sub0 (10)"}
+    assert names == {1: "L4 host orchestration (10)", 2: "other host sub0 (10)", 3: "other host sub1 (11)"}
     spans = [(each["pid"], each["name"], each["ts"], each["dur"]) for each in events if each["ph"] == "X"]
-    assert spans == [(0, "step", 0.0, 4.0), (1, "work", 1.0, 2.0)]
+    assert spans == [(1, "step", 0.0, 4.0), (2, "work", 1.0, 2.0)]
+    assert [each["pid"] for each in events if each["ph"] == "i"] == [3]  # else Perfetto would leave the lane out
