@@ -45,9 +45,13 @@ def test_it_learns_and_writes_a_trace_and_a_picture(tmp_path: Path) -> None:
     )  # this process, and in each session its runner and its chip; which sub-worker is quick differs
 
 
-def test_it_uses_the_daemon_that_is_named(tmp_path: Path, daemon: ForegroundDaemon) -> None:
-    done = run(tmp_path, "--epochs", "8", SIMPLERD_ENDPOINT=daemon.endpoint)
+def test_simplerctl_runs_it_at_the_daemon_that_is_there(tmp_path: Path, daemon: ForegroundDaemon) -> None:
+    command = ["simplerctl", "--socket", daemon.admin_socket, "run", SCRIPT, "--epochs", "8", "--out", tmp_path]
+    done = subprocess.run(
+        [sys.executable, "-m", *command], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
     assert done.returncode == 0, done.stderr + done.stdout
+    assert f"sessions at {daemon.endpoint}" in done.stdout
     assert "started simplerd" not in done.stdout
 
 
