@@ -56,6 +56,8 @@ TCP_SILENCE_S = 20
 """A quiet TCP connection is probed every TCP_PROBE_S; a peer that answers nothing for this long is cut off."""
 TASKS_IN_FLIGHT = 16
 """Tasks that one session is given ahead: enough to keep it busy, few enough that the rest can still be cancelled."""
+OPENING_GRACE_S = 2.0
+"""How long sessions that are opening may still take once another could not be opened."""
 ENDED_GRACE_S = 2.0
 """How long a daemon may take to say why a session has ended, after the session's lanes were lost."""
 ERROR_PICKLE_BYTES = 8 << 20

@@ -132,7 +132,7 @@ def test_another_version_is_a_version_mismatch_that_names_both() -> None:
 
 
 def test_lengths_are_refused_before_anything_is_allocated() -> None:  # R2
-    decoder = FrameDecoder(max_payload_bytes=2)
+    decoder = FrameDecoder(max_payload_bytes=lambda kind, flags: 2)
     decoder.feed(HELLO[:HEADER_BYTES])
     with pytest.raises(ProtocolError, match="announces 3 payload bytes; at most 2"):
         decoder.next_event()

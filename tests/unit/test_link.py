@@ -327,7 +327,7 @@ VIOLATIONS: list[tuple[bytes, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("received", "why"), VIOLATIONS)
+@pytest.mark.parametrize(("received", "why"), VIOLATIONS, ids=[why for _, why in VIOLATIONS])
 async def test_a_peer_that_breaks_the_protocol_is_told_and_left(received: bytes, why: str) -> None:  # R2
     async with raw_peer(Peer(answer_sizes)) as (link, peer):
         await peer.send_all(received)

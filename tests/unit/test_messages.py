@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from simpler import limits
 from simpler.errors import ArgumentError, ProtocolError, SimplerError
 from simpler.tensor import DataType, TensorArgType
-from simpler.wire.frames import MessageType
+from simpler.wire.frames import Flags, MessageType
 from simpler.wire.messages import (
     PUSHES,
     REQUESTS,
@@ -23,6 +23,7 @@ from simpler.wire.messages import (
     Open,
     Task,
     TaskReply,
+    payload_limit,
 )
 from simpler.wire.task_args import BufferTensor, InlineTensor, RemoteArgs
 
@@ -107,6 +108,16 @@ def test_each_message_has_a_limit_of_its_own() -> None:
         Hello(versions=[1], program=much, pid=1).encode()
     with pytest.raises(ProtocolError, match="at most"):
         Hello.decode(msgpack.packb({"versions": [1], "program": much, "pid": 1}))
+
+
+def test_the_limit_of_a_frame_is_that_of_its_message() -> None:  # R2
+    for kind, request in REQUESTS.items():
+        assert payload_limit(kind, Flags.NONE) == request.PAYLOAD_BYTES
+        assert payload_limit(kind, Flags.REPLY) == request.REPLY.PAYLOAD_BYTES
+        assert payload_limit(kind, Flags.REPLY | Flags.ERROR) == limits.FRAME_PAYLOAD_BYTES
+        assert payload_limit(kind, Flags.PUSH) == Message.PAYLOAD_BYTES
+    for kind, push in PUSHES.items():
+        assert payload_limit(kind, Flags.PUSH) == push.PAYLOAD_BYTES
 
 
 @given(st.binary(max_size=200))

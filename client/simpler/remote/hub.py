@@ -1,7 +1,8 @@
 """The remote children of a Worker: all its sessions, and the thread that carries them.
 
 Rules
-  1. Sessions open at once, under one deadline. When one cannot be opened, the others are closed again (R5).
+  1. Sessions open at once, under one deadline. When one cannot be opened, the others are closed again (R5); those that
+     are about to be READY get OPENING_GRACE_S to become so, because a session that is READY can be closed in order.
   2. The C library signals one eventfd for all remote mailboxes; every session then looks into its own.
   3. A callable is registered everywhere or nowhere.
 """
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import trio
 
+from simpler import limits
 from simpler.args import TaskArgs
 from simpler.content import Content
 from simpler.descriptors import ImportDescriptor
@@ -151,7 +153,7 @@ class RemoteHub:
             await self._sessions[worker].open(manifest, contents, self._io.nursery, timeout_s)
         except SimplerError as failure:
             failures.append(failure)
-            others.cancel()
+            others.deadline = min(others.deadline, trio.current_time() + limits.OPENING_GRACE_S)
 
     async def _close_all(self) -> None:
         async with trio.open_nursery() as closing:

@@ -147,6 +147,7 @@ class RemoteSession(Handler):
                 return
             except SimplerError as error:
                 error.message = f"{self.name}: {error.message}"
+                error.args = (error.message,)
                 raise
             finally:
                 if self._state is not SessionState.READY:

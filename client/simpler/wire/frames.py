@@ -18,6 +18,7 @@ Rules
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from enum import Enum, IntEnum, IntFlag, StrEnum, auto
 from typing import NamedTuple
 
@@ -90,6 +91,9 @@ class Reason(StrEnum):
     DEAD = "DEAD"
 
 
+PayloadLimit = Callable[[MessageType, Flags], int]
+
+
 class Header(NamedTuple):
     """What stands before the payload. ``data_bytes`` raw bytes follow it."""
 
@@ -155,10 +159,15 @@ def check_lengths(kind: MessageType, payload_bytes: int, data_bytes: int) -> Non
         )
 
 
+def frame_limit(kind: MessageType, flags: Flags) -> int:
+    """What any frame may have."""
+    return limits.FRAME_PAYLOAD_BYTES
+
+
 def decode_header(
     raw: bytes | bytearray | memoryview,
     *,
-    max_payload_bytes: int = limits.FRAME_PAYLOAD_BYTES,
+    max_payload_bytes: PayloadLimit = frame_limit,
     max_data_bytes: int = limits.FRAME_DATA_BYTES,
 ) -> Header:
     """The header in ``raw``, which is HEADER_BYTES long.
@@ -186,7 +195,7 @@ def decode_header(
     if reserved:
         raise protocol_error(Reason.BAD_RESERVED, f"the reserved word of the header is {reserved:#x}, expected 0")
     header = Header(MessageType(kind), Flags(flags), session, worker, sequence, payload_bytes, data_bytes)
-    _check_lengths(header, max_payload_bytes, max_data_bytes)
+    _check_lengths(header, max_payload_bytes(header.type, header.flags), max_data_bytes)
     return header
 
 
@@ -237,13 +246,13 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 class FrameDecoder:
     """One direction of one connection. ``feed`` bytes, then take events until NeedBytes.
 
-    ``max_payload_bytes``, ``max_data_bytes``: tighter limits for peers that have not yet said who they are.
+    ``max_payload_bytes``: of each kind of frame. ``max_data_bytes``: 0 for peers that have not yet said who they are.
     """
 
     def __init__(
         self,
         *,
-        max_payload_bytes: int = limits.FRAME_PAYLOAD_BYTES,
+        max_payload_bytes: PayloadLimit = frame_limit,
         max_data_bytes: int = limits.FRAME_DATA_BYTES,
     ) -> None:
         self._max_payload_bytes = max_payload_bytes

@@ -42,7 +42,7 @@ from simpler.wire.frames import (
     encode_header,
     protocol_error,
 )
-from simpler.wire.messages import PUSHES, Fault, Message, Request
+from simpler.wire.messages import PUSHES, Fault, Message, Request, payload_limit
 from simpler.wire.serving import Buffer, Handler, Serving
 
 RECEIVE_BYTES = 128 << 10
@@ -138,7 +138,7 @@ class Link:
         self._handler = handler or Handler()
         self._serving = Serving(self, self._handler, self._reply, in_order=in_order, pickles=pickles)
         self._pickles = pickles
-        self._decoder = FrameDecoder()
+        self._decoder = FrameDecoder(max_payload_bytes=payload_limit)
         if received:
             self._decoder.feed(received)
         self._inbound = InboundSequence()
@@ -403,13 +403,17 @@ def _reason(broken: BaseException) -> str:
     return (cause.strerror if isinstance(cause, OSError) else None) or str(broken) or type(broken).__name__
 
 
+def _first_limit(kind: MessageType, flags: Flags) -> int:
+    return min(payload_limit(kind, flags), limits.FIRST_FRAME_PAYLOAD_BYTES)
+
+
 async def receive_first(stream: trio.abc.ReceiveStream) -> tuple[Frame, bytes]:
     """The first frame of a fresh connection, read to its last byte and not beyond, with the bytes it came in.
 
     For who must know what the connection is before handing it on. The caller sets a deadline. Raises ProtocolError,
     VersionMismatch, and SessionLost when the peer hangs up before it has said anything.
     """
-    decoder = FrameDecoder(max_payload_bytes=limits.FIRST_FRAME_PAYLOAD_BYTES, max_data_bytes=0)
+    decoder = FrameDecoder(max_payload_bytes=_first_limit, max_data_bytes=0)
     raw = bytearray()
     while True:
         event = decoder.next_event()

@@ -5,12 +5,13 @@ Rules
      no extension types, no trailing bytes; then its fields are checked against the class, which bounds the depth.
   2. A payload that cannot be parsed breaks the connection (ProtocolError). Fields that do not fit are the fault of that
      one message (ArgumentError that names the field): a request is answered with the error and the connection goes on.
-  3. A request names the class of its reply; every reply has the type of its request.
+  3. Each message has a limit of its own, which a frame's header is held to before the payload is read.
+  4. A request names the class of its reply; every reply has the type of its request.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 import msgpack
@@ -18,7 +19,7 @@ import msgspec
 
 from simpler import limits
 from simpler.errors import ArgumentError, ProtocolError
-from simpler.wire.frames import MessageType, Reason, protocol_error
+from simpler.wire.frames import Flags, MessageType, Reason, protocol_error
 
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
@@ -150,6 +151,7 @@ class Fault(Message, frozen=True, kw_only=True):
     """Push: the last frame of a sender that gives the connection up, saying why (an error record)."""
 
     TYPE = MessageType.FAULT
+    PAYLOAD_BYTES = limits.FRAME_PAYLOAD_BYTES
     error: bytes
 
 
@@ -312,6 +314,16 @@ REQUESTS: dict[MessageType, type[Request[Message]]] = {
     for cls in (Hello, Open, Close, Attach, Task, Register, Unregister, Malloc, Free, Trace, CopyTo, CopyFrom)
 }
 PUSHES: dict[MessageType, type[Message]] = {cls.TYPE: cls for cls in (Ended, Fault)}
+
+
+def payload_limit(kind: MessageType, flags: Flags) -> int:
+    """How long the payload of such a frame may be; of one that cannot be, short enough to be refused with its name."""
+    if flags & Flags.ERROR:
+        return limits.FRAME_PAYLOAD_BYTES
+    if flags & Flags.REPLY:
+        return REQUESTS[kind].REPLY.PAYLOAD_BYTES if kind in REQUESTS else Message.PAYLOAD_BYTES
+    known: Mapping[MessageType, type[Message]] = PUSHES if flags & Flags.PUSH else REQUESTS
+    return known[kind].PAYLOAD_BYTES if kind in known else Message.PAYLOAD_BYTES
 
 
 def parse(payload: bytes) -> object:
