@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -339,6 +340,26 @@ def test_a_buffer_of_another_worker_is_refused(worker: Worker, running_daemon: F
     with other, pytest.raises(StaleHandle, match="belongs to another Worker"):
         other.remote_copy_to(handle, bytes(8))
     worker.remote_free(handle)
+
+
+def test_threads_share_a_worker(worker: Worker) -> None:
+    task, sums = worker.register(add), dict[int, list[int]]()
+
+    def use(number: int) -> None:
+        remote = (FIRST, SECOND)[number % 2]
+        buffer = buffer_of(worker, remote, np.full(4, number))
+        args = TaskArgs().add_tensor(ints(buffer), INOUT).add_scalar(1)
+        for _ in range(5):
+            worker.run(lambda orch, a, c: orch.submit_next_level(task, args, worker=remote))
+        sums[number] = content(worker, buffer)
+        worker.remote_free(buffer)
+
+    threads = [threading.Thread(target=use, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sums == {number: [number + 5] * 4 for number in range(6)}
 
 
 # ---- callables
