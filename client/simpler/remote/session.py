@@ -41,7 +41,7 @@ from simpler.remote.spec import RemoteWorkerSpec
 from simpler.trace import ProcessTrace, task_spans
 from simpler.wire.endpoint import connect
 from simpler.wire.frames import VERSION
-from simpler.wire.link import Link, PendingReply
+from simpler.wire.link import Link
 from simpler.wire.messages import (
     Attach,
     Close,
@@ -57,6 +57,7 @@ from simpler.wire.messages import (
     Trace,
     Unregister,
 )
+from simpler.wire.pending import PendingReply
 from simpler.wire.serving import Buffer, Handler
 
 T = TypeVar("T")

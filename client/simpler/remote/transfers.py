@@ -14,8 +14,9 @@ import trio
 from simpler import limits
 from simpler.errors import ArgumentError, ConnectError
 from simpler.wire.frames import Reason, protocol_error
-from simpler.wire.link import Link, PendingReply
+from simpler.wire.link import Link
 from simpler.wire.messages import CopyFrom, CopyTo
+from simpler.wire.pending import PendingReply
 
 
 def readable_bytes(source: object) -> memoryview:

@@ -15,7 +15,7 @@ import logging
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, TypeVar, cast
+from typing import TypeVar, cast
 
 import trio
 
@@ -43,6 +43,7 @@ from simpler.wire.frames import (
     protocol_error,
 )
 from simpler.wire.messages import PUSHES, Fault, Message, Request, payload_limit
+from simpler.wire.pending import Answer, PendingReply
 from simpler.wire.serving import Buffer, Handler, Serving
 
 RECEIVE_BYTES = 128 << 10
@@ -52,43 +53,6 @@ FAULT_TIMEOUT_S = 1.0
 
 ReplyT = TypeVar("ReplyT", bound=Message)
 _log = logging.getLogger("simpler.wire")
-
-
-class Answer(NamedTuple):
-    """A reply as it came: an error record when ``failed``, else the reply's payload."""
-
-    failed: bool
-    payload: bytes
-    data: memoryview
-
-
-class PendingReply:
-    """A request of ours that was sent, or is about to be (``sequence`` is 0 until then).
-
-    It holds one of the connection's places until its reply has come. ``into`` takes the reply's data, None: a new
-    buffer does. Once not ``wanted``, what comes is dropped.
-    """
-
-    __slots__ = ("_link", "answer", "arrived", "into", "request", "sequence", "wanted")
-
-    def __init__(self, link: Link, request: Request[Message], into: memoryview | None) -> None:
-        self._link = link
-        self.request = request
-        self.into = into
-        self.sequence = 0
-        self.wanted = True
-        self.arrived = trio.Event()
-        self.answer: Answer | None = None
-
-    async def wait(self) -> Answer:
-        """The reply. Without a deadline: the caller knows how long an answer may take. Raises the connection's end."""
-        try:
-            await self.arrived.wait()
-        finally:
-            self.wanted = False
-        if self.answer is None:
-            raise self._link.lost()
-        return self.answer
 
 
 class _Incoming:
