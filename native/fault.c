@@ -20,6 +20,7 @@ const char *const slri_fault_points[] = {
 
 static const char *armed;
 static uint32_t left;
+static int fatal;
 
 static bool known(const char *point) {
     for (size_t i = 0; slri_fault_points[i]; i++)
@@ -28,15 +29,16 @@ static bool known(const char *point) {
     return false;
 }
 
-void slri_fault_arm(const char *point, uint32_t skip) {
+void slri_fault_arm(const char *point, uint32_t skip, int signal) {
     assert(known(point));
     armed = point;
     left = skip;
+    fatal = signal;
 }
 
 void slri_fault(const char *point) {
     assert(known(point));
     if (armed && strcmp(armed, point) == 0 && left-- == 0)
-        kill(getpid(), SIGKILL);
+        kill(getpid(), fatal);
 }
 #endif

@@ -8,8 +8,9 @@
 #ifdef SLR_FAULTS
 #include <stdint.h>
 
-extern const char *const slri_fault_points[];          /* every point there is, NULL last */
-void slri_fault_arm(const char *point, uint32_t skip); /* the process kills itself there, after passing `skip` times */
+extern const char *const slri_fault_points[]; /* every point there is, NULL last */
+/* The process sends itself the signal when it comes there after passing `skip` times. */
+void slri_fault_arm(const char *point, uint32_t skip, int signal);
 void slri_fault(const char *point);
 #define SLRI_FAULT(point) slri_fault(point)
 #else

@@ -91,7 +91,8 @@ typedef struct {
 typedef enum { SLRI_RUN_FREE = 0, SLRI_RUN_OPEN = 1, SLRI_RUN_SEALED = 2, SLRI_RUN_ENDED = 3 } slri_run_state;
 
 typedef struct {
-    alignas(SLRI_LINE) uint32_t word;  /* futex: generation * SLRI_WORD_STEP | flags; also read without the lock */
+    alignas(
+        SLRI_LINE) uint32_t word; /* derived, futex: generation * SLRI_WORD_STEP | flags; also read without the lock */
     alignas(SLRI_LINE) uint32_t state; /* primary: slri_run_state */
     uint32_t generation;               /* primary: changed while FREE */
     uint32_t flags;

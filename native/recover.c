@@ -28,6 +28,8 @@ static void lose_runs(slr_region *region) {
             slri_commit(&run->state, SLRI_RUN_SEALED);
             region->header->runs_live++;
         }
+        uint32_t ended = run->state == SLRI_RUN_ENDED ? SLRI_WORD_ENDED : 0;
+        __atomic_store_n(&run->word, run->generation * SLRI_WORD_STEP | ended, __ATOMIC_RELEASE);
         run->live = run->failed = run->poisoned = 0;
         run->first_failed = 0;
         run->retained_head = run->retained_tail = SLRI_NONE;

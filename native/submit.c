@@ -148,8 +148,8 @@ static int submit_locked(slr_region *region, const slr_submission *submission, u
     status = place_arguments(region, submission, staged, &block);
     if (status != SLR_OK)
         return status;
-    slri_tracker_record(region, submission, id);
     commit(region, submission, &dependencies, block, now_ns);
+    slri_tracker_record(region, submission, id); /* once the slot has the id: pruning drops what it cannot find */
     *out = id;
     return SLR_OK;
 }

@@ -5,13 +5,20 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <sys/ptrace.h>
 
 #include "fault.h"
 #include "harness.h"
 
 #define LATEST_NS 20000000000ll
-#define X         (1ull << 63 | 1)
-#define Y         (1ull << 63 | 2)
+/* How many deaths are tried after each passing of a fault point, and how many instructions after it at most. */
+#ifndef DEATHS_EACH
+#define DEATHS_EACH 2
+#define STEPS       300
+#endif
+
+#define X (1ull << 63 | 1)
+#define Y (1ull << 63 | 2)
 
 typedef struct {
     slr_region *region;
@@ -94,7 +101,7 @@ static bool dies_at(const scene *s, const char *point, uint32_t skip, void (*doi
     int status;
     pid_t child = fork_child();
     if (child == 0) {
-        slri_fault_arm(point, skip);
+        slri_fault_arm(point, skip, SIGKILL);
         doing(s);
         _exit(0);
     }
@@ -149,7 +156,8 @@ static void clean_up(const scene *s) {
     for (uint32_t i = 0; i < small_config().callables; i++)
         if (slr_callable_at(s->region, i, &callable) == SLR_OK)
             OK(slr_callable_drop(s->region, callable.digest, &left));
-    CHECK(stats_of(s->region).slots_used == 0 && stats_of(s->region).live == 0);
+    slr_stats stats = stats_of(s->region);
+    CHECK(stats.slots_used == 0 && stats.live == 0 && stats.heap_used == 0);
     drop_region(s->region);
 }
 
@@ -180,6 +188,69 @@ static void death_with_the_lock_held_is_survived_at_every_point(void) {
         slr_region_detach(s.region);
         printf("  %s: %u deaths\n", *point, skip);
     }
+}
+
+/* Kills a child some instructions after it has passed the point. False: the child does not pass it so often. */
+static bool dies_after(const scene *s, const char *point, uint32_t skip, uint64_t steps) {
+    int status;
+    pid_t child = fork_child();
+    if (child == 0) {
+        CHECK(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0);
+        slri_fault_arm(point, skip, SIGSTOP);
+        pass_every_point(s);
+        _exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child);
+    if (WIFEXITED(status))
+        return false;
+    for (; steps > 0 && WIFSTOPPED(status); steps--) {
+        CHECK(ptrace(PTRACE_SINGLESTEP, child, NULL, NULL) == 0);
+        CHECK(waitpid(child, &status, 0) == child);
+    }
+    if (WIFSTOPPED(status))
+        CHECK(kill(child, SIGKILL) == 0 && waitpid(child, &status, 0) == child);
+    return true;
+}
+
+/* The same when the lock was free at that moment: nothing is lost, and what lives can be ended in the usual way. */
+static void carry_on(const scene *s) {
+    uint32_t failed;
+    OK(slr_worker_died(s->region, SUB0, "died", 4, &failed));
+    check_graph(s->region);
+    check_what_had_ended(s);
+    OK(slr_run_cancel(s->region, s->live));
+    slr_run_cancel(s->region, s->dying); /* it may be over and released */
+    succeed(s->region, SUB1, s->running);
+    OK(slr_run_wait(s->region, s->live, 0, 0));
+    clean_up(s);
+}
+
+static bool survives_instruction(const char *point, uint32_t skip, uint64_t steps, uint32_t *locked) {
+    scene s = set_scene();
+    if (!dies_after(&s, point, skip, steps)) {
+        slr_region_detach(s.region);
+        return false;
+    }
+    check_graph(s.region);
+    uint32_t recoveries = stats_of(s.region).recoveries;
+    *locked += recoveries;
+    if (recoveries)
+        survive(&s, 1);
+    else
+        carry_on(&s);
+    return true;
+}
+
+/* At instructions all over what the core does, most of them with the lock held. */
+static void death_at_any_instruction_is_survived(void) {
+    uint32_t locked = 0, died = 0;
+    uint64_t random = 11;
+    for (const char *const *point = slri_fault_points; *point; point++)
+        for (uint32_t skip = 0, more = 1; more && strncmp(*point, "recover:", 8) != 0; skip++)
+            for (uint32_t i = 0; i < DEATHS_EACH && more; i++, died += more)
+                more = survives_instruction(*point, skip, next_random(&random) % STEPS, &locked);
+    printf("  %u deaths, %u with the lock held\n", died, locked);
+    CHECK(died > 50 && locked > 20);
 }
 
 static void death_while_recovering_is_survived(void) {
@@ -286,6 +357,7 @@ static void retained_tasks_keep_their_order(void) {
     drop_region(region);
 }
 
-MAIN(CASE(death_with_the_lock_held_is_survived_at_every_point), CASE(death_while_recovering_is_survived),
-     CASE(sleepers_learn_that_their_run_was_lost), CASE(recovery_wakes_who_was_to_be_woken),
-     CASE(a_reported_death_wakes_who_was_to_be_woken), CASE(retained_tasks_keep_their_order))
+MAIN(CASE(death_with_the_lock_held_is_survived_at_every_point), CASE(death_at_any_instruction_is_survived),
+     CASE(death_while_recovering_is_survived), CASE(sleepers_learn_that_their_run_was_lost),
+     CASE(recovery_wakes_who_was_to_be_woken), CASE(a_reported_death_wakes_who_was_to_be_woken),
+     CASE(retained_tasks_keep_their_order))
