@@ -22,7 +22,7 @@ from simpler.graph_run import GraphRun
 from simpler.packing import Packer
 from simpler.region import ANY_SUB, Region, WorkerKind
 from simpler.registry import Entry, Registry
-from simpler.run import RunHandle, TaskRef
+from simpler.run import RunState, TaskRef
 from simpler.tensor import Tensor, TensorArgType
 
 T = TypeVar("T")
@@ -53,12 +53,11 @@ class Submitting(Protocol):
 class Orchestrator:
     """Submits the tasks of one run. Tasks start as soon as what they depend on is done."""
 
-    __slots__ = ("_graph", "_packer", "_region", "_registry", "_run", "_scopes", "_thread", "_worker")
+    __slots__ = ("_graph", "_region", "_registry", "_run", "_scopes", "_thread", "_worker")
 
-    def __init__(self, worker: Submitting, graph: GraphRun, run: RunHandle) -> None:
-        self._worker, self._graph, self._run = worker, graph, run
+    def __init__(self, worker: Submitting, run: RunState) -> None:
+        self._worker, self._graph, self._run = worker, run.graph, run
         self._region, self._registry = worker.region, worker.registry
-        self._packer = Packer(worker.region, self._storage)
         self._scopes: list[weakref.WeakSet[Tensor]] = [weakref.WeakSet()]
         self._thread = threading.get_ident()
 
@@ -135,17 +134,18 @@ class Orchestrator:
     def _submit_packed(self, worker: int, entry: Entry, args: TaskArgs | None, after: list[int]) -> int:
         if args is None:
             return self._graph.submit_with(worker, entry.digest, after=after)
-        packed = self._packer.pack(args)
+        packer = Packer(self._region, self._storage)  # kept, it would make a cycle with this object
+        packed = packer.pack(args)
         try:
             return self._graph.submit_with(
                 worker, entry.digest, payload=packed.payload, ranges=packed.ranges, blocks=packed.blocks, after=after
             )
         finally:
-            self._packer.drop_copies(packed)
+            packer.drop_copies(packed)
 
     def _ids(self, after: Sequence[TaskRef]) -> list[int]:
         for ref in after:
-            if not isinstance(ref, TaskRef) or ref._run is not self._run:
+            if not isinstance(ref, TaskRef) or ref.run is not self._run:
                 raise ArgumentError(f"after={after!r}: expected TaskRefs of this run")
         return [ref.id for ref in after]
 

@@ -4,13 +4,15 @@ Rules
   1. The outcome is worked out once and is the same for all who ask.
   2. What an orchestration function raised is the run's error, as itself. Otherwise it is the error of the first task
      that failed; ``failures`` lists all of them, with those that never started because of them.
-  3. A handle or a TaskRef keeps what the run's tasks left behind; the C run is released with the last of them.
+  3. A handle or a TaskRef keeps what the run's tasks left behind; the C run is released with the last of them. They
+     form no cycle, so that this is at once and not when the garbage collector comes by.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from types import TracebackType
 from typing import Protocol
 
 from simpler.error_record import decode_error
@@ -29,34 +31,70 @@ class RunOwner(Protocol):
     def run_ended(self, graph: GraphRun) -> None:
         """The run has ended; called by each of those who saw it."""
 
+    def run_dropped(self, graph: GraphRun) -> None:
+        """Nobody is left to ask for a run that was not seen to end. Called by the garbage collector."""
+
     def name_of(self, digest: bytes) -> str:
         """A callable's name for people."""
+
+
+class RunState:
+    """What a run's handle and the references to its tasks share."""
+
+    __slots__ = ("ended", "graph", "orchestrating", "owner")
+
+    def __init__(self, owner: RunOwner, graph: GraphRun) -> None:
+        self.owner, self.graph = owner, graph
+        self.orchestrating = True
+        self.ended = False
+
+    def __del__(self) -> None:
+        if not self.ended:
+            self.owner.run_dropped(self.graph)
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """True once the run has ended."""
+        if not self.ended and self.owner.wait_for(self.graph, timeout_s):
+            self.ended = True
+            self.owner.run_ended(self.graph)
+        return self.ended
+
+    def task_result(self, task: int) -> object:
+        """A task's return value after the run; raises the task's own error."""
+        if self.orchestrating:
+            raise StateError("a task's result is there after the run; the orchestration function has not returned yet")
+        self.wait(None)
+        info = self.graph.task(task)
+        if info is None:
+            if self.graph.info().cancelled:
+                raise StateError("the task was cancelled with its run, or had no result")
+            return None
+        if info.state is TaskState.SUCCEEDED:
+            return None if info.record is None else decode_result(info.record)
+        raise _Failures(self.graph, self.owner.name_of).error_of(task)
 
 
 class RunHandle:
     """A run that was submitted. Made by ``Worker.submit``."""
 
-    __slots__ = ("__weakref__", "_ended", "_error", "_graph", "_lock", "_orchestrating", "_owner", "_settled", "_value")
+    __slots__ = ("__weakref__", "_error", "_lock", "_settled", "_traceback", "_value", "state")
 
     def __init__(self, owner: RunOwner, graph: GraphRun) -> None:
-        self._owner, self._graph = owner, graph
+        self.state = RunState(owner, graph)
         self._lock = threading.Lock()
-        self._orchestrating = True
-        self._ended = self._settled = False
+        self._settled = False
         self._value: object = None
         self._error: BaseException | None = None
+        self._traceback: TracebackType | None = None
 
     @property
     def done(self) -> bool:
         """Whether the run has ended, well or not."""
-        return self.wait(0.0)
+        return self.state.wait(0.0)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits up to ``timeout`` seconds, or without end; True once the run has ended. Never cancels."""
-        if not self._ended and self._owner.wait_for(self._graph, timeout):
-            self._ended = True
-            self._owner.run_ended(self._graph)
-        return self._ended
+        return self.state.wait(timeout)
 
     def result(self, timeout: float | None = None) -> object:
         """What the orchestration function returned, once all tasks are done.
@@ -65,54 +103,40 @@ class RunHandle:
         ``__cause__``, WorkerDied, SessionLost; all failures are in its ``failures``. TimeoutError after ``timeout``
         seconds; the run goes on then.
         """
-        if not self.wait(timeout):
+        if not self.state.wait(timeout):
             raise TimeoutError(f"the run has not ended within {timeout} s; it goes on")
         if not self._settled:
             with self._lock:
                 if not self._settled:
                     self._settle()
         if self._error is not None:
-            raise self._error
+            raise self._error.with_traceback(self._traceback)  # the same however often it is asked for
         return self._value
 
     def orchestrated(self, value: object) -> None:
         """The orchestration function has returned; nothing more is submitted."""
         self._value = value
-        self._graph.seal()
-        self._orchestrating = False
+        self.state.graph.seal()
+        self.state.orchestrating = False
 
     def orchestration_failed(self, error: BaseException) -> None:
         """The orchestration function raised; what has not started never will."""
-        self._error = error
-        self._graph.cancel()
-        self._orchestrating = False
-
-    def task_result(self, task: int) -> object:
-        """A task's return value after the run; raises the task's own error."""
-        if self._orchestrating:
-            raise StateError("a task's result is there after the run; the orchestration function has not returned yet")
-        self.wait()
-        info = self._graph.task(task)
-        if info is None:
-            if self._graph.info().cancelled:
-                raise StateError("the task was cancelled with its run, or had no result")
-            return None
-        if info.state is TaskState.SUCCEEDED:
-            return None if info.record is None else decode_result(info.record)
-        raise _Failures(self._graph, self._owner.name_of).error_of(task)
+        self._error, self._traceback = error, error.__traceback__
+        self.state.graph.cancel()
+        self.state.orchestrating = False
 
     def _settle(self) -> None:
-        info = self._graph.info()
+        graph = self.state.graph
+        info = graph.info()
         if self._error is None and (info.failed or info.poisoned or info.cancelled or info.lost):
-            failures = _Failures(self._graph, self._owner.name_of)
-            errors = tuple(failures.error_of(task) for task in self._graph.failures(info.failed + info.poisoned))
+            failures = _Failures(graph, self.state.owner.name_of)
+            errors = tuple(failures.error_of(task) for task in graph.failures(info.failed + info.poisoned))
             if info.first_failed:
-                self._error = failures.error_of(info.first_failed)
-                failures.error_of(info.first_failed).failures = errors
+                first = failures.error_of(info.first_failed)
+                first.failures = errors
+                self._error = first
             elif info.lost:
-                self._error = WorkerDied(
-                    "a process died while it changed the task graph; the runs of that moment failed"
-                )
+                self._error = WorkerDied("a process died while it changed the task graph; the runs of that time failed")
             else:
                 self._error = StateError("the run was cancelled, because its Worker was closed")
         self._settled = True
@@ -149,10 +173,10 @@ class _Failures:
 class TaskRef:
     """A task that was submitted; goes into ``after=[...]`` of others."""
 
-    __slots__ = ("_run", "id")
+    __slots__ = ("id", "run")
 
-    def __init__(self, run: RunHandle, task: int) -> None:
-        self._run = run
+    def __init__(self, run: RunState, task: int) -> None:
+        self.run = run
         self.id = task
 
     def result(self) -> object:
@@ -161,4 +185,4 @@ class TaskRef:
         Raises the task's own error, UpstreamFailed when it never started, and StateError inside the orchestration
         function.
         """
-        return self._run.task_result(self.id)
+        return self.run.task_result(self.id)

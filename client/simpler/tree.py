@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 
 from simpler import limits
 from simpler.args import TaskArgs
@@ -25,8 +26,6 @@ from simpler.spawn import Spawner
 from simpler.targets import Target, Targets
 from simpler.worker_options import WorkerOptions
 
-_RUNS_BEFORE_SWEEP = 32
-
 
 class Tree:
     """The running children of one Worker. Methods may be called from several threads, after ``start``."""
@@ -38,6 +37,7 @@ class Tree:
         self.region = Region.create(workers=n_workers, heap_bytes=options.heap_bytes)
         self._local: LocalWorkers | None = None
         self._runs: dict[int, GraphRun] = {}
+        self._dropped: deque[GraphRun] = deque()
 
     def start(self, spawner: Spawner | None) -> None:
         """Returns with every child READY. ``spawner``: one that was forked before this process had threads."""
@@ -93,22 +93,27 @@ class Tree:
             self._local.stop()
         self.region.shutdown()
         self._runs.clear()
+        self._dropped.clear()
 
     # ---- runs
 
-    def begin_run(self) -> tuple[RunHandle, GraphRun]:
+    def begin_run(self) -> RunHandle:
         """A new run. Raises CapacityError when too many are held, RegionClosed after a close."""
-        if len(self._runs) >= _RUNS_BEFORE_SWEEP:
-            self._sweep()
+        for _ in range(len(self._dropped)):
+            self._forget_if_ended(self._dropped.popleft())
         graph = self.region.run_begin()
         self._runs[graph.id] = graph
-        return RunHandle(self, graph), graph
+        return RunHandle(self, graph)
 
-    def _sweep(self) -> None:
-        """Forgets runs that have ended while nobody waited for them."""
-        for graph in list(self._runs.values()):
-            if graph.info().ended:
-                self.run_ended(graph)
+    def run_dropped(self, graph: GraphRun) -> None:
+        """Nobody is left to ask for a run that was not seen to end; the next one to begin looks after it."""
+        self._dropped.append(graph)
+
+    def _forget_if_ended(self, graph: GraphRun) -> None:
+        if graph.info().ended:
+            self.run_ended(graph)
+        else:
+            self._dropped.append(graph)
 
     def wait_for(self, graph: GraphRun, timeout_s: float | None) -> bool:
         """Waits while watching over the workers; True once the run has ended. Raises RegionClosed after a close."""
@@ -182,10 +187,10 @@ class Tree:
 
     def _tell(self, op: Op, digest: bytes, target: Target) -> None:
         """A control task for each local target. As long as the tasks before it take, so no deadline here."""
-        run, graph = self.begin_run()
+        run = self.begin_run()
         for worker in target.local:
             if not self.region.worker_info(worker).abandoned:
-                graph.submit(worker, digest, op)
+                run.state.graph.submit(worker, digest, op)
         run.orchestrated(None)
         run.result()
 

@@ -276,8 +276,8 @@ class Worker:
         held.
         """
         tree = self._ready()
-        run, graph = tree.begin_run()
-        orchestrator = Orchestrator(tree, graph, run)
+        run = tree.begin_run()
+        orchestrator = Orchestrator(tree, run.state)
         begun_ns = time.monotonic_ns()
         try:
             value = orch_fn(orchestrator, args, config)
@@ -290,7 +290,7 @@ class Worker:
             run.orchestrated(value)
         finally:
             orchestrator.close()
-            self._last_run = (graph.id, _orchestration_span(orch_fn, graph.id, begun_ns))
+            self._last_run = (run.state.graph.id, _orchestration_span(orch_fn, begun_ns))
         return run
 
     def array(self, shape: Sequence[int] | int, dtype: object) -> np.ndarray[Any, Any]:
@@ -375,5 +375,5 @@ def _name_of(target: object) -> str:
     return str(getattr(target, "__qualname__", type(target).__name__))
 
 
-def _orchestration_span(orch_fn: object, run: int, begun_ns: int) -> Span:
-    return Span(_name_of(orch_fn), begun_ns, time.monotonic_ns(), "orchestration", {"run": run})
+def _orchestration_span(orch_fn: object, begun_ns: int) -> Span:
+    return Span(_name_of(orch_fn), begun_ns, time.monotonic_ns(), "orchestration", {})
