@@ -16,12 +16,12 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from simpler import limits
+from simpler.errors import ArgumentError
+from simpler.wire.endpoint import parse_endpoint
 from simplerd.toml_file import ConfigError, TomlFile
 
 SYSTEM_CONFIG = Path("/etc/simplerd/simplerd.toml")
 SYSTEM_RUNTIME_DIR = Path("/run/simplerd")
-SYSTEM_STATE_DIR = Path("/var/lib/simplerd")
-MAX_UNIX_PATH_BYTES = 107  # sun_path of unix(7), less the final zero
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
@@ -32,7 +32,6 @@ class DaemonSection(Struct, frozen=True):
     """[daemon]"""
 
     runtime_dir: str | None = None
-    state_dir: str | None = None
     import_paths: tuple[str, ...] = ()
 
 
@@ -81,7 +80,6 @@ class Config:
 
     source: str  # the file it came from, or "embedded defaults"
     runtime_dir: Path
-    state_dir: Path
     session_sockets: tuple[str, ...]
     admin_socket: Path
     admin_group: str | None
@@ -122,9 +120,8 @@ def load(
 
     home = runtime_dir or (Path(daemon.runtime_dir) if daemon.runtime_dir else default_runtime_dir(environ))
     return Config(
-        source=str(file.path) if file.content or file.text else "embedded defaults",
+        source=str(file.path) if file.text else "embedded defaults",
         runtime_dir=home,
-        state_dir=Path(daemon.state_dir) if daemon.state_dir else default_state_dir(environ),
         session_sockets=_checked(listen or at.session or (f"unix:{home}/session.sock",)),
         admin_socket=Path(_checked((f"unix:{at.admin_socket or home / 'admin.sock'}",))[0].removeprefix("unix:")),
         admin_group=at.admin_group,
@@ -139,10 +136,11 @@ def load(
     )
 
 
-def default_runtime_dir(environ: Mapping[str, str] = os.environ) -> Path:
+def default_runtime_dir(environ: Mapping[str, str]) -> Path:
     """Where sockets go: what systemd made for the service, else /run/simplerd for root, else below XDG_RUNTIME_DIR."""
-    if made := _made_by_systemd("RUNTIME_DIRECTORY", environ):
-        return made
+    # The variable is inherited: only $SYSTEMD_EXEC_PID tells whether it is meant for us (systemd.exec(5)).
+    if "RUNTIME_DIRECTORY" in environ and environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()):
+        return Path(environ["RUNTIME_DIRECTORY"].split(":")[0])
     if os.geteuid() == 0:
         return SYSTEM_RUNTIME_DIR
     if base := environ.get("XDG_RUNTIME_DIR"):
@@ -150,35 +148,18 @@ def default_runtime_dir(environ: Mapping[str, str] = os.environ) -> Path:
     raise ConfigError("no runtime directory: XDG_RUNTIME_DIR is not set; set it, or give --runtime-dir")
 
 
-def default_state_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where lasting state goes: as `default_runtime_dir`, with /var/lib/simplerd and XDG_STATE_HOME."""
-    if made := _made_by_systemd("STATE_DIRECTORY", environ):
-        return made
-    if os.geteuid() == 0:
-        return SYSTEM_STATE_DIR
-    return Path(environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "simplerd"
-
-
-def _made_by_systemd(variable: str, environ: Mapping[str, str]) -> Path | None:
-    # The variables are inherited: only $SYSTEMD_EXEC_PID tells whether they are meant for us (systemd.exec(5)).
-    if variable in environ and environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()):
-        return Path(environ[variable].split(":")[0])
-    return None
-
-
 def endpoint_problem(endpoint: str) -> str | None:
     """What is wrong with listening at `endpoint`, or None. Unix sockets and loopback TCP addresses are accepted."""
-    if endpoint.startswith("unix:"):
-        return _unix_problem(endpoint.removeprefix("unix:"))
-    host, colon, port = endpoint.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65_536:
-        return f'expected "unix:/path", "127.0.0.1:port" or "[::1]:port"; it is {endpoint!r}'
-    if host == "localhost":
+    try:
+        at = parse_endpoint(endpoint)
+    except ArgumentError as error:
+        return error.message
+    if at.is_unix or at.host == "localhost":
         return None
     try:
-        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+        address = ipaddress.ip_address(at.host)
     except ValueError:
-        return f"expected an IP address or localhost before the port; it is {host!r}"
+        return f"expected an IP address or localhost before the port; it is {at.host!r}"
     if address.is_loopback:
         return None
     return (
@@ -187,26 +168,16 @@ def endpoint_problem(endpoint: str) -> str | None:
     )
 
 
-def _unix_problem(path: str) -> str | None:
-    if not path.startswith("/"):
-        return f"expected an absolute path of a Unix socket; it is {path!r}"
-    if len(os.fsencode(path)) > MAX_UNIX_PATH_BYTES:
-        return f"a Unix socket's path has at most {MAX_UNIX_PATH_BYTES} bytes; {path!r} has {len(os.fsencode(path))}"
-    return None
-
-
 def _open(path: Path | None, environ: Mapping[str, str]) -> TomlFile:
     named = path or (Path(environ["SIMPLERD_CONFIG"]) if environ.get("SIMPLERD_CONFIG") else None)
-    if named is None and not SYSTEM_CONFIG.exists():
+    if named is None and not os.path.lexists(SYSTEM_CONFIG):
         return TomlFile(SYSTEM_CONFIG, "", {})
     return TomlFile.read(named or SYSTEM_CONFIG)
 
 
 def _check_daemon(file: TomlFile, daemon: DaemonSection) -> None:
-    for key in ("runtime_dir", "state_dir"):
-        value = getattr(daemon, key)
-        if value is not None and not value.startswith("/"):
-            file.problem("daemon", key, f"expected an absolute path; it is {value!r}")
+    if daemon.runtime_dir is not None and not daemon.runtime_dir.startswith("/"):
+        file.problem("daemon", "runtime_dir", f"expected an absolute path; it is {daemon.runtime_dir!r}")
     for value in daemon.import_paths:
         if not value.startswith("/"):
             file.problem("daemon", "import_paths", f"expected absolute paths; {value!r} is not one")
@@ -216,7 +187,9 @@ def _check_listen(file: TomlFile, at: ListenSection) -> None:
     for endpoint in at.session or ():
         if why := endpoint_problem(endpoint):
             file.problem("listen", "session", why)
-    if at.admin_socket is not None and (why := _unix_problem(at.admin_socket)):
+    if at.admin_socket is not None and not at.admin_socket.startswith("/"):
+        file.problem("listen", "admin_socket", f"expected an absolute path; it is {at.admin_socket!r}")
+    elif at.admin_socket is not None and (why := endpoint_problem(f"unix:{at.admin_socket}")):
         file.problem("listen", "admin_socket", why)
     if at.admin_group is not None:
         try:
