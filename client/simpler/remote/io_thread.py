@@ -8,6 +8,7 @@ Rules
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
@@ -44,18 +45,19 @@ class IoThread:
 
     def call(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
         """Runs ``await function(*args)`` in the loop and waits for it, for as long as ``function`` takes."""
-        scope = trio.CancelScope()
-        future = self._schedule(function, args, scope)
+        scope, future = trio.CancelScope(), Future[T]()
         try:
+            self._schedule(function, args, scope, future)
             return future.result()
         except BaseException:
-            if not future.done():
-                self._token.run_sync_soon(scope.cancel)
+            with self._lock:
+                if not (future.done() or self._ended):
+                    self._token.run_sync_soon(scope.cancel)
             raise
 
     def post(self, function: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
         """Runs ``await function(*args)`` in the loop some time soon; ``function`` deals with its own errors."""
-        self._schedule(function, args, trio.CancelScope())
+        self._schedule(function, args, trio.CancelScope(), Future())
 
     @property
     def running(self) -> bool:
@@ -67,19 +69,18 @@ class IoThread:
         with self._lock:
             running, self._ended = not self._ended, True
         if running and self._thread is not None:
-            self._token.run_sync_soon(self.nursery.cancel_scope.cancel)
+            with contextlib.suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self.nursery.cancel_scope.cancel)
             self._thread.join()
 
     def _schedule(
-        self, function: Callable[[*Ts], Awaitable[T]], args: tuple[*Ts], scope: trio.CancelScope
-    ) -> Future[T]:
-        future: Future[T] = Future()
+        self, function: Callable[[*Ts], Awaitable[T]], args: tuple[*Ts], scope: trio.CancelScope, future: Future[T]
+    ) -> None:
         with self._lock:
             if self._ended:
                 raise StateError("the connections to remote workers are closed")
             self._waiting.add(future)
             self._token.run_sync_soon(self._start_task, function, args, scope, future)
-        return future
 
     def _start_task(self, function: Any, args: Any, scope: trio.CancelScope, future: Future[Any]) -> None:
         if not self.nursery.cancel_scope.cancel_called:
