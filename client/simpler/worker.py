@@ -356,11 +356,14 @@ class Worker:
         return Trace(lanes)
 
     def _local_lanes(self, run: int, orchestration: Span, names: Mapping[bytes, str]) -> list[ProcessTrace]:
-        region, label = self._ready().region, f"L{self.level} {self._options.name or 'host'}"
+        region, name = self._ready().region, self._options.name
+        label = f"L{self.level}" if name else f"L{self.level} host"  # workers have the name in theirs
+        own = f"L{self.level} {name or 'host'} orchestration"
         spans = task_spans([event for event in all_events(region) if event.run == run], names)
-        lanes = [ProcessTrace(os.getpid(), f"{label} orchestration", [orchestration])]
-        for worker, name in enumerate(worker_names(self._options)):
-            lanes.append(ProcessTrace(region.worker_info(worker).pid, f"{label} {name}", spans.get(worker, [])))
+        lanes = [ProcessTrace(os.getpid(), own, [orchestration])]
+        for worker, worker_name in enumerate(worker_names(self._options)):
+            pid = region.worker_info(worker).pid
+            lanes.append(ProcessTrace(pid, f"{label} {worker_name}", spans.get(worker, [])))
         return lanes
 
 
