@@ -6,8 +6,9 @@ Exit codes: 0 stopped as asked, 1 could not start or failed, 2 usage, 78 (EX_CON
 
 import os
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import get_args
 
 import click
 import trio
@@ -45,7 +46,10 @@ def _endpoints(context: click.Context, option: click.Parameter, values: tuple[st
     help="Configuration to use. [default: $SIMPLERD_CONFIG, else /etc/simplerd/simplerd.toml, else embedded defaults]",
 )
 @click.option(
-    "--runtime-dir", type=click.Path(path_type=Path, resolve_path=True), metavar="DIR", help="Where sockets are made."
+    "--runtime-dir",
+    type=click.Path(path_type=Path, resolve_path=True),
+    metavar="DIR",
+    help="Where sockets are made. [default: as configured, else $XDG_RUNTIME_DIR/simplerd, or /run/simplerd for root]",
 )
 @click.option(
     "--listen",
@@ -55,7 +59,7 @@ def _endpoints(context: click.Context, option: click.Parameter, values: tuple[st
     help='Serve sessions here: "unix:/path" or a loopback "127.0.0.1:7390". May be repeated.',
 )
 @click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="What to log. [default: info]"
+    "--log-level", type=click.Choice(get_args(LogLevel)), help="What to log. [default: as configured, else info]"
 )
 @click.option("--check", is_flag=True, help="Check the configuration, say what it is, and exit.")
 @click.version_option(package_name="simpler", prog_name="simplerd")
@@ -93,6 +97,8 @@ def _plain(value: object) -> str:
 def _serve(config: Config) -> int:
     service = Service.from_environ()
     sockets = InheritedSockets.from_environ()
+    if sockets.session:  # they are used in place of those that were configured
+        config = replace(config, session_sockets=sockets.session_endpoints)
     try:
         spawner = Spawner.fork(preload=RUNNER_MODULES, name="simplerd-spawner")
         try:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import trio
 
 from simpler.errors import StartupError
+from simpler.wire.endpoint import Endpoint
 from simplerd.config import endpoint_problem
 from simplerd.log import get_logger
 
@@ -37,8 +38,8 @@ class Service:
         """The service manager that started us, if one did."""
         notify_socket = environ.pop("NOTIFY_SOCKET", None)
         watchdog_usec, watchdog_pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
-        ours = watchdog_usec.isdigit() and watchdog_pid in ("", str(os.getpid()))
-        return cls(notify_socket, int(watchdog_usec) / 1e6 if ours else None)
+        ours = watchdog_pid in ("", str(os.getpid()))
+        return cls(notify_socket, (_number(watchdog_usec) / 1e6 or None) if ours else None)
 
     def ready(self, status: str) -> None:
         """The sockets listen: clients may come."""
@@ -97,18 +98,21 @@ class InheritedSockets:
     def from_environ(
         cls, environ: MutableMapping[str, str] = os.environ, first_fd: int = FIRST_FD
     ) -> "InheritedSockets":
-        """What LISTEN_FDS passes to this process. Raises StartupError for a socket of neither name."""
-        pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
+        """What LISTEN_FDS passes to this process. Raises StartupError for what cannot be served."""
+        pid, count = environ.pop("LISTEN_PID", ""), _number(environ.pop("LISTEN_FDS", ""))
         names = environ.pop("LISTEN_FDNAMES", "").split(":")
         sockets = cls()
-        if pid != str(os.getpid()) or not count.isdigit():
+        if pid != str(os.getpid()):
             return sockets
-        fds = range(first_fd, first_fd + int(count))
-        for fd in fds:
-            os.set_inheritable(fd, False)
-        for fd, name in zip(fds, names + ["unknown"] * len(fds), strict=False):
+        fds = range(first_fd, first_fd + count)
+        for fd, name in zip(fds, names + ["unknown"] * count, strict=False):
             sockets._role(name).append(_listening(fd, name))
         return sockets
+
+    @property
+    def session_endpoints(self) -> tuple[str, ...]:
+        """Where sessions are opened, as clients name it."""
+        return tuple(map(_endpoint, self.session))
 
     def close(self) -> None:
         """Close all of them."""
@@ -124,8 +128,14 @@ class InheritedSockets:
         return self.admin if name == "admin" else self.session
 
 
+def _number(text: str) -> int:
+    """A variable of the service manager's; 0 for what is no number."""
+    return int(text) if text.isascii() and text.isdigit() else 0
+
+
 def _listening(fd: int, name: str) -> socket.socket:
     try:
+        os.set_inheritable(fd, False)
         inherited = socket.socket(fileno=fd)
     except OSError as error:
         raise StartupError(f"descriptor {fd} ({name}) of the service manager is no socket: {error.strerror}") from error
@@ -140,9 +150,16 @@ def _listening(fd: int, name: str) -> socket.socket:
 
 
 def _too_open(inherited: socket.socket, name: str) -> str | None:
-    if inherited.family == socket.AF_UNIX:
-        return None
-    if name == "admin":
+    if name == "admin" and inherited.family != socket.AF_UNIX:
         return "the admin interface is for Unix sockets only, which tell who is at the other end"
-    host, port = inherited.getsockname()[:2]
-    return endpoint_problem(f"[{host}]:{port}" if inherited.family == socket.AF_INET6 else f"{host}:{port}")
+    if inherited.family == socket.AF_UNIX and not _endpoint(inherited).startswith("unix:/"):
+        return "it has no path, and so neither owner nor mode to say who may use it"
+    return endpoint_problem(_endpoint(inherited))
+
+
+def _endpoint(listening: socket.socket) -> str:
+    address = listening.getsockname()
+    if listening.family == socket.AF_UNIX:
+        return f"unix:{os.fsdecode(address)}"
+    host, port = address[:2]
+    return str(Endpoint(host=str(host), port=port))

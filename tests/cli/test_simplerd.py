@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from simplerctl.client import AdminClient
 from simplerd.foreground import ForegroundDaemon
 
 from .conftest import Finished
 
 SIMPLERD = Path(sys.executable).with_name("simplerd")
+
+
+ACTIVATED = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "session"}
+os.execv(sys.executable, [sys.executable, "-m", "simplerd", "--runtime-dir", sys.argv[2]])
+"""
 
 
 def simplerd(*words: object) -> Finished:
@@ -90,3 +100,18 @@ def test_a_daemon_starts_where_a_killed_one_was() -> None:
             second.terminate()
             second.stderr.read()
             assert (second.wait(20), "daemon.ready" in started) == (0, True)
+
+
+def test_what_was_passed_is_served_and_shown_in_place_of_what_was_configured(tmp_path: Path) -> None:  # D1
+    with socket.create_server(("127.0.0.1", 0)) as passed:
+        words = [sys.executable, "-c", ACTIVATED, str(passed.fileno()), tmp_path]
+        endpoint = f"127.0.0.1:{passed.getsockname()[1]}"
+        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, pass_fds=[passed.fileno()]) as running:
+            assert running.stderr is not None
+            assert endpoint in next(line for line in running.stderr if "daemon.ready" in line or "error" in line)
+            with AdminClient(tmp_path / "admin.sock", 10) as client:
+                assert client.call("daemon.status")["endpoints"] == [endpoint]
+            assert not (tmp_path / "session.sock").exists()
+            running.terminate()
+            running.stderr.read()
+            assert running.wait(20) == 0

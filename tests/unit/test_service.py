@@ -94,7 +94,14 @@ async def test_the_watchdog_is_pinged_at_half_its_interval_while_the_check_is_go
     service.close()
 
 
-@pytest.mark.parametrize("environ", [{}, {"WATCHDOG_USEC": "2000000", "WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": "x"}])
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"WATCHDOG_USEC": "2000000", "WATCHDOG_PID": "1"},
+        *({"WATCHDOG_USEC": wrong} for wrong in ("x", "0", "²", "-1")),
+    ],
+)
 async def test_a_watchdog_that_is_not_for_this_process_is_left_alone(environ: dict[str, str]) -> None:
     with trio.fail_after(1):
         await Service.from_environ(environ).watchdog(lambda: pytest.fail("must not be asked"))
@@ -122,6 +129,8 @@ def test_passed_sockets_go_to_their_roles_close_on_exec(tmp_path: Path) -> None:
     sockets = InheritedSockets.from_environ(environ, first)
     assert [[each.fileno() for each in role] for role in (sockets.admin, sockets.session)] == [[201], [200, 202]]
     assert not any(os.get_inheritable(fd) for fd in (200, 201, 202))
+    ports = [each.getsockname()[1] for each in sockets.session]
+    assert sockets.session_endpoints == tuple(f"127.0.0.1:{port}" for port in ports)
     assert environ == {}
     sockets.close()
 
@@ -142,6 +151,22 @@ def test_a_socket_without_a_role_is_refused_and_says_what_the_unit_must_say() ->
 def test_a_socket_that_does_not_listen_is_refused() -> None:
     environ, first = pass_sockets(("admin", socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)))
     with pytest.raises(StartupError, match=r"does not listen: the \.socket unit needs ListenStream="):
+        InheritedSockets.from_environ(environ, first)
+
+
+def test_a_passed_descriptor_that_is_not_there_is_named() -> None:
+    environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "admin"}
+    with pytest.raises(StartupError, match=r"descriptor 999 \(admin\) of the service manager is no socket: Bad file"):
+        InheritedSockets.from_environ(environ, 999)
+
+
+@pytest.mark.parametrize("name", ["admin", "session"])
+def test_a_passed_socket_without_a_path_is_refused(name: str) -> None:  # D3
+    abstract = socket.socket(socket.AF_UNIX)
+    abstract.bind(f"\0simplerd-test-{os.getpid()}")
+    abstract.listen()
+    environ, first = pass_sockets((name, abstract))
+    with pytest.raises(StartupError, match=f"the {name} socket .* has no path, and so neither owner nor mode"):
         InheritedSockets.from_environ(environ, first)
 
 
