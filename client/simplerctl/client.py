@@ -12,9 +12,11 @@ import time
 from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import click
+
+from simplerctl.output import escape
 
 SYSTEM_SOCKET = Path("/run/simplerd/admin.sock")
 RECEIVE_BYTES = 1 << 16
@@ -33,9 +35,12 @@ class ExitCode(IntEnum):
 
 
 class AdminError(click.ClickException):
-    """A call that did not succeed; shown as one sentence on stderr."""
+    """A call that did not succeed; what is said on stderr may come from elsewhere, so that it is escaped."""
 
     exit_code = ExitCode.FAILED
+
+    def format_message(self) -> str:
+        return "\n".join(map(escape, self.message.splitlines()))
 
 
 class NoDaemon(AdminError):
@@ -64,7 +69,7 @@ class AdminClient:
     """A connection to the daemon. `timeout_s` bounds each call."""
 
     def __init__(self, path: Path, timeout_s: float) -> None:
-        """Connect. Raises NoDaemon or NotPermitted."""
+        """Connect. Raises NoDaemon, NotPermitted, or AdminError for a daemon that takes no connections."""
         self.path = path
         self._timeout_s = timeout_s
         self._ids = itertools.count(1)
@@ -90,8 +95,9 @@ class AdminClient:
         request = {"jsonrpc": "2.0", "id": id, "method": method, "params": {} if params is None else params}
         deadline = time.monotonic() + self._timeout_s
         try:
+            self._socket.settimeout(self._timeout_s)
             self._socket.sendall(json.dumps(request).encode() + b"\n")
-        except BrokenPipeError:
+        except (BrokenPipeError, ConnectionResetError):
             pass  # it has closed, and may have said why
         except OSError as error:
             raise self._broken(error) from error
@@ -104,12 +110,15 @@ class AdminClient:
             elif message.get("id") == id:
                 return message["result"]
 
-    def events(self) -> Iterator[Json]:
-        """The events of this connection's subscriptions; without a deadline, since nothing need ever happen."""
+    def events(self, *, follow: bool) -> Iterator[Json]:
+        """The events of this connection's subscriptions.
+
+        Each must come within `timeout_s`, unless they are followed: then nothing need ever happen.
+        """
         while True:
             while self._events:
                 yield self._events.pop(0)
-            message = self._receive(None)
+            message = self._receive(None if follow else time.monotonic() + self._timeout_s)
             if message.get("method") == "event":
                 yield message["params"]
             elif "error" in message:
@@ -131,9 +140,12 @@ class AdminClient:
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
         try:
-            return cast("dict[str, Json]", json.loads(line))
-        except ValueError as error:
-            raise AdminError(f"what listens at {self.path} is no simplerd: it sent {line[:80]!r}") from error
+            message = json.loads(line)
+        except ValueError:
+            message = None
+        if not isinstance(message, dict):
+            raise AdminError(f"what listens at {self.path} is no simplerd: it sent {line[:80]!r}")
+        return message
 
     def _broken(self, error: OSError) -> AdminError:
         if isinstance(error, TimeoutError):
@@ -146,6 +158,10 @@ def _unreachable(path: Path, error: OSError) -> AdminError:
         return NotPermitted(
             f"you may not use {path}: it is for root, the daemon's user and the group of the socket; "
             "join that group, or use sudo"
+        )
+    if error.errno == errno.EAGAIN:  # connect(2) of a Unix socket whose queue is full
+        return AdminError(
+            f"the daemon at {path} takes no connections; see what it does with `systemctl status simplerd`"
         )
     why = {
         errno.ENOENT: "there is no such socket",

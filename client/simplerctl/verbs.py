@@ -174,7 +174,7 @@ def events(target: Target, follow: bool, after: int | None, types: tuple[str, ..
         if not follow and begun["after"] == begun["last"]:
             return
         try:
-            for event in client.events():
+            for event in client.events(follow=follow):
                 if follow or not types or _is_of(event["type"], (*types, GAP)):
                     show_json_line(event) if style == "json" else click.echo(_event_line(event))
                 if not follow and event["seq"] >= begun["last"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -48,8 +49,8 @@ def test_a_socket_of_somebody_else_is_not_permitted(served: ForegroundDaemon) ->
     assert f"you may not use {served.admin_socket}" in done.stderr
 
 
-def serve_once(path: Path, answer: bytes) -> threading.Thread:
-    """Something that takes one connection, sends `answer`, and waits for the client to leave."""
+def serve_once(path: Path, *answers: bytes) -> threading.Thread:
+    """Something that takes one connection, answers what it is sent in turn, and waits for the client to leave."""
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(str(path))
     listening.listen()
@@ -57,7 +58,9 @@ def serve_once(path: Path, answer: bytes) -> threading.Thread:
     def serve() -> None:
         connected, _ = listening.accept()
         with listening, connected:
-            connected.sendall(answer)
+            for answer in answers:
+                connected.recv(4096)
+                connected.sendall(answer)
             while connected.recv(4096):
                 pass
 
@@ -67,19 +70,48 @@ def serve_once(path: Path, answer: bytes) -> threading.Thread:
 
 
 def test_a_daemon_that_does_not_answer_is_waited_for_as_long_as_asked(tmp_path: Path) -> None:
-    silent = serve_once(tmp_path / "admin.sock", b"")
+    silent = serve_once(tmp_path / "admin.sock")
     done = status(tmp_path / "admin.sock", "--timeout", "0.1")
     silent.join(10)
     assert done.returncode == 1
     assert "within 0.1 s; --timeout allows for more" in done.stderr
 
 
-def test_what_is_no_simplerd_is_told_so(tmp_path: Path) -> None:
-    other = serve_once(tmp_path / "admin.sock", b"220 mail ESMTP\r\n")
+def test_a_daemon_that_takes_no_connections_is_not_said_to_be_absent(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as full, socket.socket(socket.AF_UNIX) as queued:
+        full.bind(str(tmp_path / "admin.sock"))
+        full.listen(0)
+        queued.connect(str(tmp_path / "admin.sock"))
+        done = status(tmp_path / "admin.sock")
+    assert (done.returncode, "takes no connections" in done.stderr) == (1, True)
+
+
+def test_events_up_to_now_are_not_waited_for_without_end(tmp_path: Path) -> None:
+    begun = b'{"jsonrpc":"2.0","id":1,"result":{"subscription":1,"after":0,"last":3}}\n'
+    silent = serve_once(tmp_path / "admin.sock", begun)
+    words = [SIMPLERCTL, "--socket", tmp_path / "admin.sock", "--timeout", "0.5", "events"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    silent.join(10)
+    assert done.returncode == 1
+    assert "within 0.5 s" in done.stderr
+
+
+@pytest.mark.parametrize("greeting", ["220 mail ESMTP", "[]", "7"])
+def test_what_is_no_simplerd_is_told_so(greeting: str, tmp_path: Path) -> None:
+    other = serve_once(tmp_path / "admin.sock", f"{greeting}\r\n".encode())
     done = status(tmp_path / "admin.sock")
     other.join(10)
     assert done.returncode == 1
-    assert "is no simplerd: it sent b'220 mail ESMTP" in done.stderr
+    assert f"is no simplerd: it sent b'{greeting}" in done.stderr
+
+
+def test_what_the_daemon_says_cannot_reach_the_terminal(tmp_path: Path) -> None:
+    error = {"code": -32000, "message": "the session ended; last lines of stderr:\n\x1b[31mred\x9b", "data": {}}
+    answer = json.dumps({"jsonrpc": "2.0", "id": 1, "error": error}).encode() + b"\n"
+    served = serve_once(tmp_path / "admin.sock", answer)
+    done = status(tmp_path / "admin.sock")
+    served.join(10)
+    assert done.stderr == "Error: the session ended; last lines of stderr:\n\\x1b[31mred\\x9b\n"
 
 
 def test_the_socket_is_the_named_one_else_the_users_own_else_the_systems(

@@ -12,6 +12,7 @@ import signal
 import struct
 import subprocess
 import termios
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,9 @@ def test_events_are_followed_until_interrupted(simplerctl: Run, served: Foregrou
         assert following.stdout is not None
         assert following.stderr is not None
         # What happens before the subscription is made is not followed, so that it must happen again.
+        deadline = time.monotonic() + 30
         while not select.select([following.stdout], [], [], 0.05)[0]:
+            assert time.monotonic() < deadline
             simplerctl("session", "close", "s-followed")
         assert '"session":"s-followed"' in following.stdout.readline().replace("\\", "")
         following.send_signal(signal.SIGINT)
