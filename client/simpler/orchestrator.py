@@ -19,7 +19,7 @@ from simpler.args import TaskArgs
 from simpler.callables import CallableHandle, CallableKind
 from simpler.errors import ArgumentError, CapacityError, LevelError, StateError
 from simpler.graph_run import GraphRun
-from simpler.packing import Packer
+from simpler.packing import PackedArgs
 from simpler.region import ANY_SUB, Region, WorkerKind
 from simpler.registry import Entry, Registry
 from simpler.run import RunState, TaskRef
@@ -122,26 +122,24 @@ class Orchestrator:
         return self._registry.resolve(handle)
 
     def _submit(self, worker: int, entry: Entry, args: TaskArgs | None, after: Sequence[TaskRef]) -> TaskRef:
-        graph = self._graph
-        if args is None and not after:
-            try:
-                return TaskRef(self._run, graph.submit(worker, entry.digest))
-            except CapacityError:
-                return TaskRef(self._run, self._with_room(lambda: graph.submit(worker, entry.digest)))
-        after_ids = self._ids(after)
-        return TaskRef(self._run, self._with_room(lambda: self._submit_packed(worker, entry, args, after_ids)))
+        after_ids = self._ids(after) if after else []
+        try:
+            return TaskRef(self._run, self._attempt(worker, entry, args, after_ids))
+        except CapacityError:
+            return TaskRef(self._run, self._with_room(lambda: self._attempt(worker, entry, args, after_ids)))
 
-    def _submit_packed(self, worker: int, entry: Entry, args: TaskArgs | None, after: list[int]) -> int:
+    def _attempt(self, worker: int, entry: Entry, args: TaskArgs | None, after: list[int]) -> int:
+        if args is None and not after:
+            return self._graph.submit(worker, entry.digest)
         if args is None:
             return self._graph.submit_with(worker, entry.digest, after=after)
-        packer = Packer(self._region, self._storage)  # kept, it would make a cycle with this object
-        packed = packer.pack(args)
+        packed = PackedArgs(args, self._region, self._storage)
         try:
             return self._graph.submit_with(
                 worker, entry.digest, payload=packed.payload, ranges=packed.ranges, blocks=packed.blocks, after=after
             )
         finally:
-            packer.drop_copies(packed)
+            packed.drop_copies()
 
     def _ids(self, after: Sequence[TaskRef]) -> list[int]:
         for ref in after:

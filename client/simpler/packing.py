@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from simpler import limits
 from simpler.args import RemoteTensor, TaskArgs, TensorRecord, encode
@@ -23,63 +23,55 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-class PackedArgs(NamedTuple):
-    """Arguments ready to submit. ``copies``: blocks made for the task, whose references are the submitter's to drop."""
-
-    payload: bytes
-    ranges: list[Range]
-    blocks: list[int]
-    copies: list[int]
+Storage = Callable[[Tensor, TensorArgType], int]
+"""Gives the heap offset of a Tensor, allocating it when it may; raises where the Tensor is not usable."""
 
 
-class Packer:
-    """Packs the arguments of one orchestration function's tasks.
+class PackedArgs:
+    """Arguments ready to submit, once packed. ``copies``: blocks made for the task, until ``drop_copies``."""
 
-    ``storage`` gives the heap offset of a Tensor, allocating it when it may; it raises where the Tensor is not usable.
-    """
+    __slots__ = ("_region", "_storage", "blocks", "copies", "payload", "ranges")
 
-    __slots__ = ("_region", "_storage")
-
-    def __init__(self, region: Region, storage: Callable[[Tensor, TensorArgType], int]) -> None:
-        self._region, self._storage = region, storage
-
-    def pack(self, args: TaskArgs) -> PackedArgs:
+    def __init__(self, args: TaskArgs, region: Region, storage: Storage) -> None:
         """Raises ArgumentError, StaleHandle, or CapacityError when the heap has no room for copies and outputs."""
-        packed = PackedArgs(b"", [], [], [])
+        self._region, self._storage = region, storage
+        self.ranges: list[Range] = []
+        self.blocks: list[int] = []
+        self.copies: list[int] = []
         records = []
         try:
             for index, (tensor, tag) in enumerate(args.tagged_tensors()):
-                records.append(self._tensor(index, tensor, tag, packed))
+                records.append(self._tensor(index, tensor, tag))
         except BaseException:
-            self.drop_copies(packed)
+            self.drop_copies()
             raise
-        return PackedArgs(encode(records, args.scalars()), packed.ranges, packed.blocks, packed.copies)
+        self.payload = encode(records, args.scalars())
 
-    def drop_copies(self, packed: PackedArgs) -> None:
+    def drop_copies(self) -> None:
         """The task has its own references now, or will never be."""
-        for block in packed.copies:
+        for block in self.copies:
             self._region.unref(block)
 
-    def _tensor(self, index: int, tensor: object, tag: TensorArgType, packed: PackedArgs) -> TensorRecord:
+    def _tensor(self, index: int, tensor: object, tag: TensorArgType) -> TensorRecord:
         if isinstance(tensor, Tensor):
             offset = self._storage(tensor, tag)
-            packed.blocks.append(offset)
-            _order(packed, index, tag, offset, [(0, tensor.nbytes)])
+            self.blocks.append(offset)
+            self._order(index, tag, offset, [(0, tensor.nbytes)])
             return TensorRecord(tag, tensor.dtype, tensor.shape, None, offset, tensor.nbytes)
         if isinstance(tensor, RemoteTensor):
             raise ArgumentError(
                 f"tensor argument {index} is in a remote session; a SUB task or a task of a local worker cannot use "
                 "it. Fetch it with Worker.remote_copy_from, or submit the task to the worker that has it"
             )
-        return self._array(index, tensor, tag, packed)
+        return self._array(index, tensor, tag)
 
-    def _array(self, index: int, array: Any, tag: TensorArgType, packed: PackedArgs) -> TensorRecord:
+    def _array(self, index: int, array: Any, tag: TensorArgType) -> TensorRecord:
         dtype = DataType.of(array.dtype)
         if array.size == 0:
             return TensorRecord(tag, dtype, array.shape, None, 0, 0)
         offset = self._region.offset_of(array)
         if offset is None:
-            return self._copied(index, array, tag, packed)
+            return self._copied(index, array, tag)
         start, size = self._region.find(offset)
         contiguous = array.flags.c_contiguous
         runs = (
@@ -90,30 +82,29 @@ class Packer:
         begin, end = runs[0][0], runs[-1][1]
         if begin < 0 or end > size:
             raise ArgumentError(f"tensor argument {index} reaches beyond the array that it is a view of")
-        packed.blocks.append(start)
-        _order(packed, index, tag, start, runs)
+        self.blocks.append(start)
+        self._order(index, tag, start, runs)
         strides = None if contiguous else array.strides
         return TensorRecord(tag, dtype, array.shape, strides, offset, end - begin)
 
-    def _copied(self, index: int, array: np.ndarray[Any, Any], tag: TensorArgType, packed: PackedArgs) -> TensorRecord:
+    def _copied(self, index: int, array: np.ndarray[Any, Any], tag: TensorArgType) -> TensorRecord:
         if tag is not TensorArgType.INPUT:
             raise ArgumentError(
                 f"tensor argument {index} is tagged {tag.name}, but is an array that workers cannot see; make it with "
                 "Worker.array, or let a Tensor receive the output"
             )
         offset = self._region.alloc(array.nbytes)
-        packed.copies.append(offset)
-        packed.blocks.append(offset)
+        self.copies.append(offset)
+        self.blocks.append(offset)
         dtype = DataType.of(array.dtype)
         self._region.ndarray(offset, array.shape, dtype)[...] = array
         return TensorRecord(tag, dtype, array.shape, None, offset, array.nbytes)
 
-
-def _order(packed: PackedArgs, index: int, tag: TensorArgType, block: int, runs: Sequence[tuple[int, int]]) -> None:
-    access = tag.ordering
-    if access is not Access.NONE:
-        bits = access._value_  # the value as it is stored: Enum.value is computed, and this is done for every tensor
-        packed.ranges.extend([Range(block, begin, end, bits, index) for begin, end in runs if begin < end])
+    def _order(self, index: int, tag: TensorArgType, block: int, runs: Sequence[tuple[int, int]]) -> None:
+        access = tag.ordering
+        if access is not Access.NONE:
+            bits = access._value_  # as it is stored: Enum.value is computed, and this is done for every tensor
+            self.ranges += [Range(block, begin, end, bits, index) for begin, end in runs if begin < end]
 
 
 def contiguous_runs(start: int, shape: Sequence[int], strides: Sequence[int], itemsize: int) -> list[tuple[int, int]]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from simpler import TaskArgs, Tensor, TensorArgType
 from simpler.args import DecodedArgs, ReceivedArgs, RemoteTensor, TensorRecord, decode, encode
 from simpler.errors import ArgumentError, StaleHandle
-from simpler.packing import Packer, contiguous_runs
+from simpler.packing import PackedArgs, contiguous_runs
 from simpler.region import Region
 from simpler.tensor import DataType
 
@@ -97,14 +97,19 @@ def region() -> Iterator[Region]:
     region.close()
 
 
-def no_storage(tensor: Tensor, tag: TensorArgType) -> int:
-    raise AssertionError
+def pack(region: Region, args: TaskArgs) -> PackedArgs:
+    """Packs arguments among which there is no Tensor."""
+
+    def no_storage(tensor: Tensor, tag: TensorArgType) -> int:
+        raise AssertionError
+
+    return PackedArgs(args, region, no_storage)
 
 
 def test_a_view_of_a_shared_array_is_passed_where_it_lies(region: Region) -> None:
     array = region.new_array((4, 6), DataType.INT32)
     array[...] = np.arange(24).reshape(4, 6)
-    packed = Packer(region, no_storage).pack(TaskArgs().add_tensor(array[1:3, ::-2], INOUT))
+    packed = pack(region, TaskArgs().add_tensor(array[1:3, ::-2], INOUT))
     received = ReceivedArgs(region, decode(packed.payload))
     assert np.array_equal(received.tensor(0), array[1:3, ::-2])
     received.tensor(0)[...] = -1
@@ -113,33 +118,33 @@ def test_a_view_of_a_shared_array_is_passed_where_it_lies(region: Region) -> Non
 
 
 def test_an_ordinary_array_is_copied_as_input_and_refused_as_anything_else(region: Region) -> None:
-    packer, source = Packer(region, no_storage), np.arange(6.0).reshape(2, 3).T
-    packed = packer.pack(TaskArgs().add_tensor(source))
+    source = np.arange(6.0).reshape(2, 3).T
+    packed = pack(region, TaskArgs().add_tensor(source))
     received = ReceivedArgs(region, decode(packed.payload)).tensor(0)
     assert np.array_equal(received, source)
     assert not received.flags.writeable
-    packer.drop_copies(packed)
+    packed.drop_copies()
     with pytest.raises(ArgumentError, match=r"Worker\.array"):
-        packer.pack(TaskArgs().add_tensor(source).add_tensor(source, INOUT))
+        pack(region, TaskArgs().add_tensor(source).add_tensor(source, INOUT))
     assert region.stats().heap_used == 0
 
 
 def test_an_empty_array_orders_nothing(region: Region) -> None:
-    packed = Packer(region, no_storage).pack(TaskArgs().add_tensor(np.zeros((0, 3)), OUTPUT))
+    packed = pack(region, TaskArgs().add_tensor(np.zeros((0, 3)), OUTPUT))
     assert (packed.ranges, packed.blocks) == ([], [])
     assert ReceivedArgs(region, decode(packed.payload)).tensor(0).shape == (0, 3)
 
 
 def test_a_remote_tensor_cannot_go_to_a_local_task(region: Region) -> None:  # B6
     with pytest.raises(ArgumentError, match="remote session"):
-        Packer(region, no_storage).pack(TaskArgs().add_tensor(RemoteTensor()))
+        pack(region, TaskArgs().add_tensor(RemoteTensor()))
 
 
 def test_a_view_that_leaves_its_block_is_refused(region: Region) -> None:
     array = region.new_array((4,), DataType.INT64)
     beyond = np.lib.stride_tricks.as_strided(array, (1000,), (8,))
     with pytest.raises(ArgumentError, match="beyond"):
-        Packer(region, no_storage).pack(TaskArgs().add_tensor(beyond))
+        pack(region, TaskArgs().add_tensor(beyond))
 
 
 def test_memory_that_was_freed_is_stale(region: Region) -> None:
@@ -148,4 +153,4 @@ def test_memory_that_was_freed_is_stale(region: Region) -> None:
     assert offset is not None
     region.unref(offset)
     with pytest.raises(StaleHandle):
-        Packer(region, no_storage).pack(TaskArgs().add_tensor(array))
+        pack(region, TaskArgs().add_tensor(array))
