@@ -1,4 +1,6 @@
-/* Two arguments of one submission that overlap, when at least one of them writes: refused, whatever the order would be.
+/*
+ * Two arguments of one submission that write the same bytes: refused, since which of them is last is nobody's to say.
+ * One that reads what another writes is not: the task itself knows what it reads before it writes.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -15,7 +17,7 @@ static int by_place(const void *left, const void *right) {
 }
 
 static bool clash(const slr_range *a, const slr_range *b) {
-    return a->argument != b->argument && (a->access | b->access) & SLR_WRITE;
+    return a->argument != b->argument && a->access & b->access & SLR_WRITE;
 }
 
 /* Sorted: only ranges that begin before this one ends can overlap it. */

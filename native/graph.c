@@ -53,13 +53,8 @@ static uint32_t next_generation(uint32_t generation) {
     return generation + 1 ? generation + 1 : 1;
 }
 
-bool slri_slot_next(const slr_region *region, slr_id *id) {
-    const slri_header *header = region->header;
-    uint32_t slot = header->slots_free != SLRI_NONE ? header->slots_free : header->slots_fresh;
-    if (slot == header->config.slots)
-        return false;
-    *id = slri_id(next_generation(region->slots[slot].generation), slot);
-    return true;
+uint32_t slri_slots_left(const slr_region *region) {
+    return region->header->config.slots - region->header->slots_used;
 }
 
 uint32_t slri_slot_build(slr_region *region) {

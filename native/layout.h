@@ -48,6 +48,7 @@ typedef struct {
 
     alignas(SLRI_LINE) slri_queue shared; /* derived */
     uint32_t spinning;                    /* derived: SUB workers in SPINNING */
+    uint32_t spinners;                    /* how many SUB workers may spin at once; never changes */
     uint32_t parked;                      /* derived: stack of SUB workers in PARKED, by worker.parked_next */
     uint32_t slots_free;                  /* derived: free list by slot.next */
     uint32_t slots_fresh;                 /* primary: slots from here on have never been used */

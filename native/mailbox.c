@@ -83,6 +83,13 @@ void slri_mailbox_count(slr_region *region, uint32_t index) {
         park(region, index);
 }
 
+/* SUB workers that spin take turns on the cores that the submitter, spinning too, leaves them: more would only hold up
+ * the one that has work. */
+bool slri_may_spin(const slr_region *region, const slri_worker *worker) {
+    uint32_t others = region->header->spinning - (worker->state == SLR_WORKER_SPINNING);
+    return !slri_is_kind(worker, SLR_WORKER_SUB) || others < region->header->spinners;
+}
+
 static void ring(slri_worker *worker) {
     __atomic_store_n(&worker->doorbell, worker->doorbell + 1, __ATOMIC_RELEASE);
 }

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -107,6 +108,13 @@ static int make_memfd(uint64_t bytes) {
     return -1;
 }
 
+/* One core is the submitter's. Sources: sched_getaffinity(2), CPU_COUNT(3). */
+static uint32_t spinners(void) {
+    cpu_set_t cores;
+    int count = sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 1;
+    return count > 2 ? (uint32_t)count - 1 : 1;
+}
+
 /* Everything that does not begin as zero. */
 static int initialise(slr_region *region, const slr_config *config) {
     slri_header *header = region->header;
@@ -115,6 +123,7 @@ static int initialise(slr_region *region, const slr_config *config) {
     header->region_bytes = region->layout.region_bytes;
     header->config = *config;
     header->shared.head = header->shared.tail = SLRI_NONE;
+    header->spinners = spinners();
     header->parked = header->slots_free = header->edges_free = SLRI_NONE;
     for (uint32_t i = 0; i < config->workers; i++) {
         slri_worker *worker = &region->workers[i];

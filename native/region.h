@@ -94,7 +94,8 @@ void slri_bitmap_wipe(slr_region *region);
 void slri_mailbox_push(slr_region *region, uint32_t slot);
 uint32_t slri_mailbox_pop(slr_region *region, uint32_t worker);
 void slri_mailbox_count(slr_region *region, uint32_t worker); /* recovery: once for each worker */
-void slri_mailbox_kick(slr_region *region);                   /* after a SUB worker stopped spinning */
+bool slri_may_spin(const slr_region *region, const slri_worker *worker);
+void slri_mailbox_kick(slr_region *region); /* after a SUB worker stopped spinning */
 uint32_t slri_mailbox_drain(slr_region *region, slri_queue *queue,
                             slr_id run); /* unlinks the run's (0: all) slots, as a list */
 void slri_worker_move(slr_region *region, uint32_t worker, slr_worker_state state);
@@ -124,7 +125,7 @@ extern const uint8_t slri_transitions[SLR_TASK_CANCELLED + 1]
                                      [SLRI_EVENTS]; /* slr_task_state + 1; 0: no such transition */
 void slri_slot_move(slri_slot *slot, slri_event event);
 slri_slot *slri_slot_find(const slr_region *region, slr_id task); /* NULL: stale */
-bool slri_slot_next(const slr_region *region, slr_id *id);        /* what slri_slot_build will return; false: full */
+uint32_t slri_slots_left(const slr_region *region);
 uint32_t slri_slot_build(slr_region *region);
 void slri_slot_release(slr_region *region, uint32_t slot);
 void slri_edge_add(slr_region *region, uint32_t producer, uint32_t consumer, slri_dependence kind);

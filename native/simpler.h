@@ -214,10 +214,9 @@ typedef struct {
 
 /* Read after write and `after` are data dependencies (a failure poisons) when both tasks are of one run; write after
  * read, write after write and everything across runs is order only. SLR_*_FULL: nothing was changed; see
- * slr_space_wait. SLR_CONFLICT: two arguments overlap and at least one writes; *conflict is their numbers (first << 32
- * | second). SLR_CLOSED: the run was sealed or cancelled, or the region shut down. SLR_STALE: the run, or a block of
- * `blocks` or `ranges`, is not there any more. The arguments are handed to the worker at an address that is a multiple
- * of 16. */
+ * slr_space_wait. SLR_CONFLICT: two arguments write the same bytes; *conflict is their numbers (first << 32 | second).
+ * SLR_CLOSED: the run was sealed or cancelled, or the region shut down. SLR_STALE: the run, or a block of `blocks` or
+ * `ranges`, is not there any more. The arguments are handed to the worker at an address that is a multiple of 16. */
 int slr_submit(slr_region *region, const slr_submission *submission, slr_id *out, uint64_t *conflict);
 
 /* Back-pressure: take `seen` before submitting; after SLR_*_FULL wait until anything was freed since (SLR_OK),

@@ -95,15 +95,7 @@ static int place_arguments(slr_region *region, const slr_submission *submission,
     return SLR_OK;
 }
 
-static void connect(slr_region *region, uint32_t index, const slri_dependencies *dependencies) {
-    for (uint32_t i = 0; i < dependencies->n_producers; i++) {
-        slri_edge_add(region, dependencies->producers[i].slot, index, dependencies->producers[i].kind);
-        SLRI_FAULT("submit:edges");
-    }
-}
-
-static void commit(slr_region *region, const slr_submission *submission, const slri_dependencies *dependencies,
-                   uint64_t block, int64_t now_ns) {
+static uint32_t build(slr_region *region, const slr_submission *submission, uint64_t block, int64_t now_ns) {
     slri_run *run = slri_run_find(region, submission->run);
     uint32_t index = slri_slot_build(region);
     slri_slot *slot = &region->slots[index];
@@ -114,12 +106,20 @@ static void commit(slr_region *region, const slr_submission *submission, const s
     slot->args_bytes = submission->args_bytes;
     slot->n_blocks = submission->n_blocks;
     slot->args = block;
-    slot->root = dependencies->root;
     slot->submitted_ns = slot->ready_ns = now_ns;
     run->tasks++;
     run->live++;
     region->header->live++;
-    connect(region, index, dependencies);
+    return index;
+}
+
+static void connect(slr_region *region, uint32_t index, const slri_dependencies *dependencies, int64_t now_ns) {
+    slri_slot *slot = &region->slots[index];
+    slot->root = dependencies->root;
+    for (uint32_t i = 0; i < dependencies->n_producers; i++) {
+        slri_edge_add(region, dependencies->producers[i].slot, index, dependencies->producers[i].kind);
+        SLRI_FAULT("submit:edges");
+    }
     slri_slot_move(slot, SLRI_WAIT);
     if (!slot->fan_in)
         slri_task_arrive(region, index, now_ns);
@@ -135,8 +135,7 @@ static int submit_locked(slr_region *region, const slr_submission *submission, u
     int status = check_blocks(region, submission);
     if (status != SLR_OK)
         return status;
-    slr_id id;
-    if (!slri_slot_next(region, &id))
+    if (!slri_slots_left(region))
         return SLR_SLOTS_FULL;
     slri_dependencies dependencies;
     status = slri_tracker_collect(region, submission, &dependencies);
@@ -148,9 +147,10 @@ static int submit_locked(slr_region *region, const slr_submission *submission, u
     status = place_arguments(region, submission, staged, &block);
     if (status != SLR_OK)
         return status;
-    commit(region, submission, &dependencies, block, now_ns);
-    slri_tracker_record(region, submission, id); /* once the slot has the id: pruning drops what it cannot find */
-    *out = id;
+    uint32_t index = build(region, submission, block, now_ns);
+    *out = slri_id(region->slots[index].generation, index);
+    slri_tracker_record(region, submission, *out); /* while the task lives, and its blocks with it */
+    connect(region, index, &dependencies, now_ns);
     return SLR_OK;
 }
 

@@ -92,9 +92,9 @@ static void start(slr_region *region, uint32_t index, uint32_t taken, int64_t no
 }
 
 /* How the worker leaves a look that found nothing. A REMOTE one is told by the eventfd from then on. */
-static slr_worker_state idle_state(const slri_worker *worker, bool over, bool spins) {
+static slr_worker_state idle_state(const slr_region *region, const slri_worker *worker, bool over, bool spins) {
     if (!over)
-        return spins ? SLR_WORKER_SPINNING : SLR_WORKER_PARKED;
+        return spins && slri_may_spin(region, worker) ? SLR_WORKER_SPINNING : SLR_WORKER_PARKED;
     return is_remote(worker) ? SLR_WORKER_PARKED : SLR_WORKER_RUNNING;
 }
 
@@ -129,14 +129,15 @@ int slr_worker_take(slr_region *region, uint32_t index, uint32_t spin_us, int64_
         bool over = slept == SLR_INTERRUPTED || now_ns >= deadline_ns, spins = now_ns < spin_until_ns;
         slri_lock(region);
         uint32_t doorbell = worker->doorbell;
-        int status = look(region, index, now_ns, idle_state(worker, over, spins), out);
+        slr_worker_state idle = idle_state(region, worker, over, spins);
+        int status = look(region, index, now_ns, idle, out);
         slri_unlock(region);
         if (status != SLR_TIMEOUT)
             return status;
         if (over)
             return slept == SLR_INTERRUPTED ? slept : SLR_TIMEOUT;
         int64_t until_ns = spin_until_ns < deadline_ns ? spin_until_ns : deadline_ns;
-        if (!spins)
+        if (idle == SLR_WORKER_PARKED)
             slept = slri_sleep(&worker->doorbell, doorbell, deadline_ns);
         else if (slri_spin(&worker->doorbell, doorbell, shared,
                            until_ns)) /* work came, perhaps not for us: spin anew */

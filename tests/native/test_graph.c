@@ -241,7 +241,7 @@ static int conflict_of(slr_range a, slr_range b, uint64_t *conflict) {
 /* G9 */
 static void arguments_that_write_the_same_bytes_are_refused(void) {
     uint64_t conflict = 0;
-    slr_range a = range_of(X, 0, 10, SLR_WRITE), b = range_of(X, 9, 12, SLR_READ);
+    slr_range a = range_of(X, 0, 10, SLR_WRITE), b = range_of(X, 9, 12, SLR_READ | SLR_WRITE);
     a.argument = 4;
     b.argument = 2;
     STATUS(SLR_CONFLICT, conflict_of(a, b, &conflict));
@@ -254,7 +254,8 @@ static void arguments_that_write_the_same_bytes_are_refused(void) {
     b.argument = 2;
     b.buffer = Y + 1;
     OK(conflict_of(a, b, &conflict));
-    a.access = b.access = SLR_READ;
+    a.access = SLR_READ | SLR_WRITE;
+    b.access = SLR_READ; /* what the task reads there is its own affair */
     b.buffer = X;
     OK(conflict_of(a, b, &conflict));
 }
@@ -387,39 +388,54 @@ static void capacity_is_refused_by_name(void) {
 
 #define TASKS   3000
 #define AT_ONCE 60
-#define BYTES   40
+#define BYTES   90
+#define PARTS   6 /* ranges of each of a task's two arguments, as of a view with strides */
 
 typedef struct {
     slr_id id;
-    slr_range ranges[2];
-    int expected[BYTES]; /* the last writer of each byte before it, in the order of submission */
+    slr_range ranges[2 * PARTS];
+    int expected[BYTES]; /* the last writer of each byte before it, in the order of submission; for those it reads */
 } planned;
 
-static planned *plan(planned *task, uint64_t *random, int number, int *writers) {
-    memset(task->expected, -1, sizeof task->expected);
-    for (int r = 0; r < 2; r++) {
-        uint64_t begin = next_random(random) % (BYTES / 2) + (uint64_t)r * BYTES / 2;
-        uint64_t end = begin + 1 + next_random(random) % (BYTES / 2);
-        if (end > (uint64_t)(r + 1) * BYTES / 2)
-            end = (uint64_t)(r + 1) * BYTES / 2;
-        task->ranges[r] = range_of(X, begin, end, 1 + (uint32_t)(next_random(random) % 3));
-        task->ranges[r].argument = (uint32_t)r;
-        for (uint64_t b = begin; b < end; b++)
-            task->expected[b] = writers[b];
+static void plan_argument(slr_range *ranges, uint64_t *random, uint32_t argument) {
+    uint64_t begin = next_random(random) % 30, bytes = 1 + next_random(random) % 10, step = next_random(random) % 12;
+    uint32_t access = 1 + (uint32_t)(next_random(random) % 3), parts = 1 + (uint32_t)(next_random(random) % PARTS);
+    for (uint32_t i = 0; i < PARTS; i++) {
+        uint64_t from = begin + i * step < BYTES - bytes ? begin + i * step : BYTES - bytes;
+        ranges[i] = range_of(X, from, i < parts ? from + bytes : from, access);
+        ranges[i].argument = argument;
     }
-    for (int r = 0; r < 2; r++)
+}
+
+/* A task that slr_submit takes: it is asked again while the two arguments write the same bytes. */
+static void submit_planned(slr_region *region, slr_id run, planned *task, uint64_t *random) {
+    int status;
+    uint64_t conflict;
+    slr_submission submission = call_of(run, SLR_ANY_SUB);
+    submission.ranges = task->ranges;
+    submission.n_ranges = 2 * PARTS;
+    do {
+        plan_argument(task->ranges, random, 0);
+        plan_argument(task->ranges + PARTS, random, 1);
+        status = slr_submit(region, &submission, &task->id, &conflict);
+    } while (status == SLR_CONFLICT);
+    OK(status);
+}
+
+static void expect(planned *task, int number, int *writers) {
+    memcpy(task->expected, writers, sizeof task->expected);
+    for (int r = 0; r < 2 * PARTS; r++)
         for (uint64_t b = task->ranges[r].begin; b < task->ranges[r].end; b++)
             if (task->ranges[r].access & SLR_WRITE)
                 writers[b] = number;
-    return task;
 }
 
 /* What the task finds in its bytes is what it would have found alone; then it leaves its mark. */
 static void execute(const planned *task, int number, int *bytes) {
-    for (int r = 0; r < 2; r++)
+    for (int r = 0; r < 2 * PARTS; r++)
         for (uint64_t b = task->ranges[r].begin; b < task->ranges[r].end; b++)
             CHECK(bytes[b] == task->expected[b]);
-    for (int r = 0; r < 2; r++)
+    for (int r = 0; r < 2 * PARTS; r++)
         for (uint64_t b = task->ranges[r].begin; b < task->ranges[r].end; b++)
             if (task->ranges[r].access & SLR_WRITE)
                 bytes[b] = number;
@@ -432,46 +448,90 @@ static int number_of(const planned *tasks, int submitted, slr_id id) {
     abort();
 }
 
-/* A task's reads and writes happen when it ends, or when it begins: both must find the same. */
-static void any_order_of_execution_gives_the_same_result(void) {
+/* Two workers take and end tasks between submissions, in any order; each task is executed as it is taken, or as it
+ * ends. */
+static void run_random_program(uint64_t seed) {
     static planned tasks[TASKS];
-    for (uint64_t seed = 1; seed <= 6; seed++) {
-        slr_region *region = make_region();
-        slr_id run = begin_run(region), held[2] = {0};
-        uint64_t random = seed * 977;
-        int writers[BYTES], bytes[BYTES], submitted = 0, ended = 0;
-        memset(writers, -1, sizeof writers);
-        memset(bytes, -1, sizeof bytes);
-        while (ended < TASKS) {
-            if (submitted < TASKS && submitted - ended < AT_ONCE && next_random(&random) % 3) {
-                planned *task = plan(&tasks[submitted], &random, submitted, writers);
-                slr_submission submission = call_of(run, SLR_ANY_SUB);
-                submission.ranges = task->ranges;
-                submission.n_ranges = 2;
-                task->id = submit(region, submission);
-                submitted++;
-            }
-            uint32_t worker = next_random(&random) % 2;
-            if (!held[worker]) {
-                held[worker] = take(region, worker);
-                if (held[worker] && seed % 2)
-                    execute(&tasks[number_of(tasks, submitted, held[worker])],
-                            number_of(tasks, submitted, held[worker]), bytes);
-            } else if (next_random(&random) % 2) {
-                if (seed % 2 == 0)
-                    execute(&tasks[number_of(tasks, submitted, held[worker])],
-                            number_of(tasks, submitted, held[worker]), bytes);
-                succeed(region, worker, held[worker]);
-                held[worker] = 0;
-                ended++;
-            }
-            if (ended % 500 == 499)
-                check_graph(region);
+    slr_region *region = make_region();
+    slr_id run = begin_run(region), held[2] = {0};
+    uint64_t random = seed * 977;
+    int writers[BYTES], bytes[BYTES], submitted = 0, ended = 0, number[2] = {0}, late = seed % 2;
+    memset(writers, -1, sizeof writers);
+    memset(bytes, -1, sizeof bytes);
+    while (ended < TASKS) {
+        if (submitted < TASKS && submitted - ended < AT_ONCE && next_random(&random) % 3) {
+            submit_planned(region, run, &tasks[submitted], &random);
+            expect(&tasks[submitted], submitted, writers);
+            submitted++;
         }
-        CHECK(memcmp(bytes, writers, sizeof bytes) == 0);
-        end_run(region, run);
-        drop_region(region);
+        uint32_t w = next_random(&random) % 2;
+        if (!held[w]) {
+            held[w] = take(region, w);
+            number[w] = held[w] ? number_of(tasks, submitted, held[w]) : -1;
+            if (held[w] && !late)
+                execute(&tasks[number[w]], number[w], bytes);
+        } else if (next_random(&random) % 2) {
+            if (late)
+                execute(&tasks[number[w]], number[w], bytes);
+            succeed(region, w, held[w]);
+            held[w] = 0;
+            ended++;
+        }
+        if (ended % 500 == 499)
+            check_graph(region);
     }
+    CHECK(memcmp(bytes, writers, sizeof bytes) == 0);
+    end_run(region, run);
+    drop_region(region);
+}
+
+static void any_order_of_execution_gives_the_same_result(void) {
+    for (uint64_t seed = 1; seed <= 6; seed++)
+        run_random_program(seed);
+}
+
+/* Arrays are pruned while a task's many ranges are recorded; what it has recorded already must not be taken for over.
+ */
+static void a_task_of_many_ranges_is_known_by_all_of_them(void) {
+    enum { N = 200 };
+    slr_region *region = make_region();
+    slr_id run = begin_run(region);
+    slr_range ranges[N];
+    for (uint64_t i = 0; i < N; i++)
+        ranges[i] = range_of(X, i * 10, i * 10 + 8, SLR_WRITE);
+    slr_submission submission = call_of(run, SLR_ANY_SUB);
+    submission.ranges = ranges;
+    submission.n_ranges = N;
+    slr_id writer = submit(region, submission);
+    for (uint64_t i = 0; i < N; i++)
+        CHECK(state_of(region, submit_range(region, run, range_of(X, i * 10 + 7, i * 10 + 10, SLR_READ))) ==
+              SLR_TASK_PENDING);
+    CHECK(take(region, SUB0) == writer);
+    succeed(region, SUB0, writer);
+    OK(slr_run_cancel(region, run));
+    end_run(region, run);
+    drop_region(region);
+}
+
+/* A task that ends in its own submission, poisoned, gives up its blocks there and then. */
+static void a_task_poisoned_at_submit_drops_its_blocks(void) {
+    slr_region *region = make_region();
+    slr_id run = begin_run(region), bad = submit(region, call_of(run, SUB0));
+    uint64_t block;
+    OK(slr_heap_alloc(region, 64, &block));
+    slr_range range = range_of(block, 0, 64, SLR_WRITE);
+    slr_submission submission = call_of(run, SUB0);
+    submission.after = &bad;
+    submission.n_after = submission.n_blocks = submission.n_ranges = 1;
+    submission.blocks = &block;
+    submission.ranges = &range;
+    CHECK(take(region, SUB0) == bad);
+    fail(region, SUB0, bad);
+    CHECK(state_of(region, submit(region, submission)) == SLR_TASK_POISONED);
+    OK(slr_heap_unref(region, block));
+    CHECK(stats_of(region).heap_used == 0);
+    end_run(region, run);
+    drop_region(region);
 }
 
 static size_t bytes_allocated(void) {
@@ -517,4 +577,5 @@ MAIN(CASE(overlapping_ranges_are_ordered_unless_both_read), CASE(partial_overlap
      CASE(other_runs_are_ordered_but_never_poisoned), CASE(arguments_that_write_the_same_bytes_are_refused),
      CASE(conflict_is_found_among_many_ranges), CASE(bad_submissions_are_refused_whole),
      CASE(arguments_and_blocks_live_as_long_as_the_task), CASE(capacity_is_refused_by_name),
-     CASE(any_order_of_execution_gives_the_same_result), CASE(a_million_tasks_need_bounded_memory))
+     CASE(any_order_of_execution_gives_the_same_result), CASE(a_task_of_many_ranges_is_known_by_all_of_them),
+     CASE(a_task_poisoned_at_submit_drops_its_blocks), CASE(a_million_tasks_need_bounded_memory))
