@@ -23,14 +23,15 @@ Graph = Callable[[Orchestrator, object, object], None]
 
 
 def measure() -> Iterator[Result]:
-    """The three rows, as they come."""
+    """The rows, as they come."""
     with Worker(3, num_sub_workers=WORKERS, name="bench") as worker:
         handle = worker.register(no_op)
         for _ in range(WARM_UP_RUNS):
             worker.run(_one(handle))
         round_trip = Samples.of_calls(lambda: worker.run(_one(handle)), ROUND_TRIPS, scale=MICROSECONDS)
         independent = _rate(lambda: worker.run(_many(handle)), INDEPENDENT)
-        hop = _per_hop(lambda: worker.run(_chain(handle, worker.array((8,), np.float64))), HOPS)
+        after = _per_hop(lambda: worker.run(_chain_after(handle)), HOPS)
+        inout = _per_hop(lambda: worker.run(_chain_inout(handle, worker.array((8,), np.float64))), HOPS)
     yield Result(
         "submit, run and result of one no-op task", "µs", 15, round_trip, others=measure_pools(_pool_round_trip)
     )
@@ -43,7 +44,8 @@ def measure() -> Iterator[Result]:
         others=measure_pools(lambda pool: _rate(lambda: _pool_independent(pool), POOL_INDEPENDENT)),
     )
     pools = measure_pools(lambda pool: _per_hop(lambda: _pool_chain(pool), POOL_HOPS))
-    yield Result(f"one hop of a chain of {HOPS:,} dependent tasks", "µs", 8, hop, others=pools)
+    yield Result(f"one hop of a chain of {HOPS:,} tasks, each after the last", "µs", 8, after, others=pools)
+    yield Result("one hop of such a chain, each INOUT on one array", "µs", 8, inout, others=pools)
 
 
 def _one(handle: CallableHandle) -> Graph:
@@ -58,7 +60,16 @@ def _many(handle: CallableHandle) -> Graph:
     return graph
 
 
-def _chain(handle: CallableHandle, array: np.ndarray) -> Graph:
+def _chain_after(handle: CallableHandle) -> Graph:
+    def graph(orch: Orchestrator, _args: object, _config: object) -> None:
+        last = orch.submit_sub(handle)
+        for _ in range(HOPS - 1):
+            last = orch.submit_sub(handle, after=[last])
+
+    return graph
+
+
+def _chain_inout(handle: CallableHandle, array: np.ndarray) -> Graph:
     def graph(orch: Orchestrator, _args: object, _config: object) -> None:
         args = TaskArgs().add_tensor(array, TensorArgType.INOUT)
         for _ in range(HOPS):

@@ -24,7 +24,7 @@ RUNNER_IMPORTS = "trio, msgpack, msgspec, cloudpickle, numpy, simpler.worker, si
 
 
 def measure() -> Iterator[Result]:
-    """The two rows, as they come."""
+    """The rows, as they come."""
     with ForegroundDaemon() as daemon:
         _open_and_close(daemon.endpoint)  # the first one finds the daemon's spawner still importing
         opening = Samples([_open_and_close(daemon.endpoint) * MILLISECONDS for _ in range(OPENS)])
@@ -60,19 +60,20 @@ def _start_python() -> None:
 
 
 def _idle_percent(daemon: int) -> float:
-    """CPU time of the daemon, all its descendants and this client's other threads, while nothing happens."""
-    before, began = _cpu_ns(daemon), time.perf_counter_ns()
+    """How busy the daemon, its session and its client are while nothing happens."""
+    before, began = cpu_ns(daemon), time.perf_counter_ns()
     threading.Event().wait(IDLE_S)
-    return 100 * (_cpu_ns(daemon) - before) / (time.perf_counter_ns() - began)
+    return 100 * (cpu_ns(daemon) - before) / (time.perf_counter_ns() - began)
 
 
-def _cpu_ns(daemon: int) -> int:
-    tasks = [task for pid in _tree(daemon) for task in Path(f"/proc/{pid}/task").iterdir()]
+def cpu_ns(daemon: int) -> int:
+    """CPU time so far of the daemon, all its descendants and this process's other threads."""
+    tasks = [task for pid in process_tree(daemon) for task in Path(f"/proc/{pid}/task").iterdir()]
     tasks += [task for task in Path("/proc/self/task").iterdir() if task.name != str(os.getpid())]
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
 
 
-def _tree(root: int) -> list[int]:
+def process_tree(root: int) -> list[int]:
     """A process and its descendants."""
     found = [root]
     for pid in found:

@@ -1,0 +1,55 @@
+"""What the benchmarks make of what they measured."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from benchmarks.measurement import Result, Samples
+
+from benchmarks import report, sessions
+
+SLOW, FAST = Samples([30.0, 10.0, 20.0]), Samples([5.0, 5.0, 5.0])
+
+
+@pytest.mark.parametrize("percent", [0, 10, 50, 90, 99, 100])
+def test_percentiles_are_those_of_numpy(percent: float) -> None:
+    values = np.random.default_rng(1).random(37).tolist()
+    assert Samples(values).percentile(percent) == pytest.approx(float(np.percentile(values, percent)))
+
+
+def test_a_result_knows_whether_it_reached_its_target_and_by_how_much_it_is_better() -> None:
+    time = Result("a", "µs", 5.0, FAST, others={"other": SLOW})
+    rate = Result("b", "tasks/s", 21.0, SLOW, higher_is_better=True, others={"other": FAST})
+    assert (time.reached, time.times_better("other")) == (True, 4.0)
+    assert (rate.reached, rate.times_better("other")) == (False, 4.0)
+
+
+def test_a_target_that_was_missed_is_marked() -> None:
+    rows = report.rows(Result("a hop", "µs", 4.0, FAST, others={"other": SLOW}))
+    assert "≤ 4 µs" in rows[0]
+    assert "MISSED" in rows[0]
+    assert "20" in rows[1]
+    assert "4.0 times better" in rows[1]
+
+
+def test_the_record_has_every_value() -> None:
+    record = json.loads(json.dumps(report.record([Result("a", "µs", 5.0, SLOW)])))
+    assert record["results"][0]["samples"]["values"] == [30.0, 10.0, 20.0]
+    assert record["results"][0]["reached"] is False
+    assert record["machine"]["cores"] >= 1
+
+
+def test_cpu_time_is_counted_over_the_whole_tree() -> None:
+    burn = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+    child = "import sys; sum(range(3_000_000)); print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", burn, child]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        assert len(sessions.process_tree(parent.pid)) == 2
+        assert sessions.cpu_ns(parent.pid) > 20_000_000
+        parent.communicate()
