@@ -27,7 +27,7 @@ def import_failed(target: str, why: str) -> RegistrationError:
 
 
 def check_import_target(target: str) -> tuple[str, str]:
-    """Module and qualname of a well-formed target (C4). Raises RegistrationError CALLABLE_IMPORT_FAILED."""
+    """Module and qualname of a well-formed target. Raises RegistrationError CALLABLE_IMPORT_FAILED."""
     if not isinstance(target, str) or target.count(":") != 1:
         raise import_failed(str(target), "expected 'pkg.module:qualname' with exactly one colon")
     module, qualname = target.split(":")
@@ -52,7 +52,8 @@ def import_callable(target: str, import_paths: Sequence[str] | None) -> Callable
     if import_paths is not None:
         roots = [Path(path).resolve() for path in import_paths]
         _check_place(target, module_name, roots)
-        sys.path[:0] = [str(root) for root in roots if str(root) not in sys.path]
+        front = [str(root) for root in roots]  # also those that were there: what is checked must be what is found first
+        sys.path[:] = front + [place for place in sys.path if place not in front]
     module = _import(target, module_name)
     if import_paths is not None:
         _check_spec(target, module.__spec__, module_name, roots)
@@ -92,8 +93,11 @@ def _import(target: str, module_name: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # a module's own code may raise anything, and its author needs to see it
-        text = "".join(traceback.format_exception(error)).rstrip()
-        raise import_failed(target, f"importing {module_name} raised\n{text}") from error
+        raise import_failed(target, f"importing {module_name} raised\n{_whole(error)}") from error
+
+
+def _whole(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error)).rstrip()
 
 
 def _resolve(target: str, module: ModuleType, qualname: str) -> Callable[..., Any]:
@@ -105,6 +109,8 @@ def _resolve(target: str, module: ModuleType, qualname: str) -> Callable[..., An
             found = getattr(found, part)
         except AttributeError:
             raise import_failed(target, f"there is no {part!r} in {found!r}") from None
+        except Exception as error:  # a module's __getattr__ is code of its author too
+            raise import_failed(target, f"looking up {part!r} in {found!r} raised\n{_whole(error)}") from error
     if not callable(found):
         raise import_failed(target, f"it is of type {type(found).__name__}, which cannot be called")
     return found

@@ -90,6 +90,13 @@ def test_a_module_already_loaded_from_elsewhere_is_refused(folder: Path) -> None
         import_callable("posixpath:join", [str(folder)])
 
 
+def test_a_module_of_the_same_name_earlier_on_the_path_is_never_run(folder: Path, tmp_path: Path) -> None:  # C4
+    (tmp_path / "slrtwin.py").write_text("raise AssertionError('was executed')")
+    (folder / "slrtwin.py").write_text("def f():\n    return 7\n")
+    sys.path[:] = [str(tmp_path), *sys.path, str(folder)]
+    assert import_callable("slrtwin:f", [str(folder)])() == 7
+
+
 def test_a_folder_without_init_is_a_package_too(folder: Path) -> None:
     (folder / "slrbare").mkdir()
     (folder / "slrbare" / "m.py").write_text("def f():\n    return 1\n")
@@ -115,3 +122,9 @@ def test_a_module_that_fails_is_shown_with_its_traceback(statement: str, folder:
     with refused(r"(?s)importing slrbroken raised\n.*Traceback.*slrbroken\.py") as caught:
         import_callable("slrbroken:f", [str(folder)])
     assert "from within" in str(caught.value) or "SyntaxError" in str(caught.value)
+
+
+def test_a_lookup_that_fails_is_shown_with_its_traceback(folder: Path) -> None:  # C4
+    (folder / "slrlazy.py").write_text("def __getattr__(name):\n    raise RuntimeError('from within')\n")
+    with refused(r"(?s)looking up 'f' in <module 'slrlazy'.*Traceback.*from within"):
+        import_callable("slrlazy:f", [str(folder)])
