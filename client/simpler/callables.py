@@ -118,8 +118,8 @@ def _pickled(target: Callable[..., Any]) -> bytes:
 
     try:
         return bytes(cloudpickle.dumps(target))
-    except Exception:  # any class may refuse to be pickled in any way; the diagnosis repeats what it said
-        path, part, error = find_unserializable(_name_of(target), target, cloudpickle.dumps)
+    except Exception as refusal:  # any class may refuse to be pickled in any way
+        path, part, error = find_unserializable(_name_of(target), target, refusal, cloudpickle.dumps)
         raise RegistrationError(
             f"{_name_of(target)} cannot be serialized: {path} is of type {type(part).__qualname__}, which cannot be "
             f"pickled ({type(error).__name__}: {error}). Make it inside the function, or register a RemoteCallable",

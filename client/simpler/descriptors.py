@@ -58,7 +58,7 @@ def format_hashid(digest: bytes) -> str:
 
 
 def parse_hashid(hashid: str) -> bytes:
-    """The digest in a hashid. Raises RegistrationError HASHID_FORMAT_INVALID for anything else (C2)."""
+    """The digest in a hashid. Raises RegistrationError HASHID_FORMAT_INVALID for anything else."""
     if not isinstance(hashid, str) or not _HASHID.fullmatch(hashid):
         raise RegistrationError(
             f"{hashid!r} is not a hashid; expected 'sha256:' and 64 lower-case hex digits", code="HASHID_FORMAT_INVALID"

@@ -1,4 +1,4 @@
-"""Finds which part of a callable keeps it from being serialized, and names it by path (C7)."""
+"""Finds which part of a callable keeps it from being serialized, and names it by path."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ MAX_STEPS = 64
 Part = tuple[str, object]
 
 
-def find_unserializable(name: str, target: object, dumps: Callable[[Any], bytes]) -> tuple[str, object, Exception]:
+def find_unserializable(
+    name: str, target: object, error: Exception, dumps: Callable[[Any], bytes]
+) -> tuple[str, object, Exception]:
     """The innermost part of ``target`` that ``dumps`` refuses: its path from ``name``, the part, and the refusal.
 
-    Descends into the first part that fails on its own, until one fails that has no failing part.
+    ``error``: how ``dumps`` refused ``target`` itself. Descends into the first part that fails on its own, until one
+    fails that has no failing part.
     """
-    path, found, error = name, target, _refusal(target, dumps)
-    if error is None:
-        raise ValueError(f"{name} can be serialized")
+    path, found = name, target
     seen = {id(target)}
     for _ in range(MAX_STEPS):
         step = _failing_part(found, dumps, seen)
