@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shlex
+import signal
 import struct
 import subprocess
 import tempfile
@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from simpler import limits
-from simpler.content import ChipBlob, Content
+from simpler.content import ChipBlob, Content, is_symbol
 from simpler.descriptors import ChipDescriptor, Direction, encode_signature, unsupported
 from simpler.errors import ArgumentError, RegistrationError
 
@@ -28,7 +28,6 @@ _CC_FLAGS = ("-std=gnu11", "-O2", "-fPIC", "-shared", "-Wl,-z,defs", "-Wl,--buil
 _ELF_HEADER = struct.Struct("<4sBB10xHH")  # magic, class, byte order, type, machine: elf(5)
 _ELF_64_BIT, _ELF_LITTLE_ENDIAN, _ELF_SHARED_OBJECT = 2, 1, 3
 _ELF_MACHINES = {62: "x86_64", 183: "aarch64"}
-_SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class ChipCallable:
         Raises ArgumentError for an impossible symbol or signature, RegistrationError CALLABLE_KIND_UNSUPPORTED for what
         is not a 64-bit little-endian ELF shared object of a known machine, OSError when the file cannot be read.
         """
-        if not isinstance(symbol, str) or not _SYMBOL.fullmatch(symbol):
+        if not isinstance(symbol, str) or not is_symbol(symbol):
             raise ArgumentError(f"{symbol!r} is not a C symbol; expected letters, digits and underscores")
         image = bytes(elf) if isinstance(elf, (bytes, bytearray, memoryview)) else Path(elf).read_bytes()
         directions = tuple(_direction(entry, at) for at, entry in enumerate(signature))
@@ -124,28 +123,40 @@ def _target_arch(image: bytes) -> str:
 def _compile(source: str, symbol: str) -> bytes:
     compiler = shlex.split(os.environ.get("CC") or "cc")
     with tempfile.TemporaryDirectory(prefix="simpler-kernel-") as folder:
-        (Path(folder) / "kernel.c").write_text(source)
+        (Path(folder) / "kernel.c").write_text(source, encoding="utf-8")
         command = [*compiler, *_CC_FLAGS, f"-I{KERNEL_INCLUDE}", "-o", "kernel.so", "kernel.c", "-lm"]
         try:
-            done = subprocess.run(
-                command,
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=limits.COMPILE_TIMEOUT_S,
-                check=False,
-            )
+            status, said = _run(command, folder)
         except FileNotFoundError:
             raise _compile_failed(
                 symbol, f"there is no C compiler {compiler[0]!r}; install gcc, set CC, or pass ready code to from_elf"
             ) from None
+        except OSError as error:
+            raise _compile_failed(symbol, f"{compiler[0]} cannot be run: {error.strerror}") from None
         except subprocess.TimeoutExpired as error:
             raise _compile_failed(symbol, f"{shlex.join(command)} took more than {error.timeout} s") from None
-        if done.returncode != 0:
-            said = done.stdout.decode(errors="replace").rstrip()
-            raise _compile_failed(symbol, f"{shlex.join(command)} ended with status {done.returncode}\n{said}")
+        if status != 0:
+            raise _compile_failed(symbol, f"{shlex.join(command)} ended with status {status}\n{said}")
         return (Path(folder) / "kernel.so").read_bytes()
+
+
+def _run(command: Sequence[str], folder: str) -> tuple[int, str]:
+    """The exit status of a compiler, and what it said. It has a process group of its own, which ends with this call:
+    what does the work are its children, and they hold its output open."""
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        process_group=0,
+    ) as running:
+        try:
+            said, _ = running.communicate(timeout=limits.COMPILE_TIMEOUT_S)
+        except BaseException:
+            os.killpg(running.pid, signal.SIGKILL)
+            raise
+    return running.returncode, said.decode(errors="replace").rstrip()
 
 
 def _compile_failed(symbol: str, why: str) -> RegistrationError:

@@ -8,6 +8,7 @@ u32 descriptor length, descriptor, u32 payload length, payload, and nothing afte
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -36,6 +37,12 @@ from simpler.descriptors import (
 from simpler.import_target import check_import_target
 
 BLOB_VERSION = 1
+_SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
+
+def is_symbol(name: str) -> bool:
+    """Whether a function in C can have that name."""
+    return _SYMBOL.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,8 @@ class ChipBlob:
         if version != BLOB_VERSION:
             raise unsupported(f"chip blob version {version} is not known here; expected {BLOB_VERSION}")
         symbol, signature = reader.text("symbol"), reader.sized("signature schema")
+        if not is_symbol(symbol):
+            raise mismatch(f"the chip blob names the symbol {symbol!r}, which C does not have")
         blob = cls(symbol, decode_signature(signature), reader.sized("ELF object"))
         reader.end()
         return blob
@@ -109,7 +118,7 @@ class Content:
 
 
 def validate_content(digest: bytes, encoded: bytes) -> Content:
-    """The content in ``encoded``, proven to be what ``digest`` names (C4).
+    """The content in ``encoded``, proven to be what ``digest`` names.
 
     Recomputes the descriptor's hash, decodes it strictly, and compares the payload's hash with the descriptor's.
     Raises RegistrationError: HASHID_DESCRIPTOR_MISMATCH where anything differs, CALLABLE_KIND_UNSUPPORTED for kinds,

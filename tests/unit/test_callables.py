@@ -203,6 +203,13 @@ def test_a_malformed_signature_is_refused(signature: bytes, match: str) -> None:
         validated(chip_with(blob), blob)
 
 
+@pytest.mark.parametrize("symbol", ["", "a b", "add\0", "é"])
+def test_a_blob_with_an_impossible_symbol_is_refused(symbol: str) -> None:  # C4
+    blob = u32(BLOB_VERSION) + text(symbol) + sized(encode_signature([])) + sized(b"elf")
+    with refused("HASHID_DESCRIPTOR_MISMATCH", "names the symbol"):
+        validated(chip_with(blob), blob)
+
+
 def test_text_that_is_not_utf8_is_refused() -> None:
     with refused("HASHID_DESCRIPTOR_MISMATCH", "not UTF-8"):
         validated(u32(1) + u32(3) + sized(b"\xff") + text("b"))
@@ -319,6 +326,23 @@ def test_a_class_that_refuses_in_its_own_way_is_named() -> None:  # C7
     proud = Proud()
     with refused("CALLABLE_NOT_SERIALIZABLE", r"<lambda>.__closure__\['proud'\] .*KeyError: 'not me'"):
         content_of(lambda: proud)
+
+
+def test_a_class_that_refuses_only_once_is_refused_all_the_same() -> None:  # C7
+    class Moody:
+        refusals = 0
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            Moody.refusals += 1
+            if Moody.refusals == 1:
+                raise KeyError("not now")
+            return (object, ())
+
+        def __call__(self) -> None:
+            raise AssertionError("never called")
+
+    with refused("CALLABLE_NOT_SERIALIZABLE", "Moody is of type .*Moody, which .*KeyError: 'not now'"):
+        content_of(Moody())
 
 
 def test_a_structure_that_contains_itself_ends_the_search() -> None:  # C7

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+import select
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from simpler import limits
 from simpler.callables import KERNEL_INCLUDE, ChipBlob, ChipCallable, Direction, validate_content
 from simpler.device import Device, DeviceTensor, Kernel, scalar_bits
 from simpler.errors import ArgumentError, DeviceError, RegistrationError, StateError
@@ -202,6 +206,23 @@ def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "no-such-cc -m64")
     with refused(RegistrationError, "CALLABLE_COMPILE_FAILED", "no C compiler 'no-such-cc'; install gcc"):
         ChipCallable.from_c_source(SOURCE, "scale", [])
+
+
+@pytest.mark.slow
+def test_a_compiler_that_hangs_is_given_up_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "never")
+    compiler = tmp_path / "cc"
+    compiler.write_text(f"#!/bin/sh\ncat {tmp_path}/never &\necho $! > {tmp_path}/pid\nwait\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    monkeypatch.setattr(limits, "COMPILE_TIMEOUT_S", 0.3)
+    with refused(RegistrationError, "CALLABLE_COMPILE_FAILED", "took more than 0.3 s"):
+        ChipCallable.from_c_source(SOURCE, "scale", [])
+    with contextlib.suppress(ProcessLookupError):
+        child = os.pidfd_open(int((tmp_path / "pid").read_text()))
+        ended, _, _ = select.select([child], [], [], 10)
+        os.close(child)
+        assert ended
 
 
 def patched(elf: bytes, at: int, value: int) -> bytes:
