@@ -23,7 +23,7 @@ class DeviceMemory:
 
     def take(self, nbytes: int) -> int:
         """The address of ``nbytes`` (1 or more) with undefined contents. Raises DeviceError DEVICE_MEMORY."""
-        if unused := self._unused[nbytes]:
+        if unused := self._unused.get(nbytes):
             self._unused_bytes -= nbytes
             return unused.pop()
         try:
@@ -35,10 +35,12 @@ class DeviceMemory:
         return self._device.alloc(nbytes)
 
     def give(self, address: int, nbytes: int) -> None:
-        """Takes back what ``take`` gave."""
-        if self._unused_bytes + nbytes > limits.DEVICE_CACHE_BYTES:
+        """Takes back what ``take`` gave. Sizes that nobody asks for any more make room for those in use."""
+        if nbytes > limits.DEVICE_CACHE_BYTES:
             self._device.free(address)
             return
+        if self._unused_bytes + nbytes > limits.DEVICE_CACHE_BYTES:
+            self.drop_unused()
         self._unused[nbytes].append(address)
         self._unused_bytes += nbytes
 
