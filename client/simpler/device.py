@@ -176,6 +176,8 @@ def scalar_bits(scalar: int | float | bool) -> int:
 
 
 def _described(tensor: DeviceTensor) -> dict[str, object]:
+    if len(tensor.shape) > lib.SLR_MAX_DIMS:
+        raise ArgumentError(f"a kernel takes tensors of up to {lib.SLR_MAX_DIMS} dimensions, not {len(tensor.shape)}")
     strides, step = [], tensor.dtype.itemsize
     for size in reversed(tensor.shape):
         strides.append(step)

@@ -114,6 +114,8 @@ def test_errors_name_the_device_and_the_operation(device: Device, scale: ChipCal
         device.load(scale.elf, "absent")
     with refused(DeviceError, "DEVICE_KERNEL", "not an ELF object"):
         device.load(b"text", "scale")
+    with refused(ArgumentError, "ARGUMENT", "up to 8 dimensions, not 9"):
+        device.launch(loaded(device, scale), [DeviceTensor(address, 8, DataType.FLOAT64, (1,) * 9)])
     with refused(ArgumentError, "ARGUMENT", "has 12 bytes, not 8"):
         device.launch(loaded(device, scale), [DeviceTensor(address, 8, DataType.FLOAT32, (3,))])
 
