@@ -97,33 +97,30 @@ class ForegroundDaemon:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-            ready = False
             try:
-                ready = _says_ready(notify, process)
-            finally:
-                if not ready:
-                    process.kill()
-                    code = process.wait()
-        if not ready:
-            raise StartupError(
-                f"simplerd did not get ready within {READY_TIMEOUT_S:.0f} s and ended with {code}. "
-                f"Its log:\n{self.log.read_text(errors='replace')}",
-                pid=process.pid,
-            )
-        return process
+                problem = _wait_ready(notify, process)
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
+        if problem is None:
+            return process
+        process.kill()
+        process.wait()
+        raise StartupError(f"simplerd {problem}. Its log:\n{self.log.read_text(errors='replace')}", pid=process.pid)
 
 
-def _says_ready(notify: socket.socket, process: subprocess.Popen[bytes]) -> bool:
-    """Waits for READY=1; False when the process ends first or READY_TIMEOUT_S pass."""
+def _wait_ready(notify: socket.socket, process: subprocess.Popen[bytes]) -> str | None:
+    """Waits for READY=1; says what came instead when the process ends first or READY_TIMEOUT_S pass."""
     deadline = time.monotonic() + READY_TIMEOUT_S
     ended = os.pidfd_open(process.pid)
     try:
         while (left_s := deadline - time.monotonic()) > 0:
             readable, _, _ = select.select([notify.fileno(), ended], [], [], left_s)
             if notify.fileno() in readable and b"READY=1" in notify.recv(_NOTIFY_BYTES).split(b"\n"):
-                return True
+                return None
             if ended in readable:
-                return False
-        return False
+                return f"ended with {process.wait()} before it was ready"
+        return f"was not ready within {READY_TIMEOUT_S:g} s and was killed"
     finally:
         os.close(ended)
