@@ -43,11 +43,11 @@ class UnixListener:
     inode: int
 
     def close(self) -> None:
-        """Stop listening, and take the name away unless another daemon has it by now."""
-        self.socket.close()
+        """Take the name away unless another daemon has it by now, and stop listening."""
         with contextlib.suppress(FileNotFoundError):
-            if self.path.lstat().st_ino == self.inode:
+            if self.path.lstat().st_ino == self.inode:  # a number that is not given out again before the socket closes
                 self.path.unlink()
+        self.socket.close()
 
 
 def listen_unix(path: Path, *, mode: int, gid: int = -1) -> UnixListener:
