@@ -15,7 +15,7 @@
 
 #define NS_PER_S       1000000000ll
 #define SPINS_PER_LOOK 32   /* looks at the words between two looks at the clock */
-#define YIELD_AFTER_NS 8000 /* from then on a spinner lets others have the core */
+#define YIELD_AFTER_NS 1000 /* then a spinner lets others have the core: the one it waits for may need it */
 
 int64_t slri_now_ns(void) {
     struct timespec now;
