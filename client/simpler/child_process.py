@@ -105,6 +105,14 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def signal_name(number: int) -> str:
+    """ "SIGKILL", or "SIGRTMIN+6": of the real-time signals only the first and the last have a name (signal(7))."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIGRTMIN+{number - signal.SIGRTMIN}"
+
+
 def set_name(name: str) -> None:
     """The name that ps and top show for this process, of which the kernel keeps 15 bytes."""
     _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from simpler.child_output import ChildOutput, Forwarder
-from simpler.child_process import ChildSpec, fork_child
+from simpler.child_process import ChildSpec, fork_child, signal_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Ending:
 
     def __str__(self) -> str:
         if self.signal is not None:
-            return f"killed by {signal.Signals(self.signal).name}"
+            return f"killed by {signal_name(self.signal)}"
         return f"exited with code {self.code}"
 
 
