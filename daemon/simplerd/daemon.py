@@ -9,6 +9,7 @@ Rules
 
 from __future__ import annotations
 
+import resource
 import signal
 import time
 from collections import Counter
@@ -82,6 +83,7 @@ async def run(config: Config, spawner: Spawner, sockets: InheritedSockets, servi
 
     Raises StartupError when the runtime folder cannot be had.
     """
+    _allow_all_descriptors()
     daemon = Daemon(config, spawner)
     folder = RuntimeFolder(config.runtime_dir)
     failed = False
@@ -94,6 +96,15 @@ async def run(config: Config, spawner: Spawner, sockets: InheritedSockets, servi
     finally:
         folder.close()
     return 1 if failed else 0
+
+
+def _allow_all_descriptors() -> None:
+    """Each client and session takes some; the usual soft limit of 1024 is for who uses select(2), which we do not.
+
+    The spawner was forked before, so that user code keeps the usual limit.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _serve(

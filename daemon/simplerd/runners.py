@@ -8,6 +8,7 @@ Rules
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -19,7 +20,7 @@ import trio
 from simpler import spawn_protocol
 from simpler.errors import ProtocolError, StartupError
 from simpler.spawn import Spawner
-from simpler.spawn_protocol import Exited, Forked, ForkRequest, PreloadFailed, Refused
+from simpler.spawn_protocol import Exited, Forked, ForkRequest, KillRequest, PreloadFailed, Refused
 from simplerd.log import get_logger
 from simplerd.process_tree import ProcessTree
 from simplerd.runner import control_protocol
@@ -58,8 +59,15 @@ class Runner:
             )
         except ConnectionResetError:
             return None
-        fds = spawn_protocol.descriptors(received, flags)
-        return (control_protocol.decode_report(packet), fds) if packet else None
+        with contextlib.ExitStack() as unclaimed:  # whatever a runner that ran user code has sent
+            fds = spawn_protocol.descriptors(received, flags)
+            for fd in fds:
+                unclaimed.callback(os.close, fd)
+            if not packet:
+                return None
+            report = control_protocol.decode_report(packet)
+            unclaimed.pop_all()
+            return report, fds
 
     async def send(self, command: Command, fds: Sequence[int] = ()) -> None:
         """Sends a command; waits while the runner does not read, so the caller sets a deadline.
@@ -85,13 +93,15 @@ class Runner:
 
 
 class _Pending:
-    """A runner that was asked for: `answered` once the spawner has said whether it forked."""
+    """A runner that was asked for: `answered` once the spawner has said whether it forked.
+
+    `refusal`: why nobody gets it; should it have been forked all the same, it is killed.
+    """
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
         self.answered = trio.Event()
         self.refusal: str | None = None
-        self.given_up = False
 
 
 class Runners:
@@ -124,16 +134,21 @@ class Runners:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pending = _Pending(Runner(trio.socket.from_stdlib_socket(ours), ProcessTree()))
         key = next(self._keys)
-        self._asked[key] = pending
         request = ForkRequest(key, entry, argument, name, die_with_spawner=False)
         try:
-            with theirs:
-                fds = [theirs.fileno(), pending.runner.tree.child_end.fileno()]
-                await self._socket.sendmsg([spawn_protocol.encode(request)], spawn_protocol.ancillary(fds))
-            pending.runner.tree.child_end.close()
+            with theirs, pending.runner.tree.child_end as tree_end:
+                self._asked[key] = pending
+                await self._send(request, [theirs.fileno(), tree_end.fileno()])
+        except BaseException:  # nothing was sent
+            del self._asked[key]
+            pending.runner.close()
+            raise
+        try:
             await pending.answered.wait()
-        except BaseException:
-            self._give_up(key, pending)
+        except trio.Cancelled:
+            _log.warning("gave up on a runner that was not forked in time", runner=name)
+            pending.refusal = "nobody waits for it any more"
+            pending.runner.close()
             raise
         if pending.refusal is not None:
             pending.runner.close()
@@ -143,20 +158,30 @@ class Runners:
     async def run(self) -> None:
         """Reads what the spawner reports, for as long as the daemon runs. Raises StartupError when the spawner ends."""
         while True:
-            packet, received, flags, _ = await self._socket.recvmsg(
-                spawn_protocol.MAX_MESSAGE_BYTES, spawn_protocol.ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
-            )
-            fds = spawn_protocol.descriptors(received, flags)
-            if not packet:
-                raise StartupError(
-                    f"the spawner of the runners (pid {self._spawner_pid}) has ended; its stderr says why"
+            try:
+                packet, received, flags, _ = await self._socket.recvmsg(
+                    spawn_protocol.MAX_MESSAGE_BYTES, spawn_protocol.ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
                 )
-            self._take(spawn_protocol.decode_report(packet), fds)
+            except ConnectionResetError:  # it had not read what was sent to it
+                raise self._spawner_ended() from None
+            try:
+                fds = spawn_protocol.descriptors(received, flags)
+            except ProtocolError:  # the kernel drops descriptors when this process may have no more, unix(7)
+                fds = []
+            if not packet:
+                raise self._spawner_ended()
+            await self._take(spawn_protocol.decode_report(packet), fds)
 
-    def _take(self, report: spawn_protocol.Report, fds: list[int]) -> None:
+    def _spawner_ended(self) -> StartupError:
+        return StartupError(f"the spawner of the runners (pid {self._spawner_pid}) has ended; its stderr says why")
+
+    async def _send(self, request: ForkRequest | KillRequest, fds: Sequence[int] = ()) -> None:
+        await self._socket.sendmsg([spawn_protocol.encode(request)], spawn_protocol.ancillary(fds))
+
+    async def _take(self, report: spawn_protocol.Report, fds: list[int]) -> None:
         match report:
             case Forked():
-                self._forked(report, fds[0])
+                await self._forked(report, fds)
             case Refused():
                 pending = self._asked.pop(report.key)
                 pending.refusal = report.why
@@ -170,17 +195,15 @@ class Runners:
             case _:
                 raise ProtocolError(f"the spawner of the runners sent a {type(report).__name__}, which is for pools")
 
-    def _forked(self, report: Forked, pidfd: int) -> None:
+    async def _forked(self, report: Forked, fds: list[int]) -> None:
         pending = self._asked.pop(report.key)
         self._running[report.key] = pending.runner
-        pending.runner.forked(report.pid, pidfd)
+        if fds:
+            pending.runner.forked(report.pid, fds[0])
+        else:
+            pending.refusal = "simplerd has no descriptor left to watch it with (ulimit -n)"
         pending.answered.set()
-        if pending.given_up:
-            pending.runner.kill()
+        if pending.refusal is not None:
             pending.runner.close()
-
-    def _give_up(self, key: int, pending: _Pending) -> None:
-        """Nobody waits for this runner any more; should it still come, it is killed."""
-        pending.given_up = True
-        pending.runner.close()
-        _log.warning("gave up on a runner that was not forked in time", key=key)
+            with contextlib.suppress(BrokenPipeError):  # the spawner's end is seen where its reports are read
+                await self._send(KillRequest(report.key, signal.SIGKILL))

@@ -15,6 +15,7 @@ from functools import partial
 
 import trio
 
+from simpler.child_process import signal_name
 from simpler.error_record import decode_error
 from simpler.errors import ProtocolError, SessionLost, SimplerError, StartupError, StateError
 from simpler.oom import OomWatch
@@ -92,9 +93,9 @@ class Supervisor:
         try:
             with trio.fail_after(self._config.attach_timeout_s):
                 await runner.send(Lane(lane, frame), [fd])
-        except (OSError, trio.TooSlowError) as error:
+        except (OSError, trio.ClosedResourceError, trio.TooSlowError) as error:
             raise SessionLost(
-                f"the runner of session {session.id} did not take its {lane} lane: {error or 'no room in time'}",
+                f"the runner of session {session.id} did not take its {lane} lane: {str(error) or 'no room in time'}",
                 session=session.id,
             ) from None
 
@@ -108,19 +109,25 @@ class Supervisor:
     async def _supervise(self, session: Session) -> None:
         try:
             session.ending = await self._live(session)
-        except (SimplerError, OSError) as error:
-            session.failure = error if isinstance(error, SimplerError) else self._not_set_up(session, str(error))
-            session.ending = Ending(session.failure.message, session.failure.code)
-        except Exception as error:  # a fault of ours ends one session, not the daemon
-            _log.exception("a session's task failed", session=session.id)
-            session.failure = self._not_set_up(session, f"its task failed: {type(error).__name__}: {error}")
-            session.ending = Ending(session.failure.message, session.failure.code)
+        except Exception as error:
+            session.ending = self._given_up(session, error)
         self._folder.remove(session.id)
         self._release(session)
         self._sessions.advance(session, SessionEvent.GONE)
         if not session.decided.is_set():
             session.failure = session.failure or SessionLost(session.ending.cause, session=session.id)
             session.decided.set()
+
+    def _given_up(self, session: Session, error: Exception) -> Ending:
+        """The end of a session that could not be opened, or not be looked after: of that one, never of the daemon."""
+        why = str(error)
+        if not isinstance(error, (SimplerError, OSError)):
+            _log.exception("a session's task failed", session=session.id)
+            why = f"its task failed: {type(error).__name__}: {error}"
+        if session.decided.is_set():
+            return Ending(f"simplerd could not look after it: {why}")
+        session.failure = error if isinstance(error, SimplerError) else self._not_set_up(session, why)
+        return Ending(session.failure.message, session.failure.code)
 
     async def _live(self, session: Session) -> Ending:
         manifest = session.manifest
@@ -281,7 +288,7 @@ class Supervisor:
 def _how_it_ended(exit: Exited, oom: OomWatch) -> str:
     if exit.signal is None:
         return f"(pid {exit.pid}) exited with code {exit.code}"
-    killed = f"(pid {exit.pid}) was killed by {signal.Signals(exit.signal).name}"
+    killed = f"(pid {exit.pid}) was killed by {signal_name(exit.signal)}"
     if exit.signal != signal.SIGKILL:
         return killed
     answers = {True: "yes", False: "no", None: "unknown"}

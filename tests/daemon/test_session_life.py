@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,11 @@ ONE_CHIP_TWO_SUBS = {"device_ids": [0], "num_sub_workers": 2}
 
 def entries(pid: int, folder: str) -> int:
     return len(list(Path(f"/proc/{pid}/{folder}").iterdir()))
+
+
+def lowest_free_descriptor(pid: int) -> int:
+    used = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    return min(set(range(len(used) + 1)) - used)
 
 
 def read(pid: int, file: str) -> bytes:
@@ -89,15 +95,21 @@ async def test_an_import_that_fails_keeps_the_session_from_ready(
         await client.close(await client.open(**ONE_CHIP_TWO_SUBS))  # its device is free
 
 
-async def test_a_killed_runner_is_explained_and_its_tree_is_gone(daemon: ForegroundDaemon) -> None:  # D7 R4
+@pytest.mark.parametrize(
+    ("signum", "words"),
+    [(int(signal.SIGKILL), "SIGKILL; out of memory: no"), (signal.SIGRTMIN + 6, "SIGRTMIN+6")],
+)
+async def test_a_killed_runner_is_explained_and_its_tree_is_gone(
+    daemon: ForegroundDaemon, signum: int, words: str
+) -> None:  # D7 R4
     async with client_of(daemon.endpoint) as client:
         session = await client.open(**ONE_CHIP_TWO_SUBS)
         tree = descendants(session.pid)
-        os.kill(session.pid, signal.SIGKILL)
+        os.kill(session.pid, signum)
         push = await client.ended.receive()
         assert push.session == session.session
-        assert push.cause == f"its runner (pid {session.pid}) was killed by SIGKILL; out of memory: no"
-        assert (push.code, push.signal, push.exit_code) == ("SESSION_LOST", signal.SIGKILL, None)
+        assert push.cause == f"its runner (pid {session.pid}) was killed by {words}"
+        assert (push.code, push.signal, push.exit_code) == ("SESSION_LOST", signum, None)
         await until_gone(tree)
         await client.close(await client.open(**ONE_CHIP_TWO_SUBS))  # its device is free
 
@@ -334,11 +346,39 @@ async def test_a_runner_that_talks_nonsense_ends_its_session_and_nothing_else(
         "    try:\n"
         "        said = socket.socket(fileno=os.dup(int(name)))\n"
         "        if said.type == socket.SOCK_SEQPACKET:\n"
-        "            said.send(b'nonsense')\n"
+        "            socket.send_fds(said, [b'nonsense'], [0, 1, 2])\n"
         "    except OSError:\n"
         "        pass\n"
     )
     async with client_of(daemon.endpoint) as client:
+        before = entries(daemon.pid, "fd")
         with pytest.raises(StartupError, match="not a report of a runner"):
             await client.open(import_paths=[str(tmp_path)], imports=["talks:f"])
+        assert entries(daemon.pid, "fd") == before
         await client.close(await client.open())
+
+
+async def test_a_daemon_without_a_descriptor_for_a_runner_refuses_it_and_goes_on() -> None:  # R9
+    with ForegroundDaemon() as running:
+        async with client_of(running.endpoint) as client, trio.open_nursery() as nursery:
+            (spawner,) = children(running.pid)
+            before = entries(running.pid, "fd")
+
+            async def refused() -> None:
+                with pytest.raises(StartupError, match=r"no descriptor left to watch it with \(ulimit -n\)"):
+                    await client.open()
+                nursery.cancel_scope.cancel()
+
+            os.kill(spawner, signal.SIGSTOP)
+            nursery.start_soon(refused)
+            await event(running.admin_socket, "session.opened")
+            while entries(running.pid, "fd") != before + 2:  # its ends of the two sockets to the runner
+                await trio.lowlevel.checkpoint()
+            limits = resource.prlimit(running.pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (lowest_free_descriptor(running.pid), limits[1]))
+            os.kill(spawner, signal.SIGCONT)
+            await trio.sleep_forever()
+        resource.prlimit(running.pid, resource.RLIMIT_NOFILE, limits)
+        async with client_of(running.endpoint) as client:
+            await client.close(await client.open())
+            assert descendants(running.pid) == children(running.pid)  # the spawner alone
