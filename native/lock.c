@@ -35,9 +35,7 @@ static int acquire(pthread_mutex_t *lock) {
         int rc = pthread_mutex_trylock(lock);
         if (rc != EBUSY)
             return rc;
-#if defined(__x86_64__)
-        __builtin_ia32_pause();
-#endif
+        slri_pause();
     }
     return pthread_mutex_lock(lock);
 }

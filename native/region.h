@@ -51,6 +51,15 @@ static inline slr_id slri_id(uint32_t generation, uint32_t index) {
     return (uint64_t)generation << 32 | index;
 }
 
+/* Lets the other thread of a core run while this one spins. */
+static inline void slri_pause(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb" ::: "memory");
+#endif
+}
+
 /* ---- lock.c ---- */
 int slri_lock_init(slri_header *header);
 void slri_lock(slr_region *region);   /* recovers when the last holder died */

@@ -37,14 +37,6 @@ int slri_sleep(const uint32_t *word, uint32_t value, int64_t deadline_ns) {
     return errno == EINTR ? SLR_INTERRUPTED : SLR_TIMEOUT;
 }
 
-static inline void pause_core(void) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("isb" ::: "memory");
-#endif
-}
-
 /* Relaxed loads: whoever sees a change takes the lock before it believes anything. */
 bool slri_spin(const uint32_t *word, uint32_t value, const uint32_t *length, int64_t until_ns) {
     int64_t begun = slri_now_ns();
@@ -53,7 +45,7 @@ bool slri_spin(const uint32_t *word, uint32_t value, const uint32_t *length, int
             if (__atomic_load_n(word, __ATOMIC_RELAXED) != value ||
                 (length && __atomic_load_n(length, __ATOMIC_RELAXED)))
                 return true;
-            pause_core();
+            slri_pause();
         }
         int64_t now = slri_now_ns();
         if (now >= until_ns)

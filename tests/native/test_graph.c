@@ -1,6 +1,7 @@
 /* The order of tasks: what waits for what, what is poisoned, what is refused. One thread plays the parent and the
  * workers. */
 #include "harness.h"
+#include "region.h"
 
 #ifdef __SANITIZE_ADDRESS__
 size_t
@@ -9,6 +10,30 @@ __sanitizer_get_current_allocated_bytes(void); /* sanitizer/allocator_interface.
 
 #define X (1ull << 63 | 1)
 #define Y (1ull << 63 | 2)
+
+/* The life of a slot, written down a second time: a row for each state, a column for each event, '.' where it cannot
+ * be. */
+static void every_event_leads_where_it_should(void) {
+    static const char states[] =
+        "FBPRrSXZC"; /* free building pending ready running succeeded failed poisoned cancelled */
+    static const char *const life[] = {
+        /* BUILD WAIT QUEUE TAKE SUCCEED FAIL POISON CANCEL RELEASE */
+        "B........", /* FREE */
+        ".P......F", /* BUILDING */
+        "..R..XZCF", /* PENDING */
+        "...r.X.CF", /* READY */
+        "....SX...", /* RUNNING */
+        "........F", /* SUCCEEDED */
+        "........F", /* FAILED */
+        "........F", /* POISONED */
+        "........F", /* CANCELLED */
+    };
+    for (int state = SLR_TASK_FREE; state <= SLR_TASK_CANCELLED; state++)
+        for (int event = 0; event < SLRI_EVENTS; event++) {
+            uint8_t next = slri_transitions[state][event];
+            CHECK(life[state][event] == (next ? states[next - 1] : '.'));
+        }
+}
 
 /* Submits two tasks on ranges of one buffer; true when the second waits for the first. */
 static int waits(slr_range first, slr_range second) {
@@ -569,11 +594,11 @@ static void a_million_tasks_need_bounded_memory(void) {
     drop_region(region);
 }
 
-MAIN(CASE(overlapping_ranges_are_ordered_unless_both_read), CASE(partial_overlap_counts_and_touching_does_not),
-     CASE(tasks_without_ranges_are_not_ordered), CASE(fan_in_counts_every_producer_once),
-     CASE(a_block_in_an_old_place_has_no_past), CASE(failure_poisons_what_read_its_data),
-     CASE(later_readers_of_a_failed_writer_are_poisoned_at_submit), CASE(poison_does_not_overtake_order),
-     CASE(a_long_chain_is_poisoned_at_once), CASE(after_orders_and_poisons),
+MAIN(CASE(every_event_leads_where_it_should), CASE(overlapping_ranges_are_ordered_unless_both_read),
+     CASE(partial_overlap_counts_and_touching_does_not), CASE(tasks_without_ranges_are_not_ordered),
+     CASE(fan_in_counts_every_producer_once), CASE(a_block_in_an_old_place_has_no_past),
+     CASE(failure_poisons_what_read_its_data), CASE(later_readers_of_a_failed_writer_are_poisoned_at_submit),
+     CASE(poison_does_not_overtake_order), CASE(a_long_chain_is_poisoned_at_once), CASE(after_orders_and_poisons),
      CASE(other_runs_are_ordered_but_never_poisoned), CASE(arguments_that_write_the_same_bytes_are_refused),
      CASE(conflict_is_found_among_many_ranges), CASE(bad_submissions_are_refused_whole),
      CASE(arguments_and_blocks_live_as_long_as_the_task), CASE(capacity_is_refused_by_name),
