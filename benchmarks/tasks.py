@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from simpler import TaskArgs
+from simpler.args import ReceivedArgs
 
 
 def nothing() -> None:
     """For executors."""
 
 
-def no_op(args: TaskArgs) -> None:
+def no_op(args: ReceivedArgs) -> None:
     """For sub-workers."""

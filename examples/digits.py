@@ -17,16 +17,19 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 import digits_model as model
 import digits_picture
+from digits_model import Digits, Floats
 from digits_progress import Progress
 from digits_training import SUB_WORKERS, Training
-from simpler import SimplerError
+from simpler import SimplerError, TaskError
 from simplerd.foreground import ForegroundDaemon
 
 LEAST_ACCURACY = 0.95
@@ -38,35 +41,48 @@ class CheckFailed(Exception):
     """The computation went through, and its result is not what it must be."""
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What came back from the sessions: predictions for the test images, and each session's weights."""
+
+    predicted: NDArray[np.int64]
+    weights: list[Floats]
+    tasks: int
+    seconds: float
+
+
 def main() -> int:
     """Runs the example; 0 when every check holds."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=_at_least_one, default=25, help="passes over the training images (25)")
-    parser.add_argument("--seed", type=int, default=0, help="of the split, the first weights and the shuffling (0)")
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the trace and the picture (out)")
-    options = parser.parse_args()
+    options = arguments()
     for polite in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(polite, _leave)  # through every `with` block, so that nothing is left running
     try:
-        with daemon() as endpoint:
-            run(endpoint, options.epochs, options.seed, options.out)
+        run(options.epochs, options.seed, options.out)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 128 + signal.SIGINT
-    except SimplerError as error:
-        print(f"\ndigits: {error.code}: {error}", file=sys.stderr)
-        return 1
-    except CheckFailed as failed:
-        print(f"digits: {failed}", file=sys.stderr)
+    except (SimplerError, CheckFailed) as error:
+        print(f"\ndigits: {error}", file=sys.stderr)
+        if isinstance(error, TaskError):
+            print(error.remote_traceback, file=sys.stderr)
         return 1
     return 0
 
 
-def _at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is too small: at least 1")
-    return number
+def arguments() -> argparse.Namespace:
+    """The command line. Makes the folder for the results, so that a bad one is known at once."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=25, help="passes over the training images (25)")
+    parser.add_argument("--seed", type=int, default=0, help="of the split, the first weights and the shuffling (0)")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the trace and the picture (out)")
+    options = parser.parse_args()
+    if options.epochs < 1 or options.seed < 0:
+        parser.error("--epochs must be at least 1, and --seed at least 0")
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out: {error}")
+    return options
 
 
 def _leave(signum: int, _frame: object) -> NoReturn:
@@ -84,43 +100,47 @@ def daemon() -> Iterator[str]:
         yield started.endpoint
 
 
-def run(endpoint: str, epochs: int, seed: int, out: Path) -> None:
-    """Trains, tests, checks, and writes the trace and the picture."""
+def run(epochs: int, seed: int, out: Path) -> None:
+    """Trains, writes the trace and the picture, says what happened. Raises CheckFailed when a result is wrong."""
     shards, test = model.load(seed)
-    out.mkdir(parents=True, exist_ok=True)
     progress = Progress(epochs)
-    training = Training(endpoint, seed, progress)
-    with training.worker as worker:
-        training.place(shards, test)
-        print(f"{len(shards)} sessions at {endpoint}, each with a chip, {SUB_WORKERS} sub-workers", end=" ")
-        print(f"and {len(shards[0].labels)} images; {len(test.labels)} images are held out", flush=True)
-        progress.start()
-        for epoch in range(epochs):
-            training.run_epoch(epoch)
-        seconds = progress.seconds
-        worker.trace().save(out / "digits-trace.json")
-        predicted = training.test()
-        weights = training.weights()
-    digits_picture.save(out / "digits.png", progress.losses, test, predicted)
-    accuracy = float(np.mean(predicted == test.labels))
-    difference, allowed = compare(weights, model.train(shards, seed, epochs))
+    with daemon() as endpoint:
+        outcome = train(Training(endpoint, seed, progress), progress, shards, test, out / "digits-trace.json")
+    digits_picture.save(out / "digits.png", progress.losses, test, outcome.predicted)
+    accuracy = float(np.mean(outcome.predicted == test.labels))
+    difference, allowed = compare(outcome.weights, model.train(shards, seed, epochs))
     print(f"test accuracy  {accuracy:.1%} of {len(test.labels)} held-out images")
     print(f"against NumPy  largest difference of a weight {difference:.1e}; {allowed:.1e} is allowed")
-    print(f"tasks          {progress.tasks:,} in {seconds:.1f} s: {progress.tasks / seconds:,.0f} tasks per second")
+    rate = outcome.tasks / outcome.seconds
+    print(f"tasks          {outcome.tasks:,} in {outcome.seconds:.1f} s: {rate:,.0f} tasks per second")
     print(f"written        {out}/digits.png, {out}/digits-trace.json (open it in https://ui.perfetto.dev)")
     if not difference <= allowed:
-        raise CheckFailed(
-            f"the chips' weights differ from NumPy's by {difference:.3g}; at most {allowed:.3g} is rounding"
-        )
+        raise CheckFailed(f"weights differ from NumPy's by {difference:.3g}; at most {allowed:.3g} is rounding")
     if accuracy < LEAST_ACCURACY:
         raise CheckFailed(f"test accuracy is {accuracy:.1%}; at least {LEAST_ACCURACY:.0%} is expected of this network")
 
 
-def compare(sessions: list[model.Floats], reference: model.Floats) -> tuple[float, float]:
+def train(training: Training, progress: Progress, shards: list[Digits], test: Digits, trace: Path) -> Outcome:
+    """The part that needs the sessions. Writes the trace of the last training step."""
+    with training.worker as worker:
+        training.place(shards, test)
+        print(
+            f"{len(shards)} sessions, each with a chip, {SUB_WORKERS} sub-workers and {len(shards[0].labels)} images; "
+            f"{len(test.labels)} images are held out",
+            flush=True,
+        )
+        progress.start()
+        for epoch in range(progress.epochs):
+            training.run_epoch(epoch)
+        tasks, seconds = progress.tasks, progress.seconds
+        worker.trace().save(trace)
+        return Outcome(training.test(), training.weights(), tasks, seconds)
+
+
+def compare(sessions: list[Floats], reference: Floats) -> tuple[float, float]:
     """The largest difference of any session's weight from the reference, and what rounding may make of it."""
-    return max(float(np.abs(weights - reference).max()) for weights in sessions), TOLERANCE * float(
-        np.abs(reference).max()
-    )
+    difference = max(float(np.abs(weights - reference).max()) for weights in sessions)
+    return difference, TOLERANCE * float(np.abs(reference).max())
 
 
 if __name__ == "__main__":

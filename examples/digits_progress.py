@@ -20,8 +20,6 @@ class Progress:
 
     epochs: int
     losses: list[float] = field(default_factory=list)
-    accuracy: float = 0.0
-    """Of the training images, while they were learned from."""
     tasks: int = 0
     began: float = 0.0
 
@@ -42,10 +40,9 @@ class Progress:
             sys.stdout.flush()
 
     def end_epoch(self, totals: NDArray[np.float64]) -> None:
-        """Takes in an epoch's summed loss and count of right answers, and prints its line."""
+        """Takes in an epoch's summed loss and count of right answers, given while it learned, and prints its line."""
         loss, right = totals / TRAINING_IMAGES
         self.losses.append(float(loss))
-        self.accuracy = float(right)
         over = "\r\x1b[K" if sys.stdout.isatty() else ""
         print(f"{over}{self._epoch(len(self.losses))} loss {loss:.4f}, {right:.1%} right, {self._rate()}", flush=True)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from digits_model import BATCH, CLASSES, HIDDEN, LEARNING_RATE, Floats, Parameters, epoch_order
 from simpler import Orchestrator, TaskArgs, TensorArgType
+from simpler.args import ReceivedArgs
 
 CHIP = 0
 """Worker id of the session's only chip."""
@@ -76,7 +77,7 @@ def arguments(
     return args
 
 
-def train_step(orch: Orchestrator, args: TaskArgs, config: object) -> int:
+def train_step(orch: Orchestrator, args: ReceivedArgs, config: object) -> int:
     """Descends along the last average gradient, then leaves this shard's gradient of the next batch.
 
     Tensors: images, labels, weights, gradient (written), average (used up), totals (added to).
@@ -101,7 +102,7 @@ def train_step(orch: Orchestrator, args: TaskArgs, config: object) -> int:
     return net.tasks
 
 
-def predict(orch: Orchestrator, args: TaskArgs, config: object) -> int:
+def predict(orch: Orchestrator, args: ReceivedArgs, config: object) -> int:
     """Descends along the last average gradient, then computes the logits of other images.
 
     Tensors: images, logits (written), weights, average (used up). Scalars: the hashids of Callables.
@@ -113,7 +114,7 @@ def predict(orch: Orchestrator, args: TaskArgs, config: object) -> int:
     return net.tasks
 
 
-def shuffle(args: TaskArgs) -> None:
+def shuffle(args: ReceivedArgs) -> None:
     """Python task: puts images and labels into the epoch's order, in place."""
     images, labels = args.tensor(0), args.tensor(1)
     seed, epoch, shard = (args.scalar(i) for i in range(3))
@@ -122,7 +123,7 @@ def shuffle(args: TaskArgs) -> None:
     labels[:] = labels[order]
 
 
-def measure(args: TaskArgs) -> None:
+def measure(args: ReceivedArgs) -> None:
     """Python task: adds a batch's summed loss and its count of right answers to the totals."""
     loss, logits, wanted, totals = (args.tensor(i) for i in range(4))
     totals += [loss.sum(dtype=np.float64), np.count_nonzero(logits.argmax(axis=1) == wanted)]

@@ -157,7 +157,9 @@ class Training:
     def test(self) -> NDArray[np.int64]:
         """What the network sees in each test image, half of them in each session."""
         self._run(self.predict, [shard.predict_args(self.callables) for shard in self.shards])
-        return np.concatenate([shard.read(shard.logits) for shard in self.shards]).argmax(axis=1)
+        logits = np.concatenate([shard.read(shard.logits) for shard in self.shards])
+        predicted: NDArray[np.int64] = logits.argmax(axis=1)
+        return predicted
 
     def weights(self) -> list[Floats]:
         """Each session's copy of the weights."""

@@ -51,8 +51,8 @@ def test_simplerctl_runs_it_at_the_daemon_that_is_there(tmp_path: Path, daemon: 
         [sys.executable, "-m", *command], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
     assert done.returncode == 0, done.stderr + done.stdout
-    assert f"sessions at {daemon.endpoint}" in done.stdout
     assert "started simplerd" not in done.stdout
+    assert daemon.log.read_text().count("session.ready") == 2
 
 
 def test_a_network_that_learned_too_little_fails_the_check(tmp_path: Path) -> None:
@@ -64,8 +64,7 @@ def test_a_network_that_learned_too_little_fails_the_check(tmp_path: Path) -> No
 def test_no_daemon_is_a_clear_error(tmp_path: Path) -> None:
     done = run(tmp_path, SIMPLERD_ENDPOINT=f"unix:{tmp_path}/nobody.sock")
     assert done.returncode == 1
-    assert "CONNECT" in done.stderr
-    assert "nobody.sock" in done.stderr
+    assert f"cannot connect to simplerd at unix:{tmp_path}/nobody.sock" in done.stderr
     assert "Traceback" not in done.stderr
 
 
