@@ -15,7 +15,7 @@
 
 #define TO(state) ((state) + 1)
 
-const uint8_t slri_transitions[SLR_TASK_CANCELLED + 1][SLRI_EVENTS] = {
+const uint8_t slri_transitions[SLRI_STATES][SLRI_EVENTS] = {
     [SLR_TASK_FREE] = {[SLRI_BUILD] = TO(SLR_TASK_BUILDING)},
     [SLR_TASK_BUILDING] = {[SLRI_WAIT] = TO(SLR_TASK_PENDING), [SLRI_RELEASE] = TO(SLR_TASK_FREE)},
     [SLR_TASK_PENDING] = {[SLRI_QUEUE] = TO(SLR_TASK_READY),

@@ -102,11 +102,11 @@ void slri_bitmap_wipe(slr_region *region);
 /* ---- mailbox.c ---- */
 void slri_mailbox_push(slr_region *region, uint32_t slot);
 uint32_t slri_mailbox_pop(slr_region *region, uint32_t worker);
-void slri_mailbox_count(slr_region *region, uint32_t worker); /* recovery: once for each worker */
-bool slri_may_spin(const slr_region *region, const slri_worker *worker);
-void slri_mailbox_kick(slr_region *region); /* after a SUB worker stopped spinning */
-uint32_t slri_mailbox_drain(slr_region *region, slri_queue *queue,
-                            slr_id run); /* unlinks the run's (0: all) slots, as a list */
+void slri_mailbox_count(slr_region *region, uint32_t worker);            /* recovery: once for each worker */
+bool slri_may_spin(const slr_region *region, const slri_worker *worker); /* or has to park at once */
+void slri_mailbox_kick(slr_region *region);                              /* after a SUB worker stopped spinning */
+/* Unlinks the slots of the run (0: of all), and returns them as a list by next. */
+uint32_t slri_mailbox_drain(slr_region *region, slri_queue *queue, slr_id run);
 void slri_worker_move(slr_region *region, uint32_t worker, slr_worker_state state);
 static inline bool slri_is_kind(const slri_worker *worker, slr_worker_kind kind) {
     return worker->kind == (uint32_t)kind + 1;
@@ -130,8 +130,9 @@ typedef enum {
     SLRI_RELEASE,
     SLRI_EVENTS
 } slri_event;
-extern const uint8_t slri_transitions[SLR_TASK_CANCELLED + 1]
-                                     [SLRI_EVENTS]; /* slr_task_state + 1; 0: no such transition */
+#define SLRI_STATES (SLR_TASK_CANCELLED + 1)
+/* The next slr_task_state + 1; 0: no such transition. */
+extern const uint8_t slri_transitions[SLRI_STATES][SLRI_EVENTS];
 void slri_slot_move(slri_slot *slot, slri_event event);
 slri_slot *slri_slot_find(const slr_region *region, slr_id task); /* NULL: stale */
 uint32_t slri_slots_left(const slr_region *region);
@@ -172,8 +173,8 @@ int slri_tracker_collect(slr_region *region, const slr_submission *submission, s
 void slri_tracker_record(slr_region *region, const slr_submission *submission, slr_id task);
 void slri_tracker_free(slri_tracker *tracker);
 
-/* ---- conflict.c ---- no lock needed: SLR_CONFLICT and the two arguments of one submission that write the same bytes
- */
+/* ---- conflict.c ---- no lock needed
+ * SLR_CONFLICT, and which two arguments of one submission write the same bytes. */
 int slri_conflict_find(const slr_submission *submission, uint64_t *conflict);
 
 /* ---- trace.c ---- */

@@ -111,8 +111,8 @@ const char *slr_status_name(int status);
  * its process allocated end with it; one process therefore attaches one such worker per slr_region. */
 int slr_heap_alloc(slr_region *region, uint64_t bytes, uint64_t *offset);
 int slr_heap_ref(slr_region *region, uint64_t offset);
-int slr_heap_unref(slr_region *region,
-                   uint64_t offset); /* frees at the last; SLR_STALE when offset is not a live block */
+/* Frees at the last. SLR_STALE: offset is not a live block's; SLR_INVALID: no process holds a reference to it. */
+int slr_heap_unref(slr_region *region, uint64_t offset);
 /* The live block that holds byte `offset`: its start and size. For views into arrays. */
 int slr_heap_find(slr_region *region, uint64_t offset, uint64_t *start, uint64_t *bytes);
 
@@ -120,9 +120,8 @@ int slr_heap_find(slr_region *region, uint64_t offset, uint64_t *start, uint64_t
 int slr_worker_define(slr_region *region, uint32_t worker, slr_worker_kind kind);
 int slr_worker_attach(slr_region *region, uint32_t worker, int32_t pid); /* by the worker's process: STARTING */
 int slr_worker_ready(slr_region *region, uint32_t worker);               /* STARTING -> SPINNING: may be given work */
-/* By whoever watches the process, once it is gone: every task it held fails with the error record (copied; when the
- * heap is full, retained without one), the worker is DEAD, and work that counted on it goes to others. *failed: how
- * many. */
+/* By whoever watches the process, once it is gone: every task it held (*failed of them) fails with the error record
+ * (copied; when the heap is full, retained without one), the worker is DEAD, and what counted on it goes to others. */
 int slr_worker_died(slr_region *region, uint32_t worker, const void *error, uint64_t error_bytes, uint32_t *failed);
 /* Gives the worker up for ever: what slr_worker_died does, and everything queued for it, now and in later submissions
  * (for the last SUB worker: the shared queue too), fails with the error record. It cannot be attached again. */
@@ -151,10 +150,9 @@ typedef struct {
 } slr_task;
 
 /* Next task for the worker: its own queue first, then (SUB) the shared one. Spins up to spin_us, then parks up to
- * timeout_ns
- * (< 0: without end; 0: neither spins nor parks). Tasks of cancelled runs are never returned. A REMOTE worker may hold
- * several tasks at once; its only useful timeout is 0, and the eventfd is signalled for it once after each SLR_TIMEOUT.
- * SLR_OK, SLR_TIMEOUT, SLR_CLOSED, SLR_INTERRUPTED; SLR_STALE: the worker was declared dead. */
+ * timeout_ns (< 0: without end; 0: neither spins nor parks). Tasks of cancelled runs are never returned. A REMOTE
+ * worker may hold several tasks at once; its timeout is 0, and the eventfd is signalled for it once after each
+ * SLR_TIMEOUT. SLR_OK, SLR_TIMEOUT, SLR_CLOSED, SLR_INTERRUPTED; SLR_STALE: the worker was declared dead. */
 int slr_worker_take(slr_region *region, uint32_t worker, uint32_t spin_us, int64_t timeout_ns, slr_task *out);
 /* outcome: SLR_TASK_SUCCEEDED or SLR_TASK_FAILED. record: a heap block holding the result or error record, whose
  * reference passes to the slot (0: none). The slot of a success without record is free at once. SLR_STALE: the task was
@@ -264,8 +262,7 @@ typedef struct {
     int64_t ended_ns;
     uint8_t digest[32];
 } slr_trace_event;
-/* Ended tasks in order from *cursor (a count since creation; overwritten ones are skipped), and the cursor after them.
- */
+/* Ended tasks in order from *cursor (a count since creation; overwritten ones are left out), and the cursor after. */
 int slr_trace_read(slr_region *region, uint64_t *cursor, slr_trace_event *out, uint32_t room, uint32_t *count);
 
 typedef struct {
@@ -281,8 +278,7 @@ typedef struct {
     uint32_t slots_used;
 } slr_stats;
 int slr_region_stats(slr_region *region, slr_stats *out);
-/* Walks everything under the lock and checks each rule (derived agrees with primary); for tests. why: NUL-terminated.
- */
+/* Walks everything under the lock and checks each rule: derived agrees with primary. For tests. why: NUL-terminated. */
 int slr_graph_check(slr_region *region, char *why, size_t why_bytes);
 
 /* cffi: end */

@@ -122,6 +122,8 @@ int slr_worker_take(slr_region *region, uint32_t index, uint32_t spin_us, int64_
     if (!region || !out || !slri_worker_exists(region, index))
         return SLR_INVALID;
     slri_worker *worker = &region->workers[index];
+    if (is_remote(worker) && timeout_ns != 0)
+        return SLR_INVALID;
     const uint32_t *shared = slri_is_kind(worker, SLR_WORKER_SUB) ? &region->header->shared.length : NULL;
     int64_t now_ns = slri_now_ns(), deadline_ns = slri_deadline_ns(now_ns, timeout_ns);
     int64_t spin_until_ns = slri_deadline_ns(now_ns, spin_us * 1000ll);
@@ -139,9 +141,8 @@ int slr_worker_take(slr_region *region, uint32_t index, uint32_t spin_us, int64_
         int64_t until_ns = spin_until_ns < deadline_ns ? spin_until_ns : deadline_ns;
         if (idle == SLR_WORKER_PARKED)
             slept = slri_sleep(&worker->doorbell, doorbell, deadline_ns);
-        else if (slri_spin(&worker->doorbell, doorbell, shared,
-                           until_ns)) /* work came, perhaps not for us: spin anew */
-            spin_until_ns = slri_deadline_ns(slri_now_ns(), spin_us * 1000ll);
+        else if (slri_spin(&worker->doorbell, doorbell, shared, until_ns))
+            spin_until_ns = slri_deadline_ns(slri_now_ns(), spin_us * 1000ll); /* work came, perhaps not for us */
     }
 }
 

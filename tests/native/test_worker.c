@@ -88,6 +88,8 @@ static void a_remote_worker_is_told_by_eventfd(void) {
     int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     OK(slr_region_set_notify_fd(region, fd));
     slr_id run = begin_run(region);
+    slr_task never;
+    STATUS(SLR_INVALID, slr_worker_take(region, REMOTE, 0, -1, &never)); /* nobody would ring its doorbell */
     CHECK(take(region, REMOTE) == 0 && info_of(region, REMOTE).state == SLR_WORKER_PARKED);
     slr_id first = submit(region, call_of(run, REMOTE));
     CHECK(signalled(fd));
