@@ -184,9 +184,14 @@ def _check_daemon(file: TomlFile, daemon: DaemonSection) -> None:
 
 
 def _check_listen(file: TomlFile, at: ListenSection) -> None:
-    for endpoint in at.session or ():
+    session = at.session or ()
+    for endpoint in session:
         if why := endpoint_problem(endpoint):
             file.problem("listen", "session", why)
+    if len(set(session)) < len(session):
+        file.problem("listen", "session", f"each endpoint once; it is {list(session)}")
+    if f"unix:{at.admin_socket}" in session:
+        file.problem("listen", "admin_socket", "sessions are served there; expected a socket of its own")
     if at.admin_socket is not None and not at.admin_socket.startswith("/"):
         file.problem("listen", "admin_socket", f"expected an absolute path; it is {at.admin_socket!r}")
     elif at.admin_socket is not None and (why := endpoint_problem(f"unix:{at.admin_socket}")):

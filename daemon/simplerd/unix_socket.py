@@ -63,7 +63,7 @@ def listen_unix(path: Path, *, mode: int, gid: int = -1) -> UnixListener:
         listening.bind(os.fspath(fresh))
         fresh.chmod(mode)
         if gid != -1:
-            os.chown(fresh, -1, gid)
+            _give_to_group(fresh, gid)
         listening.listen(BACKLOG)
         listening.setblocking(False)
         inode = fresh.lstat().st_ino
@@ -73,6 +73,14 @@ def listen_unix(path: Path, *, mode: int, gid: int = -1) -> UnixListener:
         fresh.unlink(missing_ok=True)
         raise StartupError(f"cannot listen at {path}: {error.strerror or error}", path=str(path)) from error
     return UnixListener(listening, path, inode)
+
+
+def _give_to_group(path: Path, gid: int) -> None:
+    try:
+        os.chown(path, -1, gid)
+    except PermissionError as error:
+        why = f"it is to belong to group {gid}, and only root or a member (this is uid {os.geteuid()}) can see to that"
+        raise PermissionError(error.errno, why) from None
 
 
 def refuse_if_served(path: Path) -> None:

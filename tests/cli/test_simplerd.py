@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,21 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert str(tmp_path / "file/run") in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_group_that_the_daemon_is_not_in_is_told() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # one that another user can reach
+        os.chown(folder, 65534, 65534)
+        config = Path(folder, "simplerd.toml")
+        config.write_text(f'[listen]\nadmin_group = "{grp.getgrgid(0).gr_name}"\n')
+        config.chmod(0o644)
+        other = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        words = [*other, SIMPLERD, "--config", config, "--runtime-dir", f"{folder}/run"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "admin.sock: it is to belong to group 0, and only root or a member (this is uid 65534)" in done.stderr
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])

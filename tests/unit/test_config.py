@@ -178,6 +178,14 @@ level = true
         ('[daemon]\nimport_paths = ["x"]', "2: daemon.import_paths: expected absolute paths; 'x' is not one"),
         ('[listen]\nadmin_group = "no-such"', "2: listen.admin_group: there is no group 'no-such' on this host"),
         ('[listen]\nadmin_socket = "a"', "2: listen.admin_socket: expected an absolute path; it is 'a'"),
+        (
+            '[listen]\nsession = ["unix:/a", "unix:/a"]',
+            "2: listen.session: each endpoint once; it is ['unix:/a', 'unix:/a']",
+        ),
+        (
+            '[listen]\nsession = ["unix:/a"]\nadmin_socket = "/a"',
+            "3: listen.admin_socket: sessions are served there; expected a socket of its own",
+        ),
         ("[listen]\nsession = []", "2: listen.session: expected `array` of length >= 1; it is []"),
         ("a = ", "1: not TOML: Invalid value (column 5)"),
     ],
