@@ -1,8 +1,9 @@
 """A client's control connection: HELLO, OPEN, CLOSE, and the news that a session has ended.
 
 Rules
-  1. A session belongs to the control connection that opened it: only that one closes it, and hears of its end when it
-     was not the one who asked for it.
+  1. A session belongs to the control connection that opened it: only that one closes it, and hears that it is over when
+     it was not the one who asked for it. When somebody else did, it hears at once: closing may take long, and meanwhile
+     the lanes are gone.
   2. When the connection is lost, its sessions are closed after a grace; their devices are others' turn then.
   3. Health is told here and nowhere else, so that a long task on a lane never looks like a dead session.
 """
@@ -16,14 +17,15 @@ import trio
 
 import simpler
 from simpler import limits
-from simpler.errors import SimplerError, StaleHandle, StateError, VersionMismatch
+from simpler.error_record import encode_error
+from simpler.errors import SessionLost, SimplerError, StaleHandle, StateError, VersionMismatch
 from simpler.wire.frames import VERSION
 from simpler.wire.link import Link
-from simpler.wire.messages import Close, CloseReply, Ended, Hello, HelloReply, Manifest, Message, Open, OpenReply
+from simpler.wire.messages import Close, CloseReply, Ended, Fault, Hello, HelloReply, Manifest, Message, Open, OpenReply
 from simpler.wire.serving import Handler
 from simplerd.config import Config
 from simplerd.manifest_check import check_manifest
-from simplerd.sessions import Peer, Session, SessionTable
+from simplerd.sessions import Ending, Peer, Session, SessionTable
 from simplerd.supervision import Supervisor
 
 
@@ -51,16 +53,23 @@ class ControlConnection(Handler):
 
     async def run(self) -> None:
         """Serves until the connection is over, and then sees its sessions off."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            await self._link.run()
-            nursery.cancel_scope.cancel()
-        left = [session for session in self._mine.values() if not session.ended.is_set()]
-        with trio.move_on_after(limits.LOST_CLIENT_GRACE_S):
-            for session in left:
-                await session.ended.wait()
-        for session in left:
-            session.ask_to_close(f"its client is gone: {self._link.cause}")
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                await self._link.run()
+                nursery.cancel_scope.cancel()
+            with trio.move_on_after(limits.LOST_CLIENT_GRACE_S):
+                for session in self._mine.values():
+                    await session.ended.wait()
+        finally:
+            for session in self._mine.values():
+                session.ask_to_close(f"its client is gone: {self._link.cause}")
+
+    async def part(self, why: str) -> None:
+        """Tells the client that the daemon is leaving, and why, so that it does not take it for a broken connection."""
+        record = encode_error(SessionLost(why), may_pickle=False)
+        with contextlib.suppress(SimplerError):  # it has left before
+            await self._link.post(Fault(error=record))
 
     async def serve(self, link: Link, request: Message, data: memoryview) -> Message:
         """HELLO, OPEN and CLOSE."""
@@ -120,21 +129,17 @@ class ControlConnection(Handler):
         return CloseReply()
 
     async def _tell_end(self, session: Session) -> None:
-        try:
-            await session.ended.wait()  # no deadline: a session may last for ever
-            ending = session.ending
-            assert ending is not None
-            if session.id not in self._mine:  # closed by this client, whom the reply tells
-                return
-            push = Ended(
-                session=session.id,
-                cause=ending.cause,
-                code=ending.code,
-                signal=ending.signal,
-                exit_code=ending.exit_code,
-                stderr=list(ending.stderr),
-            )
-            with contextlib.suppress(SimplerError):  # the connection is over, which `run` deals with
-                await self._link.post(push)
-        finally:
-            session.told.set()
+        await session.over.wait()  # no deadline: a session may last for ever
+        if session.id not in self._mine:  # closed by this client, whom the reply tells
+            return
+        ending = session.ending or Ending(session.close_reason or "it was closed")
+        push = Ended(
+            session=session.id,
+            cause=ending.cause,
+            code=ending.code,
+            signal=ending.signal,
+            exit_code=ending.exit_code,
+            stderr=list(ending.stderr),
+        )
+        with contextlib.suppress(SimplerError):  # the connection is over, which `run` deals with
+            await self._link.post(push)

@@ -141,6 +141,8 @@ async def _serve(
             entrance.cancel()
             nursery.start_soon(_hurry, signals, supervisor)
             await _close_sessions(daemon, why)
+            with trio.move_on_after(FAREWELL_TIMEOUT_S):
+                await listener.part(why)
             nursery.cancel_scope.cancel()
 
 
@@ -152,17 +154,13 @@ async def _warm_up(runners: Runners) -> None:
 
 
 async def _close_sessions(daemon: Daemon, why: str) -> None:
-    """Each session's task bounds how long its end takes; then there is a moment for telling the clients."""
+    """Clients hear of it at once; each session's task bounds how long its end takes."""
     daemon.sessions.refuse_new(why)
     live = daemon.sessions.live()
     for session in live:
         session.ask_to_close(why)
     for session in live:
         await session.ended.wait()
-    with trio.move_on_after(FAREWELL_TIMEOUT_S):
-        for session in live:
-            if session.failure is None:
-                await session.told.wait()
 
 
 async def _hurry(signals: AsyncIterator[int], supervisor: Supervisor) -> None:

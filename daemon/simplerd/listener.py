@@ -56,6 +56,13 @@ class SessionListener:
         self._sessions = sessions
         self._supervisor = supervisor
         self._connections = 0
+        self._controls: set[ControlConnection] = set()
+
+    async def part(self, why: str) -> None:
+        """Tells every client that the daemon is leaving; the caller sets a deadline, since one may not read."""
+        async with trio.open_nursery() as nursery:
+            for connection in self._controls:
+                nursery.start_soon(connection.part, why)
 
     async def serve(
         self,
@@ -133,7 +140,11 @@ class SessionListener:
             sessions=self._sessions,
             supervisor=self._supervisor,
         )
-        await connection.run()
+        self._controls.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self._controls.discard(connection)
 
     async def _lane(self, stream: trio.SocketStream, peer: Peer, first: Frame, raw: bytes) -> None:
         try:

@@ -138,14 +138,15 @@ class Session:
         self.close_asked = trio.Event()
         self.ending: Ending | None = None
         self.ended = trio.Event()
-        self.told = trio.Event()
-        """Its client was told of its end, or is gone."""
+        self.over = trio.Event()
+        """It is of no use any more: it was asked to close, or has ended by itself."""
 
     def ask_to_close(self, reason: str) -> None:
         """Have the session closed; the first reason stays."""
         if self.close_reason is None:
             self.close_reason = reason
             self.close_asked.set()
+            self.over.set()
 
     def info(self) -> SessionInfo:
         """The session as it is now."""
@@ -281,3 +282,4 @@ class SessionTable:
             stderr=list(ending.stderr) if ending else [],
         )
         session.ended.set()
+        session.over.set()

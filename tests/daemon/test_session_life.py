@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -309,6 +310,43 @@ async def test_a_session_that_does_not_close_is_killed_in_time(tmp_path: Path) -
             await until_gone(tree)
             ended = await event(running.admin_socket, "session.ended")
             assert ended["fields"]["cause"].endswith("done; its runner did not end within 0.5 s and was killed")
+
+
+async def admin_close(admin_socket: Path, session: str) -> None:
+    wish = {"jsonrpc": "2.0", "id": 1, "method": "session.close", "params": {"session": session, "reason": "repair"}}
+    async with await trio.open_unix_socket(str(admin_socket)) as stream:
+        await stream.send_all(json.dumps(wish).encode() + b"\n")
+        await stream.receive_some()
+
+
+@pytest.mark.slow
+async def test_a_client_hears_at_once_that_an_operator_closes_its_session(
+    daemon: ForegroundDaemon, tmp_path: Path
+) -> None:  # D7 R4
+    async with client_of(daemon.endpoint) as client, trio.open_nursery() as nursery:
+        session = await stuck_session(client, tmp_path)
+        nursery.start_soon(admin_close, daemon.admin_socket, session.session)
+        push = await client.ended.receive()
+        assert (push.session, push.cause) == (session.session, f"repair (uid {os.getuid()})")
+        assert alive({session.pid})
+        os.kill(session.pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+async def test_a_client_whose_session_is_opening_hears_that_the_daemon_stops(
+    daemon: ForegroundDaemon, tmp_path: Path
+) -> None:  # R6
+    async with client_of(daemon.endpoint) as client, trio.open_nursery() as nursery:
+
+        async def refused() -> None:
+            with pytest.raises(SessionLost, match=r"simplerd is stopping \(SIGTERM\)"):
+                await open_one_that_hangs(client, tmp_path)
+
+        nursery.start_soon(refused)
+        await event(daemon.admin_socket, "session.opened")
+        assert await trio.to_thread.run_sync(daemon.stop) == 0
+        cause = await client.link.wait_closed()
+        assert str(cause) == "simplerd gave the connection up: simplerd is stopping (SIGTERM)"
 
 
 async def test_a_second_signal_does_not_wait_for_what_is_closing(
