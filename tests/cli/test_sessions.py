@@ -27,7 +27,7 @@ def parent(served: ForegroundDaemon) -> Iterator[simpler.Worker]:
         yield worker
 
 
-def test_a_session_is_listed_with_its_device_and_client(simplerctl: Run, parent: simpler.Worker) -> None:
+def test_a_session_is_listed_with_its_device_and_client(simplerctl: Run, parent: simpler.Worker) -> None:  # D4
     heading, row = simplerctl("session", "list").stdout.splitlines()
     assert heading.split() == ["SESSION", "STATE", "OPENED", "DEVICES", "SUB", "UID", "CLIENT", "NAME"]
     assert re.match(rf"s-[0-9a-f]{{8}}  ready  \d+ s ago  1        2    {os.getuid()} +process {os.getpid()}  ", row)
@@ -45,7 +45,7 @@ def test_a_session_is_shown_whole(simplerctl: Run, parent: simpler.Worker) -> No
     assert "cause" not in facts
 
 
-def test_a_closed_session_is_gone_and_its_cause_is_kept(simplerctl: Run, parent: simpler.Worker) -> None:
+def test_a_closed_session_is_gone_and_its_cause_is_kept(simplerctl: Run, parent: simpler.Worker) -> None:  # D7
     (one,) = json.loads(simplerctl("session", "list", "--format", "json").stdout)
     done = simplerctl("session", "close", one["id"], "--reason", "host is needed")
     assert (done.returncode, done.stdout) == (0, f"Session {one['id']} is closed.\n")

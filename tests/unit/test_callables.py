@@ -197,7 +197,7 @@ def chip_with(blob: bytes) -> bytes:
         (u32(1) + u32(0) * 2, "4 bytes follow"),
     ],
 )
-def test_a_malformed_signature_is_refused(signature: bytes, match: str) -> None:
+def test_a_malformed_signature_is_refused(signature: bytes, match: str) -> None:  # C1
     blob = u32(BLOB_VERSION) + text("k") + sized(signature) + sized(b"elf")
     with refused("HASHID_DESCRIPTOR_MISMATCH", match):
         validated(chip_with(blob), blob)
@@ -210,7 +210,7 @@ def test_a_blob_with_an_impossible_symbol_is_refused(symbol: str) -> None:  # C4
         validated(chip_with(blob), blob)
 
 
-def test_text_that_is_not_utf8_is_refused() -> None:
+def test_text_that_is_not_utf8_is_refused() -> None:  # C1
     with refused("HASHID_DESCRIPTOR_MISMATCH", "not UTF-8"):
         validated(u32(1) + u32(3) + sized(b"\xff") + text("b"))
 
@@ -220,7 +220,7 @@ def test_a_descriptor_with_bytes_behind_it_is_refused() -> None:  # C8
         validated(RemoteCallable("a:b").content.descriptor + b"\0")
 
 
-def test_a_count_that_lies_costs_no_memory() -> None:
+def test_a_count_that_lies_costs_no_memory() -> None:  # C8
     with refused("HASHID_DESCRIPTOR_MISMATCH", "needs 4294967295 bytes"):
         validated(u32(1) + u32(3) + u32(0xFFFFFFFF))
 
@@ -352,14 +352,14 @@ def test_a_structure_that_contains_itself_ends_the_search() -> None:  # C7
         content_of(lambda: ring)
 
 
-def test_a_payload_that_cannot_be_loaded_says_why_in_full() -> None:
+def test_a_payload_that_cannot_be_loaded_says_why_in_full() -> None:  # C4
     payload = b"\x80\x04\x8c\x0bno_such_mod\x8c\x01f\x93."
     descriptor = SerializedDescriptor(1, 1, hashlib.sha256(payload).digest())
     with refused("CALLABLE_IMPORT_FAILED", r"(?s)Traceback.*ModuleNotFoundError: No module named 'no_such_mod'"):
         load(validated(encode_descriptor(descriptor), payload))
 
 
-def test_a_payload_that_is_no_callable_is_refused() -> None:
+def test_a_payload_that_is_no_callable_is_refused() -> None:  # C4
     payload = pickle.dumps(42)
     descriptor = SerializedDescriptor(1, 1, hashlib.sha256(payload).digest())
     with refused("CALLABLE_KIND_UNSUPPORTED", "holds a int, not a callable"):

@@ -95,7 +95,7 @@ def test_a_user_without_root_gets_the_xdg_runtime_directory(monkeypatch: pytest.
     assert config.admin_socket == Path("/run/user/1000/simplerd/admin.sock")
 
 
-def test_a_user_without_a_runtime_directory_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_runtime_directory_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:  # D8
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(ConfigError, match="XDG_RUNTIME_DIR is not set; set it, or give --runtime-dir"):
         load(environ={})
@@ -127,7 +127,7 @@ def test_a_file_in_the_working_directory_is_never_used(tmp_path: Path, monkeypat
     assert load(environ={}).max_sessions == limits.MAX_SESSIONS
 
 
-def test_a_link_in_etc_that_leads_nowhere_is_an_error(tmp_path: Path) -> None:
+def test_a_link_in_etc_that_leads_nowhere_is_an_error(tmp_path: Path) -> None:  # D8
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/simplerd.toml").symlink_to(tmp_path / "gone")
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
@@ -141,7 +141,7 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     assert config.admin_socket == Path("/run/mine/admin.sock")
 
 
-def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
+def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:  # D8
     with pytest.raises(ConfigError, match=r"nowhere\.toml: cannot be read: No such file or directory"):
         load(tmp_path / "nowhere.toml")
 
@@ -190,11 +190,11 @@ level = true
         ("a = ", "1: not TOML: Invalid value (column 5)"),
     ],
 )
-def test_a_problem_is_named_with_line_and_key(tmp_path: Path, text: str, expected: str) -> None:
+def test_a_problem_is_named_with_line_and_key(tmp_path: Path, text: str, expected: str) -> None:  # D8
     assert problems(tmp_path, text) == [expected]
 
 
-def test_bytes_that_are_no_text_are_refused_with_their_line(tmp_path: Path) -> None:
+def test_bytes_that_are_no_text_are_refused_with_their_line(tmp_path: Path) -> None:  # D8
     path = tmp_path / "simplerd.toml"
     path.write_bytes(b"[log]\nlevel = '\xff'\n")
     with pytest.raises(ConfigError, match=r"simplerd\.toml:2: expected UTF-8 text, found byte 0xff"):
@@ -217,7 +217,7 @@ def test_an_endpoint_that_cannot_be_listened_at_is_refused(endpoint: str) -> Non
     assert endpoint_problem(endpoint)
 
 
-def test_a_runtime_directory_too_deep_for_sockets_is_refused() -> None:
+def test_a_runtime_directory_too_deep_for_sockets_is_refused() -> None:  # D8
     with pytest.raises(ConfigError, match="has at most 107 bytes"):
         load(runtime_dir=Path("/" + "a" * 100), environ={})
 
@@ -233,7 +233,7 @@ def test_a_runtime_directory_too_deep_for_sockets_is_refused() -> None:
         ("", 1),
     ],
 )
-def test_the_line_of_a_key_is_found(text: str, line: int) -> None:
+def test_the_line_of_a_key_is_found(text: str, line: int) -> None:  # D8
     assert line_of(text, "c.b") == line
 
 

@@ -61,7 +61,7 @@ def test_without_a_manager_nothing_is_said_and_nothing_fails() -> None:  # D1
     service.close()
 
 
-def test_a_manager_that_went_away_does_not_stop_the_daemon(tmp_path: Path) -> None:
+def test_a_manager_that_went_away_does_not_stop_the_daemon(tmp_path: Path) -> None:  # D1
     end = Manager(str(tmp_path / "notify"))
     service = Service.from_environ({"NOTIFY_SOCKET": str(tmp_path / "notify")})
     end.socket.close()
@@ -102,7 +102,7 @@ async def test_the_watchdog_is_pinged_at_half_its_interval_while_the_check_is_go
         *({"WATCHDOG_USEC": wrong} for wrong in ("x", "0", "²", "-1")),
     ],
 )
-async def test_a_watchdog_that_is_not_for_this_process_is_left_alone(environ: dict[str, str]) -> None:
+async def test_a_watchdog_that_is_not_for_this_process_is_left_alone(environ: dict[str, str]) -> None:  # D1
     with trio.fail_after(1):
         await Service.from_environ(environ).watchdog(lambda: pytest.fail("must not be asked"))
 
@@ -135,26 +135,26 @@ def test_passed_sockets_go_to_their_roles_close_on_exec(tmp_path: Path) -> None:
     sockets.close()
 
 
-def test_sockets_for_another_process_are_not_taken() -> None:
+def test_sockets_for_another_process_are_not_taken() -> None:  # D1
     environ = {"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": "admin"}
     assert InheritedSockets.from_environ(environ) == InheritedSockets()
     assert environ == {}
 
 
-def test_a_socket_without_a_role_is_refused_and_says_what_the_unit_must_say() -> None:
+def test_a_socket_without_a_role_is_refused_and_says_what_the_unit_must_say() -> None:  # D1
     environ, first = pass_sockets(("simplerd.socket", listening()))
     with pytest.raises(StartupError, match=r"'simplerd\.socket'; the \.socket unit must say FileDescriptorName=admin"):
         InheritedSockets.from_environ(environ, first)
     os.close(first)
 
 
-def test_a_socket_that_does_not_listen_is_refused() -> None:
+def test_a_socket_that_does_not_listen_is_refused() -> None:  # D1
     environ, first = pass_sockets(("admin", socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)))
     with pytest.raises(StartupError, match=r"does not listen: the \.socket unit needs ListenStream="):
         InheritedSockets.from_environ(environ, first)
 
 
-def test_a_passed_descriptor_that_is_not_there_is_named() -> None:
+def test_a_passed_descriptor_that_is_not_there_is_named() -> None:  # D1
     environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "admin"}
     with pytest.raises(StartupError, match=r"descriptor 999 \(admin\) of the service manager is no socket: Bad file"):
         InheritedSockets.from_environ(environ, 999)
