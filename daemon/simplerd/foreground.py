@@ -1,9 +1,10 @@
 """A simplerd of one's own, in the foreground: what examples, benchmarks and tests talk to.
 
-It listens on Unix sockets in a private folder, and needs neither root nor systemd. It is waited for as systemd waits
-for it: until it sends READY=1 (sd_notify(3)). It is in a session of its own, so that Ctrl-C at the terminal reaches
-only the program that started it, which then ends it by leaving the ``with`` block; and it ends by itself, closing its
-sessions, with the thread that started it (prctl(2), PR_SET_PDEATHSIG, which execve(2) keeps).
+It listens on Unix sockets in a private folder, and needs neither root nor systemd. The host's configuration does not concern
+it: unless told otherwise it has the defaults. It is waited for as systemd waits for it: until it sends READY=1
+(sd_notify(3)). It is in a session of its own, so that Ctrl-C at the terminal reaches only the program that started it,
+which then ends it by leaving the ``with`` block; and it ends by itself, closing its sessions, with the thread that
+started it (prctl(2), PR_SET_PDEATHSIG, which execve(2) keeps).
 """
 
 from __future__ import annotations
@@ -87,10 +88,13 @@ class ForegroundDaemon:
 
     def _start(self, options: Sequence[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
         self.runtime_dir.mkdir(mode=0o700)
+        config = self.folder / "simplerd.toml"
+        config.touch()
+        command = [sys.executable, "-c", _BOOT, str(os.getpid())]
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, self.log.open("wb") as output:
             notify.bind(str(self.folder / "notify.sock"))
             process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, str(os.getpid()), "--runtime-dir", str(self.runtime_dir), *options],
+                [*command, "--config", str(config), "--runtime-dir", str(self.runtime_dir), *options],
                 env={**env, "NOTIFY_SOCKET": notify.getsockname()},
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -34,6 +34,15 @@ def test_it_is_there_when_made_and_gone_afterwards() -> None:
     assert not daemon.folder.exists()
 
 
+def test_the_hosts_configuration_does_not_concern_it(tmp_path: Path) -> None:
+    config = tmp_path / "simplerd.toml"
+    config.write_text(f'[listen]\nsession = ["unix:{tmp_path}/other.sock"]\n')
+    with ForegroundDaemon(env={"SIMPLERD_CONFIG": str(config)}) as daemon:
+        assert Path(daemon.endpoint.removeprefix("unix:")).is_socket()
+    with ForegroundDaemon("--config", str(config)):  # unless its owner says so
+        assert (tmp_path / "other.sock").is_socket()
+
+
 def test_why_it_does_not_start_is_told_whole() -> None:
     with pytest.raises(StartupError, match=r"(?s)ended with 2 before it was ready\..*no-such-option"):
         ForegroundDaemon("--no-such-option")
