@@ -65,6 +65,8 @@ class Device:
         """Opens the device. Raises DeviceBusy when the driver sees that another process has it."""
         if isinstance(device_id, bool) or not isinstance(device_id, int) or not 0 <= device_id < 1 << 32:
             raise ArgumentError(f"device id {device_id!r} is not possible; expected an integer of 0 or more")
+        if "\0" in driver:
+            raise ArgumentError(f"{driver!r} is not the name of a driver")
         out, why = ffi.new("slr_device **"), ffi.new("char[]", _WHY_BYTES)
         self.driver, self.device_id = driver, device_id
         self._device: Any = ffi.NULL

@@ -142,6 +142,8 @@ def test_what_cannot_be_opened_says_why() -> None:
         Device("absent", 0)
     with refused(ArgumentError, "ARGUMENT", "devices 0 to 1023, not 5000"):
         Device("sim", 5000)
+    with refused(ArgumentError, "ARGUMENT", r"'sim\\x00' is not the name of a driver"):
+        Device("sim\0", 0)
     for impossible in (-1, 1 << 32, True, "0"):
         with refused(ArgumentError, "ARGUMENT", "is not possible"):
             Device("sim", impossible)  # type: ignore[arg-type]
