@@ -59,7 +59,8 @@ def decode_error(record: bytes, *, trust_pickle: bool = True) -> SimplerError:
         text, pickle_bytes = str(fields["traceback"]), fields["pickle"]
     except Exception as malformed:
         return SimplerError(f"an error was reported in a form that cannot be read ({malformed}): {record[:200]!r}")
-    error = cls(message, code=code, **context)
+    error = cls(message, code=code)
+    error.context = context  # any key at all may have come, "code" too
     if isinstance(error, TaskError):
         error.remote_traceback = text
         if text:

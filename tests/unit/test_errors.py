@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import msgpack
 import pytest
 
 from simpler import errors
@@ -67,6 +68,13 @@ def test_a_long_message_is_not_cut() -> None:
 @pytest.mark.parametrize("record", [b"", b"\xff", b"\x80", b"\x93\x01\x02\x03", b"not a record"])
 def test_bytes_that_are_no_record_become_an_error_that_says_so(record: bytes) -> None:
     assert "cannot be read" in str(decode_error(record))
+
+
+def test_facts_may_have_any_name() -> None:  # R2
+    fields = {"class": "SessionLost", "code": "X", "message": "m", "traceback": "", "pickle": None}
+    context = {"code": "a", "message": "b", "self": "c"}
+    error = decode_error(msgpack.packb(fields | {"context": context}))
+    assert (error.code, error.message, error.context) == ("X", "m", context)
 
 
 def test_a_reader_that_does_not_trust_pickle_never_loads_it() -> None:

@@ -12,6 +12,7 @@ import trio
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 from simpler import limits
+from simpler.error_record import encode_error
 from simpler.errors import (
     ArgumentError,
     CapacityError,
@@ -363,6 +364,18 @@ async def test_the_reason_of_a_fault_is_the_cause() -> None:
         await right.post(Fault(error=b"nonsense"))
         with pytest.raises(SimplerError, match=r"right gave the connection up: .*cannot be read"):
             raise await cause_of(left)
+
+
+async def test_whatever_the_facts_of_a_fault_are_called_everybody_is_told() -> None:  # R2
+    async with linked() as (left, right):
+        error = SimplerError("had enough")
+        error.context = {"code": "a", "message": "b", "self": "c"}
+        await right.post(Fault(error=encode_error(error, may_pickle=False)))
+        await cause_of(left)
+        for _ in range(2):
+            with pytest.raises(SimplerError, match="right gave the connection up: had enough") as raised:
+                await left.request(MALLOC)
+            assert raised.value.context == error.context
 
 
 async def test_frames_of_another_session_are_refused() -> None:  # R2

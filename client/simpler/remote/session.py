@@ -11,6 +11,7 @@ Rules
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import time
@@ -267,7 +268,7 @@ class RemoteSession(Handler):
         """The cause, afresh for one more caller."""
         cause = self._cause
         assert cause is not None
-        return type(cause)(cause.message, code=cause.code, **cause.context)
+        return copy.copy(cause)
 
     # ---- tasks
 

@@ -11,6 +11,7 @@ Rules
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Callable
@@ -214,7 +215,7 @@ class Link:
         """A fresh error for one more caller, since a raised exception belongs to the one that it was raised in."""
         cause = self._cause
         assert cause is not None
-        return type(cause)(cause.message, code=cause.code, **cause.context)
+        return copy.copy(cause)
 
     # ---- sending
 
