@@ -40,7 +40,7 @@ CHUNKS_IN_FLIGHT = 4
 INLINE_BYTES = 1 << 20
 """Largest ``host_inline`` tensor, or local array sent along with a task."""
 MESSAGE_ITEMS = 1 << 16
-"""In all arrays of one payload together."""
+"""In all arrays and maps of one payload together."""
 MESSAGE_ARRAY_ITEMS = 1 << 12
 """In one array or map; a parser makes room for what the head announces, before anything of it has come."""
 MESSAGE_TEXT_BYTES = 1 << 20
@@ -73,6 +73,8 @@ ENDED_SESSIONS_KEPT = 100
 SESSION_TOKEN_BYTES = 32
 LOST_CLIENT_GRACE_S = 5.0
 SUB_WORKERS_PER_SESSION = 64
+MANIFEST_BYTES = 256 << 10
+"""A runner is told its manifest in one packet, which holds less than a frame."""
 SESSION_HEAP_BYTES = 64 << 30
 
 # ---- admin interface

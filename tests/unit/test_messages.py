@@ -91,6 +91,7 @@ UNREADABLE = {
     "array that announces too much": b"\xdd\xff\xff\xff\xff",
     "map that announces too much": b"\xdf\xff\xff\xff\xff",
     "nested too deep": b"\x91" * 2000 + b"\x00",
+    "many small maps": b"\xde\x04\x00" + (b"\xa1a\xde\x04\x00" + b"\xa1a\x80" * 1024) * 1024,
     "many small arrays": b"\xdc\x04\x00" * 2 + (b"\xdc\x04\x00" + b"\x90" * 1024) * 1024,
 }
 

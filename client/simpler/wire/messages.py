@@ -151,7 +151,6 @@ class Fault(Message, frozen=True, kw_only=True):
     """Push: the last frame of a sender that gives the connection up, saying why (an error record)."""
 
     TYPE = MessageType.FAULT
-    PAYLOAD_BYTES = limits.FRAME_PAYLOAD_BYTES
     error: bytes
 
 
@@ -328,6 +327,7 @@ def payload_limit(kind: MessageType, flags: Flags) -> int:
 
 def parse(payload: bytes) -> object:
     """The msgpack value in ``payload``, within the limits. Raises ProtocolError."""
+    counted = _item_counter()
     try:
         return msgpack.unpackb(
             payload,
@@ -335,7 +335,8 @@ def parse(payload: bytes) -> object:
             max_array_len=limits.MESSAGE_ARRAY_ITEMS,
             max_map_len=limits.MESSAGE_ARRAY_ITEMS,
             max_ext_len=0,
-            list_hook=_item_counter(),
+            list_hook=counted,
+            object_hook=counted,
         )
     except ProtocolError:
         raise
@@ -353,15 +354,15 @@ def typed(value: object, cls: type[T], what: str) -> T:
         raise ArgumentError(f"{what}: {wrong}") from None
 
 
-def _item_counter() -> Callable[[list[Any]], list[Any]]:
-    """A hook that sees every array of one payload: many small ones could take far more memory than their bytes."""
+def _item_counter() -> Callable[[Any], Any]:
+    """A hook that sees every array and map of one payload: many small ones take far more memory than their bytes."""
     seen = 0
 
-    def count(items: list[Any]) -> list[Any]:
+    def count(items: list[Any] | dict[str, Any]) -> list[Any] | dict[str, Any]:
         nonlocal seen
         seen += 1 + len(items)
         if seen > limits.MESSAGE_ITEMS:
-            raise protocol_error(Reason.BAD_PAYLOAD, f"a payload has more than {limits.MESSAGE_ITEMS} array items")
+            raise protocol_error(Reason.BAD_PAYLOAD, f"a payload has more than {limits.MESSAGE_ITEMS} items")
         return items
 
     return count
