@@ -72,6 +72,12 @@ async def test_nobody_listens_at_a_port() -> None:
     assert f"listen on port {port}" in str(raised.value)
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 64, "-\udc80"])
+async def test_a_name_that_cannot_be_asked_for(host: str) -> None:
+    with pytest.raises(ConnectError, match="is not a host's name"):
+        await connect(Endpoint(host=host, port=80))
+
+
 async def test_a_full_queue_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "full.sock"
     with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as first:

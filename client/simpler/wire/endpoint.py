@@ -75,6 +75,8 @@ async def connect(endpoint: Endpoint, *, timeout_s: float = limits.CONNECT_TIMEO
         raise _no_connection(endpoint, f"no answer within {timeout_s:g} s") from None
     except OSError as refused:
         raise _no_connection(endpoint, _why(refused)) from refused
+    except UnicodeError as unnameable:  # a name that cannot be asked for, socket.getaddrinfo
+        raise _no_connection(endpoint, f"{endpoint.host!r} is not a host's name") from unnameable
 
 
 async def _connect_unix(path: str) -> trio.SocketStream:
