@@ -1,7 +1,7 @@
 """A simplerd of one's own, in the foreground: what examples, benchmarks and tests talk to.
 
-It listens on Unix sockets in a private folder, and needs neither root nor systemd. The host's configuration does not concern
-it: unless told otherwise it has the defaults. It is waited for as systemd waits for it: until it sends READY=1
+It listens on Unix sockets in a private folder, and needs neither root nor systemd. The host's configuration does not
+concern it: unless told otherwise it has the defaults. It is waited for as systemd waits for it: until it sends READY=1
 (sd_notify(3)). It is in a session of its own, so that Ctrl-C at the terminal reaches only the program that started it,
 which then ends it by leaving the ``with`` block; and it ends by itself, closing its sessions, with the thread that
 started it (prctl(2), PR_SET_PDEATHSIG, which execve(2) keeps).
