@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import PurePosixPath
 
+import msgspec
+
 from simpler import limits
 from simpler.errors import ArgumentError, SimplerError
 from simpler.import_target import check_import_target
@@ -34,6 +36,7 @@ def check_manifest(
     `import_roots`: where import_paths may lie; None where the client may name any, because it is a user of this host.
     """
     problems = [
+        *_size(manifest),
         *_platform(manifest, platform),
         *_workers(manifest, devices),
         *_environment(manifest),
@@ -43,6 +46,13 @@ def check_manifest(
     if problems:
         text = "; ".join(f"{field}: {why}" for field, why in problems)
         raise ArgumentError(f"the session's manifest cannot be carried out here: {text}", field=problems[0][0])
+
+
+def _size(manifest: Manifest) -> Iterator[Problem]:
+    parts = {field: len(msgspec.msgpack.encode(value)) for field, value in msgspec.structs.asdict(manifest).items()}
+    if sum(parts.values()) > limits.MANIFEST_BYTES:
+        largest = max(parts, key=parts.__getitem__)
+        yield largest, f"{parts[largest]} bytes; at most {limits.MANIFEST_BYTES} in the whole manifest"
 
 
 def _platform(manifest: Manifest, platform: str) -> Iterator[Problem]:

@@ -56,15 +56,24 @@ class RuntimeFolder:
                 f"the runtime folder {path} cannot be used: {error.strerror}; make it, or set daemon.runtime_dir"
             ) from None
         try:
+            self._take_lock()
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def _take_lock(self) -> None:
+        try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(self._lock, 0)
+            os.write(self._lock, f"{os.getpid()}\n".encode())
         except BlockingIOError:
             holder = os.read(self._lock, 32).decode().strip() or "unknown"
-            os.close(self._lock)
             raise StartupError(
-                f"another simplerd (pid {holder}) serves {path}; stop it, or give this one a --runtime-dir of its own"
+                f"another simplerd (pid {holder}) serves {self.path}; "
+                "stop it, or give this one a --runtime-dir of its own"
             ) from None
-        os.ftruncate(self._lock, 0)
-        os.write(self._lock, f"{os.getpid()}\n".encode())
+        except OSError as error:
+            raise StartupError(f"{self.path}/simplerd.lock cannot be written: {error.strerror}") from None
 
     def close(self) -> None:
         """Lets another daemon have the folder."""
@@ -130,7 +139,7 @@ def _read(folder: Path) -> SessionRecord | None:
         return msgspec.json.decode((folder / "record.json").read_bytes(), type=SessionRecord)
     except FileNotFoundError:  # its daemon died before there was a runner
         return None
-    except msgspec.DecodeError as error:
+    except (OSError, msgspec.DecodeError) as error:
         _log.warning("unreadable session record", folder=str(folder), error=str(error))
         return None
 

@@ -88,9 +88,9 @@ def alive(pids: set[int]) -> set[int]:
     return {pid for pid in pids if Path(f"/proc/{pid}").exists()}
 
 
-async def until_gone(pids: set[int]) -> None:
+async def until_gone(pids: set[int], timeout_s: float = GONE_S) -> None:
     """Waits for processes that are not ours to reap. They have little time: that of their last steps in the kernel."""
-    with trio.fail_after(GONE_S):
+    with trio.fail_after(timeout_s):
         for pid in pids:
             try:
                 pidfd = os.pidfd_open(pid)

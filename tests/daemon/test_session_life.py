@@ -273,6 +273,23 @@ async def test_a_killed_daemon_takes_its_sessions_along_and_the_next_one_starts_
         await until_gone(tree)
 
 
+@pytest.mark.slow
+async def test_a_session_that_was_starting_when_its_daemon_was_killed_ends_too(tmp_path: Path) -> None:  # R1 W3
+    with ForegroundDaemon() as running:
+        async with client_of(running.endpoint) as client, trio.open_nursery() as nursery:
+
+            async def lost() -> None:
+                with pytest.raises(SessionLost):
+                    await open_one_that_hangs(client, tmp_path, startup_timeout_s=0.2)
+
+            nursery.start_soon(lost)
+            await event(running.admin_socket, "session.opened")
+            while len(tree := descendants(running.pid)) < 4:  # spawner, runner, its spawner, sub-worker
+                await trio.lowlevel.checkpoint()
+            running.stop(signal.SIGKILL)
+        await until_gone(tree, timeout_s=10)
+
+
 def test_two_daemons_do_not_share_a_runtime_folder(daemon: ForegroundDaemon) -> None:
     with pytest.raises(StartupError, match=rf"another simplerd \(pid {daemon.pid}\) serves"):
         ForegroundDaemon("--runtime-dir", str(daemon.runtime_dir))

@@ -34,6 +34,11 @@ def test_a_manifest_that_fits_passes() -> None:
         ({"env": {"A": "b\0c"}}, "env", "the value of A has a zero byte"),
         ({"import_paths": ["job"]}, "import_paths", "'job' is not an absolute path"),
         ({"import_paths": ["/opt/../root"]}, "import_paths", "'/opt/../root' is not an absolute path without '..'"),
+        (
+            {"env": {"A": "x" * 300_000}},
+            "env",
+            "300008 bytes; at most 262144",
+        ),
         ({"imports": ["job.steps"]}, "imports", "job.steps"),
         ({"name": "a\nb"}, "name", "printable"),
         ({"name": "n" * 65}, "name", "at most 64"),

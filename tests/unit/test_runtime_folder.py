@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,24 @@ def test_a_path_that_cannot_be_a_folder_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StartupError, match=r"file/run cannot be used: Not a directory; .* daemon\.runtime_dir"):
         RuntimeFolder(tmp_path / "file" / "run")
+
+
+def test_a_lock_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # in the place of a disk that is full
+    try:
+        with pytest.raises(StartupError) as raised:
+            RuntimeFolder(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(raised.value) == f"{tmp_path}/simplerd.lock cannot be written: File too large"
+
+
+async def test_what_is_no_session_folder_keeps_no_daemon_from_starting(folder: RuntimeFolder) -> None:
+    (folder.path / "s-1").write_text("a file")
+    (folder.path / "s-2").mkdir()
+    await folder.clear(1.0)
+    assert not (folder.path / "s-2").exists()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{broken", b'{"session": 1}'])

@@ -4,13 +4,15 @@ The order is fixed: the environment is scrubbed, the session's own spawner is fo
 workers, imports are checked, and only then does a thread start and trio run. READY is said when lanes can be served.
 
 A runner is not bound to its daemon by a signal: it sees by the end of its control socket that the daemon is gone, and
-then closes its session and ends, as it does when it is told to.
+then closes its session and ends, as it does when it is told to. Until it serves, it does not look there: a start that
+outlives its deadline is ended by the kernel's timer, should no daemon be left to do it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import sys
 import traceback
@@ -35,6 +37,8 @@ from simplerd.runner.orchestration_thread import OrchestrationThread
 from simplerd.runner.session_trace import SessionTrace
 
 COMMAND_BYTES = 2 << 20
+ALARM_MARGIN_S = 3.0
+"""Later than the daemon's deadline, which ends with an explanation."""
 
 
 def main(argument: bytes, fds: list[int]) -> None:
@@ -43,6 +47,7 @@ def main(argument: bytes, fds: list[int]) -> None:
     os.dup2(tree_fd, 0)  # standard input of every process of the session, see process_tree.py
     os.close(tree_fd)
     launch = Launch.decode(argument)
+    signal.setitimer(signal.ITIMER_REAL, launch.startup_timeout_s + ALARM_MARGIN_S)
     with socket.socket(fileno=control_fd) as control:
         control.set_inheritable(False)
         try:
@@ -50,6 +55,7 @@ def main(argument: bytes, fds: list[int]) -> None:
         except BaseException as error:
             _report_failure(control, launch, error)
             raise SystemExit(1) from None
+        signal.setitimer(signal.ITIMER_REAL, 0)
         try:
             trio.run(serve, launch, control, worker)
         finally:
