@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simpler import limits
-from simpler.errors import ArgumentError, StaleHandle, WorkerDied
+from simpler.errors import ArgumentError, SimplerError, StaleHandle, TaskError, WorkerDied
 from simplerd.admin import jsonrpc
 from simplerd.admin.jsonrpc import Call, Code, LineReader, LineTooLong, Message, RpcError, parse
 
@@ -164,9 +164,10 @@ def test_what_is_sent_is_one_line_that_reads_back(value: object) -> None:
         (StaleHandle("gone", session="s-1"), Code.NOT_FOUND),
         (ArgumentError("wrong", field="x"), Code.INVALID_PARAMS),
         (WorkerDied("killed", pid=3), Code.FAILED),
+        (TaskError("failed", symbol="add", status=1), Code.FAILED),
     ],
 )
-def test_an_error_of_the_library_keeps_its_code_words_and_facts(error: StaleHandle, code: Code) -> None:
+def test_an_error_of_the_library_keeps_its_code_words_and_facts(error: SimplerError, code: Code) -> None:
     reply = jsonrpc.failure(4, RpcError.of(error))
     assert reply["error"] == {"code": code, "message": error.message, "data": {"code": error.code, **error.context}}
 

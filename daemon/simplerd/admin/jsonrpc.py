@@ -42,17 +42,17 @@ class Code(IntEnum):
 class RpcError(Exception):
     """An error reply. `symbol` and `context` become `data`."""
 
-    def __init__(self, code: Code, message: str, symbol: str | None = None, **context: object) -> None:
+    def __init__(self, code: Code, message: str, symbol: str | None = None, /, **context: object) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
-        self.data: Json = {"code": symbol or code.name, **context}
+        self.data: Json = {**context, "code": symbol or code.name}
 
     @classmethod
     def of(cls, error: SimplerError) -> "RpcError":
         """The reply for an error of the library: its own code and facts as data."""
         number = {StaleHandle: Code.NOT_FOUND, ArgumentError: Code.INVALID_PARAMS}.get(type(error), Code.FAILED)
-        return cls(number, error.message, error.code, **{k: v for k, v in error.context.items() if k != "code"})
+        return cls(number, error.message, error.code, **error.context)
 
 
 class LineTooLong(ProtocolError):
