@@ -87,9 +87,12 @@ def content_of(target: object) -> Content:
     """
     content = _content_of(target)
     if len(content.payload) > limits.CALLABLE_BYTES:
+        smaller = "pass data as task arguments instead of in closures, globals and defaults"
+        if content.kind is CallableKind.CHIP:
+            smaller = "strip the object, and pass data as task arguments instead of in it"
         raise RegistrationError(
             f"{_name_of(target)} has {len(content.payload)} bytes serialized, more than the {limits.CALLABLE_BYTES} "
-            "that a callable may have; pass data as task arguments instead of in closures, globals and defaults",
+            f"that a callable may have; {smaller}",
             code="CALLABLE_NOT_SERIALIZABLE",
         )
     return content
@@ -110,6 +113,8 @@ def _content_of(target: object) -> Content:
 
 
 def _name_of(target: object) -> str:
+    if isinstance(target, ChipCallable):
+        return f"kernel {target.symbol}"
     return str(getattr(target, "__name__", type(target).__name__))
 
 

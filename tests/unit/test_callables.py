@@ -20,6 +20,7 @@ from simpler.callables import (
     CallableHandle,
     CallableKind,
     ChipBlob,
+    ChipCallable,
     Content,
     Direction,
     RemoteCallable,
@@ -251,8 +252,10 @@ def test_content_passes_the_validator_again() -> None:  # C4
 def test_a_callable_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "CALLABLE_BYTES", 1000)
     data = bytes(1000)
-    with refused("CALLABLE_NOT_SERIALIZABLE", "more than the 1000 that a callable may have"):
+    with refused("CALLABLE_NOT_SERIALIZABLE", "more than the 1000 that a callable may have; pass data as"):
         content_of(lambda: data)
+    with refused("CALLABLE_NOT_SERIALIZABLE", "kernel add has .* may have; strip the object"):
+        content_of(ChipCallable("add", (), data, "x86_64"))
 
 
 class Holder:
