@@ -18,6 +18,7 @@ from simpler.spawn import Spawner
 from simplerd import config as configuration
 from simplerd import daemon, log
 from simplerd.config import Config, LogLevel
+from simplerd.runner import environment
 from simplerd.service import InheritedSockets, Service
 from simplerd.toml_file import ConfigError
 
@@ -99,6 +100,7 @@ def _serve(config: Config) -> int:
     sockets = InheritedSockets.from_environ()
     if sockets.session:  # they are used in place of those that were configured
         config = replace(config, session_sockets=sockets.session_endpoints)
+    environment.install(dict(os.environ))  # sessions have the same user, and could read the kernel's copy in /proc
     try:
         spawner = Spawner.fork(preload=RUNNER_MODULES, name="simplerd-spawner")
         try:

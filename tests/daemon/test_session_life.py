@@ -254,7 +254,7 @@ async def test_secrets_of_the_daemon_reach_no_session() -> None:  # X3
     with ForegroundDaemon(env={"API_TOKEN": "hunter2"}) as running:
         async with client_of(running.endpoint) as client:
             session = await client.open(env={"MODE": "fast"}, **ONE_CHIP_TWO_SUBS)
-            for pid in descendants(session.pid) | {session.pid}:
+            for pid in descendants(running.pid) | {running.pid}:
                 assert b"hunter2" not in read(pid, "environ")
             await client.close(session)
 

@@ -1,7 +1,8 @@
 """The environment that a session's processes have: an allow-list from the daemon's, and what the manifest sets.
 
-Taking a variable out of `os.environ` leaves its text in this process's memory, where /proc/self/environ still shows
-it. `install` erases that too, so that nothing the daemon was started with reaches user code.
+Taking a variable out of `os.environ` leaves its text where the kernel put it, and /proc/PID/environ shows it to every
+process of the same user. `install` erases that too. The daemon does so for itself and its spawner, which are of the
+same user as the sessions; a runner then keeps only the allow-list.
 """
 
 from __future__ import annotations
