@@ -100,6 +100,18 @@ def test_the_number_of_values_is_limited() -> None:
     assert code_of(line(limits.ADMIN_VALUES + 1)) == (Code.LIMIT, "more than 10000 values in one line")
 
 
+@pytest.mark.parametrize("rubbish", [b"]", b'""'])
+def test_a_line_of_rubbish_is_not_looked_through_to_its_end(rubbish: bytes) -> None:
+    assert code_of(rubbish * limits.ADMIN_VALUES * 6)[0] == Code.LIMIT
+    assert code_of(rubbish * limits.ADMIN_VALUES)[0] == Code.PARSE_ERROR
+
+
+def test_as_many_strings_as_the_values_allow_are_read() -> None:
+    members = b",".join(b'"%d":""' % number for number in range(limits.ADMIN_VALUES - 10))
+    line = b'{"jsonrpc":"2.0","method":"a","params":{' + members + b"}}"
+    assert isinstance(parse(line).items[0], Call)
+
+
 def test_brackets_and_commas_in_strings_do_not_count() -> None:
     text = '[{,"\\' * limits.ADMIN_VALUES
     line = json.dumps({"jsonrpc": "2.0", "method": "a", "params": [text], "id": 1}).encode()

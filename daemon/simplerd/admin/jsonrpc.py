@@ -153,7 +153,8 @@ def notification(method: str, params: object) -> Json:
 
 def _check_size(line: bytes) -> None:
     depth = values = 0
-    for token in _TOKEN.finditer(line):
+    most_tokens = 4 * limits.ADMIN_VALUES + 2  # two strings and an end for each value: JSON has no more
+    for number, token in enumerate(_TOKEN.finditer(line)):
         match token[0][:1]:
             case b"[" | b"{":
                 depth += 1
@@ -164,7 +165,7 @@ def _check_size(line: bytes) -> None:
                 values += 1
         if depth > limits.ADMIN_NESTING:
             raise RpcError(Code.LIMIT, f"nested more than {limits.ADMIN_NESTING} deep")
-        if values > limits.ADMIN_VALUES:
+        if values > limits.ADMIN_VALUES or number > most_tokens:
             raise RpcError(Code.LIMIT, f"more than {limits.ADMIN_VALUES} values in one line")
 
 
