@@ -11,7 +11,8 @@ Rules
   2. Whoever wants a session closed says so with `ask_to_close`; its one task in supervision.py does it. Nobody else
      changes a state.
   3. A missing entry of the table is an error of ours, never ignored.
-  4. The last of the ended sessions are kept, so that an operator can still read why they ended.
+  4. The last of the ended sessions are kept, so that an operator can still read why they ended. One that was refused
+     while OPENING is not: its client was told, and who asks again and again pushes nobody's explanation out.
 """
 
 from __future__ import annotations
@@ -222,9 +223,10 @@ class SessionTable:
         after = TRANSITIONS.get((session.state, event))
         if after is None:
             raise StateError(f"session {session.id} is {session.state.value}: {event.value} cannot happen now")
+        was_refused = session.state is SessionState.OPENING
         session.state = after
         if after in FINAL:
-            self._retire(session)
+            self._retire(session, keep=not was_refused)
         elif after is not SessionState.STARTING:
             self._events.publish(f"session.{after.value}", session=session.id, pid=session.pid)
 
@@ -266,10 +268,11 @@ class SessionTable:
             if f"s-{number:08x}" not in self._live and f"s-{number:08x}" not in self._ended:
                 return number
 
-    def _retire(self, session: Session) -> None:
+    def _retire(self, session: Session, *, keep: bool) -> None:
         del self._live[session.id]
         info = session.info()
-        self._ended[session.id] = info
+        if keep:
+            self._ended[session.id] = info
         while len(self._ended) > self._ended_kept:
             self._ended.popitem(last=False)
         ending = session.ending

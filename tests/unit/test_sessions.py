@@ -24,6 +24,7 @@ def opened(sessions: SessionTable, name: str = "job") -> Session:
 def ended(sessions: SessionTable, cause: str) -> Session:
     session = opened(sessions)
     session.ending = Ending(cause)
+    sessions.advance(session, SessionEvent.FORKED)
     sessions.advance(session, SessionEvent.GONE)
     return session
 
@@ -74,6 +75,16 @@ def test_an_ended_session_stays_readable_with_its_cause_until_newer_ones_push_it
         sessions.get(first.id)
 
 
+def test_a_client_that_is_refused_again_and_again_pushes_no_explanation_out() -> None:  # D7
+    sessions = table(ended_kept=1)
+    died = ended(sessions, "killed")
+    refused = opened(sessions)
+    refused.ending = Ending("device 1 is in use")
+    sessions.advance(refused, SessionEvent.GONE)
+    assert refused.ended.is_set()
+    assert [info.id for info in sessions.list()] == [died.id]
+
+
 async def test_close_asks_and_returns_when_nothing_is_left() -> None:
     sessions = table()
     session = opened(sessions)
@@ -82,6 +93,7 @@ async def test_close_asks_and_returns_when_nothing_is_left() -> None:
         await session.close_asked.wait()
         assert not session.ended.is_set()
         session.ending = Ending("an operator asked")
+        sessions.advance(session, SessionEvent.FORKED)
         sessions.advance(session, SessionEvent.GONE)
     assert sessions.get(session.id).cause == "an operator asked"
 
