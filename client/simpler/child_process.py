@@ -47,11 +47,18 @@ def require_one_thread(what: str) -> None:
     """Raises StartupError when this process has more than one thread: a fork would copy locks that nobody holds."""
     threads = sorted(Path("/proc/self/task").iterdir())
     if len(threads) > 1:
-        names = ", ".join(f"{(thread / 'comm').read_text().strip()} ({thread.name})" for thread in threads)
+        names = ", ".join(map(_thread_name, threads))
         raise StartupError(
             f"{what} was not forked: process {os.getpid()} has {len(threads)} threads: {names}. "
             "Something that was imported before the fork started them; import it in the worker instead"
         )
+
+
+def _thread_name(thread: Path) -> str:
+    try:
+        return f"{(thread / 'comm').read_text().strip()} ({thread.name})"
+    except OSError:  # it has ended meanwhile
+        return thread.name
 
 
 def fork_child(spec: ChildSpec, fds: Sequence[int], output: int) -> int:

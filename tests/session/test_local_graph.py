@@ -283,7 +283,7 @@ def test_an_exception_in_the_orchestration_function_is_raised_as_itself(worker: 
     assert shared[0] == done + 1 <= 101
 
 
-@pytest.mark.parametrize("tags", [(INPUT, INOUT), (OUTPUT_EXISTING, INPUT), (INOUT, INOUT)], ids=str)
+@pytest.mark.parametrize("tags", [(OUTPUT, INOUT), (OUTPUT_EXISTING, OUTPUT_EXISTING), (INOUT, INOUT)], ids=str)
 def test_two_arguments_that_write_the_same_bytes_are_refused(worker: Worker, tags: tuple[Any, Any]) -> None:  # G9
     shared, handle = worker.array((10,), "int64"), worker.register(lambda args: None)
 
