@@ -39,8 +39,8 @@ CHUNK_BYTES = 4 << 20
 CHUNKS_IN_FLIGHT = 4
 INLINE_BYTES = 1 << 20
 """Largest ``host_inline`` tensor, or local array sent along with a task."""
-MESSAGE_ITEMS = 1 << 16
-"""In all arrays and maps of one payload together."""
+MESSAGE_ITEMS = 1 << 17
+"""In all arrays and maps of one payload together: enough for MESSAGE_ARRAY_ITEMS tensors of any shape."""
 MESSAGE_ARRAY_ITEMS = 1 << 12
 """In one array or map; a parser makes room for what the head announces, before anything of it has come."""
 MESSAGE_TEXT_BYTES = 1 << 20

@@ -333,6 +333,17 @@ def test_copies_stay_within_their_buffer(worker: Worker) -> None:  # B3
     worker.remote_free(handle)
 
 
+def test_memory_is_asked_for_in_whole_bytes_of_a_remote_worker(worker: Worker) -> None:
+    worker.remote_free(worker.remote_malloc(worker=FIRST, nbytes=np.prod((2, 4))))  # type: ignore[arg-type]
+    for remote, nbytes, why in (
+        (FIRST, 0, "at least one byte"),
+        (FIRST, 1.5, "1.5 is not a whole"),
+        (0, 8, "worker 0"),
+    ):
+        with pytest.raises(ArgumentError, match=why):
+            worker.remote_malloc(worker=remote, nbytes=nbytes)  # type: ignore[arg-type]
+
+
 def test_a_buffer_of_another_worker_is_refused(worker: Worker, running_daemon: ForegroundDaemon) -> None:  # B1, C3
     handle = worker.remote_malloc(worker=FIRST, nbytes=64)
     other = Worker(level=4, heap_bytes=1 << 24)

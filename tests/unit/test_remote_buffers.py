@@ -168,6 +168,15 @@ def test_a_tensor_lies_within_its_buffer(book: BufferBook, offset: int, shape: t
     RemoteTensorRef(handle, offset=32, shape=(2, 4), dtype="float32")
 
 
+def test_a_tensor_cannot_be_moved_out_of_its_buffer(book: BufferBook) -> None:  # B3
+    tensor = RemoteTensorRef(book.add(0, 1, 1, 64), offset=np.int64(4), shape=1, dtype="float32")
+    assert type(tensor.offset) is int
+    with pytest.raises(AttributeError, match="cannot be changed"):
+        tensor.offset = 1000
+    with pytest.raises(ArgumentError, match="offset 'x' is not a whole number"):
+        RemoteTensorRef(tensor.handle, offset="x", shape=1, dtype="float32")  # type: ignore[arg-type]
+
+
 def test_host_inline_is_as_long_as_it_says_and_small() -> None:  # B3
     ref = RemoteTensorRef.host_inline(np.arange(3, dtype="int16"), shape=3, dtype="int16")
     assert (ref.shape, ref.nbytes, ref.handle) == ((3,), 6, None)
@@ -253,6 +262,30 @@ def test_what_cannot_travel_is_refused_with_advice(book: BufferBook, region: Reg
             pack(args, 0, book, region)
     assert book.free(mine) is not None, "a refused task holds nothing"
     del in_heap
+
+
+def test_arguments_that_cannot_be_sent_hold_nothing(book: BufferBook, region: Region) -> None:  # B4
+    handle = book.add(0, 1, 1, 64)
+    refused: list[tuple[list[str | int], str]] = [
+        (["x" * (limits.MESSAGE_TEXT_BYTES + 1)], "scalar 0 is a text of more than"),
+        (["fine", "\ud800"], "scalar 1 is a text with a lone surrogate"),
+        ([0] * (limits.MESSAGE_ARRAY_ITEMS + 1), f"at most {limits.MESSAGE_ARRAY_ITEMS} can be sent"),
+    ]
+    for scalars, why in refused:
+        args = TaskArgs().add_tensor(RemoteTensorRef(handle, shape=1, dtype="float32"))
+        for scalar in scalars:
+            args.add_scalar(scalar)
+        with pytest.raises(ArgumentError, match=why):
+            pack(args, 0, book, region)
+    assert book.free(handle) is not None
+
+
+def test_as_many_tensors_as_can_be_sent_can_be_read(book: BufferBook, region: Region) -> None:  # R2
+    args, one = TaskArgs(), RemoteTensorRef(book.add(0, 1, 1, 64), shape=(1,) * 8, dtype="float32")
+    for _ in range(limits.MESSAGE_ARRAY_ITEMS):
+        args.add_tensor(one, NO_DEP)
+    sent, _ = packed(args, book, region)
+    assert len(sent.tensors) == limits.MESSAGE_ARRAY_ITEMS
 
 
 # ---- memory of the program

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 import threading
 from collections.abc import Iterable, Sequence
 from enum import Enum, auto
-from typing import NoReturn
+from typing import NoReturn, SupportsIndex
 
 from simpler import limits
 from simpler.args import RemoteTensor
@@ -23,6 +24,14 @@ from simpler.errors import AccessDenied, ArgumentError, StaleHandle
 from simpler.tensor import Access, DataType, checked_shape
 
 _serials = itertools.count(1)
+
+
+def whole_number(what: str, value: object) -> int:
+    """``value`` as an int, NumPy's whole numbers included. Raises ArgumentError."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise ArgumentError(f"{what} {value!r} is not a whole number") from None
 
 
 class RemoteBufferHandle:
@@ -57,23 +66,29 @@ def _new_handle(worker: int, nbytes: int) -> RemoteBufferHandle:
 class RemoteTensorRef(RemoteTensor):
     """A row-major tensor in a remote buffer, from byte ``offset`` on; or, from ``host_inline``, bytes sent along.
 
+    It cannot be changed, so that what is checked here holds when it is submitted.
+
     Raises ArgumentError when it reaches beyond the buffer or is not aligned to its element type.
     """
 
     __slots__ = ("data", "dtype", "handle", "nbytes", "offset", "shape")
 
+    data: bytes
+    dtype: DataType
+    handle: RemoteBufferHandle | None
+    nbytes: int
+    offset: int
+    shape: tuple[int, ...]
+
     def __init__(
-        self, handle: RemoteBufferHandle, *, offset: int = 0, shape: Sequence[int] | int, dtype: object
+        self, handle: RemoteBufferHandle, *, offset: SupportsIndex = 0, shape: Sequence[int] | int, dtype: object
     ) -> None:
         if not isinstance(handle, RemoteBufferHandle):
             raise ArgumentError(f"a remote tensor lies in a RemoteBufferHandle, not in a {type(handle).__name__}")
-        self._describe(shape, dtype)
-        self.handle: RemoteBufferHandle | None = handle
-        self.data = b""
-        self.offset = offset
-        if offset < 0 or offset % self.dtype.itemsize:
+        self._describe(handle, whole_number("offset", offset), b"", shape, dtype)
+        if self.offset < 0 or self.offset % self.dtype.itemsize:
             raise ArgumentError(f"offset {offset} is not a multiple of the element size, {self.dtype.itemsize}")
-        if offset + self.nbytes > handle.nbytes:
+        if self.offset + self.nbytes > handle.nbytes:
             raise ArgumentError(
                 f"a tensor of {self.nbytes} bytes at offset {offset} reaches beyond its buffer of {handle.nbytes} bytes"
             )
@@ -85,8 +100,7 @@ class RemoteTensorRef(RemoteTensor):
         Raises ArgumentError when its length is not what shape and dtype say, or more than limits.INLINE_BYTES.
         """
         self = cls.__new__(cls)
-        self._describe(shape, dtype)
-        self.handle, self.offset, self.data = None, 0, memoryview(data).tobytes()  # type: ignore[arg-type]
+        self._describe(None, 0, memoryview(data).tobytes(), shape, dtype)  # type: ignore[arg-type]
         if len(self.data) != self.nbytes:
             raise ArgumentError(
                 f"host_inline got {len(self.data)} bytes; shape {self.shape} of {self.dtype.name} takes {self.nbytes}"
@@ -98,10 +112,22 @@ class RemoteTensorRef(RemoteTensor):
             )
         return self
 
-    def _describe(self, shape: Sequence[int] | int, dtype: object) -> None:
-        self.shape = checked_shape(shape)
-        self.dtype = DataType.of(dtype)
-        self.nbytes = math.prod(self.shape) * self.dtype.itemsize
+    def _describe(
+        self,
+        handle: RemoteBufferHandle | None,
+        offset: int,
+        data: bytes,
+        shape: Sequence[int] | int,
+        dtype: object,
+    ) -> None:
+        sizes, kind = checked_shape(shape), DataType.of(dtype)
+        nbytes = math.prod(sizes) * kind.itemsize
+        fields = {"handle": handle, "offset": offset, "data": data, "shape": sizes, "dtype": kind, "nbytes": nbytes}
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError("a remote tensor cannot be changed; make another one")
 
     def __repr__(self) -> str:
         where = "inline" if self.handle is None else f"at byte {self.offset} of {self.handle!r}"

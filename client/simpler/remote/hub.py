@@ -97,7 +97,7 @@ class RemoteHub:
 
     def pack(self, args: TaskArgs | None, worker: int) -> RemotePacked:
         """Arguments for a task of ``worker``, whose buffers are held from now on: see ``run_started``, ``release``."""
-        return pack(args, worker, self._book, self._region)
+        return pack(args, worker, self.buffers, self._region)
 
     def release(self, captured: Iterable[RemoteBuffer]) -> None:
         """Gives back what ``pack`` held for a task that was not submitted."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import SupportsIndex
 
 import trio
 
 from simpler.errors import ArgumentError, SimplerError
-from simpler.remote.buffers import BufferBook, RemoteBuffer, RemoteBufferHandle
+from simpler.remote.buffers import BufferBook, RemoteBuffer, RemoteBufferHandle, whole_number
 from simpler.remote.io_thread import IoThread
 from simpler.remote.session import RemoteSession
 from simpler.remote.transfers import copy_from, copy_to, readable_bytes, writable_bytes
@@ -27,30 +28,39 @@ class RemoteBuffers:
         self._sessions = sessions
         self._book = book
 
-    def malloc(self, worker: int, nbytes: int) -> RemoteBufferHandle:
+    def malloc(self, worker: int, nbytes: SupportsIndex) -> RemoteBufferHandle:
         """``nbytes`` of memory, not zeroed, in the session of ``worker``; lives until freed or the session ends.
 
-        Raises CapacityError when the session's heap is full, ArgumentError for a size below 1.
+        Takes its turn behind the tasks that the session was given before, without a deadline. Raises CapacityError when
+        the session's heap is full, ArgumentError for a size below 1 or a worker that is not remote.
         """
-        if not isinstance(nbytes, int) or nbytes < 1:
-            raise ArgumentError(f"nbytes {nbytes!r}: a buffer has at least one byte")
-        return self._io.call(self._malloc, worker, nbytes)
+        size = whole_number("nbytes", nbytes)
+        if size < 1:
+            raise ArgumentError(f"nbytes {size}: a buffer has at least one byte")
+        if worker not in self._sessions:
+            raise ArgumentError(f"worker {worker!r} is not a remote worker; those are {list(self._sessions)}")
+        return self._io.call(self._malloc, worker, size)
 
     def free(self, handle: RemoteBufferHandle) -> None:
-        """Frees the buffer, at once or when the last task that uses it is done. Raises StaleHandle if it was."""
+        """Frees the buffer, at once or when the last task that uses it is done. Raises StaleHandle if it was.
+
+        At once means in its turn: behind the tasks that the session was given before, without a deadline.
+        """
         entry = self._book.free(handle)
         if entry is not None:
             self._io.call(self._free, entry)
 
     def copy_to(self, handle: RemoteBufferHandle, source: object, offset: int = 0) -> None:
         """Writes the bytes of ``source``, anything with the buffer protocol, into the buffer from ``offset`` on."""
-        data = readable_bytes(source)
-        self._copy(handle, Access.WRITE, offset, data, copy_to)
+        self._copy(handle, Access.WRITE, offset, readable_bytes(source), copy_to)
 
     def copy_from(self, handle: RemoteBufferHandle, target: object, offset: int = 0) -> None:
         """Fills ``target``, anything writable with the buffer protocol, from the buffer, from ``offset`` on."""
-        data = writable_bytes(target)
-        self._copy(handle, Access.READ, offset, data, copy_from)
+        self._copy(handle, Access.READ, offset, writable_bytes(target), copy_from)
+
+    def hold(self, wanted: Iterable[tuple[RemoteBufferHandle, Access]]) -> list[RemoteBuffer]:
+        """Holds buffers for a task, all or none, until ``let_go``. Raises as ``BufferBook.hold`` does."""
+        return self._book.hold(wanted)
 
     def let_go(self, entries: Iterable[RemoteBuffer]) -> None:
         """Gives back what tasks held; buffers that were freed meanwhile go now. Does not wait for the sessions."""
@@ -65,14 +75,15 @@ class RemoteBuffers:
         data: memoryview,
         copy: Callable[[Link, int, int, int, memoryview], Awaitable[None]],
     ) -> None:
+        begin = whole_number("offset", offset)
         [entry] = self._book.hold([(handle, access)])
         try:
-            if offset < 0 or offset + len(data) > handle.nbytes:
+            if begin < 0 or begin + len(data) > handle.nbytes:
                 raise ArgumentError(
-                    f"{len(data)} bytes at offset {offset} reach beyond {handle!r}; expected a range within it"
+                    f"{len(data)} bytes at offset {begin} reach beyond {handle!r}; expected a range within it"
                 )
             session = self._sessions[handle.worker]
-            self._io.call(session.on_data_lane, lambda lane: copy(lane, entry.buffer, entry.generation, offset, data))
+            self._io.call(session.on_data_lane, lambda lane: copy(lane, entry.buffer, entry.generation, begin, data))
         finally:
             self.let_go([entry])
 
@@ -90,9 +101,11 @@ class RemoteBuffers:
         return handle
 
     async def _free(self, entry: RemoteBuffer) -> None:
-        confirmed = False
+        """Waits for the reply even when its caller was interrupted: the book says what the session has done."""
+        confirmed, request = False, Free(buffer=entry.buffer, generation=entry.generation)
         try:
-            await self._sessions[entry.handle.worker].request(Free(buffer=entry.buffer, generation=entry.generation))
+            with trio.CancelScope(shield=True):
+                await self._sessions[entry.handle.worker].request(request)
             confirmed = True
         finally:
             self._book.freed(entry, confirmed=confirmed)

@@ -8,14 +8,15 @@ Rules
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from simpler import limits
 from simpler.args import TaskArgs
 from simpler.errors import ArgumentError, StaleHandle
 from simpler.region import Region
 from simpler.region_records import Range
-from simpler.remote.buffers import BufferBook, RemoteBuffer, RemoteBufferHandle, RemoteTensorRef
+from simpler.remote.buffers import RemoteBuffer, RemoteBufferHandle, RemoteTensorRef
 from simpler.tensor import Access, DataType, TensorArgType
 from simpler.wire.task_args import BufferTensor, InlineTensor, RemoteArgs
 
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
     import numpy as np
 
 _NAME_BIT = 1 << 63
+
+
+class BufferHolder(Protocol):
+    """Who knows the buffers, and keeps them for a task."""
+
+    def hold(self, wanted: Iterable[tuple[RemoteBufferHandle, Access]]) -> list[RemoteBuffer]:
+        """All or none; raises StaleHandle, AccessDenied."""
+
+    def let_go(self, entries: Iterable[RemoteBuffer]) -> object:
+        """Gives holds back."""
 
 
 class RemotePacked(NamedTuple):
@@ -33,7 +44,7 @@ class RemotePacked(NamedTuple):
     captured: list[RemoteBuffer]
 
 
-def pack(args: TaskArgs | None, worker: int, book: BufferBook, region: Region) -> RemotePacked:
+def pack(args: TaskArgs | None, worker: int, buffers: BufferHolder, region: Region) -> RemotePacked:
     """Raises ArgumentError for what cannot travel, StaleHandle and AccessDenied as ``BufferBook.hold`` does."""
     if args is None or not len(args):
         return RemotePacked(b"", [], [])
@@ -41,9 +52,22 @@ def pack(args: TaskArgs | None, worker: int, book: BufferBook, region: Region) -
         _checked(index, args.tensor(index), args.tag(index), worker, region) for index in range(args.tensor_count())
     ]
     tags = [args.tag(index) for index in range(len(tensors))]
-    captured = book.hold(
+    captured = buffers.hold(
         (tensor.handle, tag.rights) for tensor, tag in zip(tensors, tags, strict=True) if tensor.handle is not None
     )
+    try:
+        described, ranges = _described(tensors, tags, captured)
+        scalars = [args.scalar(index) for index in range(args.scalar_count())]
+        return RemotePacked(RemoteArgs(tensors=described, scalars=scalars).encode(), ranges, captured)
+    except BaseException:
+        buffers.let_go(captured)
+        raise
+
+
+def _described(
+    tensors: list[RemoteTensorRef], tags: list[TensorArgType], captured: list[RemoteBuffer]
+) -> tuple[list[BufferTensor | InlineTensor], list[Range]]:
+    """The tensors as they travel, and the bytes by which they are ordered."""
     held = iter(captured)
     described: list[BufferTensor | InlineTensor] = []
     ranges: list[Range] = []
@@ -56,8 +80,7 @@ def pack(args: TaskArgs | None, worker: int, book: BufferBook, region: Region) -
         if tag.ordering is not Access.NONE and tensor.nbytes:
             end = tensor.offset + tensor.nbytes
             ranges.append(Range(_NAME_BIT | entry.serial, tensor.offset, end, tag.ordering.value, index))
-    scalars = [args.scalar(index) for index in range(args.scalar_count())]
-    return RemotePacked(RemoteArgs(tensors=described, scalars=scalars).encode(), ranges, captured)
+    return described, ranges
 
 
 def _checked(index: int, tensor: object, tag: TensorArgType, worker: int, region: Region) -> RemoteTensorRef:

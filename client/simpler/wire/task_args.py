@@ -13,6 +13,7 @@ from typing import Annotated, Any, Self
 import msgspec
 
 from simpler import limits
+from simpler.errors import ArgumentError
 from simpler.tensor import DataType, TensorArgType
 from simpler.wire.messages import Natural, parse, typed
 
@@ -78,18 +79,33 @@ class RemoteArgs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         for index, scalar in enumerate(self.scalars):
             if type(scalar) not in _SCALAR_TYPES:
                 found = type(scalar).__name__
-                raise ValueError(f"scalar {index} is a {found}; expected int, float, bool, bytes or str")
-            if isinstance(scalar, str) and len(scalar.encode(errors="surrogatepass")) > limits.MESSAGE_TEXT_BYTES:
-                raise ValueError(f"scalar {index} is a text of more than {limits.MESSAGE_TEXT_BYTES} bytes; send bytes")
+                raise ArgumentError(f"scalar {index} is a {found}; expected int, float, bool, bytes or str")
+            if isinstance(scalar, str):
+                _check_text(index, scalar)
 
     def encode(self) -> bytes:
-        """The bytes for ``Task.args``."""
+        """The bytes for ``Task.args``. Raises ArgumentError when there are more tensors or scalars than can be sent."""
+        for what, items in (("tensors", self.tensors), ("scalars", self.scalars)):
+            if len(items) > limits.MESSAGE_ARRAY_ITEMS:
+                raise ArgumentError(
+                    f"{len(items)} {what} in one task; at most {limits.MESSAGE_ARRAY_ITEMS} can be sent: "
+                    "put them into a remote buffer, or into bytes"
+                )
         return msgspec.msgpack.encode(self)
 
     @classmethod
     def decode(cls, encoded: bytes) -> Self:
         """What ``encode`` made; b"" stands for no arguments. Raises ProtocolError, ArgumentError."""
         return typed(parse(encoded), cls, "task arguments") if encoded else cls()
+
+
+def _check_text(index: int, text: str) -> None:
+    try:
+        nbytes = len(text.encode())
+    except UnicodeEncodeError as lone:
+        raise ArgumentError(f"scalar {index} is a text with a lone surrogate ({lone}); send bytes") from None
+    if nbytes > limits.MESSAGE_TEXT_BYTES:
+        raise ArgumentError(f"scalar {index} is a text of more than {limits.MESSAGE_TEXT_BYTES} bytes; send bytes")
 
 
 def _check_codes(tag: int, dtype: int) -> None:
