@@ -20,6 +20,7 @@ from simpler.errors import (
     CapacityError,
     ConnectError,
     DeviceBusy,
+    RegistrationError,
     SessionLost,
     SimplerError,
     StaleHandle,
@@ -102,6 +103,28 @@ def test_a_manifest_that_cannot_be_carried_out_names_its_field(daemon: Foregroun
         worker.init()
     assert "remote worker 0" in str(raised.value)
     worker.close()
+
+
+def refuses_to_load() -> None:
+    raise LookupError("not on this host")
+
+
+class Unloadable:
+    def __call__(self, orch: Orchestrator, args: Any, config: object = None) -> None:
+        raise AssertionError("never loaded")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return refuses_to_load, ()
+
+
+def test_a_start_that_fails_late_gives_its_devices_back_at_once(daemon: ForegroundDaemon) -> None:  # R5, W1
+    worker = l4(spec(daemon, device_ids=[0]))
+    worker.register(Unloadable())
+    with pytest.raises(RegistrationError, match="not on this host"):
+        worker.init()
+    worker.close()
+    with l4(spec(daemon, device_ids=[0])):
+        pass
 
 
 def test_a_deadline_that_passes_says_what_was_waited_for(tmp_path: Path) -> None:  # R1

@@ -200,6 +200,7 @@ async def test_a_refusal_at_any_step_is_told_and_nothing_stays_open(
             await opened(peer, region, nursery)
         if at is not Hello:
             await peer.control.wait_closed()
+        assert (Close in map(type, peer.requests)) is (at in (Attach, Register)), "what was opened is closed"
         for lane in peer.lanes.values():
             await lane.wait_closed()
 
@@ -269,6 +270,7 @@ async def test_a_lane_that_is_lost_takes_the_session_with_it(
         with pytest.raises(SessionLost, match=f"was lost: the {lane} lane of remote worker 0 .* hung up"):
             await session.request(Malloc(nbytes=1))
         await session.close("done")
+        assert peer.requests[-1] == Close(session="s-1", reason="done"), "it may go on at the daemon"
 
 
 async def test_losing_the_control_connection_alone_loses_no_session(tmp_path: Path, region: Region) -> None:

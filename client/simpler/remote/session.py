@@ -153,7 +153,7 @@ class RemoteSession(Handler):
                 raise
             finally:
                 if self._state is not SessionState.READY:
-                    await self._hang_up()
+                    await self._end("the program could not use it", limits.OPENING_GRACE_S)
         assert deadline.cancelled_caught
         raise StartupError(f"{self.name} was not ready within {timeout_s:g} s: waited for {self._waits_for}")
 
@@ -368,22 +368,25 @@ class RemoteSession(Handler):
 
     async def close(self, reason: str) -> None:
         """Ends the session and waits until nothing of it is left at the daemon, within CLOSE_TIMEOUT_S."""
-        was = self._state
         self._move(SessionEvent.CLOSE)
         self._lost.set()
-        try:
-            if was is SessionState.READY and self.opened is not None and self._control.cause is None:
-                request = Close(session=self.opened.session, reason=reason)
-                await self._control.request(request, timeout_s=limits.CLOSE_TIMEOUT_S)
-        except SimplerError as error:
-            _log.warning("%s did not confirm that its session is closed: %s", self.name, error)
-        finally:
-            await self._hang_up()
+        await self._end(reason, limits.CLOSE_TIMEOUT_S)
 
-    async def _hang_up(self) -> None:
-        with trio.CancelScope(shield=True):  # closing a socket does not block
-            for link in self._links:
-                await link.aclose()
+    async def _end(self, reason: str, timeout_s: float) -> None:
+        """Has the daemon close what it opened, a session that is lost here too: it may go on there, with its devices.
+
+        Not cancelled by who has run out of time or patience: a session that is only left is closed after
+        LOST_CLIENT_GRACE_S, and until then its devices are nobody's.
+        """
+        with trio.CancelScope(shield=True):
+            try:
+                if self.opened is not None and self._control.cause is None:
+                    await self._control.request(Close(session=self.opened.session, reason=reason), timeout_s=timeout_s)
+            except SimplerError as error:
+                _log.warning("%s did not confirm that its session is closed: %s", self.name, error)
+            finally:
+                for link in self._links:
+                    await link.aclose()
 
     def _move(self, event: SessionEvent) -> None:
         self._state = TRANSITIONS[self._state, event]
