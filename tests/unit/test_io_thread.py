@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import threading
+import warnings
 from collections.abc import Iterator
 
 import pytest
 import trio
 
-from simpler.errors import StateError
+from simpler.errors import StartupError, StateError
 from simpler.remote.io_thread import IoThread
 
 
@@ -97,6 +100,55 @@ def test_stopping_ends_calls_that_wait(io: IoThread) -> None:
         with pytest.raises(StateError, match="are closed"):
             use()
     assert not io.running
+
+
+def test_a_loop_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_descriptors_left(*args: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    io = IoThread("test-io")
+    monkeypatch.setattr(trio, "run", no_descriptors_left)
+    with pytest.raises(StartupError, match=r"Too many open files.*ulimit -n"):
+        io.start()
+    assert not io.running
+    io.stop()
+
+
+def test_a_forked_process_is_refused_and_its_parent_goes_on(io: IoThread) -> None:  # L5
+    def use_and_stop() -> int:
+        try:
+            io.call(double, 1)
+        except StateError as refused:
+            io.stop()
+            return 7 if "forked" in str(refused) and not io.running else 1
+        return 2
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads, which is what this is about
+        pid = os.fork()
+    if pid == 0:
+        code = 3
+        try:
+            signal.alarm(10)
+            code = use_and_stop()
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    assert io.call(double, 2) == 4
+
+
+def test_stopping_what_was_never_started_does_nothing() -> None:
+    IoThread("test-io").stop()
+
+
+def test_an_error_that_nobody_waits_for_is_logged(io: IoThread, caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        raise KeyError("lost?")
+
+    io.post(fail)
+    io.call(double, 1)
+    io.stop()
+    assert "KeyError: 'lost?'" in caplog.text
 
 
 def test_a_posted_function_runs_and_nobody_waits(io: IoThread) -> None:

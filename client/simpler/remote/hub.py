@@ -72,8 +72,8 @@ class RemoteHub:
 
         Raises the first refusal: ConnectError, StartupError, DeviceBusy, ArgumentError for a manifest, and so on.
         """
-        self._io.start()
         try:
+            self._io.start()
             self._io.call(self._open_all)
         except BaseException:
             self.close()

@@ -2,13 +2,16 @@
 
 Rules
   1. Calls come from any thread, block it, and give the result or raise the error of what they called.
-  2. A caller that is interrupted (KeyboardInterrupt) cancels what it called; nothing goes on behind its back.
-  3. Once the loop has ended, every call raises StateError; none hangs.
+  2. A caller that is interrupted (KeyboardInterrupt) leaves at once, and what it called is cancelled in the loop.
+  3. Once the loop has ended, every call raises StateError; none hangs. The same in a process that was forked from the
+     one that started the thread: a fork copies the object, but not the thread.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
@@ -16,8 +19,9 @@ from typing import Any, TypeVar, TypeVarTuple
 
 import trio
 
-from simpler.errors import StateError
+from simpler.errors import StartupError, StateError
 
+_log = logging.getLogger("simpler.remote")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -33,15 +37,28 @@ class IoThread:
         self._ended = True
         self._started = threading.Event()
         self._thread: threading.Thread | None = None
+        self._process = os.getpid()
+        self._failure: BaseException | None = None
+        """What ended the loop, when that was not ``stop``."""
         self._token: trio.lowlevel.TrioToken
         self.nursery: trio.Nursery
         """For what lives as long as the loop; used from the loop only."""
 
     def start(self) -> None:
-        """Returns once the loop runs."""
+        """Returns once the loop runs. Raises StartupError when it cannot, for want of descriptors for example."""
+        self._process = os.getpid()
         self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-        self._thread.start()
-        self._started.wait()
+        try:
+            self._thread.start()
+            self._started.wait()  # without a deadline: the thread says so whether its loop runs or failed
+        except BaseException:
+            self.stop()
+            raise
+        if self._ended:
+            raise StartupError(
+                f"the thread for remote workers could not start: {self._failure}; is the limit on open files reached "
+                "(ulimit -n)?"
+            ) from self._failure
 
     def call(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
         """Runs ``await function(*args)`` in the loop and waits for it, for as long as ``function`` takes."""
@@ -56,26 +73,35 @@ class IoThread:
             raise
 
     def post(self, function: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
-        """Runs ``await function(*args)`` in the loop some time soon; ``function`` deals with its own errors."""
-        self._schedule(function, args, trio.CancelScope(), Future())
+        """Runs ``await function(*args)`` in the loop some time soon; an error that it leaves is logged."""
+        future = Future[object]()
+        future.add_done_callback(_log_failure)
+        self._schedule(function, args, trio.CancelScope(), future)
 
     @property
     def running(self) -> bool:
         """Whether calls are taken."""
-        return not self._ended
+        return not self._ended and self._process == os.getpid()
 
     def stop(self) -> None:
         """Cancels what runs in the loop and waits for its end. Does nothing when it is not running."""
+        if self._process != os.getpid() or self._thread is None or self._thread.ident is None:
+            return
+        self._started.wait()
         with self._lock:
             running, self._ended = not self._ended, True
-        if running and self._thread is not None:
+        if running:
             with contextlib.suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(self.nursery.cancel_scope.cancel)
-            self._thread.join()
+        self._thread.join()  # what shields itself from cancellation in the loop has a deadline
 
     def _schedule(
         self, function: Callable[[*Ts], Awaitable[T]], args: tuple[*Ts], scope: trio.CancelScope, future: Future[T]
     ) -> None:
+        if self._process != os.getpid():
+            raise StateError(
+                "a process forked from the program cannot use its remote workers; open its own after the fork"
+            )
         with self._lock:
             if self._ended:
                 raise StateError("the connections to remote workers are closed")
@@ -102,6 +128,10 @@ class IoThread:
     def _run(self) -> None:
         try:
             trio.run(self._main)
+        except BaseException as failure:
+            self._failure = failure
+            if self._started.is_set():
+                _log.exception("the thread for remote workers ended")
         finally:
             with self._lock:
                 self._ended = True
@@ -119,3 +149,9 @@ class IoThread:
                 self._ended = False
             self._started.set()
             await trio.sleep_forever()
+
+
+def _log_failure(future: Future[object]) -> None:
+    error = future.exception()
+    if error is not None and not isinstance(error, StateError):  # StateError: the loop has ended, on purpose
+        _log.error("what nobody waits for failed", exc_info=error)
