@@ -65,11 +65,20 @@ class ControlConnection(Handler):
             for session in self._mine.values():
                 session.ask_to_close(f"its client is gone: {self._link.cause}")
 
-    async def part(self, why: str) -> None:
-        """Tells the client that the daemon is leaving, and why, so that it does not take it for a broken connection."""
-        record = encode_error(SessionLost(why), may_pickle=False)
-        with contextlib.suppress(SimplerError):  # it has left before
-            await self._link.post(Fault(error=record))
+    async def part(self, why: str, timeout_s: float) -> None:
+        """Tells the client that the daemon is leaving, and why, and hangs up; it has `timeout_s` to take that."""
+        said = trio.Event()
+
+        async def say() -> None:
+            with contextlib.suppress(SimplerError):  # it has left before, or reads nothing
+                await self._link.post(Fault(error=encode_error(SessionLost(why), may_pickle=False)))
+            said.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(say)
+            with trio.move_on_after(timeout_s):
+                await said.wait()
+            await self._link.aclose()  # what is being written to one who reads nothing ends with it
 
     async def serve(self, link: Link, request: Message, data: memoryview) -> Message:
         """HELLO, OPEN and CLOSE."""

@@ -32,7 +32,6 @@ from simplerd.service import InheritedSockets, Service
 from simplerd.sessions import SessionState, SessionTable
 from simplerd.supervision import Supervisor
 
-FAREWELL_TIMEOUT_S = 1.0
 WARM_UP_TIMEOUT_S = 20.0
 
 _log = get_logger("daemon")
@@ -141,8 +140,7 @@ async def _serve(
             entrance.cancel()
             nursery.start_soon(_hurry, signals, supervisor)
             await _close_sessions(daemon, why)
-            with trio.move_on_after(FAREWELL_TIMEOUT_S):
-                await listener.part(why)
+            await listener.part(why)
             nursery.cancel_scope.cancel()
 
 

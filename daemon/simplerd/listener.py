@@ -59,10 +59,10 @@ class SessionListener:
         self._controls: set[ControlConnection] = set()
 
     async def part(self, why: str) -> None:
-        """Tells every client that the daemon is leaving; the caller sets a deadline, since one may not read."""
+        """Tells every client that the daemon is leaving, and hangs up, on one that reads nothing too."""
         async with trio.open_nursery() as nursery:
             for connection in self._controls:
-                nursery.start_soon(connection.part, why)
+                nursery.start_soon(connection.part, why, FAREWELL_TIMEOUT_S)
 
     async def serve(
         self,

@@ -13,6 +13,7 @@ import pytest
 from daemon.conftest import client_of
 from simpler.error_record import decode_error
 from simpler.errors import ArgumentError, AuthError, ProtocolError, StaleHandle, StateError, VersionMismatch
+from simpler.limits import REQUESTS_IN_FLIGHT
 from simpler.wire.endpoint import parse_endpoint
 from simpler.wire.frames import Flags, Frame, FrameDecoder, MessageType, NeedBytes, encode_header
 from simpler.wire.messages import Attach, Fault, Hello, Malloc, Manifest, Message, Open
@@ -118,6 +119,16 @@ def test_silent_and_slow_clients_hold_up_nobody(daemon: ForegroundDaemon) -> Non
         reply = answer(quick)
         assert reply is not None
         assert reply.header.type is MessageType.HELLO
+
+
+def test_a_client_that_reads_nothing_does_not_hold_up_the_stop() -> None:  # R9 D1
+    with ForegroundDaemon() as running, dial(running.endpoint) as deaf:
+        for sequence in range(1, REQUESTS_IN_FLIGHT // 2):  # their replies are more than the socket takes
+            deaf.sendall(request(Hello(versions=[1], program="deaf", pid=1), sequence))
+        with dial(running.endpoint) as other:  # served after them
+            other.sendall(request(Hello(versions=[1], program="other", pid=1)))
+            assert answer(other) is not None
+        assert running.stop(timeout_s=5) == 0
 
 
 def test_a_daemon_out_of_descriptors_serves_again_when_it_has_some(daemon: ForegroundDaemon) -> None:  # R9
