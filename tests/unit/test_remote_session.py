@@ -28,6 +28,7 @@ from simpler.errors import (
     VersionMismatch,
 )
 from simpler.region import Region, TaskState, WorkerKind
+from simpler.remote.registration import register
 from simpler.remote.session import TRANSITIONS, RemoteSession, SessionEvent, SessionState
 from simpler.remote.spec import RemoteWorkerSpec
 from simpler.remote.transfers import copy_from, copy_to
@@ -53,6 +54,8 @@ from simpler.wire.messages import (
     RegisterReply,
     Task,
     TaskReply,
+    Unregister,
+    UnregisterReply,
 )
 from simpler.wire.serving import Buffer, Handler
 
@@ -115,14 +118,20 @@ class Peer(Handler):
             case Malloc():
                 return MallocReply(buffer=0, generation=1)
             case _:
-                usual = {Close: CloseReply(), Register: RegisterReply(), CopyTo: CopyToReply()}
+                usual: dict[type[Message], Message] = {
+                    Close: CloseReply(),
+                    Register: RegisterReply(),
+                    Unregister: UnregisterReply(),
+                    CopyTo: CopyToReply(),
+                }
                 return usual[type(request)]
 
 
 @pytest.fixture
 def region() -> Iterator[Region]:
-    made = Region.create(workers=1, heap_bytes=1 << 16)
-    made.define(0, WorkerKind.REMOTE)
+    made = Region.create(workers=2, heap_bytes=1 << 16)
+    for worker in (0, 1):
+        made.define(worker, WorkerKind.REMOTE)
     yield made
     made.shutdown()
     made.close()
@@ -144,9 +153,10 @@ async def opened(
     nursery: trio.Nursery,
     timeout_s: float = 5.0,
     on_lost: Callable[[int], None] = lambda worker: None,
+    worker: int = 0,
 ) -> RemoteSession:
     spec = RemoteWorkerSpec(f"unix:{peer.path}")
-    session = RemoteSession(0, spec, region, program="test", on_lost=on_lost)
+    session = RemoteSession(worker, spec, region, program="test", on_lost=on_lost)
     manifest = spec.manifest(name="test", startup_timeout_s=timeout_s, imports=[])
     contents = [Content.of(ImportDescriptor("mod", "fn"))]
     await session.open(manifest, contents, nursery, timeout_s)
@@ -295,6 +305,43 @@ async def test_a_task_too_large_for_a_frame_fails_alone(tmp_path: Path, monkeypa
         await session.close("done")
     region.shutdown()
     region.close()
+
+
+def told(peer: Peer, what: type[Message]) -> list[Message]:
+    return [request for request in peer.requests if isinstance(request, what)]
+
+
+CONTENT = Content.of(ImportDescriptor("mod", "more"))
+
+
+async def test_what_one_session_refuses_is_taken_back_from_the_other(tmp_path: Path, region: Region) -> None:  # C3
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    async with peer_at(tmp_path / "a") as (takes, nursery), peer_at(tmp_path / "b") as (refuses, _):
+        sessions = [await opened(peer, region, nursery, worker=at) for at, peer in enumerate((takes, refuses))]
+        await register(CONTENT, sessions)
+        assert not told(takes, Unregister)
+        refuses.trouble[Register] = SimplerError("not here")
+        with pytest.raises(SimplerError, match="not here"):
+            await register(CONTENT, sessions)
+        assert told(takes, Unregister) == [Unregister(digest=CONTENT.digest)]
+        assert not told(refuses, Unregister)
+        for session in sessions:
+            await session.close("done")
+
+
+async def test_what_was_installed_for_a_caller_who_has_left_is_taken_back(tmp_path: Path, region: Region) -> None:
+    async with peer_at(tmp_path) as (peer, nursery):
+        session = await opened(peer, region, nursery)
+        behind_a_task = peer.trouble[Register] = trio.Event()
+        async with trio.open_nursery() as calling:
+            calling.start_soon(register, CONTENT, [session])
+            await trio.testing.wait_all_tasks_blocked()
+            calling.cancel_scope.cancel()
+            assert isinstance(behind_a_task, trio.Event)
+            behind_a_task.set()
+        assert told(peer, Unregister) == [Unregister(digest=CONTENT.digest)]
+        await session.close("done")
 
 
 async def test_copies_are_cut_into_chunks_that_land_in_place(tmp_path: Path, region: Region) -> None:  # R10

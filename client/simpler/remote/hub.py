@@ -4,7 +4,6 @@ Rules
   1. Sessions open at once, under one deadline. When one cannot be opened, the others are closed again (R5); those that
      are about to be READY get OPENING_GRACE_S to become so, because a session that is READY can be closed in order.
   2. The C library signals one eventfd for all remote mailboxes; every session then looks into its own.
-  3. A callable is registered everywhere or nowhere.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from simpler.remote.buffers import BufferBook, RemoteBuffer
 from simpler.remote.io_thread import IoThread
 from simpler.remote.memory import RemoteBuffers
 from simpler.remote.packing import RemotePacked, pack
+from simpler.remote.registration import register, unregister
 from simpler.remote.session import RemoteSession
 from simpler.remote.spec import RemoteWorkerSpec
 from simpler.trace import ProcessTrace
@@ -88,12 +88,15 @@ class RemoteHub:
                 self._io.stop()
 
     def register(self, content: Content) -> None:
-        """Installs a callable in every session that lives; returns when all confirmed, else undoes it."""
-        self._io.call(self._register, content)
+        """Installs a callable in every session that lives; returns when all confirmed, else undoes it.
+
+        Takes its turn in each session behind the tasks that it was given before, without a deadline.
+        """
+        self._io.call(register, content, list(self._sessions.values()))
 
     def unregister(self, digest: bytes) -> None:
-        """Gives one reference of a callable back, in every session that still lives."""
-        self._io.call(self._unregister, digest, list(self._sessions.values()))
+        """Gives one reference of a callable back, in every session that still lives; in turn, like ``register``."""
+        self._io.call(unregister, digest, list(self._sessions.values()))
 
     def pack(self, args: TaskArgs | None, worker: int) -> RemotePacked:
         """Arguments for a task of ``worker``, whose buffers are held from now on: see ``run_started``, ``release``."""
@@ -117,7 +120,8 @@ class RemoteHub:
     def trace(self, since_ns: int, names: Mapping[bytes, str]) -> list[ProcessTrace]:
         """What every process of the sessions did since ``since_ns``, with this host's clock throughout.
 
-        ``names``: of callables, by digest. A session that is lost has no lanes any more.
+        ``names``: of callables, by digest. A session that is lost has no lanes any more. Each session answers in turn,
+        after the tasks that it was given before, without a deadline.
         """
         return self._io.call(self._trace, since_ns, names)
 
@@ -170,24 +174,6 @@ class RemoteHub:
                 continue
             for session in self._sessions.values():
                 session.ring()
-
-    async def _register(self, content: Content) -> None:
-        installed: list[RemoteSession] = []
-        try:
-            for session in self._sessions.values():
-                if not session.is_lost:
-                    await session.register(content)
-                    installed.append(session)
-        except SimplerError:
-            await self._unregister(content.digest, installed)
-            raise
-
-    async def _unregister(self, digest: bytes, sessions: list[RemoteSession]) -> None:
-        for session in sessions:
-            try:
-                await session.unregister(digest)
-            except SimplerError as error:
-                _log.warning("%s still has callable sha256:%s: %s", session.name, digest.hex(), error)
 
 
 def _imports(contents: list[Content]) -> list[str]:
