@@ -22,8 +22,9 @@ def main() -> int:
         for result in group.measure():
             results.append(result)
             print("\n".join(report.rows(result)), flush=True)
-    missed = [result.what for result in results if not result.reached]
-    print(f"{len(results) - len(missed)} of {len(results)} targets reached", *missed, sep="; MISSED: ")
+    targets = [result for result in results if result.target is not None]
+    missed = [result.what for result in targets if not result.reached]
+    print(f"{len(targets) - len(missed)} of {len(targets)} targets reached", *missed, sep="; MISSED: ")
     if options.json:
         options.json.write_text(json.dumps(report.record(results), indent=2) + "\n")
     return 0

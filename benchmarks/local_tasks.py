@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, wait
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from benchmarks.executors import WORKERS, measure_pools
 from benchmarks.measurement import Result, Samples
-from benchmarks.tasks import no_op, nothing
+from benchmarks.tasks import gate, no_op, nothing
 from simpler import CallableHandle, Orchestrator, TaskArgs, TensorArgType, Worker
 
 WARM_UP_RUNS = 500
@@ -32,6 +33,8 @@ def measure() -> Iterator[Result]:
         independent = _rate(lambda: worker.run(_many(handle)), INDEPENDENT)
         after = _per_hop(lambda: worker.run(_chain_after(handle)), HOPS)
         inout = _per_hop(lambda: worker.run(_chain_inout(handle, worker.array((8,), np.float64))), HOPS)
+        gates = worker.register(gate)
+        alone = Samples([_hops_alone(worker, handle, gates) / HOPS * MICROSECONDS for _ in range(REPEATS)])
     yield Result(
         "submit, run and result of one no-op task", "µs", 15, round_trip, others=measure_pools(_pool_round_trip)
     )
@@ -45,7 +48,8 @@ def measure() -> Iterator[Result]:
     )
     pools = measure_pools(lambda pool: _per_hop(lambda: _pool_chain(pool), POOL_HOPS))
     yield Result(f"one hop of a chain of {HOPS:,} tasks, each after the last", "µs", 8, after, others=pools)
-    yield Result("one hop of such a chain, each INOUT on one array", "µs", 8, inout, others=pools)
+    yield Result(f"one hop of {HOPS:,} tasks INOUT on one array, all submitted", "µs", 8, alone, others=pools)
+    yield Result("    the same while they are being submitted", "µs", None, inout)
 
 
 def _one(handle: CallableHandle) -> Graph:
@@ -76,6 +80,24 @@ def _chain_inout(handle: CallableHandle, array: np.ndarray) -> Graph:
             orch.submit_sub(handle, args)
 
     return graph
+
+
+def _hops_alone(worker: Worker, handle: CallableHandle, gates: CallableHandle) -> float:
+    """Seconds from when the first task of a chain may go, with all of them submitted, to the end of the last."""
+    array, flag = worker.array((8,), np.float64), worker.array((1,), np.int8)
+    opened = 0.0
+
+    def graph(orch: Orchestrator, _args: object, _config: object) -> None:
+        nonlocal opened
+        chained = TaskArgs().add_tensor(flag, TensorArgType.NO_DEP).add_tensor(array, TensorArgType.INOUT)
+        orch.submit_sub(gates, chained)
+        for _ in range(HOPS):
+            orch.submit_sub(handle, chained)
+        opened = time.perf_counter()
+        flag[0] = 1
+
+    worker.run(graph)
+    return time.perf_counter() - opened
 
 
 def _rate(call: Callable[[], object], tasks: int) -> Samples:

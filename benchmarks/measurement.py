@@ -40,18 +40,20 @@ class Samples:
 
 @dataclass(frozen=True)
 class Result:
-    """One row of the report. ``others`` are the same job done by something else, in the same unit."""
+    """One row of the report; without a target, for orientation. ``others``: the same job done by something else."""
 
     what: str
     unit: str
-    target: float
+    target: float | None
     samples: Samples
     higher_is_better: bool = False
     others: dict[str, Samples] = field(default_factory=dict)
 
     @property
     def reached(self) -> bool:
-        """Whether the median meets the target."""
+        """Whether the median meets the target, if there is one."""
+        if self.target is None:
+            return True
         return self.samples.median >= self.target if self.higher_is_better else self.samples.median <= self.target
 
     def times_better(self, other: str) -> float:

@@ -30,14 +30,24 @@ def machine() -> dict[str, Any]:
 
 def rows(result: Result) -> list[str]:
     """A result and what it is compared with, as lines of the table."""
-    bound = "≥" if result.higher_is_better else "≤"
-    verdict = "reached" if result.reached else "MISSED"
-    first = _row(result.what, f"{bound} {number(result.target)} {result.unit}", result.samples, verdict)
+    first = _row(result.what, _target(result), result.samples, _verdict(result))
     others = [
         _row(f"    {name}", "", samples, f"Simpler is {result.times_better(name):.1f} times better")
         for name, samples in result.others.items()
     ]
     return [first, *others]
+
+
+def _target(result: Result) -> str:
+    if result.target is None:
+        return result.unit
+    return f"{'≥' if result.higher_is_better else '≤'} {number(result.target)} {result.unit}"
+
+
+def _verdict(result: Result) -> str:
+    if result.target is None:
+        return ""
+    return "reached" if result.reached else "MISSED"
 
 
 def _row(what: str, target: str, samples: Samples, remark: str) -> str:
