@@ -117,7 +117,7 @@ def run(epochs: int, seed: int, out: Path) -> None:
     if not difference <= allowed:
         raise CheckFailed(f"weights differ from NumPy's by {difference:.3g}; at most {allowed:.3g} is rounding")
     if accuracy < LEAST_ACCURACY:
-        raise CheckFailed(f"test accuracy is {accuracy:.1%}; at least {LEAST_ACCURACY:.0%} is expected of this network")
+        raise CheckFailed(f"test accuracy is {accuracy:.2%}; at least {LEAST_ACCURACY:.0%} is expected of this network")
 
 
 def train(training: Training, progress: Progress, shards: list[Digits], test: Digits, trace: Path) -> Outcome:
