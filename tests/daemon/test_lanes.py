@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import trio
 
-from daemon.conftest import Client, client_of
+from daemon.conftest import Client, client_of, event
 from simpler.callables import ChipCallable, Content, Direction, RemoteCallable, content_of
 from simpler.descriptors import format_hashid
 from simpler.errors import (
@@ -25,13 +25,17 @@ from simpler.errors import (
 from simpler.region_records import Op, unpack_trace
 from simpler.result_record import decode_result
 from simpler.tensor import DataType, TensorArgType
-from simpler.wire.link import Link
+from simpler.wire.endpoint import connect, parse_endpoint
+from simpler.wire.frames import Flags, encode_header
+from simpler.wire.link import Link, receive_first
 from simpler.wire.messages import (
+    Attach,
     CopyFrom,
     CopyTo,
     Free,
     Malloc,
     MallocReply,
+    Message,
     OpenReply,
     Register,
     Task,
@@ -135,6 +139,29 @@ async def test_large_copies_go_both_ways_in_frames(daemon: ForegroundDaemon) -> 
             digest.update(piece)
         assert digest.digest() == hashlib.sha256(content).digest()
         await client.close(session)
+
+
+def frame(message: Message, sequence: int, session: int) -> bytes:
+    payload = message.encode()
+    return encode_header(message.TYPE, Flags.NONE, sequence, len(payload), session=session) + payload
+
+
+@pytest.mark.slow
+async def test_a_client_that_reads_nothing_does_not_hold_up_the_close(daemon: ForegroundDaemon) -> None:  # R9 W3
+    async with client_of(daemon.endpoint) as client:
+        session = await client.open(heap_bytes=64 * MIB)
+        memory = await malloc(await client.lane(session, "command"), 16 * MIB)
+        attach = Attach(session=session.session, token=session.token, lane="data")
+        copy = CopyFrom(offset=0, nbytes=16 * MIB, **named(memory))
+        async with await connect(parse_endpoint(daemon.endpoint)) as deaf:
+            await deaf.send_all(frame(attach, 1, session.number))
+            await receive_first(deaf)
+            await deaf.send_all(frame(copy, 2, session.number))
+            assert await deaf.receive_some(1)  # of a reply that is more than the socket takes
+            with trio.fail_after(5):
+                await client.close(session)
+        ended = await event(daemon.admin_socket, "session.ended")
+        assert ended["fields"]["cause"] == "its client closed it: done"
 
 
 async def test_ranges_and_stale_names_are_refused_at_this_end_too(daemon: ForegroundDaemon) -> None:  # B3

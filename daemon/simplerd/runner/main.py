@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import AsyncIterator
 
 import trio
 
@@ -114,15 +115,18 @@ async def serve(launch: Launch, control: socket.socket, worker: Worker) -> None:
     }
     daemon = trio.socket.from_stdlib_socket(control)
     await daemon.send(control_protocol.encode(Ready(chips, subs)))
+    lanes: list[Link] = []
     async with trio.open_nursery() as nursery:
-        await _follow_orders(daemon, launch, handlers, nursery)
-        nursery.cancel_scope.cancel()
+        async for lane in _lanes(daemon, launch, handlers):
+            lanes.append(lane)
+            nursery.start_soon(lane.run)
+        for lane in lanes:
+            await lane.aclose()  # what is being written to a client that reads nothing ends with it
     thread.stop(launch.close_timeout_s / 2)
 
 
-async def _follow_orders(
-    daemon: trio.socket.SocketType, launch: Launch, handlers: dict[str, Handler], nursery: trio.Nursery
-) -> None:
+async def _lanes(daemon: trio.socket.SocketType, launch: Launch, handlers: dict[str, Handler]) -> AsyncIterator[Link]:
+    """Each lane that the daemon hands over, until it says Stop or is gone."""
     while True:  # no deadline: a session lasts as long as it is wanted
         try:
             packet, received, flags, _ = await daemon.recvmsg(
@@ -135,12 +139,12 @@ async def _follow_orders(
             return
         match control_protocol.decode_command(packet):
             case Lane(lane=lane, frame=frame):
-                nursery.start_soon(_serve_lane, launch, lane, frame, fds[0], handlers[lane])
+                yield _link(launch, lane, frame, fds[0], handlers[lane])
             case Stop():
                 return
 
 
-async def _serve_lane(launch: Launch, lane: str, frame: bytes, fd: int, handler: Handler) -> None:
+def _link(launch: Launch, lane: str, frame: bytes, fd: int, handler: Handler) -> Link:
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=fd)))
     link = Link(
         stream,
@@ -151,7 +155,7 @@ async def _serve_lane(launch: Launch, lane: str, frame: bytes, fd: int, handler:
         pickles=True,
     )
     link.session = launch.session_number
-    await link.run()
+    return link
 
 
 def _report_failure(control: socket.socket, launch: Launch, error: BaseException) -> None:
