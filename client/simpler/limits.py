@@ -45,6 +45,8 @@ MESSAGE_ARRAY_ITEMS = 1 << 12
 """In one array or map; a parser makes room for what the head announces, before anything of it has come."""
 MESSAGE_TEXT_BYTES = 1 << 20
 REQUESTS_IN_FLIGHT = 1 << 12
+REQUEST_BYTES_HELD = 4 * (FRAME_PAYLOAD_BYTES + FRAME_DATA_BYTES)
+"""Requests of one connection that wait to be answered, all together; more than a program of ours ever sends ahead."""
 SERVING_DEPTH = 32
 CONTROL_TIMEOUT_S = 30.0
 """How long a request that does not run user code may take."""
@@ -56,6 +58,8 @@ TCP_SILENCE_S = 20
 """A quiet TCP connection is probed every TCP_PROBE_S; a peer that answers nothing for this long is cut off."""
 TASKS_IN_FLIGHT = 16
 """Tasks that one session is given ahead: enough to keep it busy, few enough that the rest can still be cancelled."""
+CALLABLES_SENT_AHEAD = 4
+"""Callables that a session which opens is sent before it has confirmed the first of them."""
 OPENING_GRACE_S = 2.0
 """How long sessions that are opening may still take once another could not be opened."""
 ENDED_GRACE_S = 2.0

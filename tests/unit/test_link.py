@@ -12,7 +12,7 @@ import trio
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 from simpler import limits
-from simpler.error_record import encode_error
+from simpler.error_record import decode_error, encode_error
 from simpler.errors import (
     ArgumentError,
     CapacityError,
@@ -403,6 +403,52 @@ async def test_more_requests_than_may_wait_break_the_connection(monkeypatch: pyt
         await peer.send_all(frame(MALLOC, 3))
         with pytest.raises(ProtocolError, match="more than 2 requests"):
             raise await cause_of(link)
+
+
+async def test_requests_that_would_hold_too_much_are_refused_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:  # R2
+    task, gate = Task(digest=bytes(32), args=bytes(1000)), trio.Event()
+    monkeypatch.setattr(limits, "REQUEST_BYTES_HELD", 2 * len(task.encode()))
+
+    async def held_up(link: Link, request: Message) -> Answer:
+        await gate.wait()
+        return TaskReply()
+
+    async with linked(right=Peer(held_up), in_order=True) as (left, _):
+        served = [await left.begin(task) for _ in range(2)]
+        refused = await left.begin(task)
+        await wait_all_tasks_blocked()
+        gate.set()
+        assert [(await pending.wait()).failed for pending in served] == [False, False]
+        with pytest.raises(CapacityError, match="wait for replies before sending more"):
+            left.reply_of(task, await refused.wait())
+        await left.request(task)
+
+
+async def test_a_request_for_an_inner_worker_is_refused() -> None:  # R7
+    async with raw_peer(Peer(answer_sizes)) as (link, peer):
+        payload = MALLOC.encode()
+        await peer.send_all(encode_header(MALLOC.TYPE, Flags.NONE, 1, len(payload), worker=3) + payload)
+        reply, _ = await receive_first(peer)
+        error = decode_error(reply.payload)
+        assert (error.code, link.cause) == ("UNSUPPORTED", None)
+        assert "inner worker 3" in str(error)
+
+
+async def test_a_frame_that_nobody_reads_ends_with_its_connection() -> None:
+    ours, _theirs = trio.testing.lockstep_stream_pair()
+    link = Link(ours, name="deaf")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.run)
+        nursery.start_soon(is_told_of_the_end, link)
+        await wait_all_tasks_blocked()
+        began = trio.current_time()
+        link.fail(SessionLost("given up elsewhere"))
+    assert trio.current_time() - began < limits.SEND_TIMEOUT_S / 2
+
+
+async def is_told_of_the_end(link: Link) -> None:
+    with pytest.raises(SessionLost, match="given up elsewhere"):
+        await link.request(MALLOC)
 
 
 async def test_a_peer_that_reads_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:  # R9

@@ -151,6 +151,7 @@ async def opened(
     peer: Peer,
     region: Region,
     nursery: trio.Nursery,
+    *,
     timeout_s: float = 5.0,
     on_lost: Callable[[int], None] = lambda worker: None,
     worker: int = 0,

@@ -15,6 +15,7 @@ import copy
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum, auto
 from types import MappingProxyType
@@ -197,13 +198,17 @@ class RemoteSession(Handler):
         return link
 
     async def _install(self, contents: Sequence[Content]) -> None:
-        requests = [Register(digest=content.digest) for content in contents]
-        pending = [
-            await self._command.begin(request, content.encode())
-            for request, content in zip(requests, contents, strict=True)
-        ]
-        for request, reply in zip(requests, pending, strict=True):
-            self._command.reply_of(request, await reply.wait())
+        sent: deque[tuple[Register, PendingReply]] = deque()
+        for content in contents:
+            if len(sent) == limits.CALLABLES_SENT_AHEAD:
+                await self._installed(*sent.popleft())
+            request = Register(digest=content.digest)
+            sent.append((request, await self._command.begin(request, content.encode())))
+        while sent:
+            await self._installed(*sent.popleft())
+
+    async def _installed(self, request: Register, pending: PendingReply) -> None:
+        self._command.reply_of(request, await pending.wait())
 
     # ---- calls
 

@@ -5,7 +5,8 @@ Rules
   2. A reply goes to the request whose sequence it carries. A request that was given up keeps its place until its reply
      has come; that late reply is dropped and never taken for another.
   3. Whatever ends the connection, every request that waits learns the cause; nobody hangs. The first cause counts.
-  4. A frame is written as a whole or the connection is over: writing is shielded from cancellation, within a deadline.
+  4. A frame is written as a whole or the connection is over: writing is shielded from cancellation, within a deadline,
+     and ends with the connection.
   5. Data goes from the socket to where it belongs (Handler.place, ``into``) and from the caller's buffer to the socket.
 """
 
@@ -111,6 +112,8 @@ class Link:
         self._pending: dict[int, PendingReply] = {}
         self._places = trio.Semaphore(limits.REQUESTS_IN_FLIGHT)
         self._writing = trio.Lock()
+        self._frame_out = trio.CancelScope()
+        """Around the frame that is being written."""
         self._send_timeout_s = limits.SEND_TIMEOUT_S
         self._cause: SimplerError | None = None
         self._closed = trio.Event()
@@ -194,6 +197,7 @@ class Link:
             return
         self._cause = cause
         self._running.cancel()
+        self._frame_out.cancel()
         self._closed.set()
         waiting, self._pending = list(self._pending.values()), {}
         for pending in waiting:
@@ -247,7 +251,8 @@ class Link:
         await self._send(header.type, flags, payload, data, request=header)
 
     async def _write(self, head: bytes, body: memoryview) -> None:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + self._send_timeout_s) as scope:
+        self._frame_out = trio.CancelScope(shield=True, deadline=trio.current_time() + self._send_timeout_s)
+        with self._frame_out:
             try:
                 if len(body) <= JOIN_BYTES:
                     await self._stream.send_all(head + body)
@@ -256,7 +261,7 @@ class Link:
                     await self._stream.send_all(body)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as broken:
                 self.fail(SessionLost(f"the connection to {self.name} broke: {_reason(broken)}"))
-        if scope.cancelled_caught:
+        if self._frame_out.cancelled_caught:
             self.fail(SessionLost(f"{self.name} has read nothing for {self._send_timeout_s:g} s"))
         if self._cause is not None:
             raise self.lost()

@@ -4,7 +4,8 @@ Rules
   1. Every request is answered once, with a reply or an error; one that cannot be decoded too, so that nobody hangs.
   2. In order: one after the other as they came. Otherwise at once, up to SERVING_DEPTH; one more is refused, so that
      requests may nest (each side serving while it waits) to that depth.
-  3. No more than REQUESTS_IN_FLIGHT requests may wait for their replies; who sends more breaks the connection.
+  3. No more than REQUESTS_IN_FLIGHT requests may wait for their replies; who sends more breaks the connection. Of those
+     that would hold more than REQUEST_BYTES_HELD together, each one too many is refused.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class Serving:
         self._in_order = in_order
         self._pickles = pickles
         self._unanswered = 0
+        self._held_bytes = 0
         self._queue_in, self._queue_out = trio.open_memory_channel[Call](limits.REQUESTS_IN_FLIGHT)
 
     async def run(self) -> None:
@@ -100,16 +102,37 @@ class Serving:
 
     def _placed(self, header: Header, request: Message) -> Call:
         nowhere = memoryview(b"")
-        if not self._in_order and self._unanswered > limits.SERVING_DEPTH:
-            full = CapacityError(f"{limits.SERVING_DEPTH} requests of this connection are being served already")
-            return Call(header, None, nowhere, full)
         try:
+            self._check_servable(header)
             data = self._handler.place(self._link, request, header.data_bytes) if header.data_bytes else nowhere
         except Exception as refusal:  # whatever the handler raises is the answer
             return Call(header, None, nowhere, refusal)
+        self._held_bytes += _held_by(header)
         return Call(header, request, data, None)
 
+    def _check_servable(self, header: Header) -> None:
+        """Raises for a request that cannot be served, or not now."""
+        if header.worker:
+            raise SimplerError(
+                f"{header.type.name} is for inner worker {header.worker}; this version serves the session itself, 0",
+                code="UNSUPPORTED",
+            )
+        if not self._in_order and self._unanswered > limits.SERVING_DEPTH:
+            raise CapacityError(f"{limits.SERVING_DEPTH} requests of this connection are being served already")
+        if self._held_bytes + _held_by(header) > limits.REQUEST_BYTES_HELD:
+            raise CapacityError(
+                f"{self._held_bytes} bytes of requests wait on this connection already; at most "
+                f"{limits.REQUEST_BYTES_HELD} may: wait for replies before sending more"
+            )
+
     async def _serve(self, call: Call) -> None:
+        try:
+            await self._serve_one(call)
+        finally:
+            if call.request is not None:
+                self._held_bytes -= _held_by(call.header)
+
+    async def _serve_one(self, call: Call) -> None:
         try:
             if call.request is None:
                 assert call.refusal is not None
@@ -137,3 +160,8 @@ class Serving:
             _log.debug("the answer to %s of %s was not sent: %s", header.type.name, self._link.name, lost)
         finally:
             self._unanswered -= 1
+
+
+def _held_by(header: Header) -> int:
+    """What a request takes until it is answered."""
+    return header.payload_bytes + header.data_bytes
