@@ -235,7 +235,7 @@ class Worker:
     def register(self, target: Callable[..., Any] | ChipCallable | RemoteCallable | Content) -> CallableHandle:
         """Makes a callable known to every worker that can run it; returns once each of them has loaded it.
 
-        Raises RegistrationError, whose code says why it cannot be named, serialized, loaded or run by anyone here.
+        That is in its turn, behind the tasks that a worker or session was given before, however long they take. Raises RegistrationError, whose code says why it cannot be named, serialized, loaded or run by anyone here.
         """
         content, name = content_of(target), _name_of(target)
         with self._registry.lock:
@@ -304,12 +304,16 @@ class Worker:
     # ---- memory of remote sessions
 
     def remote_malloc(self, *, worker: int, nbytes: int) -> RemoteBufferHandle:
-        """Memory in the session of a remote worker. Raises CapacityError when it has no room."""
+        """Memory in the session of a remote worker. Raises CapacityError when it has no room.
+
+        A session does one thing after the other: this waits for the tasks that it was given before, however long they
+        take.
+        """
         self._ready()
         return self._remote.hub.buffers.malloc(worker=worker, nbytes=nbytes)
 
     def remote_free(self, handle: RemoteBufferHandle) -> None:
-        """Gives the memory back, once no task uses it any more."""
+        """Gives the memory back, once no task uses it any more; waits as ``remote_malloc`` does."""
         self._ready()
         self._remote.hub.buffers.free(handle)
 
@@ -344,7 +348,10 @@ class Worker:
         )
 
     def trace(self) -> Trace:
-        """What ran where and when in the last run, remote sessions included. Raises StateError when there was none."""
+        """What ran where and when in the last run, remote sessions included. Raises StateError when there was none.
+
+        A session answers in its turn, behind the tasks that it was given before.
+        """
         self._ready()
         if self._last_run is None:
             raise StateError("there is no run to trace yet")

@@ -47,5 +47,5 @@ def test_reasons_and_limits_have_their_names_in_the_code() -> None:
     listed = re.search(r"The reason of a protocol error is(.*?)\n\n", PAGE, re.S)
     assert listed is not None
     assert set(re.findall(r"[A-Z_]{5,}", listed[1])) == set(Reason) - {Reason.DEAD}
-    for name in re.findall(r"\b[A-Z]+(?:_[A-Z]+)*_(?:BYTES|ITEMS|S|FLIGHT|DEPTH)\b", PAGE):
+    for name in re.findall(r"\b[A-Z]+(?:_[A-Z]+)*_(?:BYTES|ITEMS|S|FLIGHT|DEPTH|HELD)\b", PAGE):
         assert hasattr(limits, name), name

@@ -172,7 +172,7 @@ class Attach(Request[AttachReply], frozen=True, kw_only=True):
 
 
 class TaskReply(Message, frozen=True, kw_only=True):
-    """The task has ended well. ``result``: the pickled return value, None for None."""
+    """The task has ended well. ``result``: the result record of what was returned, None for None."""
 
     TYPE = MessageType.TASK
     PAYLOAD_BYTES = limits.FRAME_PAYLOAD_BYTES
