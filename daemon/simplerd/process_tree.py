@@ -4,7 +4,8 @@ Every process of a session inherits one end of a Unix socket pair as its standar
 reads end-of-file there once no process has the socket any more. The daemon's sending side is shut down before the
 fork, so that user code which reads its input gets end-of-file at once, as from /dev/null.
 
-A process that closed its input is not seen, nor does it need to be: workers, which have the devices, never do.
+A process that closed its input, or was started with another one, is not seen and outlives its session. Workers, which
+have the devices, never do that.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def tensor(memory: MallocReply, shape: list[int], tag: TensorArgType, offset: in
     return BufferTensor(tag=tag.value, dtype=DataType.FLOAT64.value, shape=shape, offset=offset, **named(memory))
 
 
-async def test_an_orchestration_function_runs_in_the_runner(daemon: ForegroundDaemon) -> None:
+async def test_an_orchestration_function_runs_in_the_runner(daemon: ForegroundDaemon) -> None:  # R8
     def where(orch: Any, args: Any, config: Any) -> tuple[int, Any]:
         import os
 
@@ -377,7 +377,7 @@ async def test_the_trace_names_every_process_and_has_the_runs(daemon: Foreground
         await client.close(session)
 
 
-async def test_a_session_with_an_open_lane_outlives_it_until_closed(daemon: ForegroundDaemon) -> None:
+async def test_a_session_with_an_open_lane_outlives_it_until_closed(daemon: ForegroundDaemon) -> None:  # R3
     async def opened(client: Client) -> tuple[OpenReply, Link]:
         session = await client.open()
         return session, await client.lane(session, "command")

@@ -60,7 +60,7 @@ def connected(daemon: ForegroundDaemon) -> Iterator[socket.socket]:
         yield connection
 
 
-async def test_a_client_of_another_version_is_told_both_versions(daemon: ForegroundDaemon) -> None:
+async def test_a_client_of_another_version_is_told_both_versions(daemon: ForegroundDaemon) -> None:  # R2
     async with client_of(daemon.endpoint) as client:
         link = await client.dial()
         with pytest.raises(VersionMismatch) as caught:
@@ -77,7 +77,7 @@ def test_what_is_no_frame_is_answered_with_what_was_expected(connected: socket.s
     assert error.context["reason"] == "BAD_MAGIC"
 
 
-def test_a_first_frame_that_is_neither_hello_nor_attach_is_refused(connected: socket.socket) -> None:
+def test_a_first_frame_that_is_neither_hello_nor_attach_is_refused(connected: socket.socket) -> None:  # R2
     connected.sendall(request(Malloc(nbytes=1)))
     assert "begins with HELLO or ATTACH, not with MALLOC" in str(fault(connected))
 
@@ -100,7 +100,7 @@ async def test_a_lane_needs_a_live_session_and_its_token(
         await client.close(opened)
 
 
-async def test_a_lane_is_attached_once(daemon: ForegroundDaemon) -> None:
+async def test_a_lane_is_attached_once(daemon: ForegroundDaemon) -> None:  # H1
     async with client_of(daemon.endpoint) as client:
         opened = await client.open()
         await client.lane(opened, "data")
@@ -143,7 +143,7 @@ def test_a_daemon_out_of_descriptors_serves_again_when_it_has_some(daemon: Foreg
         assert answer(connected) is not None
 
 
-async def test_loopback_tcp_serves_sessions_too() -> None:
+async def test_loopback_tcp_serves_sessions_too() -> None:  # D3
     with socket.create_server(("127.0.0.1", 0)) as probe:
         endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
     with ForegroundDaemon("--listen", endpoint):

@@ -73,7 +73,7 @@ async def test_a_device_in_use_says_who_has_it_and_is_free_after_close(daemon: F
             await client.close(session)
 
 
-async def test_a_manifest_with_nonsense_is_refused_before_anything_is_started(daemon: ForegroundDaemon) -> None:
+async def test_a_manifest_with_nonsense_is_refused_before_anything_is_started(daemon: ForegroundDaemon) -> None:  # R1
     async with client_of(daemon.endpoint) as client:
         before = descendants(daemon.pid)
         with pytest.raises(ArgumentError, match=r"platform: 'quantum' .*; device_ids: 99 not on this host") as caught:
@@ -196,7 +196,7 @@ async def test_what_user_code_left_running_ends_with_the_session(daemon: Foregro
         await until_gone({pid})
 
 
-async def test_who_closes_a_session_is_told_by_the_reply_alone(daemon: ForegroundDaemon) -> None:
+async def test_who_closes_a_session_is_told_by_the_reply_alone(daemon: ForegroundDaemon) -> None:  # R4
     async with client_of(daemon.endpoint) as client:
         first, second = await client.open(), await client.open()
         await client.close(first)
@@ -204,7 +204,7 @@ async def test_who_closes_a_session_is_told_by_the_reply_alone(daemon: Foregroun
         assert (await client.ended.receive()).session == second.session
 
 
-async def test_only_the_connection_that_opened_a_session_closes_it(daemon: ForegroundDaemon) -> None:
+async def test_only_the_connection_that_opened_a_session_closes_it(daemon: ForegroundDaemon) -> None:  # H1
     async with client_of(daemon.endpoint) as client, client_of(daemon.endpoint) as other:
         session = await client.open()
         with pytest.raises(StaleHandle, match="was not opened on this connection"):
@@ -259,7 +259,7 @@ async def test_secrets_of_the_daemon_reach_no_session() -> None:  # X3
             await client.close(session)
 
 
-async def test_a_killed_daemon_takes_its_sessions_along_and_the_next_one_starts_clean() -> None:
+async def test_a_killed_daemon_takes_its_sessions_along_and_the_next_one_starts_clean() -> None:  # R5
     with ForegroundDaemon() as first:
         async with client_of(first.endpoint) as client:
             session = await client.open(**ONE_CHIP_TWO_SUBS)
@@ -290,7 +290,7 @@ async def test_a_session_that_was_starting_when_its_daemon_was_killed_ends_too(t
         await until_gone(tree, timeout_s=10)
 
 
-def test_two_daemons_do_not_share_a_runtime_folder(daemon: ForegroundDaemon) -> None:
+def test_two_daemons_do_not_share_a_runtime_folder(daemon: ForegroundDaemon) -> None:  # D1
     with pytest.raises(StartupError, match=rf"another simplerd \(pid {daemon.pid}\) serves"):
         ForegroundDaemon("--runtime-dir", str(daemon.runtime_dir))
 
@@ -422,7 +422,6 @@ async def test_a_daemon_without_a_descriptor_for_a_runner_refuses_it_and_goes_on
             async def refused() -> None:
                 with pytest.raises(StartupError, match=r"no descriptor left to watch it with \(ulimit -n\)"):
                     await client.open()
-                nursery.cancel_scope.cancel()
 
             os.kill(spawner, signal.SIGSTOP)
             nursery.start_soon(refused)
@@ -432,7 +431,6 @@ async def test_a_daemon_without_a_descriptor_for_a_runner_refuses_it_and_goes_on
             limits = resource.prlimit(running.pid, resource.RLIMIT_NOFILE)
             resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (lowest_free_descriptor(running.pid), limits[1]))
             os.kill(spawner, signal.SIGCONT)
-            await trio.sleep_forever()
         resource.prlimit(running.pid, resource.RLIMIT_NOFILE, limits)
         async with client_of(running.endpoint) as client:
             await client.close(await client.open())

@@ -26,7 +26,7 @@ def test_what_a_runner_is_started_with_comes_back_as_it_went() -> None:
 
 
 @pytest.mark.parametrize("packet", [b"", b"\x00", b"\xc1", protocol.encode(Ready([], []))[:-1], b"x" * 100])
-def test_anything_but_one_whole_message_is_refused(packet: bytes) -> None:
+def test_anything_but_one_whole_message_is_refused(packet: bytes) -> None:  # R2
     with pytest.raises(ProtocolError):
         protocol.decode_report(packet)
     with pytest.raises(ProtocolError):
@@ -40,7 +40,7 @@ def test_each_side_takes_only_what_the_other_may_say() -> None:
         protocol.decode_command(protocol.encode(Failed()))
 
 
-def test_an_error_of_any_length_fits_a_memfd() -> None:
+def test_an_error_of_any_length_fits_a_memfd() -> None:  # R6
     record = os.urandom(3 << 20)
     memfd = protocol.error_to_memfd(record)
     assert protocol.error_from_memfd(memfd) == record

@@ -44,14 +44,14 @@ def test_when_one_of_several_is_taken_none_is_leased() -> None:  # D4
     assert states(devices) == [(0, "free", None), (1, "free", None), (2, "leased", "s-a")]
 
 
-def test_an_unknown_device_is_named_with_what_there_is() -> None:
+def test_an_unknown_device_is_named_with_what_there_is() -> None:  # D4
     with pytest.raises(ArgumentError, match="asks for device 7, which this host does not have; it has devices 0, 1"):
         table(0, 1).lease("s-a", [0, 7], holder="uid 1, pid 1")
     with pytest.raises(ArgumentError, match="it has no devices"):
         table().lease("s-a", [0], holder="uid 1, pid 1")
 
 
-def test_releasing_twice_or_without_a_lease_does_nothing() -> None:
+def test_releasing_twice_or_without_a_lease_does_nothing() -> None:  # D4
     devices = table(0)
     devices.lease("s-a", [0], holder="uid 1, pid 1")
     assert devices.release("s-a") == [0]

@@ -44,7 +44,7 @@ def test_a_manifest_that_fits_passes() -> None:
         ({"name": "n" * 65}, "name", "at most 64"),
     ],
 )
-def test_what_does_not_fit_is_named_with_its_field(fields: dict[str, Any], field: str, why: str) -> None:
+def test_what_does_not_fit_is_named_with_its_field(fields: dict[str, Any], field: str, why: str) -> None:  # R1
     with pytest.raises(ArgumentError) as caught:
         check(**fields)
     assert f"{field}: " in str(caught.value)
@@ -52,7 +52,7 @@ def test_what_does_not_fit_is_named_with_its_field(fields: dict[str, Any], field
     assert caught.value.context["field"] == field
 
 
-def test_all_problems_are_reported_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:  # R1
     with pytest.raises(ArgumentError) as caught:
         check(platform="a9", device_ids=[9, 9], env={"1": ""})
     for field in ("platform: ", "device_ids: 9 named", "device_ids: 9 not on", "env: '1'"):

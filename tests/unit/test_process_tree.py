@@ -25,7 +25,7 @@ def start(tree: ProcessTree, script: str) -> subprocess.Popen[bytes]:
     return process
 
 
-async def test_it_is_gone_with_its_last_process(tree: ProcessTree) -> None:
+async def test_it_is_gone_with_its_last_process(tree: ProcessTree) -> None:  # R5
     with start(tree, "exec 3<&0; sleep 1000 <&3 >/dev/null & echo $!") as process:
         assert process.stdout is not None
         orphan = int(process.stdout.readline())

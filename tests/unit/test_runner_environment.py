@@ -20,7 +20,7 @@ def test_only_what_is_on_the_allow_list_is_kept() -> None:  # X3
     assert session_environment(DAEMON, {}) == {"PATH": "/usr/bin", "LC_ALL": "C.UTF-8"}
 
 
-def test_the_manifest_lies_over_it_and_none_unsets() -> None:
+def test_the_manifest_lies_over_it_and_none_unsets() -> None:  # X3
     assert session_environment(DAEMON, {"PATH": None, "MODE": "fast"}) == {"LC_ALL": "C.UTF-8", "MODE": "fast"}
 
 

@@ -81,7 +81,9 @@ async def test_what_is_no_session_folder_keeps_no_daemon_from_starting(folder: R
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{broken", b'{"session": 1}'])
-async def test_a_folder_without_a_readable_record_is_removed(folder: RuntimeFolder, content: bytes | None) -> None:
+async def test_a_folder_without_a_readable_record_is_removed(
+    folder: RuntimeFolder, content: bytes | None
+) -> None:  # R5
     folder.make("s-1")
     if content is not None:
         (folder.path / "s-1" / "record.json").write_bytes(content)
@@ -89,7 +91,9 @@ async def test_a_folder_without_a_readable_record_is_removed(folder: RuntimeFold
     assert not (folder.path / "s-1").exists()
 
 
-async def test_a_runner_that_does_not_go_is_killed(folder: RuntimeFolder, process: subprocess.Popen[bytes]) -> None:
+async def test_a_runner_that_does_not_go_is_killed(
+    folder: RuntimeFolder, process: subprocess.Popen[bytes]
+) -> None:  # R5
     folder.make("s-1")
     folder.record(record_of(process.pid, start_time(process.pid)))
     await folder.clear(0.05)

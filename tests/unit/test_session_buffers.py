@@ -74,7 +74,7 @@ def test_a_freed_buffer_stays_until_its_last_holder_lets_go(region: Region, buff
     assert used(region) == empty
 
 
-def test_a_full_heap_says_what_to_raise(buffers: SessionBuffers) -> None:
+def test_a_full_heap_says_what_to_raise(buffers: SessionBuffers) -> None:  # G2
     with pytest.raises(CapacityError, match="heap_bytes"):
         buffers.malloc(HEAP_BYTES * 2)
 

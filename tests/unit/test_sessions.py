@@ -48,7 +48,7 @@ def test_a_final_state_has_no_way_out_and_every_other_has() -> None:
     assert {state for state, _ in TRANSITIONS} == set(SessionState) - FINAL
 
 
-def test_what_operators_see_of_a_session() -> None:
+def test_what_operators_see_of_a_session() -> None:  # D7
     sessions = table()
     session = opened(sessions, name="digits")
     info = sessions.get(session.id)
@@ -85,7 +85,7 @@ def test_a_client_that_is_refused_again_and_again_pushes_no_explanation_out() ->
     assert [info.id for info in sessions.list()] == [died.id]
 
 
-async def test_close_asks_and_returns_when_nothing_is_left() -> None:
+async def test_close_asks_and_returns_when_nothing_is_left() -> None:  # R5
     sessions = table()
     session = opened(sessions)
     async with trio.open_nursery() as nursery:
