@@ -235,7 +235,9 @@ class Worker:
     def register(self, target: Callable[..., Any] | ChipCallable | RemoteCallable | Content) -> CallableHandle:
         """Makes a callable known to every worker that can run it; returns once each of them has loaded it.
 
-        That is in its turn, behind the tasks that a worker or session was given before, however long they take. Raises RegistrationError, whose code says why it cannot be named, serialized, loaded or run by anyone here.
+        That is in its turn, behind the tasks that a worker or session was given before, however long they take.
+
+        Raises RegistrationError, whose code says why it cannot be named, serialized, loaded or run by anyone here.
         """
         content, name = content_of(target), _name_of(target)
         with self._registry.lock:

@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import partial
 
 import trio
 
 import simpler
 from simpler import limits
-from simpler.error_record import encode_error
-from simpler.errors import SessionLost, SimplerError, StaleHandle, StateError, VersionMismatch
+from simpler.errors import SimplerError, StaleHandle, StateError, VersionMismatch
 from simpler.wire.frames import VERSION
 from simpler.wire.link import Link
-from simpler.wire.messages import Close, CloseReply, Ended, Fault, Hello, HelloReply, Manifest, Message, Open, OpenReply
+from simpler.wire.links import Links
+from simpler.wire.messages import Close, CloseReply, Ended, Hello, HelloReply, Manifest, Message, Open, OpenReply
 from simpler.wire.serving import Handler
 from simplerd.config import Config
 from simplerd.manifest_check import check_manifest
@@ -35,6 +36,7 @@ class ControlConnection(Handler):
     def __init__(
         self,
         stream: trio.abc.Stream,
+        links: Links,
         *,
         peer: Peer,
         received: bytes,
@@ -49,6 +51,9 @@ class ControlConnection(Handler):
         self._mine: dict[str, Session] = {}
         self._greeted = False
         self._link = Link(stream, self, name=f"the client ({peer})", received=received)
+        self._links = links
+        self._handle = 0
+        """Of the connection in `links`, once it runs; what speaks to the client without being asked goes by it."""
         self._nursery: trio.Nursery | None = None
 
     async def run(self) -> None:
@@ -56,7 +61,8 @@ class ControlConnection(Handler):
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                await self._link.run()
+                self._handle = await nursery.start(partial(self._links.run, self._link, inbound=True))
+                await self._link.wait_closed()
                 nursery.cancel_scope.cancel()
             with trio.move_on_after(limits.LOST_CLIENT_GRACE_S):
                 for session in self._mine.values():
@@ -64,21 +70,6 @@ class ControlConnection(Handler):
         finally:
             for session in self._mine.values():
                 session.ask_to_close(f"its client is gone: {self._link.cause}")
-
-    async def part(self, why: str, timeout_s: float) -> None:
-        """Tells the client that the daemon is leaving, and why, and hangs up; it has `timeout_s` to take that."""
-        said = trio.Event()
-
-        async def say() -> None:
-            with contextlib.suppress(SimplerError):  # it has left before, or reads nothing
-                await self._link.post(Fault(error=encode_error(SessionLost(why), may_pickle=False)))
-            said.set()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(say)
-            with trio.move_on_after(timeout_s):
-                await said.wait()
-            await self._link.aclose()  # what is being written to one who reads nothing ends with it
 
     async def serve(self, link: Link, request: Message, data: memoryview) -> Message:
         """HELLO, OPEN and CLOSE."""
@@ -151,4 +142,4 @@ class ControlConnection(Handler):
             stderr=list(ending.stderr),
         )
         with contextlib.suppress(SimplerError):  # the connection is over, which `run` deals with
-            await self._link.post(push)
+            await self._links.post(self._handle, push)

@@ -10,6 +10,7 @@ Rules
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hmac
 import socket
@@ -25,12 +26,14 @@ from simpler.errors import (
     ProtocolError,
     SessionLost,
     SimplerError,
+    StaleHandle,
     StartupError,
     VersionMismatch,
 )
 from simpler.wire.endpoint import noticing_silence, parse_endpoint
 from simpler.wire.frames import Flags, Frame, Header, MessageType, encode_header
 from simpler.wire.link import receive_first
+from simpler.wire.links import Links
 from simpler.wire.messages import Attach, Fault
 from simplerd.config import Config
 from simplerd.control import ControlConnection
@@ -56,13 +59,30 @@ class SessionListener:
         self._sessions = sessions
         self._supervisor = supervisor
         self._connections = 0
-        self._controls: set[ControlConnection] = set()
+        self._links = Links(on_open=_note_opened, on_close=_note_closed)
+        """The control connections; lanes are the runners'."""
 
     async def part(self, why: str) -> None:
         """Tells every client that the daemon is leaving, and hangs up, on one that reads nothing too."""
+        fault = Fault(error=encode_error(SessionLost(why), may_pickle=False))
         async with trio.open_nursery() as nursery:
-            for connection in self._controls:
-                nursery.start_soon(connection.part, why, FAREWELL_TIMEOUT_S)
+            for handle in self._links.handles():
+                nursery.start_soon(self._part_with, handle, fault)
+
+    async def _part_with(self, handle: int, fault: Fault) -> None:
+        said = trio.Event()
+
+        async def say() -> None:
+            with contextlib.suppress(SimplerError):  # it has left before, or reads nothing
+                await self._links.post(handle, fault)
+            said.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(say)
+            with trio.move_on_after(FAREWELL_TIMEOUT_S):
+                await said.wait()
+            with contextlib.suppress(StaleHandle):  # it has left meanwhile
+                await self._links.close(handle)  # what is being written to one who reads nothing ends with it
 
     async def serve(
         self,
@@ -134,17 +154,14 @@ class SessionListener:
     async def _control(self, stream: trio.SocketStream, peer: Peer, raw: bytes) -> None:
         connection = ControlConnection(
             stream,
+            self._links,
             peer=peer,
             received=raw,
             config=self._config,
             sessions=self._sessions,
             supervisor=self._supervisor,
         )
-        self._controls.add(connection)
-        try:
-            await connection.run()
-        finally:
-            self._controls.discard(connection)
+        await connection.run()
 
     async def _lane(self, stream: trio.SocketStream, peer: Peer, first: Frame, raw: bytes) -> None:
         try:
@@ -175,6 +192,14 @@ async def _farewell(stream: trio.SocketStream, error: SimplerError, *, to: Heade
         await stream.send_eof()
         while await stream.receive_some(DISCARD_BYTES):
             pass
+
+
+async def _note_opened(handle: int) -> None:
+    _log.debug("a control connection is open", connection=handle)
+
+
+async def _note_closed(handle: int) -> None:
+    _log.debug("a control connection is closed", connection=handle)
 
 
 def _peer_of(stream: trio.SocketStream) -> Peer:

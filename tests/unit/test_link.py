@@ -514,7 +514,7 @@ async def test_a_handle_is_void_once_its_connection_is_over() -> None:  # H1
     for stale in (first, second, 0, -1, 1 << 70, second + (1 << 20)):
         with pytest.raises(StaleHandle, match="names no live connection"):
             links.get(stale)
-    assert len(links) == 0
+    assert links.handles() == []
 
 
 async def test_an_index_comes_back_with_another_generation() -> None:  # H1
@@ -530,6 +530,7 @@ async def test_an_index_comes_back_with_another_generation() -> None:  # H1
         with pytest.raises(StaleHandle):
             await links.post(first, Ended(session="", cause="", code=""))
         assert links.get(second) is replacement
+        assert links.handles() == [second]
         await links.close(second)
 
 

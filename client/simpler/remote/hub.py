@@ -1,7 +1,7 @@
 """The remote children of a Worker: all its sessions, and the thread that carries them.
 
 Rules
-  1. Sessions open at once, under one deadline. When one cannot be opened, the others are closed again (R5); those that
+  1. Sessions open at once, under one deadline. When one cannot be opened, the others are closed again; those that
      are about to be READY get OPENING_GRACE_S to become so, because a session that is READY can be closed in order.
   2. The C library signals one eventfd for all remote mailboxes; every session then looks into its own.
 """

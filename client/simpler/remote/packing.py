@@ -1,7 +1,7 @@
 """Arguments of a task for a remote worker: which bytes order it, which buffers it holds, and what travels.
 
 Rules
-  1. Rights are checked by tag and all buffers are held at once, or none is (B2, B4).
+  1. Rights are checked by tag and all buffers are held at once, or none is.
   2. What is in this host's memory travels only when it is small, read-only, and cannot change any more: an array of the
      Worker's heap may still be written by an earlier task, so it is refused.
 """

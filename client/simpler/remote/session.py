@@ -1,7 +1,7 @@
 """One remote session from the program's side: opening it, its lanes, the tasks that it is given, and its end.
 
 Rules
-  1. Opening has one deadline for all its steps; when it passes, the error says what was waited for (R1).
+  1. Opening has one deadline for all its steps; when it passes, the error says what was waited for.
   2. Tasks go out in the order in which they became ready, at most TASKS_IN_FLIGHT at once: what has not been taken from
      the graph can still be cancelled.
   3. Health is the daemon's to tell. A session is lost when the daemon says so, or when a lane is lost; then the daemon

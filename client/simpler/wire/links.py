@@ -38,9 +38,6 @@ class Links:
         self._generations: list[int] = []
         self._free: list[int] = []
 
-    def __len__(self) -> int:
-        return len(self._links) - len(self._free)
-
     async def run(
         self,
         link: Link,
@@ -60,6 +57,14 @@ class Links:
             self._remove(handle)
             if inbound and self._on_close is not None:
                 await _call_hook(self._on_close, handle)
+
+    def handles(self) -> list[int]:
+        """Of all live connections."""
+        return [
+            self._generations[index] << INDEX_BITS | index
+            for index, link in enumerate(self._links)
+            if link is not None and link.cause is None
+        ]
 
     def get(self, handle: int) -> Link:
         """The connection. Raises StaleHandle for an integer that names none, or one that is over."""
