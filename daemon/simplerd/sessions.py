@@ -2,7 +2,7 @@
 
     OPENING ─forked─▶ STARTING ─ready─▶ READY
        │                 │  │            │  │
-       │                 │  └────close───┼──┴──▶ CLOSING ─gone─▶ ENDED
+       ├──────close──────┼──┴────close───┼──┴──▶ CLOSING ─gone─▶ ENDED
        └───────gone──────┴───────────────┴─────▶ FAILED
 
 Rules
@@ -61,6 +61,7 @@ class SessionEvent(Enum):
 _S, _E = SessionState, SessionEvent
 TRANSITIONS: dict[tuple[SessionState, SessionEvent], SessionState] = {
     (_S.OPENING, _E.FORKED): _S.STARTING,
+    (_S.OPENING, _E.CLOSE): _S.CLOSING,
     (_S.OPENING, _E.GONE): _S.FAILED,
     (_S.STARTING, _E.READY): _S.READY,
     (_S.STARTING, _E.CLOSE): _S.CLOSING,

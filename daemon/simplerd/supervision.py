@@ -32,6 +32,8 @@ from simplerd.sessions import Ending, Peer, Session, SessionEvent, SessionState,
 
 START_MARGIN_S = 2.0
 """The runner keeps the session's start-up deadline itself and then says what it waited for; the daemon's is later."""
+FORK_GRACE_S = 1.0
+"""How long a session that was asked to close still waits for its runner to be forked."""
 TREE_GRACE_S = 1.0
 """The kernel ends a dead runner's workers at once; what is still there after this was started by user code."""
 
@@ -160,8 +162,18 @@ class Supervisor:
             startup_timeout_s=self._start_timeout_s(session),
             close_timeout_s=self._config.close_timeout_s,
         )
+        forked: list[Runner] = []
+
+        async def fork() -> None:
+            forked.append(await self._runners.fork(session.id, launch.encode()))
+
         with trio.move_on_after(self._start_timeout_s(session)):
-            return await self._runners.fork(session.id, launch.encode())
+            await _first_of(fork, partial(_close_is_overdue, session))
+        if forked:
+            return forked[0]
+        if session.close_reason is not None:
+            self._sessions.advance(session, SessionEvent.CLOSE)
+            raise SessionLost(session.close_reason, session=session.id)
         raise self._not_set_up(session, f"no runner was forked within {self._start_timeout_s(session):g} s")
 
     async def _start(self, session: Session, runner: Runner) -> None:
@@ -299,6 +311,12 @@ def _stderr_text(lines: list[str]) -> str:
     if not lines:
         return "; it wrote nothing to stderr"
     return "; the last lines of its stderr:\n" + "\n".join(lines)
+
+
+async def _close_is_overdue(session: Session) -> None:
+    """A fork takes milliseconds, and its process is better waited for: one that comes later is killed, but late."""
+    await session.close_asked.wait()  # no deadline: the caller keeps it
+    await trio.sleep(FORK_GRACE_S)
 
 
 async def _first_of(*waits: Callable[[], Awaitable[object]]) -> None:

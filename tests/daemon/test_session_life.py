@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -364,6 +365,23 @@ async def test_a_client_whose_session_is_opening_hears_that_the_daemon_stops(
         assert await trio.to_thread.run_sync(daemon.stop) == 0
         cause = await client.link.wait_closed()
         assert str(cause) == "simplerd gave the connection up: simplerd is stopping (SIGTERM)"
+
+
+@pytest.mark.slow
+async def test_a_spawner_that_hangs_does_not_hold_up_the_stop() -> None:  # R1 D1
+    with ForegroundDaemon() as running:
+        async with client_of(running.endpoint) as client, trio.open_nursery() as nursery:
+
+            async def refused() -> None:
+                with pytest.raises(SessionLost, match=r"simplerd is stopping \(SIGTERM\)"):
+                    await client.open()
+
+            (spawner,) = children(running.pid)
+            os.kill(spawner, signal.SIGSTOP)
+            nursery.start_soon(refused)
+            await event(running.admin_socket, "session.opened")
+            assert await trio.to_thread.run_sync(partial(running.stop, timeout_s=8)) == 0
+        await until_gone({spawner})
 
 
 async def test_a_second_signal_does_not_wait_for_what_is_closing(
