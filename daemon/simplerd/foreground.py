@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from simpler.errors import StartupError
+from simpler.errors import SimplerError, StartupError
 
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
@@ -39,6 +39,7 @@ os.execv(sys.executable, [sys.executable, "-m", "simplerd", *sys.argv[2:]])
 class ForegroundDaemon:
     """A running simplerd with a folder of its own; a context manager that ends it and removes the folder.
 
+    A SimplerError that leaves the ``with`` block gets the daemon's log as a note, which tracebacks show.
     ``options`` are further command-line options. Raises StartupError with the daemon's log when it does not get ready.
     """
 
@@ -83,6 +84,8 @@ class ForegroundDaemon:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
             self.stop()
+            if isinstance(error, SimplerError):
+                error.add_note(f"The log of this simplerd:\n{self.log.read_text(errors='replace')}")
         finally:
             shutil.rmtree(self.folder)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from simpler.errors import StartupError
+from simpler.errors import SimplerError, StartupError
 from simplerd.foreground import ForegroundDaemon
 
 pytestmark = pytest.mark.slow
@@ -46,6 +46,12 @@ def test_the_hosts_configuration_does_not_concern_it(tmp_path: Path) -> None:
 def test_why_it_does_not_start_is_told_whole() -> None:
     with pytest.raises(StartupError, match=r"(?s)ended with 2 before it was ready\..*no-such-option"):
         ForegroundDaemon("--no-such-option")
+
+
+def test_an_error_takes_the_log_along() -> None:
+    with pytest.raises(SimplerError) as caught, ForegroundDaemon() as daemon:
+        raise SimplerError("a session was lost")
+    assert any(f"{daemon.runtime_dir}/session.sock" in note for note in caught.value.__notes__)
 
 
 def test_it_goes_with_an_owner_that_was_killed() -> None:
