@@ -31,8 +31,8 @@ from simpler.errors import (
     VersionMismatch,
 )
 from simpler.wire.endpoint import noticing_silence, parse_endpoint
+from simpler.wire.first_frame import receive_first
 from simpler.wire.frames import Flags, Frame, Header, MessageType, encode_header
-from simpler.wire.link import receive_first
 from simpler.wire.links import Links
 from simpler.wire.messages import Attach, Fault
 from simplerd.config import Config

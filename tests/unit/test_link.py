@@ -23,8 +23,9 @@ from simpler.errors import (
     StaleHandle,
     VersionMismatch,
 )
+from simpler.wire.first_frame import receive_first
 from simpler.wire.frames import Flags, MessageType, encode_header
-from simpler.wire.link import Link, receive_first
+from simpler.wire.link import Link
 from simpler.wire.links import Links
 from simpler.wire.messages import (
     CopyFrom,
@@ -118,7 +119,7 @@ async def answer_sizes(link: Link, request: Message) -> Answer:
     return MallocReply(buffer=request.nbytes, generation=1)
 
 
-async def test_a_request_is_answered() -> None:
+async def test_a_request_is_answered() -> None:  # H2
     async with linked(right=Peer(answer_sizes)) as (left, _):
         reply, data = await left.request(Malloc(nbytes=7))
         assert reply == MallocReply(buffer=7, generation=1)
@@ -225,7 +226,7 @@ async def test_pushes_arrive_in_order_while_a_request_waits() -> None:  # H3
     assert [push.session for push in peer.pushes if isinstance(push, Ended)] == ["0", "1", "2"]
 
 
-async def test_a_push_handler_that_raises_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_push_handler_that_raises_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:  # H3
     class Failing(Handler):
         def pushed(self, link: Link, push: Message) -> None:
             raise KeyError("what")
@@ -243,7 +244,7 @@ async def test_data_lands_where_the_handler_says() -> None:
     assert peer.memory == bytes(10) + b"0123456789" + bytes(80)
 
 
-async def test_data_that_has_no_place_is_dropped_and_the_connection_goes_on() -> None:
+async def test_data_that_has_no_place_is_dropped_and_the_connection_goes_on() -> None:  # H5
     peer = Peer()
     async with linked(right=peer) as (left, _):
         with pytest.raises(ArgumentError, match="20 bytes at 90 of 100"):
@@ -281,7 +282,9 @@ async def test_a_request_without_an_answer_times_out_and_its_late_reply_is_dropp
     assert target == bytes(2)
 
 
-async def test_a_cancelled_request_keeps_its_place_until_its_reply_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cancelled_request_keeps_its_place_until_its_reply_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # R10
     monkeypatch.setattr(limits, "REQUESTS_IN_FLIGHT", 1)
     async with raw_peer() as (link, peer):
         with pytest.raises(ConnectError):
@@ -297,7 +300,7 @@ async def test_a_cancelled_request_keeps_its_place_until_its_reply_comes(monkeyp
             await peer.send_all(frame(MallocReply(buffer=0, generation=1), 2, Flags.REPLY))
 
 
-async def test_whoever_waits_learns_why_the_connection_is_over() -> None:
+async def test_whoever_waits_learns_why_the_connection_is_over() -> None:  # R4
     raised: list[SimplerError] = []
 
     async def ask(link: Link) -> None:
@@ -434,7 +437,7 @@ async def test_a_request_for_an_inner_worker_is_refused() -> None:  # R7
         assert "inner worker 3" in str(error)
 
 
-async def test_a_frame_that_nobody_reads_ends_with_its_connection() -> None:
+async def test_a_frame_that_nobody_reads_ends_with_its_connection() -> None:  # R9
     ours, _theirs = trio.testing.lockstep_stream_pair()
     link = Link(ours, name="deaf")
     async with trio.open_nursery() as nursery:
@@ -470,7 +473,7 @@ async def test_an_answer_that_does_not_fit_becomes_an_error(monkeypatch: pytest.
             await left.request(Task(digest=bytes(32), args=b""))
 
 
-async def test_the_first_frame_is_read_alone_and_can_be_handed_on() -> None:
+async def test_the_first_frame_is_read_alone_and_can_be_handed_on() -> None:  # R9
     ours, theirs = memory_stream_pair()
     await theirs.send_all(frame(Malloc(nbytes=5), 1) + frame(Malloc(nbytes=6), 2))
     first, raw = await receive_first(ours)
@@ -485,7 +488,7 @@ async def test_the_first_frame_is_read_alone_and_can_be_handed_on() -> None:
         await link.aclose()
 
 
-async def test_a_first_frame_of_another_version_or_none_at_all() -> None:
+async def test_a_first_frame_of_another_version_or_none_at_all() -> None:  # R2
     ours, theirs = memory_stream_pair()
     await theirs.send_all(b"SLR1\x02" + bytes(39))
     with pytest.raises(VersionMismatch):

@@ -371,28 +371,3 @@ def _reason(broken: BaseException) -> str:
     """The operating system's reason where there is one; trio's own text says less."""
     cause = broken.__cause__
     return (cause.strerror if isinstance(cause, OSError) else None) or str(broken) or type(broken).__name__
-
-
-def _first_limit(kind: MessageType, flags: Flags) -> int:
-    return min(payload_limit(kind, flags), limits.FIRST_FRAME_PAYLOAD_BYTES)
-
-
-async def receive_first(stream: trio.abc.ReceiveStream) -> tuple[Frame, bytes]:
-    """The first frame of a fresh connection, read to its last byte and not beyond, with the bytes it came in.
-
-    For who must know what the connection is before handing it on. The caller sets a deadline. Raises ProtocolError,
-    VersionMismatch, and SessionLost when the peer hangs up before it has said anything.
-    """
-    decoder = FrameDecoder(max_payload_bytes=_first_limit, max_data_bytes=0)
-    raw = bytearray()
-    while True:
-        event = decoder.next_event()
-        if isinstance(event, Frame):
-            return event, bytes(raw)
-        assert isinstance(event, NeedBytes)
-        received = bytes(await stream.receive_some(event.missing))
-        if not received:
-            decoder.end()
-            raise SessionLost("the peer hung up before it said anything")
-        decoder.feed(received)
-        raw += received
