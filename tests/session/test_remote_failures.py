@@ -74,7 +74,7 @@ def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
 # ---- at the start
 
 
-def test_no_daemon_is_said_with_what_to_look_at(tmp_path: Path) -> None:
+def test_no_daemon_is_said_with_what_to_look_at(tmp_path: Path) -> None:  # R1, W1
     worker = l4(RemoteWorkerSpec(f"unix:{tmp_path}/session.sock"))
     with pytest.raises(ConnectError) as raised:
         worker.init()
@@ -97,7 +97,7 @@ def test_a_device_that_is_taken_is_said_and_the_other_session_is_closed(daemon: 
         pass
 
 
-def test_a_manifest_that_cannot_be_carried_out_names_its_field(daemon: ForegroundDaemon) -> None:
+def test_a_manifest_that_cannot_be_carried_out_names_its_field(daemon: ForegroundDaemon) -> None:  # R1
     worker = l4(spec(daemon, device_ids=[77]))
     with pytest.raises(ArgumentError, match=r"device_ids.*77") as raised:
         worker.init()
@@ -139,7 +139,7 @@ def test_a_deadline_that_passes_says_what_was_waited_for(tmp_path: Path) -> None
         worker.close()
 
 
-def test_loopback_tcp(tmp_path: Path) -> None:
+def test_loopback_tcp() -> None:  # D3
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with ForegroundDaemon("--listen", f"127.0.0.1:{port}") as daemon:
@@ -222,10 +222,21 @@ def test_a_call_that_waits_when_its_session_is_lost_is_told_why(two: Worker, tmp
         run.result(timeout=20)
 
 
-def test_a_daemon_that_is_killed_takes_its_sessions_with_an_explanation(two: Worker, daemon: ForegroundDaemon) -> None:
-    daemon.stop()
-    with pytest.raises(SessionLost, match=r"simplerd is stopping|was lost"):
-        two.run(lambda orch, a, c: orch.submit_next_level(two.register(nothing), worker=0))
+def test_a_daemon_that_stops_says_so_to_its_sessions(two: Worker, daemon: ForegroundDaemon) -> None:  # R4
+    task = two.register(nothing)
+    assert daemon.stop() == 0
+    with pytest.raises(SessionLost, match=r"has ended: .*simplerd is stopping"):
+        two.run(lambda orch, a, c: orch.submit_next_level(task, worker=0))
+
+
+def test_a_session_whose_daemon_was_killed_is_lost_with_both() -> None:  # R4
+    with ForegroundDaemon() as daemon, l4(spec(daemon)) as worker:
+        task, pid = worker.register(nothing), runner_of(worker, 0)
+        os.kill(daemon.pid, signal.SIGKILL)
+        until(lambda: not Path(f"/proc/{pid}").exists())
+        for _ in range(2):
+            with pytest.raises(SessionLost, match=r"lane of remote worker 0 .* hung up, and so was its daemon"):
+                worker.run(lambda orch, a, c: orch.submit_next_level(task, worker=0))
 
 
 def test_an_interrupted_call_leaves_the_worker_usable_and_no_memory_behind(two: Worker, tmp_path: Path) -> None:

@@ -306,7 +306,7 @@ def test_a_buffer_freed_while_a_task_uses_it_goes_when_the_run_has_ended(worker:
             use()
 
 
-def test_memory_comes_back_after_free(worker: Worker) -> None:
+def test_memory_comes_back_after_free(worker: Worker) -> None:  # B4
     for _ in range(6):
         worker.remote_free(worker.remote_malloc(worker=FIRST, nbytes=200 << 20))
 
@@ -353,7 +353,7 @@ def test_a_buffer_of_another_worker_is_refused(worker: Worker, running_daemon: F
     worker.remote_free(handle)
 
 
-def test_threads_share_a_worker(worker: Worker) -> None:
+def test_threads_share_a_worker(worker: Worker) -> None:  # G6
     task, sums = worker.register(add), dict[int, list[int]]()
 
     def use(number: int) -> None:

@@ -69,6 +69,7 @@ async def test_nobody_listens_at_a_port() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ConnectError, match="Connection refused") as raised:
             await connect(Endpoint(host="127.0.0.1", port=port))
+    assert f"at 127.0.0.1:{port}: Connection refused. Is simplerd running" in str(raised.value)
     assert f"listen on port {port}" in str(raised.value)
 
 
@@ -95,7 +96,7 @@ async def accept_one_when_all_wait(listening: socket.socket) -> None:
     listening.accept()[0].close()
 
 
-async def test_a_listener_that_never_accepts_does_not_hold_us_up(tmp_path: Path) -> None:
+async def test_a_listener_that_never_accepts_does_not_hold_us_up(tmp_path: Path) -> None:  # R1
     path = tmp_path / "full.sock"
     with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as first:
         listening.bind(str(path))

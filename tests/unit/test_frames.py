@@ -74,7 +74,7 @@ def test_the_encoder_writes_the_hand_written_bytes() -> None:
     assert HEADER_BYTES == 44
 
 
-def test_need_bytes_never_reaches_beyond_the_frame() -> None:
+def test_need_bytes_never_reaches_beyond_the_frame() -> None:  # R9
     decoder, position, needs = FrameDecoder(), 0, []
     while position < len(COPY_TO):
         event = decoder.next_event()
@@ -126,7 +126,7 @@ def test_a_bad_header_ends_the_connection_with_a_reason(received: bytes, reason:
             attempt()
 
 
-def test_another_version_is_a_version_mismatch_that_names_both() -> None:
+def test_another_version_is_a_version_mismatch_that_names_both() -> None:  # R2
     with pytest.raises(VersionMismatch, match="version 9, this side 1"):
         decode_header(patched(4, b"\x09")[:HEADER_BYTES])
 
@@ -153,7 +153,7 @@ def test_hanging_up_inside_a_frame_is_an_error(length: int) -> None:  # R2
     assert raised.value.context["reason"] == Reason.TRUNCATED
 
 
-def test_the_sequence_has_no_gaps_and_no_repetitions() -> None:
+def test_the_sequence_has_no_gaps_and_no_repetitions() -> None:  # R2
     def header(sequence: int) -> Header:
         return Header(MessageType.TASK, Flags.NONE, 0, 0, sequence, 0, 0)
 
@@ -205,7 +205,7 @@ def test_nonsense_gives_protocol_errors_and_nothing_else(received: bytes, step: 
 
 
 @given(st.integers(0, HEADER_BYTES - 1), st.integers(0, 255), st.integers(1, 60))
-def test_one_wrong_byte_in_a_header(offset: int, value: int, step: int) -> None:
+def test_one_wrong_byte_in_a_header(offset: int, value: int, step: int) -> None:  # R2
     broken = COPY_TO[:offset] + bytes([value]) + COPY_TO[offset + 1 :]
     feed_until_broken(FrameDecoder(), broken + HELLO, step)
 

@@ -103,7 +103,7 @@ def test_what_is_no_payload_breaks_the_connection(payload: bytes) -> None:  # R2
     assert raised.value.context["reason"] == "BAD_PAYLOAD"
 
 
-def test_each_message_has_a_limit_of_its_own() -> None:
+def test_each_message_has_a_limit_of_its_own() -> None:  # R2
     much = "x" * (Hello.PAYLOAD_BYTES + 1)
     with pytest.raises(ArgumentError, match="remote buffers"):
         Hello(versions=[1], program=much, pid=1).encode()

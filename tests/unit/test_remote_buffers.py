@@ -103,7 +103,7 @@ def test_holding_several_is_all_or_nothing(book: BufferBook) -> None:  # B4
     assert book.free(good) is not None, "nothing may hold it any more"
 
 
-def test_one_task_may_hold_a_buffer_twice(book: BufferBook) -> None:
+def test_one_task_may_hold_a_buffer_twice(book: BufferBook) -> None:  # B4
     handle = book.add(0, 1, 1, 64)
     held = book.hold([(handle, Access.READ), (handle, Access.WRITE)])
     assert book.free(handle) is None
@@ -129,7 +129,7 @@ def test_a_free_that_was_not_confirmed_may_be_tried_again(book: BufferBook) -> N
     book.freed(entry, confirmed=True)
 
 
-def test_the_handles_of_a_lost_session_are_stale(book: BufferBook) -> None:
+def test_the_handles_of_a_lost_session_are_stale(book: BufferBook) -> None:  # B1
     lost, other = book.add(0, 1, 1, 64), book.add(1, 1, 1, 64)
     book.forget(0)
     with pytest.raises(StaleHandle, match="its session has ended"):
@@ -194,7 +194,7 @@ def packed(args: TaskArgs, book: BufferBook, region: Region) -> tuple[RemoteArgs
     return RemoteArgs.decode(result.payload), result
 
 
-def test_arguments_are_packed_with_what_orders_and_holds_them(book: BufferBook, region: Region) -> None:
+def test_arguments_are_packed_with_what_orders_and_holds_them(book: BufferBook, region: Region) -> None:  # G1, B4
     handle = book.add(0, 7, 3, 64)
     half = [RemoteTensorRef(handle, offset=offset, shape=8, dtype="float32") for offset in (0, 32)]
     args = TaskArgs().add_tensor(half[0]).add_tensor(half[1], INOUT).add_scalar(0.5).add_scalar("x")
@@ -228,7 +228,7 @@ def test_rights_follow_the_tag(tag: TensorArgType, denied: bool, book: BufferBoo
         assert len(pack(args, 0, book, region).captured) == 1
 
 
-def test_no_dep_is_held_but_orders_nothing(book: BufferBook, region: Region) -> None:
+def test_no_dep_is_held_but_orders_nothing(book: BufferBook, region: Region) -> None:  # G1, B4
     args = TaskArgs().add_tensor(RemoteTensorRef(book.add(0, 1, 1, 64), shape=16, dtype="float32"), NO_DEP)
     result = pack(args, 0, book, region)
     assert (result.ranges, len(result.captured)) == ([], 1)

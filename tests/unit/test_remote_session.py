@@ -284,7 +284,7 @@ async def test_a_lane_that_is_lost_takes_the_session_with_it(
         assert peer.requests[-1] == Close(session="s-1", reason="done"), "it may go on at the daemon"
 
 
-async def test_losing_the_control_connection_alone_loses_no_session(tmp_path: Path, region: Region) -> None:
+async def test_losing_the_control_connection_alone_loses_no_session(tmp_path: Path, region: Region) -> None:  # R4
     async with peer_at(tmp_path) as (peer, nursery):
         session = await opened(peer, region, nursery)
         await peer.control.aclose()
@@ -331,7 +331,7 @@ async def test_what_one_session_refuses_is_taken_back_from_the_other(tmp_path: P
             await session.close("done")
 
 
-async def test_what_was_installed_for_a_caller_who_has_left_is_taken_back(tmp_path: Path, region: Region) -> None:
+async def test_what_was_installed_for_a_caller_who_has_left_is_taken_back(tmp_path: Path, region: Region) -> None:  # C3
     async with peer_at(tmp_path) as (peer, nursery):
         session = await opened(peer, region, nursery)
         behind_a_task = peer.trouble[Register] = trio.Event()
@@ -358,7 +358,7 @@ async def test_copies_are_cut_into_chunks_that_land_in_place(tmp_path: Path, reg
         await session.close("done")
 
 
-async def test_a_copy_that_is_refused_leaves_the_lane_usable(tmp_path: Path, region: Region) -> None:
+async def test_a_copy_that_is_refused_leaves_the_lane_usable(tmp_path: Path, region: Region) -> None:  # R10
     async with peer_at(tmp_path) as (peer, nursery):
         session = await opened(peer, region, nursery)
         peer.trouble[CopyTo] = AccessDenied("not this buffer")
@@ -388,7 +388,7 @@ async def test_a_copy_that_comes_too_late_is_dropped(
         await session.close("done")
 
 
-async def test_a_closed_session_takes_nothing(tmp_path: Path, region: Region) -> None:
+async def test_a_closed_session_takes_nothing(tmp_path: Path, region: Region) -> None:  # W3
     async with peer_at(tmp_path) as (peer, nursery):
         session = await opened(peer, region, nursery)
         await session.close("done")
@@ -396,6 +396,21 @@ async def test_a_closed_session_takes_nothing(tmp_path: Path, region: Region) ->
         with pytest.raises(StateError, match="is closed"):
             await session.request(Malloc(nbytes=1))
         assert sum(isinstance(request, Close) for request in peer.requests) == 1
+
+
+async def test_closing_ends_calls_that_wait(tmp_path: Path, region: Region) -> None:  # W3
+    async with peer_at(tmp_path) as (peer, nursery):
+        session = await opened(peer, region, nursery)
+        peer.trouble[Malloc] = trio.Event()
+        async with trio.open_nursery() as calling:
+            calling.start_soon(raises_closed, session)
+            await trio.testing.wait_all_tasks_blocked()
+            await session.close("done")
+
+
+async def raises_closed(session: RemoteSession) -> None:
+    with pytest.raises(StateError, match="is closed"):
+        await session.request(Malloc(nbytes=1))
 
 
 def test_every_state_may_be_closed_and_a_loss_is_never_forgotten() -> None:

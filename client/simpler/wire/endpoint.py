@@ -105,8 +105,15 @@ def _why(refused: OSError) -> str:
     """trio tries every address of a name and groups what they said."""
     cause = refused.__cause__
     if isinstance(cause, BaseExceptionGroup):
-        return "; ".join(dict.fromkeys(str(error) for error in cause.exceptions))
-    return refused.strerror or str(refused)
+        return "; ".join(dict.fromkeys(_reason(error) for error in cause.exceptions))
+    return _reason(refused)
+
+
+def _reason(error: BaseException) -> str:
+    """The system's own words; trio's text holds the address once more, and numbers."""
+    if isinstance(error, OSError) and not isinstance(error, socket.gaierror) and error.errno:
+        return os.strerror(error.errno)
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _no_connection(endpoint: Endpoint, why: str) -> ConnectError:
