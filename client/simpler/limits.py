@@ -22,6 +22,8 @@ SPIN_US = 50
 """How long an idle worker watches for work before it sleeps: about the cost of one futex wake."""
 CLOSE_TIMEOUT_S = 10.0
 """How long ``close`` waits for live runs, and then for processes, before it escalates."""
+INTERRUPTED_GRACE_S = 1.0
+"""The same for a program that leaves its ``with`` block by Ctrl-C or sys.exit: nobody waits for its runs any more."""
 SUPERVISION_INTERVAL_S = 0.2
 """How often a waiting parent looks whether its spawner is still there."""
 STDERR_LINES = 50

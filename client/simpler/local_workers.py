@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 
-from simpler import limits
 from simpler.error_record import decode_error, encode_error
 from simpler.errors import StartupError, WorkerDied
 from simpler.region import Region, WorkerKind
@@ -90,9 +89,9 @@ class LocalWorkers:
                 )
                 self._region.worker_abandon(worker, encode_error(died))
 
-    def stop(self) -> None:
-        """Shuts the region down and lets the workers leave; kills those that do not, within CLOSE_TIMEOUT_S."""
-        deadline = time.monotonic() + limits.CLOSE_TIMEOUT_S
+    def stop(self, grace_s: float) -> None:
+        """Shuts the region down and lets the workers leave; kills those that have not left after ``grace_s``."""
+        deadline = time.monotonic() + grace_s
         try:
             self._spawner.send(PoolStop())
             self._region.shutdown()

@@ -87,11 +87,11 @@ class RemoteChildren:
         if self._hub is not None:
             self._hub.run_ended(run)
 
-    def close(self, region: Region) -> None:
-        """Closes every session, and what ``prepare`` made."""
+    def close(self, region: Region, grace_s: float) -> None:
+        """Closes every session, and what ``prepare`` made. A session has ``grace_s`` to end before it is killed."""
         hub, self._hub = self._hub, None
         if hub is not None:
-            hub.close()
+            hub.close(grace_s)
         notify_fd, self.notify_fd = self.notify_fd, None
         if notify_fd is not None:
             region.set_notify_fd(-1)

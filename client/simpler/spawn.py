@@ -93,6 +93,8 @@ class Spawner:
             )
         except ConnectionResetError:
             packet, received, flags = b"", [], 0
+        except BlockingIOError:  # what a socket says whose timeout is 0
+            raise TimeoutError from None
         finally:
             self.socket.settimeout(None)
         if not packet:

@@ -53,7 +53,7 @@ class Tree:
                 left = max(1.0, deadline - time.monotonic())
                 self._remote.open(self.options, self.region, self._remote_contents, left)
         except BaseException:
-            self._end()
+            self._end(limits.CLOSE_TIMEOUT_S)
             self.region.close()  # now, not when the error's traceback, which holds this object, goes
             raise
 
@@ -73,10 +73,14 @@ class Tree:
             self._local = None
             raise
 
-    def close(self) -> None:
-        """Waits for live runs, then cancels them, then kills; each within limits.CLOSE_TIMEOUT_S."""
-        for escalate in (None, GraphRun.cancel):
-            deadline = time.monotonic() + limits.CLOSE_TIMEOUT_S
+    def close(self, *, interrupted: bool = False) -> None:
+        """Waits for live runs, then cancels them, then kills; each within limits.CLOSE_TIMEOUT_S.
+
+        ``interrupted``: cancels at once, and everything within limits.INTERRUPTED_GRACE_S.
+        """
+        grace_s = limits.INTERRUPTED_GRACE_S if interrupted else limits.CLOSE_TIMEOUT_S
+        for escalate in (GraphRun.cancel,) if interrupted else (None, GraphRun.cancel):
+            deadline = time.monotonic() + grace_s
             for graph in list(self._runs.values()):
                 with contextlib.suppress(SimplerError):
                     if escalate is not None:
@@ -85,12 +89,12 @@ class Tree:
                         self.run_ended(graph)
             if not self._runs:
                 break
-        self._end()
+        self._end(grace_s)
 
-    def _end(self) -> None:
-        self._remote.close(self.region)
+    def _end(self, grace_s: float) -> None:
+        self._remote.close(self.region, grace_s)
         if self._local is not None:
-            self._local.stop()
+            self._local.stop(0 if self._runs else grace_s)  # whose task has not ended by now will not leave
         self.region.shutdown()
         self._runs.clear()
         self._dropped.clear()

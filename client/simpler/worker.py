@@ -202,11 +202,14 @@ class Worker:
         """Ends all children. Live runs get limits.CLOSE_TIMEOUT_S to end, and as much again once cancelled; then the
         workers are killed. Arrays and results that are still held stay readable. May be called again.
         """
+        self._close(interrupted=False)
+
+    def _close(self, *, interrupted: bool) -> None:
         with self._life_lock:
             self._move(LifeEvent.CLOSE)
             tree, self._tree = self._tree, None
             if tree is not None:
-                tree.close()
+                tree.close(interrupted=interrupted)
             if self._spawner is not None:
                 self._spawner.close()
                 self._spawner = None
@@ -215,8 +218,9 @@ class Worker:
         self.init()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Closes. Ctrl-C and sys.exit do not wait for live runs: they are cancelled, and the workers soon killed."""
+        self._close(interrupted=kind is not None and not issubclass(kind, Exception))
 
     def _move(self, event: LifeEvent) -> None:
         try:

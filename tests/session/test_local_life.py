@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,17 @@ def test_close_escalates_when_a_task_never_ends(fifo: Path, monkeypatch: pytest.
         worker.close()
         assert time.monotonic() - begun < 5
         assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    with pytest.raises(SimplerError):
+        run.result()
+
+
+def test_a_program_that_is_interrupted_does_not_wait_for_its_runs(fifo: Path) -> None:  # W3, X4
+    with ExitStack() as held, pytest.raises(KeyboardInterrupt), Worker(3, num_sub_workers=2) as worker:  # noqa: PT012
+        run = submit_waiting(worker, fifo)
+        held.enter_context(fifo.open("w"))  # the task has it open now, and waits for what does not come
+        begun = time.monotonic()
+        raise KeyboardInterrupt
+    assert time.monotonic() - begun < limits.CLOSE_TIMEOUT_S / 2
     with pytest.raises(SimplerError):
         run.result()
 

@@ -79,11 +79,14 @@ class RemoteHub:
             self.close()
             raise
 
-    def close(self) -> None:
-        """Closes all sessions, within CLOSE_TIMEOUT_S, and ends the thread. May be called again, or without a start."""
+    def close(self, grace_s: float = limits.CLOSE_TIMEOUT_S) -> None:
+        """Closes all sessions, and ends the thread. May be called again, or without a start.
+
+        ``grace_s``: see `RemoteSession.close`.
+        """
         if self._io.running:
             try:
-                self._io.call(self._close_all)
+                self._io.call(self._close_all, grace_s)
             finally:
                 self._io.stop()
 
@@ -159,10 +162,10 @@ class RemoteHub:
             failures.append(failure)
             others.deadline = min(others.deadline, trio.current_time() + limits.OPENING_GRACE_S)
 
-    async def _close_all(self) -> None:
+    async def _close_all(self, grace_s: float) -> None:
         async with trio.open_nursery() as closing:
             for session in self._sessions.values():
-                closing.start_soon(session.close, "the program has closed its Worker")
+                closing.start_soon(session.close, "the program has closed its Worker", grace_s)
 
     async def _watch_mailboxes(self) -> None:
         """Until the loop ends: the eventfd says when there is work, which may be at any time."""

@@ -371,11 +371,13 @@ class RemoteSession(Handler):
             _log.exception("%s was given up", self.name)
             self._lose(self._loss(f"was given up: {type(defect).__name__}: {defect}"))
 
-    async def close(self, reason: str) -> None:
-        """Ends the session and waits until nothing of it is left at the daemon, within CLOSE_TIMEOUT_S."""
+    async def close(self, reason: str, grace_s: float = limits.CLOSE_TIMEOUT_S) -> None:
+        """Ends the session and waits until nothing of it is left at the daemon, at most twice ``grace_s``: for as long
+        as a session has to end by itself, and as long again for the daemon to kill what did not.
+        """
         self._move(SessionEvent.CLOSE)
         self._lost.set()
-        await self._end(reason, limits.CLOSE_TIMEOUT_S)
+        await self._end(reason, 2 * grace_s)
 
     async def _end(self, reason: str, timeout_s: float) -> None:
         """Has the daemon close what it opened, a session that is lost here too: it may go on there, with its devices.
