@@ -1,4 +1,4 @@
-"""The build step that pyproject.toml names: generates the cffi module from the headers and compiles it with the library."""
+"""The build step that pyproject.toml names: makes the cffi module from the headers, compiled with the library."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ GENERATED_ARGS = ["-Wno-unused-parameter", "-Wno-missing-field-initializers", "-
 def _declarations_module() -> ModuleType:
     """declarations.py by its path: setuptools loads this file alone, not as part of a package."""
     spec = importlib.util.spec_from_file_location("_simpler_declarations", Path(__file__).with_name("declarations.py"))
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

@@ -1,4 +1,4 @@
-"""The cffi module that cffi_build makes. Its declarations are in native/*.h, which are the only place where they stand."""
+"""The cffi module that cffi_build makes. What it declares stands in native/*.h and nowhere else."""
 
 from typing import Any
 
