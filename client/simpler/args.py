@@ -77,16 +77,16 @@ class TaskArgs:
         heap at submit, and can only be INPUT. Raises ArgumentError for anything else, and for element types that
         cannot cross processes.
         """
-        if not isinstance(tag, TensorArgType):
-            raise ArgumentError(f"{tag!r} is not a tag; expected a TensorArgType such as TensorArgType.INPUT")
         if not isinstance(tensor, (Tensor, RemoteTensor)):
             _check_array(tensor)
+        self._tags.append(_checked_tag(tag))
         self._tensors.append(tensor)
-        self._tags.append(tag)
         return self
 
     def add_scalar(self, value: Scalar) -> Self:
-        """Adds a number, a bool, bytes or a string; an int has 64 bits. Raises ArgumentError for anything else."""
+        """Adds a number, a bool, bytes or a string; an int has 64 bits. Raises ArgumentError for anything else, and for
+        a string that is no Unicode text, such as a file name that was decoded with surrogateescape.
+        """
         if not isinstance(value, (int, float, bool, bytes, str)):
             raise ArgumentError(
                 f"a scalar is an int, float, bool, bytes or str, not {type(value).__name__}; "
@@ -94,6 +94,8 @@ class TaskArgs:
             )
         if isinstance(value, int) and not _SMALLEST_INT <= value <= _LARGEST_INT:
             raise ArgumentError(f"{value} does not fit in 64 bits; pass it as bytes or str")
+        if isinstance(value, str) and not value.isascii():
+            _check_text(value)
         self._scalars.append(value)
         return self
 
@@ -110,9 +112,9 @@ class TaskArgs:
         return _at(self._tags, index, "tensor")
 
     def set_tag(self, index: int, tag: TensorArgType) -> None:
-        """Another tag for tensor ``index``."""
+        """Another tag for tensor ``index``. Raises ArgumentError for what is no tag."""
         _at(self._tags, index, "tensor")
-        self._tags[index] = tag
+        self._tags[index] = _checked_tag(tag)
 
     def tagged_tensors(self) -> Iterator[tuple[np.ndarray[Any, Any] | Tensor | RemoteTensor, TensorArgType]]:
         """Each tensor with its tag, in order."""
@@ -197,6 +199,21 @@ def decode(payload: bytes) -> DecodedArgs:
     return DecodedArgs(
         [TensorRecord(_TAGS[tag], _DATA_TYPES[dtype], *rest) for tag, dtype, *rest in described], scalars
     )
+
+
+def _checked_tag(tag: TensorArgType) -> TensorArgType:
+    if not isinstance(tag, TensorArgType):
+        raise ArgumentError(f"{tag!r} is not a tag; expected a TensorArgType such as TensorArgType.INPUT")
+    return tag
+
+
+def _check_text(value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ArgumentError(
+            f"{value!r} is no Unicode text ({error.reason}); pass os.fsencode(value), or bytes"
+        ) from None
 
 
 def _check_array(tensor: object) -> None:

@@ -29,7 +29,7 @@ from simpler.descriptors import (
     parse_hashid,
     unsupported,
 )
-from simpler.errors import RegistrationError, StaleHandle
+from simpler.errors import ArgumentError, RegistrationError, StaleHandle
 from simpler.import_target import check_import_target, import_callable
 from simpler.unserializable import find_unserializable
 
@@ -232,10 +232,10 @@ def verify_handle(handle: object, owner_key: bytes) -> int:
     """The serial of a handle that was issued with ``owner_key`` and is as it was then.
 
     Raises RegistrationError CALLABLE_HANDLE_MUTATED for a changed or hand-made one, StaleHandle for one of another
-    Worker, and TypeError for what is no handle.
+    Worker, and ArgumentError for what is no handle.
     """
     if not isinstance(handle, CallableHandle):
-        raise TypeError(f"expected a CallableHandle from Worker.register, not {type(handle).__name__}")
+        raise ArgumentError(f"expected a CallableHandle from Worker.register, not {type(handle).__name__}")
     try:
         owner, intact = handle._owner, handle._seal == _seal(owner_key, handle)
     except (AttributeError, TypeError):  # a field is missing, or holds something that has no hash

@@ -38,14 +38,12 @@ class PackedArgs:
         self.ranges: list[Range] = []
         self.blocks: list[int] = []
         self.copies: list[int] = []
-        records = []
         try:
-            for index, (tensor, tag) in enumerate(args.tagged_tensors()):
-                records.append(self._tensor(index, tensor, tag))
+            records = [self._tensor(index, *tagged) for index, tagged in enumerate(args.tagged_tensors())]
+            self.payload = encode(records, args.scalars())
         except BaseException:
             self.drop_copies()
             raise
-        self.payload = encode(records, args.scalars())
 
     def drop_copies(self) -> None:
         """The task has its own references now, or will never be."""

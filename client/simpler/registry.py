@@ -81,7 +81,7 @@ class Registry:
         """The entry that a handle, or the hashid of something registered, stands for.
 
         Raises StaleHandle for a released or foreign handle, RegistrationError for a forged or changed one, a malformed
-        hashid (HASHID_FORMAT_INVALID) and an unknown one (CALLABLE_KIND_UNSUPPORTED), TypeError for anything else.
+        hashid (HASHID_FORMAT_INVALID) and an unknown one (CALLABLE_KIND_UNSUPPORTED), ArgumentError for anything else.
         """
         if isinstance(handle, str):
             parse_hashid(handle)

@@ -116,7 +116,7 @@ class TensorArgType(Enum):
 
     @property
     def rights(self) -> Access:
-        """The rights that a buffer handle must carry: NO_DEP may do anything, so it needs both (B2)."""
+        """The rights that a buffer handle must carry: NO_DEP may do anything, so it needs both."""
         return Access.BOTH if self is TensorArgType.NO_DEP else _ORDERING[self]
 
 

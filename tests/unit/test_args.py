@@ -31,9 +31,9 @@ def test_tensors_and_scalars_are_numbered_apart() -> None:
     assert len(args) == 0
 
 
-@pytest.mark.parametrize("value", [None, [1], 1 << 64, -(1 << 63) - 1, np.int64(3), object()])
+@pytest.mark.parametrize("value", [None, [1], 1 << 64, -(1 << 63) - 1, np.int64(3), object(), "\udcff"])
 def test_what_is_no_scalar_is_refused_at_once(value: Any) -> None:
-    with pytest.raises(ArgumentError, match=r"scalar|64 bits"):
+    with pytest.raises(ArgumentError, match=r"scalar|64 bits|no Unicode text"):
         TaskArgs().add_scalar(value)
 
 
@@ -41,6 +41,16 @@ def test_what_is_no_scalar_is_refused_at_once(value: Any) -> None:
 def test_what_is_no_tensor_is_refused_at_once(value: Any) -> None:
     with pytest.raises(ArgumentError):
         TaskArgs().add_tensor(value)
+
+
+def test_what_is_no_tag_is_refused_at_once() -> None:
+    args = TaskArgs()
+    with pytest.raises(ArgumentError, match="TensorArgType"):
+        args.add_tensor(np.zeros(1), "INPUT")  # type: ignore[arg-type]
+    assert len(args) == 0
+    with pytest.raises(ArgumentError, match="TensorArgType"):
+        args.add_tensor(np.zeros(1)).set_tag(0, 1)  # type: ignore[arg-type]
+    assert args.tag(0) is INPUT
 
 
 def test_an_index_that_is_not_there_names_what_is() -> None:

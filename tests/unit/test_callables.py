@@ -43,7 +43,7 @@ from simpler.descriptors import (
     text,
     u32,
 )
-from simpler.errors import RegistrationError, StaleHandle
+from simpler.errors import ArgumentError, RegistrationError, StaleHandle
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "callables.json").read_text())["vectors"]
 vectors = pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
@@ -421,7 +421,7 @@ def test_a_forged_handle_is_refused() -> None:  # C3
         CallableHandle()
     with refused("CALLABLE_HANDLE_MUTATED", "is not as Worker.register made it"):
         verify_handle(object.__new__(CallableHandle), b"key")
-    with pytest.raises(TypeError, match=r"expected a CallableHandle from Worker\.register, not str"):
+    with pytest.raises(ArgumentError, match=r"expected a CallableHandle from Worker\.register, not str"):
         verify_handle("sha256:", b"key")
 
 
