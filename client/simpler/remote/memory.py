@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import SupportsIndex
 
 import trio
 
-from simpler.errors import ArgumentError, SimplerError
+from simpler.errors import ArgumentError, SimplerError, StateError
 from simpler.remote.buffers import BufferBook, RemoteBuffer, RemoteBufferHandle, whole_number
 from simpler.remote.io_thread import IoThread
 from simpler.remote.session import RemoteSession
@@ -65,7 +66,8 @@ class RemoteBuffers:
     def let_go(self, entries: Iterable[RemoteBuffer]) -> None:
         """Gives back what tasks held; buffers that were freed meanwhile go now. Does not wait for the sessions."""
         for entry in self._book.let_go(entries):
-            self._io.post(self._free_quietly, entry)
+            with contextlib.suppress(StateError):  # closed meanwhile: the memory is gone with its session
+                self._io.post(self._free_quietly, entry)
 
     def _copy(
         self,

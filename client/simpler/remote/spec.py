@@ -17,8 +17,9 @@ class RemoteWorkerSpec:
     """A Worker of level 3 on another host, or in another process of this one.
 
     ``endpoint``: "host:port" (IPv4, IPv6 in brackets, or a name) or "unix:/path". ``device_ids``: the devices to lease.
-    ``env``: laid over the session's environment; None as a value unsets. ``import_paths``: absolute folders on that
-    host with the modules of RemoteCallable targets. ``heap_bytes``: of the session's shared heap; virtual until used.
+    ``env``: laid over the session's environment; None as a value unsets; not shown, since it may hold secrets.
+    ``import_paths``: absolute folders on that host with the modules of RemoteCallable targets.
+    ``heap_bytes``: of the session's shared heap; virtual until used.
 
     Raises ArgumentError for what cannot be right, SimplerError with code UNSUPPORTED for what this version cannot do.
     """
@@ -30,7 +31,7 @@ class RemoteWorkerSpec:
     runtime: str = field(default="graph", kw_only=True)
     transport: str = field(default="tcp", kw_only=True)
     tls: object = field(default=None, kw_only=True)
-    env: Mapping[str, str | None] | None = field(default=None, kw_only=True)
+    env: Mapping[str, str | None] | None = field(default=None, kw_only=True, repr=False)
     import_paths: Sequence[str] = field(default=(), kw_only=True)
     heap_bytes: int = field(default=limits.HEAP_BYTES, kw_only=True)
 

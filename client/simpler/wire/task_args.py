@@ -80,8 +80,10 @@ class RemoteArgs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             if type(scalar) not in _SCALAR_TYPES:
                 found = type(scalar).__name__
                 raise ArgumentError(f"scalar {index} is a {found}; expected int, float, bool, bytes or str")
-            if isinstance(scalar, str):
-                _check_text(index, scalar)
+            if isinstance(scalar, str) and len(scalar.encode()) > limits.MESSAGE_TEXT_BYTES:
+                raise ArgumentError(
+                    f"scalar {index} is a text of more than {limits.MESSAGE_TEXT_BYTES} bytes; send bytes"
+                )
 
     def encode(self) -> bytes:
         """The bytes for ``Task.args``. Raises ArgumentError when there are more tensors or scalars than can be sent."""
@@ -97,15 +99,6 @@ class RemoteArgs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def decode(cls, encoded: bytes) -> Self:
         """What ``encode`` made; b"" stands for no arguments. Raises ProtocolError, ArgumentError."""
         return typed(parse(encoded), cls, "task arguments") if encoded else cls()
-
-
-def _check_text(index: int, text: str) -> None:
-    try:
-        nbytes = len(text.encode())
-    except UnicodeEncodeError as lone:
-        raise ArgumentError(f"scalar {index} is a text with a lone surrogate ({lone}); send bytes") from None
-    if nbytes > limits.MESSAGE_TEXT_BYTES:
-        raise ArgumentError(f"scalar {index} is a text of more than {limits.MESSAGE_TEXT_BYTES} bytes; send bytes")
 
 
 def _check_codes(tag: int, dtype: int) -> None:
