@@ -96,7 +96,7 @@ def _pickled(error: BaseException) -> bytes | None:
     try:
         pickled = bytes(cloudpickle.dumps(error))
         rebuilds = type(_unpickled(pickled)).__qualname__ == type(error).__qualname__
-    except Exception:  # any class may refuse in any way; the text is what remains then
+    except (Exception, SystemExit):  # any class may refuse in any way; the text is what remains then
         return None
     return pickled if rebuilds and len(pickled) <= limits.ERROR_PICKLE_BYTES else None
 
@@ -106,6 +106,6 @@ def _unpickled(pickled: bytes) -> BaseException | None:
 
     try:
         error = pickle.loads(pickled)
-    except Exception:  # a class that cannot be rebuilt here degrades to the text
+    except (Exception, SystemExit):  # a class that cannot be rebuilt here degrades to the text
         return None
     return error if isinstance(error, BaseException) else None

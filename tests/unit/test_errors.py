@@ -18,6 +18,11 @@ class Unpicklable(Exception):
         raise TypeError("no")
 
 
+class Leaving(Exception):
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return sys.exit, ("a class that ends the process which rebuilds it",)
+
+
 class Stubborn(Exception):
     def __str__(self) -> str:
         raise RuntimeError("cannot say")
@@ -45,7 +50,7 @@ def test_a_users_exception_comes_back_as_the_cause_with_its_traceback() -> None:
     assert error.context == {"worker": "sub0"}
 
 
-@pytest.mark.parametrize("error", [Unpicklable("lost"), Stubborn()])
+@pytest.mark.parametrize("error", [Unpicklable("lost"), Stubborn(), Leaving()])
 def test_a_class_that_cannot_be_rebuilt_degrades_to_its_text(error: Exception) -> None:  # R6
     decoded = decode_error(encode_error(raised(error)))
     assert type(decoded) is TaskError
