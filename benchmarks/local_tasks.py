@@ -53,7 +53,10 @@ def measure() -> Iterator[Result]:
 
 
 def _one(handle: CallableHandle) -> Graph:
-    return lambda orch, _args, _config: orch.submit_sub(handle)
+    def graph(orch: Orchestrator, _args: object, _config: object) -> None:
+        orch.submit_sub(handle)
+
+    return graph
 
 
 def _many(handle: CallableHandle) -> Graph:

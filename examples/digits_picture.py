@@ -23,7 +23,7 @@ def save(path: Path, losses: Sequence[float], test: Digits, predicted: NDArray[n
     wrong = predicted != test.labels
     shown = np.argsort(~wrong, kind="stable")[: COLUMNS * ROWS]
     figure = plt.figure(figsize=(14, 5.6), layout="constrained")
-    curve, grid = figure.subfigures(1, 2, width_ratios=[2, 3])
+    curve, grid = figure.subfigures(1, 2, squeeze=False, width_ratios=[2, 3])[0]
     axes = curve.subplots()
     axes.plot(range(1, len(losses) + 1), losses, marker=".")
     axes.set(xlabel="epoch", ylabel="mean training loss", yscale="log", title="Loss")

@@ -21,7 +21,7 @@ Run = Callable[..., Finished]
 
 
 def status(path: Path, *options: str) -> Finished:
-    words = [SIMPLERCTL, "--socket", path, *options, "status"]
+    words: list[str | Path] = [SIMPLERCTL, "--socket", path, *options, "status"]
     return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -43,7 +43,8 @@ def test_a_socket_that_a_dead_daemon_left_is_no_daemon(tmp_path: Path) -> None:
 def test_a_socket_of_somebody_else_is_not_permitted(served: ForegroundDaemon) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
-    words = ["setpriv", "--reuid=65534", "--clear-groups", SIMPLERCTL, "--socket", served.admin_socket, "status"]
+    unprivileged = ["setpriv", "--reuid=65534", "--clear-groups"]
+    words: list[str | Path] = [*unprivileged, SIMPLERCTL, "--socket", served.admin_socket, "status"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 5
     assert f"you may not use {served.admin_socket}" in done.stderr
@@ -89,7 +90,7 @@ def test_a_daemon_that_takes_no_connections_is_not_said_to_be_absent(tmp_path: P
 def test_events_up_to_now_are_not_waited_for_without_end(tmp_path: Path) -> None:
     begun = b'{"jsonrpc":"2.0","id":1,"result":{"subscription":1,"after":0,"last":3}}\n'
     silent = serve_once(tmp_path / "admin.sock", begun)
-    words = [SIMPLERCTL, "--socket", tmp_path / "admin.sock", "--timeout", "0.5", "events"]
+    words: list[str | Path] = [SIMPLERCTL, "--socket", tmp_path / "admin.sock", "--timeout", "0.5", "events"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     silent.join(10)
     assert done.returncode == 1

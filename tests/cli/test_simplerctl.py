@@ -109,7 +109,7 @@ def test_a_call_that_changes_something_is_logged_with_the_callers_uid(
 
 
 def test_events_are_followed_until_interrupted(simplerctl: Run, served: ForegroundDaemon) -> None:
-    words = [SIMPLERCTL, "--socket", served.admin_socket, "events", "--follow", "--type", "admin"]
+    words: list[str | Path] = [SIMPLERCTL, "--socket", served.admin_socket, "events", "--follow", "--type", "admin"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as following:
         assert following.stdout is not None
         assert following.stderr is not None
@@ -203,7 +203,7 @@ def test_a_reader_that_leaves_early_is_no_error(simplerctl: Run, served: Foregro
 
 
 def test_a_table_fits_the_terminal_and_is_whole_elsewhere(served: ForegroundDaemon) -> None:
-    words = [SIMPLERCTL, "--socket", served.admin_socket, "device", "list"]
+    words: list[str | Path] = [SIMPLERCTL, "--socket", served.admin_socket, "device", "list"]
     terminal, end = pty.openpty()
     fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("4H", 24, 34, 0, 0))
     env = {name: value for name, value in os.environ.items() if name != "COLUMNS"}

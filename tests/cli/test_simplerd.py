@@ -92,7 +92,7 @@ def test_a_group_that_the_daemon_is_not_in_is_told() -> None:
         config.write_text(f'[listen]\nadmin_group = "{grp.getgrgid(0).gr_name}"\n')
         config.chmod(0o644)
         other = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-        words = [*other, SIMPLERD, "--config", config, "--runtime-dir", f"{folder}/run"]
+        words: list[str | Path] = [*other, SIMPLERD, "--config", config, "--runtime-dir", f"{folder}/run"]
         done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "admin.sock: it is to belong to group 0, and only root or a member (this is uid 65534)" in done.stderr
@@ -110,7 +110,7 @@ def test_a_daemon_starts_where_a_killed_one_was() -> None:
     with ForegroundDaemon() as running:
         assert running.stop(signal.SIGKILL) == -signal.SIGKILL
         assert running.admin_socket.is_socket()
-        words = [SIMPLERD, "--runtime-dir", running.runtime_dir]
+        words: list[str | Path] = [SIMPLERD, "--runtime-dir", running.runtime_dir]
         with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as second:
             assert second.stderr is not None
             started = next(line for line in second.stderr if "daemon.ready" in line or "error" in line)
@@ -121,7 +121,7 @@ def test_a_daemon_starts_where_a_killed_one_was() -> None:
 
 def test_what_was_passed_is_served_and_shown_in_place_of_what_was_configured(tmp_path: Path) -> None:  # D1
     with socket.create_server(("127.0.0.1", 0)) as passed:
-        words = [sys.executable, "-c", ACTIVATED, str(passed.fileno()), tmp_path]
+        words: list[str | Path] = [sys.executable, "-c", ACTIVATED, str(passed.fileno()), tmp_path]
         endpoint = f"127.0.0.1:{passed.getsockname()[1]}"
         with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, pass_fds=[passed.fileno()]) as running:
             assert running.stderr is not None

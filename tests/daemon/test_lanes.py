@@ -132,12 +132,12 @@ async def test_large_copies_go_both_ways_in_frames(daemon: ForegroundDaemon) -> 
         lane, data = await client.lane(session, "command"), await client.lane(session, "data")
         memory = await malloc(lane, content.nbytes)
         for begin in range(0, content.nbytes, 4 * MIB):
-            await data.request(CopyTo(offset=begin, **named(memory)), memoryview(content)[begin : begin + 4 * MIB])
+            await data.request(CopyTo(offset=begin, **named(memory)), content.data[begin : begin + 4 * MIB])
         digest = hashlib.sha256()
         for begin in range(0, content.nbytes, 4 * MIB):
             _, piece = await data.request(CopyFrom(offset=begin, nbytes=4 * MIB, **named(memory)))
             digest.update(piece)
-        assert digest.digest() == hashlib.sha256(content).digest()
+        assert digest.digest() == hashlib.sha256(content.data).digest()
         await client.close(session)
 
 
@@ -190,7 +190,11 @@ async def test_tensors_are_read_only_where_the_tag_is_input(daemon: ForegroundDa
         lane = await client.lane(session, "command")
         function, memory = await register(lane, writable), await malloc(lane, 16)
         inline = InlineTensor(tag=0, dtype=DataType.UINT8.value, shape=[3], data=b"abc")
-        tensors = [inline, tensor(memory, [1], TensorArgType.INPUT), tensor(memory, [1], TensorArgType.INOUT, offset=8)]
+        tensors: list[BufferTensor | InlineTensor] = [
+            inline,
+            tensor(memory, [1], TensorArgType.INPUT),
+            tensor(memory, [1], TensorArgType.INOUT, offset=8),
+        ]
         assert await run(lane, function, RemoteArgs(tensors=tensors)) == [False, False, True]
         await client.close(session)
 

@@ -40,13 +40,13 @@ def test_it_learns_and_writes_a_trace_and_a_picture(tmp_path: Path) -> None:
     assert (tmp_path / "out/digits.png").read_bytes().startswith(b"\x89PNG")
     events = json.loads((tmp_path / "out/digits-trace.json").read_text())["traceEvents"]
     lanes = {event["pid"] for event in events if event["ph"] == "X"}
-    assert (
-        len(lanes) >= 5
-    )  # this process, and in each session its runner and its chip; which sub-worker is quick differs
+    # This process, and in each session its runner and its chip; which sub-worker is quick differs.
+    assert len(lanes) >= 5
 
 
 def test_simplerctl_runs_it_at_the_daemon_that_is_there(tmp_path: Path, daemon: ForegroundDaemon) -> None:
-    command = ["simplerctl", "--socket", daemon.admin_socket, "run", SCRIPT, "--epochs", "8", "--out", tmp_path]
+    options: list[str | Path] = ["--epochs", "8", "--out", tmp_path]
+    command = ["simplerctl", "--socket", daemon.admin_socket, "run", SCRIPT, *options]
     done = subprocess.run(
         [sys.executable, "-m", *command], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
@@ -70,7 +70,7 @@ def test_no_daemon_is_a_clear_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_and_its_daemon(tmp_path: Path, signum: signal.Signals, code: int) -> None:
-    command = [sys.executable, SCRIPT, "--epochs", "1000", "--out", tmp_path]
+    command: list[str | Path] = [sys.executable, SCRIPT, "--epochs", "1000", "--out", tmp_path]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:

@@ -39,8 +39,13 @@ def service(installed: Box) -> Iterator[Box]:
 def program(box: Box) -> Iterator[subprocess.Popen[str]]:
     """A program inside the box that has opened a session and used it; a line on its stdin lets it end."""
     words = [SDBOX, "exec", box.name, "env", f"PYTHONPATH={PYTHON_PATH}", PYTHON, PROGRAM]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen([str(word) for word in words], text=True, **pipes) as running:
+    with subprocess.Popen(
+        [str(word) for word in words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
         assert running.stdout is not None
         assert running.stderr is not None
         uid = box.run("id", "-u", "simplerd").stdout.strip()

@@ -20,7 +20,7 @@ async def tree() -> AsyncIterator[ProcessTree]:
 
 def start(tree: ProcessTree, script: str) -> subprocess.Popen[bytes]:
     """A process of the tree, and whatever it starts."""
-    process = subprocess.Popen(["sh", "-c", script], stdin=tree.child_end, stdout=subprocess.PIPE)
+    process = subprocess.Popen(["sh", "-c", script], stdin=tree.child_end.fileno(), stdout=subprocess.PIPE)
     tree.child_end.close()
     return process
 

@@ -25,7 +25,7 @@ def test_values_come_back_as_they_went(value: Any) -> None:
 
 
 def test_arrays_come_back_whole_writable_and_independent_of_the_record() -> None:  # G10
-    value = {"a": np.arange(1000.0).reshape(10, 100), "b": [np.zeros(0, "int8"), np.ones(3, "bool")]}
+    value: dict[str, Any] = {"a": np.arange(1000.0).reshape(10, 100), "b": [np.zeros(0, "int8"), np.ones(3, "bool")]}
     record = bytearray(b"".join(encode_result(value)))
     back: Any = decode_result(memoryview(record))
     record[:] = bytes(len(record))
