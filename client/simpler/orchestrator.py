@@ -68,7 +68,7 @@ class Orchestrator:
         Raises LevelError without SUB workers, ArgumentError, StaleHandle and RegistrationError for what cannot be
         right, CapacityError when there is no room and nothing can free any.
         """
-        entry = self._entry(handle)
+        entry = self._entry(handle, args)
         if entry.kind is CallableKind.CHIP:
             raise ArgumentError(f"{entry.name} is a kernel, which no SUB worker runs; use submit_next_level")
         if not self._worker.has_sub_workers():
@@ -82,7 +82,7 @@ class Orchestrator:
 
         ``handle``: of a ChipCallable at level 3, of the child's orchestration function above. Errors as ``submit_sub``.
         """
-        entry = self._entry(handle)
+        entry = self._entry(handle, args)
         kind = self._worker.kind_of_worker(worker)
         if kind is WorkerKind.REMOTE:
             ids, submit = self._ids(after), self._worker.submit_remote
@@ -116,9 +116,11 @@ class Orchestrator:
         while self._scopes:
             _let_go(self._scopes.pop())
 
-    def _entry(self, handle: Handle) -> Entry:
+    def _entry(self, handle: Handle, args: object) -> Entry:
         if threading.get_ident() != self._thread or not self._scopes:
             raise StateError("an Orchestrator is for the thread that runs its orchestration function, until it returns")
+        if args is not None and not isinstance(args, TaskArgs):
+            raise TypeError(f"the arguments of a task are TaskArgs, not {type(args).__name__}")
         return self._registry.resolve(handle)
 
     def _submit(self, worker: int, entry: Entry, args: TaskArgs | None, after: Sequence[TaskRef]) -> TaskRef:
@@ -142,6 +144,8 @@ class Orchestrator:
             packed.drop_copies()
 
     def _ids(self, after: Sequence[TaskRef]) -> list[int]:
+        if isinstance(after, TaskRef):
+            raise ArgumentError("after= takes several TaskRefs; put this one into a list")
         for ref in after:
             if not isinstance(ref, TaskRef) or ref.run is not self._run:
                 raise ArgumentError(f"after={after!r}: expected TaskRefs of this run")

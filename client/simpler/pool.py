@@ -192,6 +192,8 @@ class Pool:
                 StartupError(f"{self._describe(member, ending)} before it was READY{_stderr_text(ending.stderr)}")
             )
             return
+        if self._state is PoolState.ENDED:  # with what the last report said
+            return
         tasks = self._region.worker_info(member.worker.worker).tasks
         record = encode_error(self._death(member, ending))
         self._region.worker_died(member.worker.worker, record)

@@ -13,8 +13,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
+from simpler.descriptors import format_hashid
 from simpler.error_record import decode_error
 from simpler.errors import SimplerError, StateError, TaskError, UpstreamFailed, WorkerDied
 from simpler.graph_run import GraphRun
@@ -96,7 +97,7 @@ class RunHandle:
         """Waits up to ``timeout`` seconds, or without end; True once the run has ended. Never cancels."""
         return self.state.wait(timeout)
 
-    def result(self, timeout: float | None = None) -> object:
+    def result(self, timeout: float | None = None) -> Any:
         """What the orchestration function returned, once all tasks are done.
 
         Raises what it raised, or the error of the first task that failed: TaskError with the user's exception as
@@ -167,7 +168,11 @@ class _Failures:
             return error
         if info.record is None:
             return TaskError(f"{name} failed, and the heap had no room for its error; raise heap_bytes")
-        return decode_error(bytes(info.record))
+        failure = decode_error(bytes(info.record))
+        if not failure.message.startswith(f"kernel {name} "):
+            failure.message = f"{name}: {failure.message}"
+        failure.context = {"callable": name, "hashid": format_hashid(info.digest)} | dict(failure.context)
+        return failure
 
 
 class TaskRef:
@@ -179,7 +184,7 @@ class TaskRef:
         self.run = run
         self.id = task
 
-    def result(self) -> object:
+    def result(self) -> Any:
         """What a SUB callable returned, once the run has ended; None for one that returned nothing.
 
         Raises the task's own error, UpstreamFailed when it never started, and StateError inside the orchestration

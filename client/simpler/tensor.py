@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import math
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, Flag
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 from simpler.errors import ArgumentError, StaleHandle
@@ -130,8 +131,11 @@ _ORDERING = {
 
 
 def checked_shape(shape: Sequence[int] | int) -> tuple[int, ...]:
-    """``shape`` as a tuple of sizes. Raises ArgumentError for negative sizes and more than 8 dimensions."""
-    sizes = (shape,) if isinstance(shape, int) else tuple(int(size) for size in shape)
+    """``shape`` as a tuple of sizes. Raises ArgumentError for what is no size, and more than 8 dimensions."""
+    try:
+        sizes = tuple(map(index, shape)) if isinstance(shape, Iterable) else (index(shape),)
+    except TypeError:
+        raise ArgumentError(f"shape {shape!r} is not possible; expected a whole number, or several") from None
     if any(size < 0 for size in sizes) or len(sizes) > 8:
         raise ArgumentError(f"shape {shape!r} is not possible: up to 8 dimensions, each size 0 or more")
     return sizes

@@ -11,6 +11,7 @@ from simpler.errors import ArgumentError, LevelError
 
 LOWEST_LEVEL = 3
 _SMALLEST_HEAP_BYTES = 1 << 16
+_LARGEST_HEAP_BYTES = 1 << 44  # native/region.c takes no more
 
 
 class WorkerType(Enum):
@@ -60,9 +61,10 @@ class WorkerOptions:
         most = limits.MAX_WORKERS - len(self.device_ids)
         _require(is_count(self.num_sub_workers), "num_sub_workers", self.num_sub_workers, "a whole number from 0 on")
         _require(self.num_sub_workers <= most, "num_sub_workers", self.num_sub_workers, f"at most {most}")
-        least = _SMALLEST_HEAP_BYTES
+        least, largest = _SMALLEST_HEAP_BYTES, _LARGEST_HEAP_BYTES
         _require(is_count(self.heap_bytes), "heap_bytes", self.heap_bytes, "a whole number of bytes")
         _require(self.heap_bytes >= least, "heap_bytes", self.heap_bytes, f"at least {least}")
+        _require(self.heap_bytes <= largest, "heap_bytes", self.heap_bytes, f"at most {largest}")
         timeout = self.startup_timeout_s
         _require(
             isinstance(timeout, (int, float)) and 0 < timeout < 1e6, "startup_timeout_s", timeout, "seconds above 0"
@@ -77,8 +79,9 @@ class WorkerOptions:
             _require(strings, what, value, "a list of strings")
         for key, value in self.env.items():
             named = isinstance(key, str) and key != "" and not set("=\0") & set(key)
-            _require(named, "env", key, "names without '='")
-            _require(value is None or isinstance(value, str), f"env[{key!r}]", value, "a string, or None to unset it")
+            _require(named, "env", key, "names without '=' and zero bytes")
+            fits = value is None or (isinstance(value, str) and "\0" not in value)
+            _require(fits, f"env[{key!r}]", value, "a string without zero bytes, or None to unset it")
 
 
 def is_count(value: object) -> bool:

@@ -119,10 +119,12 @@ def test_a_dead_worker_is_explained(
     with pytest.raises(WorkerDied) as caught:
         call(crash, int(number))
     text, context = str(caught.value), caught.value.context
+    assert f"{crash.__name__}: worker fail.sub0" in text
     assert expected in text
     assert "last words" in text
     assert "out of memory: no" in text
     assert (context["pid"], context["host"], context["worker_name"]) == (pid, socket.gethostname(), "fail.sub0")
+    assert context["callable"] == crash.__name__
     assert call(lambda args: "goes on") == "goes on"
 
 

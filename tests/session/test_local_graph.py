@@ -368,6 +368,18 @@ def test_a_result_inside_the_orchestration_function_is_an_error_not_a_hang(worke
         worker.run(lambda orch, args, config: orch.submit_sub(handle).result())
 
 
+def test_what_is_no_argument_of_a_task_is_refused_in_words(worker: Worker) -> None:
+    handle = worker.register(lambda args: 1)
+
+    def graph(orch: Any, args: Any, config: Any) -> None:
+        with pytest.raises(TypeError, match="are TaskArgs, not list"):
+            orch.submit_sub(handle, [1])
+        with pytest.raises(ArgumentError, match="into a list"):
+            orch.submit_sub(handle, after=orch.submit_sub(handle))
+
+    worker.run(graph)
+
+
 def test_an_orchestrator_is_for_its_function_and_its_thread(worker: Worker) -> None:
     handle = worker.register(lambda args: 1)
     escaped = worker.run(lambda orch, args, config: orch)

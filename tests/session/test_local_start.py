@@ -12,6 +12,7 @@ from simpler import RemoteWorkerSpec, Worker, WorkerType
 from simpler.errors import (
     ArgumentError,
     ConnectError,
+    DeviceError,
     LevelError,
     RegistrationError,
     SimplerError,
@@ -54,6 +55,7 @@ def test_wrong_wiring_fails_at_once_and_names_the_level(tmp_path: Path) -> None:
         {"num_sub_workers": 1.5},
         {"num_sub_workers": 1 << 20},
         {"heap_bytes": 0},
+        {"heap_bytes": 1 << 60},
         {"heap_bytes": "1G"},
         {"startup_timeout_s": 0},
         {"startup_timeout_s": float("nan")},
@@ -61,6 +63,7 @@ def test_wrong_wiring_fails_at_once_and_names_the_level(tmp_path: Path) -> None:
         {"preload": "numpy"},
         {"env": {"A=B": "x"}},
         {"env": {"A": 1}},
+        {"env": {"A": "\0"}},
         {"name": 7},
         {"platform": None},
     ],
@@ -180,6 +183,12 @@ def test_a_child_that_dies_or_hangs_while_starting_is_named_with_its_stderr(
 
 
 @pytest.mark.slow
+def test_a_device_without_a_driver_is_named_and_nothing_else_said(capfd: pytest.CaptureFixture[str]) -> None:  # W1
+    with pytest.raises(DeviceError, match='no device driver "absent"'):
+        Worker(3, device_ids=(0, 1), platform="absent").init()
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_remote_child_that_cannot_be_reached_undoes_the_local_ones(tmp_path: Path) -> None:  # W1, R5
     worker = Worker(4, num_sub_workers=1)
     worker.add_remote_worker(RemoteWorkerSpec(f"unix:{tmp_path}/nobody.sock"))
