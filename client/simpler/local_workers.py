@@ -44,7 +44,7 @@ class LocalWorkers:
         self._notify_fd = notify_fd
         self._names = worker_names(options)
         self._lock = threading.Lock()
-        self._lost = False
+        self._over = False  # under the lock: nobody may look at the spawner any more
         for worker in range(len(self._names)):
             kind = WorkerKind.CHIP if worker < len(options.device_ids) else WorkerKind.SUB
             region.define(worker, kind)
@@ -77,9 +77,9 @@ class LocalWorkers:
     def look(self) -> None:
         """Fails everything that the workers hold or would get, once their spawner has ended."""
         with self._lock:
-            if self._lost or self._spawner.is_alive():
+            if self._over or self._spawner.is_alive():
                 return
-            self._lost = True
+            self._over = True
             for worker, name in enumerate(self._names):
                 died = WorkerDied(
                     f"worker {name} died with its spawner (pid {self._spawner.pid}), which was killed or crashed. "
@@ -99,11 +99,14 @@ class LocalWorkers:
                 continue
         except (TimeoutError, StartupError):  # stuck in user code, or the spawner is gone; the socket's end kills them
             self._region.shutdown()
-        self._spawner.close()
+        finally:
+            self.kill()
 
     def kill(self) -> None:
         """Ends the spawner, and the workers with it."""
-        self._spawner.close()
+        with self._lock:
+            self._over = True
+            self._spawner.close()
 
     def _fds(self) -> list[int]:
         return [self._region.fd] if self._notify_fd is None else [self._region.fd, self._notify_fd]

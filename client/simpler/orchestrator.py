@@ -12,9 +12,9 @@ import contextlib
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Protocol, TypeVar
 
-from simpler import limits
 from simpler.args import TaskArgs
 from simpler.callables import CallableHandle, CallableKind
 from simpler.errors import ArgumentError, CapacityError, LevelError, StateError
@@ -23,6 +23,7 @@ from simpler.packing import PackedArgs
 from simpler.region import ANY_SUB, Region, WorkerKind
 from simpler.registry import Entry, Registry
 from simpler.run import RunState, TaskRef
+from simpler.targets import Targets
 from simpler.tensor import Tensor, TensorArgType
 
 T = TypeVar("T")
@@ -34,20 +35,15 @@ class Submitting(Protocol):
 
     region: Region
     registry: Registry
-
-    def kind_of_worker(self, worker: int) -> WorkerKind:
-        """Raises LevelError for an id that no worker has."""
-
-    def has_sub_workers(self) -> bool:
-        """Whether any SUB worker is there."""
+    targets: Targets
 
     def submit_remote(
         self, graph: GraphRun, worker: int, digest: bytes, args: TaskArgs | None, after: list[int]
     ) -> int:
         """Submits a task for a remote child."""
 
-    def look_after_workers(self) -> None:
-        """Fails what is waited for when nobody watches the workers any more."""
+    def with_room(self, attempt: Callable[[], T]) -> T:
+        """Back-pressure: repeats what raises CapacityError, as long as anything is live that may free something."""
 
 
 class Orchestrator:
@@ -71,7 +67,7 @@ class Orchestrator:
         entry = self._entry(handle, args)
         if entry.kind is CallableKind.CHIP:
             raise ArgumentError(f"{entry.name} is a kernel, which no SUB worker runs; use submit_next_level")
-        if not self._worker.has_sub_workers():
+        if not self._worker.targets.subs:
             raise LevelError(f"{entry.name} needs a SUB worker, and this Worker has none; raise num_sub_workers")
         return self._submit(ANY_SUB, entry, args, after)
 
@@ -83,10 +79,11 @@ class Orchestrator:
         ``handle``: of a ChipCallable at level 3, of the child's orchestration function above. Errors as ``submit_sub``.
         """
         entry = self._entry(handle, args)
-        kind = self._worker.kind_of_worker(worker)
+        kind = self._worker.targets.kind_of_worker(worker)
         if kind is WorkerKind.REMOTE:
-            ids, submit = self._ids(after), self._worker.submit_remote
-            return TaskRef(self._run, self._with_room(lambda: submit(self._graph, worker, entry.digest, args, ids)))
+            ids, owner = self._ids(after), self._worker
+            task = owner.with_room(lambda: owner.submit_remote(self._graph, worker, entry.digest, args, ids))
+            return TaskRef(self._run, task)
         if kind is WorkerKind.SUB:
             raise LevelError(f"worker {worker} is a SUB worker; submit_sub gives a task to whichever of them is free")
         if entry.kind is not CallableKind.CHIP:
@@ -99,7 +96,7 @@ class Orchestrator:
         Raises CapacityError when the heap is full and nothing can free any of it.
         """
         tensor = Tensor(shape, dtype)
-        self._with_room(lambda: self._give_storage(tensor))
+        self._worker.with_room(lambda: self._give_storage(tensor))
         return tensor
 
     @contextlib.contextmanager
@@ -128,7 +125,8 @@ class Orchestrator:
         try:
             return TaskRef(self._run, self._attempt(worker, entry, args, after_ids))
         except CapacityError:
-            return TaskRef(self._run, self._with_room(lambda: self._attempt(worker, entry, args, after_ids)))
+            attempt = partial(self._attempt, worker, entry, args, after_ids)
+            return TaskRef(self._run, self._worker.with_room(attempt))
 
     def _attempt(self, worker: int, entry: Entry, args: TaskArgs | None, after: list[int]) -> int:
         if args is None and not after:
@@ -150,17 +148,6 @@ class Orchestrator:
             if not isinstance(ref, TaskRef) or ref.run is not self._run:
                 raise ArgumentError(f"after={after!r}: expected TaskRefs of this run")
         return [ref.id for ref in after]
-
-    def _with_room(self, attempt: Callable[[], T]) -> T:
-        """Back-pressure: waits for what others free, as long as anything is live that may free something."""
-        while True:
-            seen = self._region.space_seen()
-            try:
-                return attempt()
-            except CapacityError:
-                if not self._region.space_may_come(seen, limits.SUPERVISION_INTERVAL_S):
-                    raise
-                self._worker.look_after_workers()
 
     def _storage(self, tensor: Tensor, tag: TensorArgType) -> int:
         offset = tensor.offset

@@ -28,7 +28,12 @@ class Spawner:
     def __init__(self, owner_end: socket.socket, pid: int) -> None:
         self.socket = owner_end
         self.pid = pid
-        self.pidfd = os.pidfd_open(pid)
+        try:
+            self.pidfd = os.pidfd_open(pid)
+        except OSError:  # out of descriptors: its socket's end is its own end
+            owner_end.close()
+            os.waitpid(pid, 0)
+            raise
 
     @classmethod
     def exec(cls, *, preload: Sequence[str], name: str) -> Spawner:
@@ -49,11 +54,15 @@ class Spawner:
                 setsigmask=[],
             )
         spawner = cls(owner_end, pid)
-        own_pidfd = os.pidfd_open(os.getpid())
         try:
-            spawner.send(Start(list(sys.path), list(preload), name), [own_pidfd])
-        finally:
-            os.close(own_pidfd)
+            own_pidfd = os.pidfd_open(os.getpid())
+            try:
+                spawner.send(Start(list(sys.path), list(preload), name), [own_pidfd])
+            finally:
+                os.close(own_pidfd)
+        except BaseException:
+            spawner.close()
+            raise
         return spawner
 
     @classmethod
@@ -67,11 +76,13 @@ class Spawner:
         own_pidfd = os.pidfd_open(os.getpid())
         for stream in (sys.stdout, sys.stderr):
             stream.flush()  # what is buffered would be printed by every descendant
-        pid = os.fork()
-        if pid == 0:
-            _run_forked(child_end, own_pidfd, preload, name)
-        os.close(own_pidfd)
-        child_end.close()
+        try:
+            pid = os.fork()
+            if pid == 0:
+                _run_forked(child_end, own_pidfd, preload, name)
+        finally:
+            os.close(own_pidfd)
+            child_end.close()
         return cls(owner_end, pid)
 
     def send(self, message: Request, fds: Sequence[int] = ()) -> None:
@@ -110,13 +121,15 @@ class Spawner:
         if self.pidfd < 0:
             return
         self.socket.close()
-        if not _readable(self.pidfd, _REAP_TIMEOUT_S):
+        try:
+            _readable(self.pidfd, _REAP_TIMEOUT_S)
+        finally:  # also when Ctrl-C ends the wait
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):  # a program that reaps all its children was quicker
-            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
-        os.close(self.pidfd)
-        self.pidfd = -1
+            with contextlib.suppress(ChildProcessError):  # a program that reaps all its children was quicker
+                os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+            os.close(self.pidfd)
+            self.pidfd = -1
 
     def _ended(self) -> StartupError:
         ending = "has closed its socket"

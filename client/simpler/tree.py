@@ -11,14 +11,17 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
 from simpler import limits
 from simpler.args import TaskArgs
 from simpler.callables import Content
-from simpler.errors import SimplerError
+from simpler.errors import CapacityError, SimplerError
 from simpler.graph_run import GraphRun
 from simpler.local_workers import LocalWorkers, preload
-from simpler.region import Op, Region, WorkerKind
+from simpler.region import Op, Region
 from simpler.registry import Registry
 from simpler.remote_children import RemoteChildren
 from simpler.run import RunHandle
@@ -26,13 +29,15 @@ from simpler.spawn import Spawner
 from simpler.targets import Target, Targets
 from simpler.worker_options import WorkerOptions
 
+T = TypeVar("T")
+
 
 class Tree:
     """The running children of one Worker. Methods may be called from several threads, after ``start``."""
 
     def __init__(self, options: WorkerOptions, targets: Targets, registry: Registry, remote: RemoteChildren) -> None:
         self.options, self.registry = options, registry
-        self._targets, self._remote = targets, remote
+        self.targets, self._remote = targets, remote
         n_workers = max(targets.subs.stop + len(remote.specs), 1)
         self.region = Region.create(workers=n_workers, heap_bytes=options.heap_bytes)
         self._local: LocalWorkers | None = None
@@ -44,7 +49,7 @@ class Tree:
         deadline = time.monotonic() + self.options.startup_timeout_s
         try:
             for entry in self.registry.entries():
-                self._targets.of(entry.content, entry.name)
+                self.targets.of(entry.content, entry.name)
                 self.region.callable_put(entry.digest, entry.kind, entry.content.encode())
             if self._remote:
                 self._remote.prepare(self.region)
@@ -53,12 +58,14 @@ class Tree:
                 left = max(1.0, deadline - time.monotonic())
                 self._remote.open(self.options, self.region, self._remote_contents, left)
         except BaseException:
-            self._end(limits.CLOSE_TIMEOUT_S)
-            self.region.close()  # now, not when the error's traceback, which holds this object, goes
+            try:
+                self._end(limits.CLOSE_TIMEOUT_S)
+            finally:
+                self.region.close()  # now, not when the error's traceback, which holds this object, goes
             raise
 
     def _start_local(self, spawner: Spawner | None, deadline: float) -> None:
-        if not self._targets.subs.stop:
+        if not self.targets.subs.stop:
             if spawner is not None:
                 spawner.close()
             return
@@ -76,10 +83,19 @@ class Tree:
     def close(self, *, interrupted: bool = False) -> None:
         """Waits for live runs, then cancels them, then kills; each within limits.CLOSE_TIMEOUT_S.
 
-        ``interrupted``: cancels at once, and everything within limits.INTERRUPTED_GRACE_S.
+        ``interrupted``: cancels at once, and everything within limits.INTERRUPTED_GRACE_S; so does Ctrl-C meanwhile.
         """
         grace_s = limits.INTERRUPTED_GRACE_S if interrupted else limits.CLOSE_TIMEOUT_S
-        for escalate in (GraphRun.cancel,) if interrupted else (None, GraphRun.cancel):
+        try:
+            self._let_runs_end((GraphRun.cancel,) if interrupted else (None, GraphRun.cancel), grace_s)
+        except BaseException:
+            grace_s = limits.INTERRUPTED_GRACE_S
+            raise
+        finally:
+            self._end(grace_s)
+
+    def _let_runs_end(self, escalations: Sequence[Callable[[GraphRun], None] | None], grace_s: float) -> None:
+        for escalate in escalations:
             deadline = time.monotonic() + grace_s
             for graph in list(self._runs.values()):
                 with contextlib.suppress(SimplerError):
@@ -88,23 +104,28 @@ class Tree:
                     if self.wait_for(graph, max(0.0, deadline - time.monotonic())):
                         self.run_ended(graph)
             if not self._runs:
-                break
-        self._end(grace_s)
+                return
 
     def _end(self, grace_s: float) -> None:
-        self._remote.close(self.region, grace_s)
+        """Ends each part, from the last line up, even where the end of another is interrupted or fails."""
+        with contextlib.ExitStack() as parts:
+            parts.callback(self._dropped.clear)
+            parts.callback(self._runs.clear)
+            parts.callback(self.region.shutdown)
+            parts.callback(self._stop_local, grace_s)
+            parts.callback(self._remote.close, self.region, grace_s)
+
+    def _stop_local(self, grace_s: float) -> None:
         if self._local is not None:
             self._local.stop(0 if self._runs else grace_s)  # whose task has not ended by now will not leave
-        self.region.shutdown()
-        self._runs.clear()
-        self._dropped.clear()
 
     # ---- runs
 
     def begin_run(self) -> RunHandle:
         """A new run. Raises CapacityError when too many are held, RegionClosed after a close."""
-        for _ in range(len(self._dropped)):
-            self._forget_if_ended(self._dropped.popleft())
+        with contextlib.suppress(IndexError):  # another thread may take some of them
+            for _ in range(len(self._dropped)):
+                self._forget_if_ended(self._dropped.popleft())
         graph = self.region.run_begin()
         self._runs[graph.id] = graph
         return RunHandle(self, graph)
@@ -127,13 +148,13 @@ class Tree:
                 self.look_after_workers()
             return True
         deadline = time.monotonic() + timeout_s
-        while True:
-            left = deadline - time.monotonic()
-            if graph.wait(spin_us=spin_us if timeout_s > 0 else 0, timeout_s=max(0.0, min(left, interval))):
-                return True
-            if left <= interval:
+        left = timeout_s
+        while not graph.wait(spin_us=spin_us if timeout_s > 0 else 0, timeout_s=max(0.0, min(left, interval))):
+            left = deadline - time.monotonic()  # some may be: a signal ends a wait early
+            if left <= 0:
                 return False
             self.look_after_workers()
+        return True
 
     def run_ended(self, graph: GraphRun) -> None:
         """The run needs not be kept from here on."""
@@ -144,15 +165,18 @@ class Tree:
         """A callable's name for people."""
         return self.registry.name_of(digest)
 
-    # ---- what an Orchestrator asks
+    # ---- submission
 
-    def kind_of_worker(self, worker: int) -> WorkerKind:
-        """Raises LevelError for an id that no worker has."""
-        return self._targets.kind_of_worker(worker)
-
-    def has_sub_workers(self) -> bool:
-        """Whether any SUB worker is there."""
-        return bool(self._targets.subs)
+    def with_room(self, attempt: Callable[[], T]) -> T:
+        """Back-pressure: repeats what raises CapacityError, as long as anything is live that may free something."""
+        while True:
+            seen = self.region.space_seen()
+            try:
+                return attempt()
+            except CapacityError:
+                if not self.region.space_may_come(seen, limits.SUPERVISION_INTERVAL_S):
+                    raise
+                self.look_after_workers()
 
     def submit_remote(
         self, graph: GraphRun, worker: int, digest: bytes, args: TaskArgs | None, after: list[int]
@@ -171,33 +195,37 @@ class Tree:
         """Returns once every target has confirmed; undoes it and raises the first refusal otherwise."""
         self.region.callable_put(content.digest, content.kind, content.encode())
         try:
-            self._tell(Op.REGISTER, content.digest, target)
+            self._tell(Op.REGISTER, content.digest, target).result()
             if target.remote:
                 self._remote.hub.register(content)
         except BaseException:
             with contextlib.suppress(SimplerError):
-                self._tell(Op.UNREGISTER, content.digest, target)
+                self._tell(Op.UNREGISTER, content.digest, target)  # not waited for: a worker may be busy for long
             self.region.callable_drop(content.digest)
             raise
 
     def uninstall(self, content: Content, target: Target) -> None:
         """Takes a callable back from every target."""
         try:
-            self._tell(Op.UNREGISTER, content.digest, target)
+            self._tell(Op.UNREGISTER, content.digest, target).result()
             if target.remote:
                 self._remote.hub.unregister(content.digest)
         finally:
             self.region.callable_drop(content.digest)
 
-    def _tell(self, op: Op, digest: bytes, target: Target) -> None:
-        """A control task for each local target. As long as the tasks before it take, so no deadline here."""
+    def _tell(self, op: Op, digest: bytes, target: Target) -> RunHandle:
+        """A control task for each local target. They take as long as the tasks before them, so there is no deadline."""
         run = self.begin_run()
-        for worker in target.local:
-            if not self.region.worker_info(worker).abandoned:
-                run.state.graph.submit(worker, digest, op)
+        try:
+            for worker in target.local:
+                if not self.region.worker_info(worker).abandoned:
+                    self.with_room(partial(run.state.graph.submit, worker, digest, op))
+        except BaseException as error:
+            run.orchestration_failed(error)
+            raise
         run.orchestrated(None)
-        run.result()
+        return run
 
     def _remote_contents(self) -> list[Content]:
         entries = self.registry.entries()
-        return [entry.content for entry in entries if self._targets.of(entry.content, entry.name).remote]
+        return [entry.content for entry in entries if self.targets.of(entry.content, entry.name).remote]

@@ -184,14 +184,15 @@ class Worker:
         DeviceError, RegistrationError for a callable that cannot be loaded, and StateError when called twice.
         """
         with self._life_lock:
-            self._move(LifeEvent.INIT)
+            with self._registry.lock:  # whoever registers now is done first, or finds a Worker that has started
+                self._move(LifeEvent.INIT)
             spawner, self._spawner = self._spawner, None
             tree = None
             try:
                 tree = Tree(self._options, self._targets, self._registry, self._remote)
                 tree.start(spawner)
             except BaseException:
-                if tree is None and spawner is not None:
+                if spawner is not None:
                     spawner.close()
                 self._move(LifeEvent.START_FAILED)
                 raise

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from simpler import CallableHandle, Orchestrator, RemoteCallable, Worker
+from simpler import CallableHandle, Orchestrator, RemoteCallable, TaskArgs, Worker, limits
 from simpler.errors import RegistrationError, SimplerError, StaleHandle
 
 pytestmark = pytest.mark.slow
@@ -125,6 +126,30 @@ def test_registering_in_a_run_and_from_several_threads_is_safe(worker: Worker) -
     for thread in threads:
         thread.join()
     assert answers == [list(range(10))] * 3
+
+
+def test_registering_waits_for_room_when_a_run_has_taken_all_of_it(worker: Worker, tmp_path: Path) -> None:  # C6
+    """More tasks than there are slots, none of which can start: submission waits, and so does register."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    block = worker.register(lambda args: Path(args.scalar(0)).read_text())
+    work = worker.register(lambda args: None)
+
+    def fill(orch: Orchestrator, args: Any, config: Any) -> None:
+        first = [orch.submit_sub(block, TaskArgs().add_scalar(str(fifo)))]
+        for _ in range(limits.SLOTS):
+            orch.submit_sub(work, after=first)
+
+    with ThreadPoolExecutor(2) as threads:
+        run = threads.submit(worker.run, fill)
+        pipe = fifo.open("w")
+        while worker.stats().live < limits.SLOTS:
+            assert not run.done()
+            os.sched_yield()
+        registered = threads.submit(worker.register, lambda args: "there was room")
+        pipe.close()
+        run.result(60)
+        assert call(worker, registered.result(60)) == "there was room"
 
 
 def test_what_cannot_be_serialized_is_named_by_path(worker: Worker) -> None:  # C7
