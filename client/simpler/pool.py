@@ -12,6 +12,7 @@ Rules
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import selectors
 import signal
@@ -129,17 +130,27 @@ class Pool:
     # ---- start
 
     def _start(self, member: _Member) -> None:
-        member.report_fd, report = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(member.report_fd, False)
         try:
+            member.report_fd = self._fork_reporting(member)
+        except StartupError as error:
+            self._fail(error)
+        except OSError as error:
+            advice = "; raise the limit of open files (ulimit -n)" if error.errno == errno.EMFILE else ""
+            self._fail(StartupError(f"{member.worker.name} could not be forked: {error}{advice}"))
+
+    def _fork_reporting(self, member: _Member) -> int:
+        """Forks a worker with a report pipe; its reading end, which the poll loop watches."""
+        report_fd, report = os.pipe2(os.O_CLOEXEC)
+        try:
+            os.set_blocking(report_fd, False)
             self._fork(member, [*self._fds, report])
-        except (SimplerError, OSError) as error:
-            os.close(member.report_fd)
-            self._fail(error if isinstance(error, StartupError) else StartupError(f"{member.worker.name}: {error}"))
-            return
+        except BaseException:
+            os.close(report_fd)
+            raise
         finally:
             os.close(report)
-        self._children.selector.register(member.report_fd, selectors.EVENT_READ, lambda: self._read_report(member))
+        self._children.selector.register(report_fd, selectors.EVENT_READ, lambda: self._read_report(member))
+        return report_fd
 
     def _fork(self, member: _Member, fds: list[int]) -> None:
         worker = member.worker

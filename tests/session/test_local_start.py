@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from simpler.errors import (
     StartupError,
     StateError,
 )
+from simpler.spawn import Spawner
 
 
 @pytest.mark.parametrize(
@@ -201,6 +203,27 @@ def test_a_remote_child_that_cannot_be_reached_undoes_the_local_ones(tmp_path: P
 def test_children_are_added_before_init(tmp_path: Path) -> None:  # L2
     with Worker(4, num_sub_workers=1) as worker, pytest.raises(StateError, match="before init"):
         worker.add_remote_worker(RemoteWorkerSpec(f"unix:{tmp_path}/none"))
+
+
+@pytest.mark.slow
+def test_a_start_that_fails_ends_the_spawner_that_it_was_given() -> None:  # W1
+    spawner = Spawner.exec(preload=[], name="given")
+    worker = Worker(4, spawner=spawner)
+    worker.register(len)
+    with pytest.raises(RegistrationError):
+        worker.init()
+    assert spawner.pidfd < 0
+
+
+@pytest.mark.slow
+def test_a_start_without_enough_descriptors_says_so_and_leaves_nothing() -> None:  # W1, W2
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))  # the spawner needs three for each worker
+    try:
+        with pytest.raises(StartupError, match=r"sub\d+ could not be forked: .*Too many open files.*ulimit"):
+            Worker(3, num_sub_workers=40).init()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_callable_that_nobody_can_run_is_refused() -> None:  # C9
