@@ -45,4 +45,7 @@ echo "setting up $venv"
 pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check)
 "${pip[@]}" install 'setuptools>=77' 'cffi>=1.17'
 "${pip[@]}" install --no-build-isolation -e '.[examples,bench,test,lint]'
+# The editable install's import hook is asked last. For a program next to a clone called simpler, Python would find that
+# folder first, as a package without code; what is on the path is found before such a folder.
+printf '%s\n' "$PWD/client" "$PWD/daemon" >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/simpler.pth"
 touch "$venv/.native"

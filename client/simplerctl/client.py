@@ -135,7 +135,10 @@ class AdminClient:
             except OSError as error:
                 raise self._broken(error) from error
             if not data:
-                raise NoDaemon(f"the daemon at {self.path} ended the connection")
+                raise NoDaemon(
+                    f"what listens at {self.path} ended the connection: the daemon is stopping, or this is the socket "
+                    "where it serves sessions; simplerctl needs its admin socket, admin.sock"
+                )
             self._buffer += data
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
@@ -165,8 +168,7 @@ def _unreachable(path: Path, error: OSError) -> AdminError:
         )
     why = {
         errno.ENOENT: "there is no such socket",
-        errno.ECONNREFUSED: "nobody listens there any more",
-        errno.ENOTSOCK: "it is not a socket",
+        errno.ECONNREFUSED: "nobody listens there any more" if path.is_socket() else "it is not a socket",
     }.get(error.errno or 0, error.strerror or str(error))
     return NoDaemon(
         f"no daemon at {path}: {why}. Start one with `systemctl start simplerd`, or `simplerd` in another terminal; "

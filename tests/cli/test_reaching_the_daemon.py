@@ -40,6 +40,13 @@ def test_a_socket_that_a_dead_daemon_left_is_no_daemon(tmp_path: Path) -> None:
     assert "nobody listens there any more" in done.stderr
 
 
+def test_what_is_no_admin_socket_is_told_apart(served: ForegroundDaemon, tmp_path: Path) -> None:
+    done = status(tmp_path)
+    assert (done.returncode, "it is not a socket" in done.stderr) == (4, True)
+    done = status(Path(served.endpoint.removeprefix("unix:")))
+    assert (done.returncode, "socket where it serves sessions" in done.stderr) == (4, True)
+
+
 def test_a_socket_of_somebody_else_is_not_permitted(served: ForegroundDaemon) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
