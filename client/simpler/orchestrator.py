@@ -47,7 +47,11 @@ class Submitting(Protocol):
 
 
 class Orchestrator:
-    """Submits the tasks of one run. Tasks start as soon as what they depend on is done."""
+    """Submits the tasks of one run. Tasks start as soon as what they depend on is done.
+
+    A task has no ``config`` of its own: what its callable is to know goes into ``args``, as scalars. In an
+    orchestration function that runs as a task of a level above, ``config`` is None.
+    """
 
     __slots__ = ("_graph", "_region", "_registry", "_run", "_scopes", "_thread", "_worker")
 
@@ -117,7 +121,7 @@ class Orchestrator:
         if threading.get_ident() != self._thread or not self._scopes:
             raise StateError("an Orchestrator is for the thread that runs its orchestration function, until it returns")
         if args is not None and not isinstance(args, TaskArgs):
-            raise TypeError(f"the arguments of a task are TaskArgs, not {type(args).__name__}")
+            raise ArgumentError(f"the arguments of a task are TaskArgs, not {type(args).__name__}")
         return self._registry.resolve(handle)
 
     def _submit(self, worker: int, entry: Entry, args: TaskArgs | None, after: Sequence[TaskRef]) -> TaskRef:

@@ -372,7 +372,7 @@ def test_what_is_no_argument_of_a_task_is_refused_in_words(worker: Worker) -> No
     handle = worker.register(lambda args: 1)
 
     def graph(orch: Any, args: Any, config: Any) -> None:
-        with pytest.raises(TypeError, match="are TaskArgs, not list"):
+        with pytest.raises(ArgumentError, match="are TaskArgs, not list"):
             orch.submit_sub(handle, [1])
         with pytest.raises(ArgumentError, match="into a list"):
             orch.submit_sub(handle, after=orch.submit_sub(handle))
