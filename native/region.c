@@ -199,6 +199,8 @@ void slr_region_detach(slr_region *region) {
         return;
     slri_tracker_free(region->tracker);
     munmap(region->base, region->layout.region_bytes);
+    if (region->notify_fd >= 0)
+        close(region->notify_fd);
     close(region->fd);
     free(region);
 }
@@ -216,10 +218,19 @@ uint64_t slr_region_heap_bytes(const slr_region *region) {
 }
 
 int slr_region_set_notify_fd(slr_region *region, int fd) {
-    if (!region || fd < -1)
+    if (!region)
         return SLR_INVALID;
-    __atomic_store_n(&region->notify_fd, fd, __ATOMIC_RELAXED);
-    return SLR_OK;
+    int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (own < 0)
+        return SLR_SYSTEM;
+    slri_lock(region);
+    bool first = region->notify_fd < 0;
+    if (first)
+        __atomic_store_n(&region->notify_fd, own, __ATOMIC_RELAXED);
+    slri_unlock(region);
+    if (!first)
+        close(own);
+    return first ? SLR_OK : SLR_INVALID;
 }
 
 int slr_region_shutdown(slr_region *region) {

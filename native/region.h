@@ -31,7 +31,7 @@ struct slr_region {
     uint8_t *heap;
     slri_layout layout;
     int fd;
-    int notify_fd;  /* atomic */
+    int notify_fd;  /* own, -1: none; set once under the lock, also read without it; closed by slr_region_detach */
     uint32_t owner; /* worker + 1 that attached in this process; 0: the parent. Stamped on the blocks it allocates */
     uint32_t n_wakes;
     uint32_t *wakes[SLRI_MAX_WAKES]; /* futexes to wake once the lock is free */

@@ -101,7 +101,8 @@ int slr_region_fd(const slr_region *region);
 void *slr_region_heap(const slr_region *region); /* this process's address of heap offset 0 */
 uint64_t slr_region_heap_bytes(const slr_region *region);
 /* This process's descriptor of the eventfd that is signalled when a REMOTE worker gets work and when a run that was
- * begun with SLR_RUN_NOTIFY ends. -1: none. The caller keeps ownership. */
+ * begun with SLR_RUN_NOTIFY ends; set once, SLR_INVALID after that. A duplicate is kept until slr_region_detach, so the
+ * caller may close its own at any time. */
 int slr_region_set_notify_fd(slr_region *region, int fd);
 int slr_region_shutdown(slr_region *region); /* every slr_worker_take returns SLR_CLOSED from now on, sleepers woken */
 const char *slr_status_name(int status);

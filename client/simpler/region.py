@@ -112,8 +112,8 @@ class Region:
         lib.slr_region_shutdown(self._region)
 
     def set_notify_fd(self, fd: int) -> None:
-        """The eventfd of this process that is signalled for remote workers and notifying runs; -1 for none."""
-        lib.slr_region_set_notify_fd(self._region, fd)
+        """The eventfd that is signalled for remote workers and notifying runs; once. ``fd`` stays the caller's."""
+        self._checked(lib.slr_region_set_notify_fd(self._region, fd), "setting the eventfd of a region")
 
     # ---- heap
 

@@ -87,12 +87,13 @@ class RemoteChildren:
         if self._hub is not None:
             self._hub.run_ended(run)
 
-    def close(self, region: Region, grace_s: float) -> None:
+    def close(self, grace_s: float) -> None:
         """Closes every session, and what ``prepare`` made. A session has ``grace_s`` to end before it is killed."""
         hub, self._hub = self._hub, None
-        if hub is not None:
-            hub.close(grace_s)
         notify_fd, self.notify_fd = self.notify_fd, None
-        if notify_fd is not None:
-            region.set_notify_fd(-1)
-            os.close(notify_fd)
+        try:
+            if hub is not None:
+                hub.close(grace_s)
+        finally:
+            if notify_fd is not None:
+                os.close(notify_fd)

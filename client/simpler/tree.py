@@ -113,7 +113,7 @@ class Tree:
             parts.callback(self._runs.clear)
             parts.callback(self.region.shutdown)
             parts.callback(self._stop_local, grace_s)
-            parts.callback(self._remote.close, self.region, grace_s)
+            parts.callback(self._remote.close, grace_s)
 
     def _stop_local(self, grace_s: float) -> None:
         if self._local is not None:

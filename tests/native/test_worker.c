@@ -87,6 +87,8 @@ static void a_remote_worker_is_told_by_eventfd(void) {
     slr_region *region = make_region();
     int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     OK(slr_region_set_notify_fd(region, fd));
+    STATUS(SLR_INVALID, slr_region_set_notify_fd(region, fd)); /* others may be writing to the one it has */
+    STATUS(SLR_SYSTEM, slr_region_set_notify_fd(region, -1));
     slr_id run = begin_run(region);
     slr_task never;
     STATUS(SLR_INVALID, slr_worker_take(region, REMOTE, 0, -1, &never)); /* nobody would ring its doorbell */
