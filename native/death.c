@@ -88,18 +88,18 @@ int slr_worker_abandon(slr_region *region, uint32_t index, const void *error, ui
         return SLR_INVALID;
     slri_lock(region);
     slri_worker *worker = &region->workers[index];
-    if (worker->abandoned) {
-        slri_unlock(region);
-        return SLR_OK;
+    if (!worker->abandoned) {
+        uint64_t record = error_block(region, error, error_bytes);
+        worker->record_bytes = record ? error_bytes : 0;
+        slri_commit_wide(&worker->record, record);
+        slri_commit(&worker->abandoned, 1);
+        SLRI_FAULT("abandon:marked");
     }
-    uint64_t record = error_block(region, error, error_bytes);
-    worker->record_bytes = record ? error_bytes : 0;
-    slri_commit_wide(&worker->record, record);
-    slri_commit(&worker->abandoned, 1);
+    /* Also where it is given up already: who did that may have died before all of it was done. */
     bool last = slri_is_kind(worker, SLR_WORKER_SUB) && no_sub_left(region);
-    if (last)
+    if (last && !region->header->sub_abandoned)
         slri_commit(&region->header->sub_abandoned, index + 1);
-    bury(region, index, record, error_bytes);
+    bury(region, index, worker->record, worker->record_bytes);
     fail_queue(region, &worker->queue, worker);
     if (last)
         fail_queue(region, &region->header->shared, worker);

@@ -96,6 +96,11 @@ static void pass_every_point(const scene *s) {
     STATUS(SLR_TIMEOUT, slr_worker_take(region, SUB0, 0, 1, &task));
 }
 
+/* By pass_every_point, that is. */
+static bool is_passed(const char *point) {
+    return strncmp(point, "recover:", 8) != 0 && strncmp(point, "abandon:", 8) != 0;
+}
+
 /* False: the child came past the point at most `skip` times, and lives. */
 static bool dies_at(const scene *s, const char *point, uint32_t skip, void (*doing)(const scene *)) {
     int status;
@@ -176,7 +181,7 @@ static void survive(const scene *s, uint32_t recoveries) {
 
 static void death_with_the_lock_held_is_survived_at_every_point(void) {
     for (const char *const *point = slri_fault_points; *point; point++) {
-        if (strncmp(*point, "recover:", 8) == 0 || strncmp(*point, "unlocked:", 9) == 0)
+        if (!is_passed(*point) || strncmp(*point, "unlocked:", 9) == 0)
             continue;
         uint32_t skip = 0;
         scene s = set_scene();
@@ -246,7 +251,7 @@ static void death_at_any_instruction_is_survived(void) {
     uint32_t locked = 0, died = 0;
     uint64_t random = 11;
     for (const char *const *point = slri_fault_points; *point; point++)
-        for (uint32_t skip = 0, more = 1; more && strncmp(*point, "recover:", 8) != 0; skip++)
+        for (uint32_t skip = 0, more = 1; more && is_passed(*point); skip++)
             for (uint32_t i = 0; i < DEATHS_EACH && more; i++, died += more)
                 more = survives_instruction(*point, skip, next_random(&random) % STEPS, &locked);
     printf("  %u deaths, %u with the lock held\n", died, locked);
@@ -332,6 +337,28 @@ static void a_reported_death_wakes_who_was_to_be_woken(void) {
     drop_region(region);
 }
 
+static void abandon_both_subs(const scene *s) {
+    OK(slr_worker_abandon(s->region, SUB0, "gave up", 7));
+    OK(slr_worker_abandon(s->region, SUB1, "gave up", 7));
+}
+
+/* Who gives up the last SUB worker may die in the middle; whoever does it again completes it. */
+static void giving_up_a_worker_is_completed_by_who_does_it_again(void) {
+    slr_region *region = make_region();
+    slr_id before = begin_run(region), held = submit(region, call_of(before, SUB1));
+    CHECK(take(region, SUB1) == held);
+    CHECK(dies_at(&(scene){.region = region}, "abandon:marked", 1, abandon_both_subs));
+    check_graph(region);
+    CHECK(state_of(region, held) == SLR_TASK_RUNNING);
+    abandon_both_subs(&(scene){.region = region});
+    CHECK(state_of(region, held) == SLR_TASK_FAILED);
+    slr_id after = begin_run(region), later = submit(region, call_of(after, SLR_ANY_SUB));
+    CHECK(state_of(region, later) == SLR_TASK_FAILED);
+    end_run(region, before);
+    end_run(region, after);
+    drop_region(region);
+}
+
 /* Many tasks retained by a lost run keep the order in which they ended. */
 static void retained_tasks_keep_their_order(void) {
     enum { N = 100 };
@@ -360,4 +387,4 @@ static void retained_tasks_keep_their_order(void) {
 MAIN(CASE(death_with_the_lock_held_is_survived_at_every_point), CASE(death_at_any_instruction_is_survived),
      CASE(death_while_recovering_is_survived), CASE(sleepers_learn_that_their_run_was_lost),
      CASE(recovery_wakes_who_was_to_be_woken), CASE(a_reported_death_wakes_who_was_to_be_woken),
-     CASE(retained_tasks_keep_their_order))
+     CASE(giving_up_a_worker_is_completed_by_who_does_it_again), CASE(retained_tasks_keep_their_order))
