@@ -77,7 +77,9 @@ def run_worker(argument: bytes, fds: list[int], make: Callable[[Region, WorkerSp
     region = Region.attach(region_fd)
     os.close(region_fd)
     if spec.rings_remote_workers:
-        region.set_notify_fd(next(left))
+        notify_fd = next(left)
+        region.set_notify_fd(notify_fd)
+        os.close(notify_fd)
     region.attach_worker(spec.worker)
     report = next(left, None)
     try:
@@ -121,13 +123,17 @@ class _TaskLoop:
                 return
             assert task is not None
             try:
-                result = self._perform(task)
-                if result is None:
-                    region.complete(worker, task.id)
-                else:
-                    region.complete_parts(worker, task.id, result)
+                self._complete(task)
             except BaseException as error:
                 region.complete(worker, task.id, error=self._record(task, error))
+
+    def _complete(self, task: Task) -> None:
+        """Performs the task; its result is not held beyond this, since the next task may be long in coming."""
+        result = self._perform(task)
+        if result is None:
+            self._region.complete(self._spec.worker, task.id)
+        else:
+            self._region.complete_parts(self._spec.worker, task.id, result)
 
     def _perform(self, task: Task) -> Sequence[bytes | memoryview] | None:
         if task.op == _UNREGISTER:
