@@ -233,6 +233,16 @@ def test_more_tasks_than_are_sent_ahead(worker: Worker) -> None:  # R3
 # ---- errors
 
 
+def sum_below(orch: Orchestrator, args: Any, config: object = None) -> TaskRef:
+    return orch.submit_sub(args.scalar(0), TaskArgs().add_tensor(args.tensor(0)))
+
+
+def test_a_task_that_a_sessions_function_returns_stands_for_its_result(worker: Worker) -> None:
+    total = worker.register(lambda args: float(args.tensor(0).sum()))
+    below, args = worker.register(sum_below), TaskArgs().add_tensor(np.ones(7)).add_scalar(total.hashid)
+    assert worker.run(lambda orch, _, config: orch.submit_next_level(below, args, worker=FIRST)).result() == 7.0
+
+
 def test_an_exception_crosses_with_its_class_and_traceback(worker: Worker) -> None:  # R6
     task, after = worker.register(fail), worker.register(combine)
 

@@ -22,6 +22,7 @@ from simpler.descriptors import format_hashid
 from simpler.errors import RegistrationError
 from simpler.region import Region
 from simpler.result_record import encode_result
+from simpler.run import TaskRef
 from simpler.tensor import DataType, TensorArgType
 from simpler.wire.messages import Task
 from simpler.wire.task_args import BufferTensor, InlineTensor, RemoteArgs
@@ -83,7 +84,8 @@ class Dispatcher:
             del self._registered[digest]
 
     def run(self, task: Task) -> bytes | None:
-        """Runs an orchestration function to the end of its graph; gives the result record of what it returned, if any.
+        """Runs an orchestration function to the end of its graph; gives the result record of what it returned, if any,
+        or of what the task returned whose TaskRef it returned.
 
         Raises whatever it or its tasks raised.
         """
@@ -99,6 +101,8 @@ class Dispatcher:
             with ExitStack() as borrowed:
                 args = self._receive(RemoteArgs.decode(task.args), borrowed)
                 value = self._worker.run(function, args)
+                if isinstance(value, TaskRef):  # it means nothing outside of the session; what its task returned does
+                    value = value.result()
             result = None if value is None else b"".join(encode_result(value))
             succeeded = True
             return result
