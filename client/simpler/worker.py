@@ -141,6 +141,7 @@ class Worker:
         self._targets = Targets(self._options, self._remote.specs.keys())
         self._registry = Registry()
         self._tree: Tree | None = None
+        self._pid = 0  # of the process that called init
         self._last_run: tuple[int, Span] | None = None
 
     @property
@@ -186,6 +187,7 @@ class Worker:
         with self._life_lock:
             with self._registry.lock:  # whoever registers now is done first, or finds a Worker that has started
                 self._move(LifeEvent.INIT)
+            self._pid = os.getpid()
             spawner, self._spawner = self._spawner, None
             tree = None
             try:
@@ -209,7 +211,7 @@ class Worker:
         with self._life_lock:
             self._move(LifeEvent.CLOSE)
             tree, self._tree = self._tree, None
-            if tree is not None:
+            if tree is not None and self._pid == os.getpid():  # a forked copy owns no children
                 tree.close(interrupted=interrupted)
             if self._spawner is not None:
                 self._spawner.close()
@@ -233,6 +235,11 @@ class Worker:
         tree = self._tree
         if tree is None:
             raise StateError(f"this Worker is {self._life.name}, not READY; use it between init and close")
+        if self._pid != os.getpid():
+            raise StateError(
+                f"this Worker belongs to process {self._pid}, of which this one ({os.getpid()}) is a forked copy; "
+                "make a Worker of its own"
+            )
         return tree
 
     # ---- callables

@@ -211,9 +211,17 @@ def test_a_program_that_forks_takes_nothing_from_the_worker() -> None:
         used = worker.stats().heap_used
         pid = os.fork()
         if pid == 0:
-            del array, ref
-            os._exit(0)
-        os.waitpid(pid, 0)
+            code = 1
+            try:
+                del array, ref
+                with pytest.raises(StateError, match="forked copy"):
+                    worker.run(print)
+                worker.close()
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitpid(pid, 0)[1] == 0
         assert worker.stats().heap_used == used
         assert ref.result() == b"x" * 1000
         assert array.sum() == 0
+        assert worker.run(lambda orch, args, config: orch.submit_sub(handle)).result() == b"x" * 1000
