@@ -5,11 +5,11 @@
  *
  * Rules
  *   1. fan_in counts the edges that lead to a slot. A slot whose last edge is settled goes into a mailbox, or ends at
- * once: cancelled with its run, poisoned by a producer that failed, or failed because its worker was given up. It ends
- * no sooner, whatever is known: what comes after it relies on everything before it being over.
+ *      once: cancelled with its run, poisoned by a producer that failed, or failed because its worker was given up.
+ *      It ends no sooner, whatever is known: what comes after it relies on everything before it being over.
  *   2. What ends is put on a worklist, so a chain of a million poisoned tasks needs no stack.
- *   3. A task that succeeded without a record, or was cancelled, frees its slot at once, so its id is stale; the others
- * are retained by their run until it is released.
+ *   3. A task that succeeded without a record, or was cancelled, frees its slot at once, so its id is stale; the
+ *      others are retained by their run until it is released.
  */
 #include "region.h"
 

@@ -43,8 +43,8 @@ typedef struct {
 
     alignas(SLRI_LINE) pthread_mutex_t lock;
     alignas(SLRI_LINE) uint32_t closed; /* 0 -> 1 once; also read without the lock */
-    alignas(SLRI_LINE)
-        uint32_t space; /* futex: SLRI_WORD_STEP more each time anything is freed; also read without the lock */
+    /* Futex: SLRI_WORD_STEP more each time anything is freed; also read without the lock. */
+    alignas(SLRI_LINE) uint32_t space;
 
     alignas(SLRI_LINE) slri_queue shared; /* derived */
     uint32_t spinning;                    /* derived: SUB workers in SPINNING */
@@ -69,8 +69,8 @@ typedef struct {
     uint64_t heap_peak;
     uint64_t heap_serial; /* blocks ever allocated */
     uint64_t bin_mask;    /* derived: bit b: bins[b] is not empty */
-    uint64_t
-        bins[SLRI_BINS]; /* derived: first free block of 2^b..2^(b+1)-1 lines, as its header's offset + 1; 0: none */
+    /* Derived: the first free block of 2^b..2^(b+1)-1 lines, as its header's offset + 1; 0: none. */
+    uint64_t bins[SLRI_BINS];
 } slri_header;
 
 typedef struct {
@@ -92,16 +92,16 @@ typedef struct {
 typedef enum { SLRI_RUN_FREE = 0, SLRI_RUN_OPEN = 1, SLRI_RUN_SEALED = 2, SLRI_RUN_ENDED = 3 } slri_run_state;
 
 typedef struct {
-    alignas(
-        SLRI_LINE) uint32_t word; /* derived, futex: generation * SLRI_WORD_STEP | flags; also read without the lock */
+    /* Derived, futex: generation * SLRI_WORD_STEP | flags; also read without the lock. */
+    alignas(SLRI_LINE) uint32_t word;
     alignas(SLRI_LINE) uint32_t state; /* primary: slri_run_state */
     uint32_t generation;               /* primary: changed while FREE */
     uint32_t flags;
     uint32_t cancelled; /* primary */
     uint32_t lost;      /* primary */
-    uint32_t
-        retained_head; /* derived: slots that ended with a record or unhappily, by slot.next, in the order they ended */
-    uint32_t retained_tail; /* derived */
+    /* Derived: slots that ended with a record or unhappily, by slot.next, in the order they ended. */
+    uint32_t retained_head;
+    uint32_t retained_tail;
     uint64_t tasks;
     uint64_t live;       /* derived */
     uint64_t failed;     /* derived */

@@ -5,11 +5,11 @@
  *   1. While a task waits in the shared queue, either as many workers spin as tasks wait, or none is parked
  *      (slri_mailbox_kick makes it so). Spinners find work by themselves and are never woken.
  *   2. A worker that is being woken counts as SPINNING from the moment it is chosen, so nobody is chosen for the same
- * task.
+ *      task.
  *   3. slri_worker_move is the only function that changes a worker's state; it keeps the count of spinners and the
- * stack of parked ones, whose top (the one asleep for the shortest time) is woken first.
+ *      stack of parked ones, whose top (the one asleep for the shortest time) is woken first.
  *   4. A REMOTE worker's consumer is a task of the parent's event loop: PARKED means that it has seen its queue empty
- * and relies on the eventfd. It never spins and never takes from the shared queue.
+ *      and relies on the eventfd. It never spins and never takes from the shared queue.
  */
 #include "region.h"
 

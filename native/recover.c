@@ -3,9 +3,9 @@
  *
  * Rules
  *   1. Every live run is lost: it is cancelled, and its tasks that had not started are dropped. Order and fan-in that
- * were half changed need not be understood.
+ *      were half changed need not be understood.
  *   2. A RUNNING task stays RUNNING until its worker completes it or is declared dead: the worker may still write to
- * its blocks.
+ *      its blocks.
  *   3. Retained tasks, their records, callables and the blocks that processes hold survive.
  *   4. Whoever dies recovering leaves the lock marked, and the next locker begins again: each step can be repeated.
  */

@@ -5,12 +5,12 @@
  * Rules that hold everywhere below
  *   1. Everything in a region is an offset or an index, never an address: each process maps it where it likes.
  *   2. One robust process-shared mutex guards every word of a region, except where layout.h says that a word is also
- * read without it. It is held for tens of nanoseconds and never across a system call that sleeps.
+ *      read without it. It is held for tens of nanoseconds and never across a system call that sleeps.
  *   3. A slot, run or block is named by an id that carries a generation; an id whose generation has passed on is
- * SLR_STALE.
+ *      SLR_STALE.
  *   4. A few primary words (slot state, worker state, block header) are each changed by a single store. Queues, free
- *      lists, edges, bins and counters are derived: when the lock's holder has died, the next locker rebuilds them and
- *      fails the live runs, so the region stays usable.
+ *      lists, edges, bins and counters are derived: when the lock's holder has died, the next locker rebuilds them
+ *      and fails the live runs, so the region stays usable.
  *
  * Functions return SLR_OK (0) or a negative slr_status; out-parameters come last and are assigned only on success.
  * After SLR_SYSTEM, errno says which system call error it was. No function prints, exits or sets a signal handler.
