@@ -57,7 +57,7 @@ def decode_error(record: bytes, *, trust_pickle: bool = True) -> SimplerError:
         context = {str(key): value for key, value in fields["context"].items() if isinstance(value, _SCALARS)}
         cls = error_classes().get(fields["class"], SimplerError)
         text, pickle_bytes = str(fields["traceback"]), fields["pickle"]
-    except Exception as malformed:
+    except Exception as malformed:  # it came from another process, and may hold anything
         return SimplerError(f"an error was reported in a form that cannot be read ({malformed}): {record[:200]!r}")
     error = cls(message, code=code)
     error.context = context  # any key at all may have come, "code" too

@@ -198,7 +198,7 @@ def _preload(modules: Sequence[str]) -> protocol.PreloadFailed | None:
         try:
             importlib.import_module(module)
             require_one_thread("a worker")
-        except BaseException as error:
+        except BaseException as error:  # sys.exit in a module, too, is said to the owner
             import traceback
 
             return protocol.PreloadFailed(module, "".join(traceback.format_exception(error)))
