@@ -179,6 +179,7 @@ static void survive(const scene *s, uint32_t recoveries) {
     clean_up(s);
 }
 
+/* W4 */
 static void death_with_the_lock_held_is_survived_at_every_point(void) {
     for (const char *const *point = slri_fault_points; *point; point++) {
         if (!is_passed(*point) || strncmp(*point, "unlocked:", 9) == 0)
@@ -246,7 +247,7 @@ static bool survives_instruction(const char *point, uint32_t skip, uint64_t step
     return true;
 }
 
-/* At instructions all over what the core does, most of them with the lock held. */
+/* W4: at instructions all over what the core does, most of them with the lock held. */
 static void death_at_any_instruction_is_survived(void) {
     uint32_t locked = 0, died = 0;
     uint64_t random = 11;
@@ -258,6 +259,7 @@ static void death_at_any_instruction_is_survived(void) {
     CHECK(died > 50 && locked > 20);
 }
 
+/* W4 */
 static void death_while_recovering_is_survived(void) {
     const char *const points[] = {"recover:slots", "recover:heap"};
     for (size_t i = 0; i < 2; i++) {
@@ -269,7 +271,7 @@ static void death_while_recovering_is_survived(void) {
     }
 }
 
-/* Those who sleep when the holder dies are woken by the recovery. */
+/* W4: those who sleep when the holder dies are woken by the recovery. */
 static void sleepers_learn_that_their_run_was_lost(void) {
     slr_region *region = make_region();
     slr_id run = begin_run(region);
@@ -308,7 +310,7 @@ static pid_t start_sleeper(slr_region *region) {
     return sleeper;
 }
 
-/* Who was to be woken by one that died first sleeps on, and counts as awake: work must reach it all the same. */
+/* W4, G11: who was to be woken by one that died first sleeps on, counts as awake, and must be reached all the same. */
 static void recovery_wakes_who_was_to_be_woken(void) {
     slr_region *region = make_region();
     slr_id run = begin_run(region);
@@ -322,7 +324,7 @@ static void recovery_wakes_who_was_to_be_woken(void) {
     drop_region(region);
 }
 
-/* The same of one that died after it had given back the lock: nobody recovers, but its death is reported. */
+/* W4, G11: the same of one that died after it had given back the lock: nobody recovers, but its death is reported. */
 static void a_reported_death_wakes_who_was_to_be_woken(void) {
     slr_region *region = make_region();
     slr_id run = begin_run(region);
@@ -342,7 +344,7 @@ static void abandon_both_subs(const scene *s) {
     OK(slr_worker_abandon(s->region, SUB1, "gave up", 7));
 }
 
-/* Who gives up the last SUB worker may die in the middle; whoever does it again completes it. */
+/* W4: who gives up the last SUB worker may die in the middle; whoever does it again completes it. */
 static void giving_up_a_worker_is_completed_by_who_does_it_again(void) {
     slr_region *region = make_region();
     slr_id before = begin_run(region), held = submit(region, call_of(before, SUB1));
@@ -359,7 +361,7 @@ static void giving_up_a_worker_is_completed_by_who_does_it_again(void) {
     drop_region(region);
 }
 
-/* Many tasks retained by a lost run keep the order in which they ended. */
+/* G4: many tasks retained by a lost run keep the order in which they ended. */
 static void retained_tasks_keep_their_order(void) {
     enum { N = 100 };
     slr_region *region = make_region();

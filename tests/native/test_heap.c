@@ -26,6 +26,7 @@ static void blocks_are_aligned_and_writable(void) {
     slr_region_detach(region);
 }
 
+/* G2 */
 static void references_are_counted(void) {
     slr_region *region = make_region();
     uint64_t offset = alloc(region, 100);
@@ -107,7 +108,7 @@ static void full_heap_merges_into_one_block(void) {
     drop_region(region);
 }
 
-/* Against a model that knows what each block must hold: no two overlap, none is lost. */
+/* G2: against a model that knows what each block must hold: no two overlap, none is lost. */
 static void random_use_agrees_with_a_model(void) {
     slr_region *region = make_region();
     uint8_t *heap = slr_region_heap(region);
@@ -137,6 +138,7 @@ static void random_use_agrees_with_a_model(void) {
     drop_region(region);
 }
 
+/* W4 */
 static void a_dead_workers_blocks_are_freed(void) {
     slr_region *region = make_region(), *child;
     uint32_t failed;

@@ -14,6 +14,7 @@ static uint64_t record_of(slr_region *region, const char *text) {
     return offset;
 }
 
+/* G6 */
 static void a_run_ends_with_its_last_task_once_sealed(void) {
     slr_region *region = make_region();
     slr_id run = begin_run(region), task = submit(region, call_of(run, SUB0));
@@ -168,6 +169,7 @@ static void *complete_one(void *argument) {
     return NULL;
 }
 
+/* G11 */
 static void a_sleeping_waiter_is_woken(void) {
     slr_region *region = make_region();
     CHECK(take(region, SUB1) == 0); /* it has looked, and is busy elsewhere from now on */

@@ -83,6 +83,7 @@ static void *look_on(void *argument) {
     return NULL;
 }
 
+/* C6, G6 */
 static void submitters_workers_and_onlookers_do_not_race(void) {
     slr_config config = small_config();
     config.slots = 24;

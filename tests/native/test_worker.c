@@ -136,6 +136,7 @@ static void a_dead_worker_fails_only_what_it_held(void) {
     drop_region(region);
 }
 
+/* W4 */
 static void the_whole_hand_of_a_remote_worker_fails(void) {
     slr_region *region = make_region();
     uint32_t failed;
@@ -150,7 +151,7 @@ static void the_whole_hand_of_a_remote_worker_fails(void) {
     drop_region(region);
 }
 
-/* Work that counted on the dead one as a spinner goes to one that is parked. */
+/* W4, G11: work that counted on the dead one as a spinner goes to one that is parked. */
 static void the_dead_are_not_waited_for(void) {
     slr_region *region = make_region();
     uint32_t failed;
@@ -189,6 +190,7 @@ static void an_abandoned_worker_fails_its_queue_and_what_comes(void) {
     drop_region(region);
 }
 
+/* W4 */
 static void shared_work_fails_with_the_last_sub_worker(void) {
     slr_region *region = make_region();
     slr_id run = begin_run(region), waiting = submit(region, call_of(run, SLR_ANY_SUB));
@@ -204,6 +206,7 @@ static void shared_work_fails_with_the_last_sub_worker(void) {
     drop_region(region);
 }
 
+/* W3 */
 static void shutdown_ends_every_take(void) {
     slr_region *region = make_region();
     slr_task task;
@@ -222,6 +225,7 @@ static void shutdown_ends_every_take(void) {
     drop_region(region);
 }
 
+/* C3, C6 */
 static void callables_are_counted_by_digest(void) {
     slr_region *region = make_region();
     uint8_t other[SLR_DIGEST_BYTES] = {9};

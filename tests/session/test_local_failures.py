@@ -35,7 +35,7 @@ def call(worker: Worker) -> Callable[..., Any]:
     return run
 
 
-def test_an_exception_comes_back_as_the_cause_with_its_whole_traceback(call: Callable[..., Any]) -> None:
+def test_an_exception_comes_back_as_the_cause_with_its_whole_traceback(call: Callable[..., Any]) -> None:  # R6
     def inner() -> None:
         raise KeyError("the key", {"more": 1})
 
@@ -55,7 +55,7 @@ def test_an_exception_comes_back_as_the_cause_with_its_whole_traceback(call: Cal
     assert str(error.context["hashid"]).startswith("sha256:")
 
 
-def test_a_class_that_exists_only_in_the_worker_degrades_to_its_text(call: Callable[..., Any]) -> None:
+def test_a_class_that_exists_only_in_the_worker_degrades_to_its_text(call: Callable[..., Any]) -> None:  # R6
     def raise_odd(args: Any) -> None:
         class Odd(Exception):
             def __init__(self, first: int, second: int) -> None:
@@ -71,7 +71,7 @@ def test_a_class_that_exists_only_in_the_worker_degrades_to_its_text(call: Calla
 @pytest.mark.parametrize("exception", [SystemExit, KeyboardInterrupt, GeneratorExit])
 def test_exits_in_user_code_fail_the_task_and_not_the_worker(
     worker: Worker, call: Callable[..., Any], exception: type[BaseException]
-) -> None:
+) -> None:  # G4
     def leave(args: Any) -> None:
         raise exception("leaving")
 
@@ -81,7 +81,7 @@ def test_exits_in_user_code_fail_the_task_and_not_the_worker(
     assert worker.stats().restarts == restarts
 
 
-def test_a_long_message_and_odd_characters_come_back_uncut(call: Callable[..., Any]) -> None:
+def test_a_long_message_and_odd_characters_come_back_uncut(call: Callable[..., Any]) -> None:  # R6
     text = "ä\udcff\x1b" + "x" * 100_000 + "end"
 
     def fail(args: Any) -> None:
@@ -114,7 +114,7 @@ def crash_by_exit(args: Any) -> None:
 )
 def test_a_dead_worker_is_explained(
     worker: Worker, call: Callable[..., Any], crash: Callable[[Any], None], number: int, expected: str
-) -> None:
+) -> None:  # W4, D7
     pid = worker.stats().workers[0].pid
     with pytest.raises(WorkerDied) as caught:
         call(crash, int(number))
@@ -128,7 +128,7 @@ def test_a_dead_worker_is_explained(
     assert call(lambda args: "goes on") == "goes on"
 
 
-def test_the_last_lines_of_a_dead_worker_are_told_and_a_stack_where_it_crashed(call: Callable[..., Any]) -> None:
+def test_the_last_lines_of_a_dead_worker_are_told_and_a_stack_where_it_crashed(call: Callable[..., Any]) -> None:  # D7
     def crash(args: Any) -> None:
         import ctypes
 

@@ -157,7 +157,7 @@ def test_no_dep_takes_no_part_in_ordering(worker: Worker, tmp_path: Path) -> Non
     worker.run(both)
 
 
-def test_after_orders_tasks_that_share_nothing(worker: Worker) -> None:
+def test_after_orders_tasks_that_share_nothing(worker: Worker) -> None:  # G1
     order = worker.array((100,), "int64")
     append = worker.register(lambda args: args.tensor(0).__setitem__(args.scalar(0), args.tensor(0).max() + 1))
 
@@ -362,7 +362,7 @@ def test_results_of_any_size_and_none(worker: Worker) -> None:  # G10
     assert np.array_equal(large, np.arange(1 << 18))
 
 
-def test_a_result_inside_the_orchestration_function_is_an_error_not_a_hang(worker: Worker) -> None:
+def test_a_result_inside_the_orchestration_function_is_an_error_not_a_hang(worker: Worker) -> None:  # G10
     handle = worker.register(lambda args: 1)
     with pytest.raises(StateError, match="has not returned"):
         worker.run(lambda orch, args, config: orch.submit_sub(handle).result())
@@ -414,7 +414,7 @@ def test_worker_ids_that_do_not_fit_are_refused(worker: Worker) -> None:  # L1
     worker.run(wrong)
 
 
-def test_dropped_handles_of_running_runs_are_no_leak(worker: Worker) -> None:
+def test_dropped_handles_of_running_runs_are_no_leak(worker: Worker) -> None:  # G6
     handle = worker.register(lambda args: b"x" * 1000)
     for _ in range(100):
         worker.submit(lambda orch, args, config: [orch.submit_sub(handle) for _ in range(10)])
@@ -423,7 +423,7 @@ def test_dropped_handles_of_running_runs_are_no_leak(worker: Worker) -> None:
     worker.run(lambda orch, args, config: None)
 
 
-def test_a_tensor_of_another_run_is_refused(worker: Worker) -> None:
+def test_a_tensor_of_another_run_is_refused(worker: Worker) -> None:  # G2
     handle, escaped = worker.register(fill), Tensor((4,), "int8")
 
     def take(orch: Orchestrator, args: Any, config: Any) -> None:

@@ -202,7 +202,7 @@ def test_an_idle_tree_uses_no_processor_time() -> None:  # W5
         assert used <= 0.001 * 2.0 * 1e9
 
 
-def test_a_program_that_forks_takes_nothing_from_the_worker() -> None:
+def test_a_program_that_forks_takes_nothing_from_the_worker() -> None:  # W3
     """multiprocessing's fork copies every handle and array; the copy's end must not free what the program still has."""
     with Worker(3, num_sub_workers=1) as worker:
         array = worker.array((1000,), "uint8")

@@ -92,7 +92,9 @@ def test_a_child_has_its_descriptors_its_environment_and_a_session_apart(spawner
 
 
 @pytest.mark.parametrize(("function", "code", "said"), [("fail", 1, "ValueError: why"), ("leave", 3, None)])
-def test_an_end_is_reported_with_its_last_lines(spawner: Spawner, function: str, code: int, said: str | None) -> None:
+def test_an_end_is_reported_with_its_last_lines(
+    spawner: Spawner, function: str, code: int, said: str | None
+) -> None:  # D7
     read(fork(spawner, function, b"why"))
     exited, _ = spawner.receive(10)
     assert isinstance(exited, Exited)
@@ -126,7 +128,7 @@ def test_polite_signals_do_not_end_a_spawner(spawner: Spawner) -> None:
     assert spawner.is_alive()
 
 
-def test_a_spawner_that_was_killed_says_so(spawner: Spawner) -> None:
+def test_a_spawner_that_was_killed_says_so(spawner: Spawner) -> None:  # W2
     os.kill(spawner.pid, signal.SIGKILL)
     with pytest.raises(StartupError, match="signal 9"):
         spawner.receive(10)

@@ -116,7 +116,7 @@ def pack(region: Region, args: TaskArgs) -> PackedArgs:
     return PackedArgs(args, region, no_storage)
 
 
-def test_a_view_of_a_shared_array_is_passed_where_it_lies(region: Region) -> None:
+def test_a_view_of_a_shared_array_is_passed_where_it_lies(region: Region) -> None:  # G1
     array = region.new_array((4, 6), DataType.INT32)
     array[...] = np.arange(24).reshape(4, 6)
     packed = pack(region, TaskArgs().add_tensor(array[1:3, ::-2], INOUT))
@@ -139,7 +139,7 @@ def test_an_ordinary_array_is_copied_as_input_and_refused_as_anything_else(regio
     assert region.stats().heap_used == 0
 
 
-def test_an_empty_array_orders_nothing(region: Region) -> None:
+def test_an_empty_array_orders_nothing(region: Region) -> None:  # G1
     packed = pack(region, TaskArgs().add_tensor(np.zeros((0, 3)), OUTPUT))
     assert (packed.ranges, packed.blocks) == ([], [])
     assert ReceivedArgs(region, decode(packed.payload)).tensor(0).shape == (0, 3)
@@ -150,14 +150,14 @@ def test_a_remote_tensor_cannot_go_to_a_local_task(region: Region) -> None:  # B
         pack(region, TaskArgs().add_tensor(RemoteTensor()))
 
 
-def test_a_view_that_leaves_its_block_is_refused(region: Region) -> None:
+def test_a_view_that_leaves_its_block_is_refused(region: Region) -> None:  # G1
     array = region.new_array((4,), DataType.INT64)
     beyond = np.lib.stride_tricks.as_strided(array, (1000,), (8,))
     with pytest.raises(ArgumentError, match="beyond"):
         pack(region, TaskArgs().add_tensor(beyond))
 
 
-def test_memory_that_was_freed_is_stale(region: Region) -> None:
+def test_memory_that_was_freed_is_stale(region: Region) -> None:  # G2
     array = region.ndarray(region.alloc(64), (8,), DataType.INT64)
     offset = region.offset_of(array)
     assert offset is not None

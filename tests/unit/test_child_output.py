@@ -10,19 +10,19 @@ from simpler.child_output import LineTail
 
 
 @given(st.lists(st.binary(max_size=20)))
-def test_pieces_do_not_matter(pieces: list[bytes]) -> None:
+def test_pieces_do_not_matter(pieces: list[bytes]) -> None:  # D7
     tail, whole = LineTail(), b"".join(pieces)
     lines = [line for piece in pieces for line in tail.feed(piece)] + tail.finish()
     assert b"\n".join(lines) == whole.removesuffix(b"\n")
 
 
-def test_the_last_lines_are_kept() -> None:
+def test_the_last_lines_are_kept() -> None:  # D7
     tail = LineTail()
     tail.feed(b"".join(b"%d\n" % number for number in range(limits.STDERR_LINES + 3)))
     assert tail.lines() == [str(number) for number in range(3, limits.STDERR_LINES + 3)]
 
 
-def test_an_overlong_line_is_broken_and_nothing_of_it_is_lost() -> None:
+def test_an_overlong_line_is_broken_and_nothing_of_it_is_lost() -> None:  # D7
     text = b"x" * (2 * limits.STDERR_LINE_BYTES + 5)
     tail = LineTail()
     tail.feed(text)
@@ -31,7 +31,7 @@ def test_an_overlong_line_is_broken_and_nothing_of_it_is_lost() -> None:
     assert max(map(len, tail.lines())) == limits.STDERR_LINE_BYTES
 
 
-def test_bytes_that_are_no_text_are_shown_escaped() -> None:
+def test_bytes_that_are_no_text_are_shown_escaped() -> None:  # D7
     tail = LineTail()
     tail.feed(b"\xff\n")
     assert tail.lines() == ["\\xff"]

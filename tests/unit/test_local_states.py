@@ -30,11 +30,11 @@ def test_a_worker_starts_once() -> None:  # W1
     }
 
 
-def test_a_pool_can_be_stopped_in_every_state() -> None:
+def test_a_pool_can_be_stopped_in_every_state() -> None:  # W3
     assert all((state, PoolEvent.STOP) in POOL for state in PoolState)
 
 
-def test_a_pool_ends_from_every_state_and_stays_ended() -> None:
+def test_a_pool_ends_from_every_state_and_stays_ended() -> None:  # W1, W3
     def reachable(state: PoolState) -> set[PoolState]:
         found = {state}
         while more := {after for (before, _), after in POOL.items() if before in found} - found:

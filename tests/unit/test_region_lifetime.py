@@ -37,7 +37,7 @@ def test_two_arrays_do_not_share_memory() -> None:
     assert not np.shares_memory(first, second)
 
 
-def test_an_array_keeps_its_block_and_the_last_view_frees_it() -> None:
+def test_an_array_keeps_its_block_and_the_last_view_frees_it() -> None:  # G2
     region = Region.create(workers=1, heap_bytes=1 << 20)
     array = region.new_array((6,), DataType.INT64)
     view = array[2:4]

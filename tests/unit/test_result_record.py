@@ -20,7 +20,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-def test_values_come_back_as_they_went(value: Any) -> None:
+def test_values_come_back_as_they_went(value: Any) -> None:  # G10
     assert decode_result(b"".join(encode_result(value))) == value
 
 
@@ -40,20 +40,20 @@ def test_an_array_is_not_pickled_into_the_first_segment() -> None:  # G10
     assert sum(len(part) for part in parts) < (1 << 20) + 1024
 
 
-def test_a_value_of_a_local_class_goes_by_value() -> None:
+def test_a_value_of_a_local_class_goes_by_value() -> None:  # G10
     class Local:
         pass
 
     assert isinstance(decode_result(b"".join(encode_result(Local()))), Local)
 
 
-def test_what_cannot_be_pickled_says_what_it_is() -> None:
+def test_what_cannot_be_pickled_says_what_it_is() -> None:  # G10
     with pytest.raises(TaskError, match="frame") as caught:
         encode_result(sys._getframe())
     assert caught.value.code == "RESULT_NOT_SERIALIZABLE"
 
 
-def test_a_record_whose_class_is_not_here_degrades_to_an_error_that_says_so() -> None:
+def test_a_record_whose_class_is_not_here_degrades_to_an_error_that_says_so() -> None:  # R6
     record = b"".join(encode_result(3)).replace(b"K\x03", b"cx")
     with pytest.raises(TaskError, match="cannot be rebuilt"):
         decode_result(record)
