@@ -16,6 +16,7 @@ run: setup
 	$(BIN)/python examples/digits.py
 
 test: setup
+	@tests/systemd/setup.sh
 	$(BIN)/pytest
 
 bench: setup
@@ -42,9 +43,10 @@ $(VENV)/.installed: pyproject.toml
 # An editable install sees changes in Python at once; only changes in C need this.
 native: $(VENV)/.native
 
-$(VENV)/.native: $(NATIVE) $(VENV)/.installed
+$(VENV)/.native: $(NATIVE) | $(VENV)/.installed
 	@echo "building simpler._native"
-	flock $(VENV)/.lock $(BIN)/python -c 'import setuptools; setuptools.setup()' -q build_ext --inplace
+	build() { flock $(VENV)/.lock $(BIN)/python -c 'import setuptools; setuptools.setup()' -q build_ext --inplace; }
+	build >$(VENV)/build.log 2>&1 || { cat $(VENV)/build.log >&2; exit 1; }
 	touch $@
 
 clean:

@@ -3,38 +3,18 @@
 set -euo pipefail
 venv=$1 python=${PYTHON:-python3}
 
-# Debian packages by the file that shows they are there. The last five are for the tests under a real systemd.
+# shellcheck source=cffi_build/packages.sh
+source "$(dirname "$0")/packages.sh"
+
 declare -A needed=(
     [/usr/bin/gcc]=gcc
     [/usr/include/python3.11/Python.h]=python3-dev
     [/usr/lib/python3.11/ensurepip/__init__.py]=python3-venv
 )
-declare -A for_root=(
-    [/lib/systemd/systemd]=systemd
-    [/usr/bin/dbus-daemon]=dbus
-    [/usr/bin/nsenter]=util-linux
-    [/usr/sbin/ip]=iproute2
-    [/usr/sbin/nft]=nftables
-)
 if [ "$(readlink -f "$python")" != /usr/bin/python3.11 ]; then # another Python brings its own headers and venv
     unset 'needed[/usr/include/python3.11/Python.h]' 'needed[/usr/lib/python3.11/ensurepip/__init__.py]'
 fi
-if [ "$(id -u)" = 0 ]; then
-    for file in "${!for_root[@]}"; do needed[$file]=${for_root[$file]}; done
-fi
-missing=()
-for file in "${!needed[@]}"; do [ -e "$file" ] || missing+=("${needed[$file]}"); done
-if [ ${#missing[@]} -gt 0 ]; then
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        echo "installing ${missing[*]}"
-        export DEBIAN_FRONTEND=noninteractive
-        apt-get update -qq
-        apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null
-    else
-        echo "missing: ${missing[*]}. As root: apt-get install ${missing[*]}" >&2
-        exit 1
-    fi
-fi
+install_missing needed
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
     echo "$python is $("$python" --version); Simpler needs Python 3.11 or later. Set PYTHON=/path/to/python3.11" >&2
     exit 1
