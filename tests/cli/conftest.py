@@ -13,6 +13,11 @@ import pytest
 from simplerd.foreground import ForegroundDaemon
 
 SIMPLERCTL = Path(sys.executable).with_name("simplerctl")
+AS_NOBODY = (
+    *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
+    # The checkout may lie where only root can look, such as below /root.
+    *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
+)
 Finished = subprocess.CompletedProcess[str]
 
 

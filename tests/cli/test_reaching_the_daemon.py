@@ -15,7 +15,7 @@ import pytest
 from simplerctl.client import SYSTEM_SOCKET, find_socket
 from simplerd.foreground import ForegroundDaemon
 
-from .conftest import SIMPLERCTL, Finished
+from .conftest import AS_NOBODY, SIMPLERCTL, Finished
 
 Run = Callable[..., Finished]
 
@@ -50,8 +50,7 @@ def test_what_is_no_admin_socket_is_told_apart(served: ForegroundDaemon, tmp_pat
 def test_a_socket_of_somebody_else_is_not_permitted(served: ForegroundDaemon) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
-    unprivileged = ["setpriv", "--reuid=65534", "--clear-groups"]
-    words: list[str | Path] = [*unprivileged, SIMPLERCTL, "--socket", served.admin_socket, "status"]
+    words: list[str | Path] = [*AS_NOBODY, SIMPLERCTL, "--socket", served.admin_socket, "status"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 5
     assert f"you may not use {served.admin_socket}" in done.stderr

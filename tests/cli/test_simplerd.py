@@ -16,7 +16,7 @@ import pytest
 from simplerctl.client import AdminClient
 from simplerd.foreground import ForegroundDaemon
 
-from .conftest import Finished
+from .conftest import AS_NOBODY, Finished
 
 SIMPLERD = Path(sys.executable).with_name("simplerd")
 
@@ -91,8 +91,7 @@ def test_a_group_that_the_daemon_is_not_in_is_told() -> None:
         config = Path(folder, "simplerd.toml")
         config.write_text(f'[listen]\nadmin_group = "{grp.getgrgid(0).gr_name}"\n')
         config.chmod(0o644)
-        other = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-        words: list[str | Path] = [*other, SIMPLERD, "--config", config, "--runtime-dir", f"{folder}/run"]
+        words: list[str | Path] = [*AS_NOBODY, SIMPLERD, "--config", config, "--runtime-dir", f"{folder}/run"]
         done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "admin.sock: it is to belong to group 0, and only root or a member (this is uid 65534)" in done.stderr
