@@ -25,7 +25,7 @@ Examples:
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--socket",
-    type=click.Path(path_type=Path),
+    type=click.Path(readable=False, path_type=Path),  # the connection tells better what is wrong with it
     metavar="PATH",
     help="The daemon's admin socket. [default: $SIMPLERD_ADMIN_SOCKET, else your own daemon's, else the system's]",
 )
@@ -76,7 +76,11 @@ for verb in (verbs.status, verbs.version, verbs.session, verbs.device, verbs.eve
 
 def main() -> None:
     """Entry point."""
-    cli(prog_name="simplerctl")
+    try:
+        cli(prog_name="simplerctl")
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered would fail again at exit
+        sys.exit(f"simplerctl: the output cannot be written: {error.strerror}")
 
 
 if __name__ == "__main__":

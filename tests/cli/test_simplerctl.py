@@ -202,6 +202,14 @@ def test_a_reader_that_leaves_early_is_no_error(simplerctl: Run, served: Foregro
     assert (done.stdout, done.stderr) == ("{", "")
 
 
+def test_output_that_cannot_be_written_is_said_in_a_line(served: ForegroundDaemon) -> None:
+    words: list[str | Path] = [SIMPLERCTL, "--socket", served.admin_socket, "status"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "simplerctl: the output cannot be written: No space left on device\n"
+
+
 def test_a_table_fits_the_terminal_and_is_whole_elsewhere(served: ForegroundDaemon) -> None:
     words: list[str | Path] = [SIMPLERCTL, "--socket", served.admin_socket, "device", "list"]
     terminal, end = pty.openpty()
