@@ -89,6 +89,8 @@ class RemoteHub:
                 self._io.call(self._close_all, grace_s)
             finally:
                 self._io.stop()
+                for session in self._sessions.values():
+                    session.let_go()
 
     def register(self, content: Content) -> None:
         """Installs a callable in every session that lives; returns when all confirmed, else undoes it.

@@ -132,6 +132,10 @@ class RemoteSession(Handler):
         """Whether it has ended by itself; it takes nothing any more."""
         return self._state is SessionState.LOST
 
+    def let_go(self) -> None:
+        """Once the loop has ended: a connection's objects hold each other until collected; the region need not wait."""
+        del self._region
+
     # ---- opening
 
     async def open(
