@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from simpler.callables import (
     CallableHandle,
     CallableKind,
+    ChipCallable,
     Content,
+    RemoteCallable,
     issue_handle,
     parse_hashid,
     verify_handle,
@@ -106,3 +108,14 @@ class Registry:
     def entries(self) -> list[Entry]:
         """All that is registered."""
         return list(self._by_digest.values())
+
+
+def display_name(target: object) -> str:
+    """What people call a callable: in errors and traces."""
+    if isinstance(target, ChipCallable):
+        return target.symbol
+    if isinstance(target, RemoteCallable):
+        return target.target
+    if isinstance(target, Content):
+        return target.hashid
+    return str(getattr(target, "__qualname__", type(target).__name__))

@@ -25,7 +25,7 @@ from simpler.local_workers import worker_names
 from simpler.orchestrator import Orchestrator
 from simpler.region import Region
 from simpler.region_records import WorkerInfo
-from simpler.registry import Registry
+from simpler.registry import Registry, display_name
 from simpler.remote_children import RemoteChildren
 from simpler.run import RunHandle
 from simpler.spawn import Spawner
@@ -251,7 +251,7 @@ class Worker:
 
         Raises RegistrationError, whose code says why it cannot be named, serialized, loaded or run by anyone here.
         """
-        content, name = content_of(target), _name_of(target)
+        content, name = content_of(target), display_name(target)
         with self._registry.lock:
             entry = self._registry.find(content)
             if self._life is Life.NEW and self.level > LOWEST_LEVEL and not self._remote:
@@ -388,16 +388,5 @@ class Worker:
         return lanes
 
 
-def _name_of(target: object) -> str:
-    """What people call it."""
-    if isinstance(target, ChipCallable):
-        return target.symbol
-    if isinstance(target, RemoteCallable):
-        return target.target
-    if isinstance(target, Content):
-        return target.hashid
-    return str(getattr(target, "__qualname__", type(target).__name__))
-
-
 def _orchestration_span(orch_fn: object, begun_ns: int) -> Span:
-    return Span(_name_of(orch_fn), begun_ns, time.monotonic_ns(), "orchestration", {})
+    return Span(display_name(orch_fn), begun_ns, time.monotonic_ns(), "orchestration", {})
