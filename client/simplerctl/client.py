@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from simplerctl.output import escape
+from simpler.plain_text import escape
 
 SYSTEM_SOCKET = Path("/run/simplerd/admin.sock")
 RECEIVE_BYTES = 1 << 16

@@ -14,6 +14,8 @@ from typing import Any
 
 import click
 
+from simpler.plain_text import escape
+
 GAP = "  "
 MIN_COLUMN = 4
 ELLIPSIS = "…"
@@ -78,11 +80,6 @@ def ago(unix_time: float) -> str:
 def clock(unix_time: float) -> str:
     """Date and time where the operator is."""
     return datetime.fromtimestamp(unix_time).isoformat(" ", "seconds")
-
-
-def escape(text: str) -> str:
-    """`text` with everything that is not printable written as an escape."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _fit(widths: list[int]) -> list[int]:

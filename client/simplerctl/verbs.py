@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import click
 
+from simpler.plain_text import escape
 from simplerctl.client import AdminClient
 from simplerctl.output import (
     ago,
     clock,
     duration,
-    escape,
     format_option,
     show_facts,
     show_json,

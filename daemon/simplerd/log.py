@@ -3,7 +3,7 @@
 A record is a short sentence and named fields: `log.info("session opened", session="s1", pid=42)` becomes
 `session opened session=s1 pid=42`. Under journald (JOURNAL_STREAM names our stderr) a line begins with sd-daemon's
 `<N>` priority and carries no time of its own; elsewhere it begins with the time and the level, coloured on a terminal.
-Control characters are escaped, so that no field can forge a line or reach the terminal.
+What is not printable is escaped, so that no field can forge a line or reach the terminal.
 """
 
 import logging
@@ -13,6 +13,8 @@ import sys
 from collections.abc import Mapping, MutableMapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO
+
+from simpler.plain_text import escape
 
 if TYPE_CHECKING:
     Adapter = logging.LoggerAdapter[logging.Logger]
@@ -28,8 +30,6 @@ _COLOUR = {
     logging.ERROR: "\x1b[31m",
     logging.CRITICAL: "\x1b[31;1m",
 }
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 class FieldLogger(Adapter):
@@ -87,15 +87,6 @@ class TextFormatter(logging.Formatter):
         line = f"{when} {record.levelname.lower():7} {part}: {_sentence(record, self)}"
         colour = _COLOUR.get(record.levelno, "") if self._colour else ""
         return f"{colour}{line}\x1b[0m" if colour else line
-
-
-def escape(text: str) -> str:
-    """`text` with control characters, line separators and lone surrogates written as escapes."""
-    return _CONTROL.sub(lambda match: _SHORT.get(match[0]) or _code_point(match[0]), text)
-
-
-def _code_point(char: str) -> str:
-    return f"\\x{ord(char):02x}" if ord(char) < 0x100 else f"\\u{ord(char):04x}"
 
 
 def _sentence(record: logging.LogRecord, formatter: logging.Formatter) -> str:

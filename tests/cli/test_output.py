@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from simplerctl.output import duration, escape, show_facts, show_table
+from simpler.plain_text import escape
+from simplerctl.output import duration, show_facts, show_table
 
 
 @pytest.mark.parametrize(

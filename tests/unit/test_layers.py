@@ -40,7 +40,7 @@ LAYERS = (
     ("simpler.graph_run", "simpler.result_record"),
     ("simpler.region_records", "simpler.mapping"),
     ("simpler.tensor", "simpler.error_record"),
-    ("simpler.errors", "simpler.limits", "simpler._native"),
+    ("simpler.errors", "simpler.limits", "simpler.plain_text", "simpler._native"),
 )
 
 
