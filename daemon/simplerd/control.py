@@ -11,7 +11,7 @@ Rules
 from __future__ import annotations
 
 import contextlib
-import os
+import socket
 from functools import partial
 
 import trio
@@ -93,7 +93,7 @@ class ControlConnection(Handler):
                 daemon_version=VERSION,
             )
         self._greeted = True
-        return HelloReply(version=VERSION, daemon=f"simplerd {simpler.__version__}", host=os.uname().nodename)
+        return HelloReply(version=VERSION, daemon=f"simplerd {simpler.__version__}", host=socket.gethostname())
 
     async def _open(self, manifest: Manifest) -> OpenReply:
         local = self._peer.uid >= 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -62,7 +63,7 @@ class Supervisor:
         self._folder = folder
         self._nursery = nursery
         self._alive: dict[str, Runner] = {}
-        self._host = os.uname().nodename
+        self._host = socket.gethostname()
 
     async def open(self, manifest: Manifest, peer: Peer) -> Session:
         """A session that is READY.

@@ -105,11 +105,6 @@ class Header(NamedTuple):
     payload_bytes: int
     data_bytes: int
 
-    @property
-    def is_reply(self) -> bool:
-        """Whether it answers a request of ours."""
-        return bool(self.flags & Flags.REPLY)
-
 
 class Frame(NamedTuple):
     """A header with its payload; ``header.data_bytes`` bytes follow as Data pieces."""
