@@ -154,7 +154,7 @@ def test_no_dep_takes_no_part_in_ordering(worker: Worker, tmp_path: Path) -> Non
         orch.submit_sub(meet, TaskArgs().add_tensor(shared, INOUT).add_scalar(str(fifo)).add_scalar("w"))
         orch.submit_sub(meet, TaskArgs().add_tensor(shared, NO_DEP).add_scalar(str(fifo)).add_scalar("r"))
 
-    worker.run(both)
+    assert worker.submit(both).wait(30)  # each waits at the pipe for the other
 
 
 def test_after_orders_tasks_that_share_nothing(worker: Worker) -> None:  # G1
@@ -204,7 +204,11 @@ def test_a_long_run_works_in_a_heap_that_holds_a_part_of_it(worker: Worker) -> N
             orch.submit_sub(fill_handle, TaskArgs().add_tensor(tensor, OUTPUT).add_scalar(index))
             del tensor
 
+    before = worker.stats()
     worker.run(many)
+    after = worker.stats()
+    assert (after.tasks - before.tasks, after.failures) == (64, 0)
+    assert after.heap_used == before.heap_used
 
 
 def test_scopes_free_early_and_what_they_freed_is_stale(worker: Worker) -> None:  # G2
@@ -416,11 +420,14 @@ def test_worker_ids_that_do_not_fit_are_refused(worker: Worker) -> None:  # L1
 
 def test_dropped_handles_of_running_runs_are_no_leak(worker: Worker) -> None:  # G6
     handle = worker.register(lambda args: b"x" * 1000)
+    worker.run(lambda orch, args, config: None)
+    before = worker.stats().heap_used
     for _ in range(100):
         worker.submit(lambda orch, args, config: [orch.submit_sub(handle) for _ in range(10)])
     while worker.stats().live:
         os.sched_yield()
-    worker.run(lambda orch, args, config: None)
+    worker.run(lambda orch, args, config: None)  # the next run to begin looks after those that nobody asks for
+    assert worker.stats().heap_used <= before
 
 
 def test_a_tensor_of_another_run_is_refused(worker: Worker) -> None:  # G2
