@@ -133,7 +133,7 @@ typedef struct {
     int64_t submitted_ns;
     int64_t ready_ns;
     int64_t started_ns;
-    uint64_t reserved;
+    int64_t timeout_ns; /* 0: none */
 
     uint8_t digest[SLR_DIGEST_BYTES];
     uint8_t pad[32];

@@ -147,6 +147,7 @@ typedef struct {
     uint32_t worker;      /* the taker */
     uint64_t args_offset; /* heap; valid until the task is completed */
     uint64_t args_bytes;  /* 0: none */
+    int64_t timeout_ns;   /* as it was submitted with */
     uint8_t digest[32];
 } slr_task;
 
@@ -209,6 +210,7 @@ typedef struct {
     const slr_id *after;    /* explicit dependencies: a failure of one poisons this task */
     const uint64_t *blocks; /* heap blocks kept referenced until the task has ended */
     uint32_t n_blocks;
+    int64_t timeout_ns; /* how long it may run; 0: as long as it takes */
 } slr_submission;
 
 /* Read after write and `after` are data dependencies (a failure poisons) when both tasks are of one run; write after

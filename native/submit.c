@@ -25,7 +25,7 @@ static bool ranges_valid(const slr_submission *submission) {
 static bool valid(const slr_region *region, const slr_submission *submission) {
     if (submission->op > SLR_OP_UNREGISTER || !submission->digest || (submission->args_bytes && !submission->args) ||
         (submission->n_ranges && !submission->ranges) || (submission->n_after && !submission->after) ||
-        (submission->n_blocks && !submission->blocks))
+        (submission->n_blocks && !submission->blocks) || submission->timeout_ns < 0)
         return false;
     if (submission->worker != SLR_ANY_SUB && !slri_worker_exists(region, submission->worker))
         return false;
@@ -102,6 +102,7 @@ static uint32_t build(slr_region *region, const slr_submission *submission, uint
     slot->run = submission->run;
     slot->target = submission->worker;
     slot->op = submission->op;
+    slot->timeout_ns = submission->timeout_ns;
     memcpy(slot->digest, submission->digest, SLR_DIGEST_BYTES);
     slot->args_bytes = submission->args_bytes;
     slot->n_blocks = submission->n_blocks;

@@ -88,6 +88,7 @@ static void start(slr_region *region, uint32_t index, uint32_t taken, int64_t no
     out->worker = index;
     out->args_offset = slot->args_bytes ? slot->args + head : 0;
     out->args_bytes = slot->args_bytes;
+    out->timeout_ns = slot->timeout_ns;
     memcpy(out->digest, slot->digest, sizeof out->digest);
 }
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from simpler.args import TaskArgs
+    from simpler.call_config import CallConfig
     from simpler.callables import CallableHandle, ChipCallable, Direction, RemoteCallable
     from simpler.errors import (
         AccessDenied,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "simpler.args": ("TaskArgs",),
+    "simpler.call_config": ("CallConfig",),
     "simpler.callables": ("CallableHandle", "ChipCallable", "Direction", "RemoteCallable"),
     "simpler.errors": (
         "AccessDenied",
@@ -82,6 +84,7 @@ __all__ = [
     "AccessDenied",
     "ArgumentError",
     "AuthError",
+    "CallConfig",
     "CallableHandle",
     "CapacityError",
     "ChipCallable",

@@ -34,11 +34,12 @@ class GraphRun:
         if self._mapping.is_usable():
             lib.slr_run_release(self._region, self.id)
 
-    def submit(self, worker: int, digest: bytes, op: int = 0) -> int:
+    def submit(self, worker: int, digest: bytes, op: int = 0, timeout_ns: int = 0) -> int:
         """A task without arguments and dependencies. Returns its id; raises CapacityError when there is no room."""
         submission = self._submission
         submission.worker = worker
         submission.op = op
+        submission.timeout_ns = timeout_ns
         submission.digest = self._digests.get(digest) or self._pinned(digest)
         status = lib.slr_submit(self._region, submission, self._out, self._conflict)
         if status != OK:
@@ -55,6 +56,7 @@ class GraphRun:
         ranges: Sequence[Range] = (),
         blocks: Sequence[int] = (),
         after: Sequence[int] = (),
+        timeout_ns: int = 0,
     ) -> int:
         """A task with arguments: ordered by ``ranges`` and ``after``, keeping ``blocks`` until it has ended.
 
@@ -69,7 +71,7 @@ class GraphRun:
         submission.args_bytes, submission.n_ranges = len(payload), len(ranges)
         submission.n_blocks, submission.n_after = len(blocks), len(after)
         try:
-            return self.submit(worker, digest)
+            return self.submit(worker, digest, timeout_ns=timeout_ns)
         finally:
             submission.args_bytes = submission.n_ranges = submission.n_blocks = submission.n_after = 0
 

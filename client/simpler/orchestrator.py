@@ -16,6 +16,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from simpler.args import TaskArgs
+from simpler.call_config import CallConfig, timeout_ns_of
 from simpler.callables import CallableHandle, CallableKind
 from simpler.errors import ArgumentError, CapacityError, LevelError, StateError
 from simpler.graph_run import GraphRun
@@ -49,8 +50,7 @@ class Submitting(Protocol):
 class Orchestrator:
     """Submits the tasks of one run. Tasks start as soon as what they depend on is done.
 
-    A task has no ``config`` of its own: what its callable is to know goes into ``args``, as scalars. In an
-    orchestration function that runs as a task of a level above, ``config`` is None.
+    ``config`` says how a task is run. What its callable is to know goes into ``args``, as scalars.
     """
 
     __slots__ = ("_graph", "_region", "_registry", "_run", "_scopes", "_thread", "_worker")
@@ -61,7 +61,14 @@ class Orchestrator:
         self._scopes: list[weakref.WeakSet[Tensor]] = [weakref.WeakSet()]
         self._thread = threading.get_ident()
 
-    def submit_sub(self, handle: Handle, args: TaskArgs | None = None, *, after: Sequence[TaskRef] = ()) -> TaskRef:
+    def submit_sub(
+        self,
+        handle: Handle,
+        args: TaskArgs | None = None,
+        config: CallConfig | None = None,
+        *,
+        after: Sequence[TaskRef] = (),
+    ) -> TaskRef:
         """A task for whichever SUB worker is free. ``handle``: of a Python callable, or its hashid.
 
         ``after``: tasks of this run that must have succeeded before, besides those that the tags of ``args`` imply.
@@ -73,10 +80,16 @@ class Orchestrator:
             raise ArgumentError(f"{entry.name} is a kernel, which no SUB worker runs; use submit_next_level")
         if not self._worker.targets.subs:
             raise LevelError(f"{entry.name} needs a SUB worker, and this Worker has none; raise num_sub_workers")
-        return self._submit(ANY_SUB, entry, args, after)
+        return self._submit(ANY_SUB, entry, args, config, after)
 
     def submit_next_level(
-        self, handle: Handle, args: TaskArgs | None = None, *, worker: int, after: Sequence[TaskRef] = ()
+        self,
+        handle: Handle,
+        args: TaskArgs | None = None,
+        config: CallConfig | None = None,
+        *,
+        worker: int,
+        after: Sequence[TaskRef] = (),
     ) -> TaskRef:
         """A task for one worker of the level below: at level 3 a CHIP worker, above that a DIST child.
 
@@ -85,6 +98,7 @@ class Orchestrator:
         entry = self._entry(handle, args)
         kind = self._worker.targets.kind_of_worker(worker)
         if kind is WorkerKind.REMOTE:
+            _require_no_timeout(config, worker)
             ids, owner = self._ids(after), self._worker
             task = owner.with_room(lambda: owner.submit_remote(self._graph, worker, entry.digest, args, ids))
             return TaskRef(self._run, task)
@@ -92,7 +106,7 @@ class Orchestrator:
             raise LevelError(f"worker {worker} is a SUB worker; submit_sub gives a task to whichever of them is free")
         if entry.kind is not CallableKind.CHIP:
             raise ArgumentError(f"{entry.name} is a Python callable, which no chip worker runs; use submit_sub")
-        return self._submit(worker, entry, args, after)
+        return self._submit(worker, entry, args, config, after)
 
     def alloc(self, shape: Sequence[int] | int, dtype: object) -> Tensor:
         """A tensor with storage of its own, not zeroed; lives until its last user is done.
@@ -124,23 +138,37 @@ class Orchestrator:
             raise ArgumentError(f"the arguments of a task are TaskArgs, not {type(args).__name__}")
         return self._registry.resolve(handle)
 
-    def _submit(self, worker: int, entry: Entry, args: TaskArgs | None, after: Sequence[TaskRef]) -> TaskRef:
+    def _submit(
+        self,
+        worker: int,
+        entry: Entry,
+        args: TaskArgs | None,
+        config: CallConfig | None,
+        after: Sequence[TaskRef],
+    ) -> TaskRef:
         after_ids = self._ids(after) if after else []
+        timeout_ns = 0 if config is None else timeout_ns_of(config)
         try:
-            return TaskRef(self._run, self._attempt(worker, entry, args, after_ids))
+            return TaskRef(self._run, self._attempt(worker, entry, args, timeout_ns, after_ids))
         except CapacityError:
-            attempt = partial(self._attempt, worker, entry, args, after_ids)
+            attempt = partial(self._attempt, worker, entry, args, timeout_ns, after_ids)
             return TaskRef(self._run, self._worker.with_room(attempt))
 
-    def _attempt(self, worker: int, entry: Entry, args: TaskArgs | None, after: list[int]) -> int:
+    def _attempt(self, worker: int, entry: Entry, args: TaskArgs | None, timeout_ns: int, after: list[int]) -> int:
         if args is None and not after:
-            return self._graph.submit(worker, entry.digest)
+            return self._graph.submit(worker, entry.digest, timeout_ns=timeout_ns)
         if args is None:
-            return self._graph.submit_with(worker, entry.digest, after=after)
+            return self._graph.submit_with(worker, entry.digest, after=after, timeout_ns=timeout_ns)
         packed = PackedArgs(args, self._region, self._storage)
         try:
             return self._graph.submit_with(
-                worker, entry.digest, payload=packed.payload, ranges=packed.ranges, blocks=packed.blocks, after=after
+                worker,
+                entry.digest,
+                payload=packed.payload,
+                ranges=packed.ranges,
+                blocks=packed.blocks,
+                after=after,
+                timeout_ns=timeout_ns,
             )
         finally:
             packed.drop_copies()
@@ -170,6 +198,15 @@ class Orchestrator:
         tensor.attach(offset, self._region.releaser(offset))
         self._scopes[-1].add(tensor)
         return offset
+
+
+def _require_no_timeout(config: CallConfig | None, worker: int) -> None:
+    if timeout_ns_of(config):
+        raise ArgumentError(
+            f"a task of remote worker {worker} takes no timeout_s: nobody here can end what runs in a session. Give "
+            "timeout_s to the tasks that its orchestration function submits",
+            code="UNSUPPORTED",
+        )
 
 
 def _let_go(scope: weakref.WeakSet[Tensor]) -> None:

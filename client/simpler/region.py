@@ -258,7 +258,7 @@ class Region:
             fail(status, f"worker {worker} taking a task")
         nbytes = task.args_bytes
         args = bytes(self._heap[task.args_offset : task.args_offset + nbytes]) if nbytes else b""
-        return Task(task.id, task.run, task.op, self._digest[:], args)
+        return Task(task.id, task.run, task.op, self._digest[:], args, task.timeout_ns)
 
     def complete(self, worker: int, task_id: int, *, result: bytes | None = None, error: bytes | None = None) -> bool:
         """Ends a task with a result record, an error record, or as a success without either.

@@ -65,13 +65,17 @@ class Op(IntEnum):
 
 
 class Task(NamedTuple):
-    """A task that a worker has taken. ``args`` is a copy of its payload, b"" when it has none."""
+    """A task that a worker has taken. ``args`` is a copy of its payload, b"" when it has none.
+
+    ``timeout_ns``: how long it may run, 0 for as long as it takes.
+    """
 
     id: int
     run: int
     op: int
     digest: bytes
     args: bytes
+    timeout_ns: int = 0
 
 
 class Range(NamedTuple):

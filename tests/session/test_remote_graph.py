@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from simpler import (
+    CallConfig,
     ChipCallable,
     Orchestrator,
     RemoteCallable,
@@ -228,6 +229,15 @@ def test_more_tasks_than_are_sent_ahead(worker: Worker) -> None:  # R3
     worker.run(many)
     assert content(worker, buffer) == [count // 4] * 4
     worker.remote_free(buffer)
+
+
+def test_a_timeout_for_a_session_is_refused(worker: Worker) -> None:  # G7, R7
+    task = worker.register(combine)
+    for remote in (FIRST, SECOND):
+        with pytest.raises(ArgumentError, match="its orchestration function submits") as caught:
+            worker.run(lambda orch, *_, to=remote: orch.submit_next_level(task, None, CallConfig(1), worker=to))
+        assert caught.value.code == "UNSUPPORTED"
+    assert worker.run(lambda orch, *_: orch.submit_next_level(task, None, CallConfig(), worker=FIRST)).result()
 
 
 # ---- errors

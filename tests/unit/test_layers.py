@@ -28,7 +28,14 @@ LAYERS = (
     ("simpler.worker_process", "simpler.children"),
     ("simpler.child_process", "simpler.child_output", "simpler.oom"),
     ("simpler.run", "simpler.trace", "simpler.registry", "simpler.targets", "simpler.packing"),
-    ("simpler.args", "simpler.callables", "simpler.device", "simpler.device_memory", "simpler.worker_options"),
+    (
+        "simpler.args",
+        "simpler.callables",
+        "simpler.device",
+        "simpler.device_memory",
+        "simpler.worker_options",
+        "simpler.call_config",
+    ),
     (
         "simpler.chip_callable",
         "simpler.content",
