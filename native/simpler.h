@@ -72,7 +72,12 @@ typedef enum {
     SLR_TASK_CANCELLED = 8  /* never started: its run was cancelled */
 } slr_task_state;
 
-typedef enum { SLR_OP_CALL = 0, SLR_OP_REGISTER = 1, SLR_OP_UNREGISTER = 2 } slr_op;
+typedef enum {
+    SLR_OP_CALL = 0,
+    SLR_OP_REGISTER = 1,
+    SLR_OP_UNREGISTER = 2,
+    SLR_OP_CONTROL = 3 /* a request to the worker itself; its payload says which, and its digest is all zeros */
+} slr_op;
 
 #define SLR_DIGEST_BYTES 32
 #define SLR_ANY_SUB      0xffffffff

@@ -23,7 +23,7 @@ static bool ranges_valid(const slr_submission *submission) {
 }
 
 static bool valid(const slr_region *region, const slr_submission *submission) {
-    if (submission->op > SLR_OP_UNREGISTER || !submission->digest || (submission->args_bytes && !submission->args) ||
+    if (submission->op > SLR_OP_CONTROL || !submission->digest || (submission->args_bytes && !submission->args) ||
         (submission->n_ranges && !submission->ranges) || (submission->n_after && !submission->after) ||
         (submission->n_blocks && !submission->blocks) || submission->timeout_ns < 0)
         return false;

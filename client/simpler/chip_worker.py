@@ -22,7 +22,7 @@ from simpler.args import Scalar, TensorRecord, decode
 from simpler.callables import CallableKind, ChipBlob, ChipDescriptor, Content, Direction
 from simpler.device import Device, DeviceTensor, Kernel
 from simpler.device_memory import DeviceMemory
-from simpler.errors import ArgumentError, RegistrationError, TaskError
+from simpler.errors import ArgumentError, RegistrationError, SimplerError, TaskError
 from simpler.tensor import Access, TensorArgType
 from simpler.worker_process import WorkerSpec, run_worker
 
@@ -115,6 +115,10 @@ class ChipExecutor:
             for tensor in placed:
                 if tensor.nbytes:
                     self._memory.give(tensor.address, tensor.nbytes)
+
+    def control(self, task: Task) -> None:
+        """A chip worker takes no requests."""
+        raise SimplerError("a chip worker takes no requests to itself", code="UNSUPPORTED")
 
     def _check_target(self, content: Content) -> None:
         descriptor = content.decoded

@@ -51,6 +51,7 @@ class GraphRun:
         self,
         worker: int,
         digest: bytes,
+        op: int = 0,
         *,
         payload: bytes = b"",
         ranges: Sequence[Range] = (),
@@ -71,7 +72,7 @@ class GraphRun:
         submission.args_bytes, submission.n_ranges = len(payload), len(ranges)
         submission.n_blocks, submission.n_after = len(blocks), len(after)
         try:
-            return self.submit(worker, digest, timeout_ns=timeout_ns)
+            return self.submit(worker, digest, op, timeout_ns=timeout_ns)
         finally:
             submission.args_bytes = submission.n_ranges = submission.n_blocks = submission.n_after = 0
 

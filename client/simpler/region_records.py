@@ -17,6 +17,8 @@ STALE: int = lib.SLR_STALE
 INTERRUPTED: int = lib.SLR_INTERRUPTED
 ANY_SUB: int = lib.SLR_ANY_SUB
 """Instead of a worker id: whichever SUB worker is free."""
+NO_CALLABLE = bytes(lib.SLR_DIGEST_BYTES)
+"""The digest of a task that is a request to its worker, Op.CONTROL."""
 
 
 class RegionClosed(StateError):
@@ -62,6 +64,7 @@ class Op(IntEnum):
     CALL = lib.SLR_OP_CALL
     REGISTER = lib.SLR_OP_REGISTER
     UNREGISTER = lib.SLR_OP_UNREGISTER
+    CONTROL = lib.SLR_OP_CONTROL
 
 
 class Task(NamedTuple):

@@ -19,7 +19,7 @@ from simpler.descriptors import format_hashid
 from simpler.error_record import decode_error
 from simpler.errors import SimplerError, StateError, TaskError, UpstreamFailed, WorkerDied
 from simpler.graph_run import GraphRun
-from simpler.region_records import TaskInfo, TaskState
+from simpler.region_records import NO_CALLABLE, TaskInfo, TaskState
 from simpler.result_record import decode_result
 
 
@@ -160,7 +160,7 @@ class _Failures:
     def _make(self, info: TaskInfo | None) -> SimplerError:
         if info is None:
             return StateError("the task is not known any more")
-        name = self._name_of(info.digest)
+        name = self._name_of(info.digest) if info.digest != NO_CALLABLE else "a request to a worker"
         if info.state is TaskState.POISONED:
             root = self.error_of(info.root)
             error = UpstreamFailed(f"{name} never started, because a task that it depends on failed: {root.message}")
@@ -169,6 +169,8 @@ class _Failures:
         if info.record is None:
             return TaskError(f"{name} failed, and the heap had no room for its error; raise heap_bytes")
         failure = decode_error(bytes(info.record))
+        if info.digest == NO_CALLABLE:
+            return failure
         if not failure.message.startswith(f"kernel {name} "):
             failure.message = f"{name}: {failure.message}"
         failure.context = {"callable": name, "hashid": format_hashid(info.digest)} | dict(failure.context)

@@ -8,6 +8,7 @@ from typing import Any
 
 from simpler.args import DecodedArgs, ReceivedArgs, decode
 from simpler.callables import CallableKind, Content, load
+from simpler.errors import SimplerError
 from simpler.region import Region, Task
 from simpler.result_record import encode_result
 from simpler.worker_process import WorkerSpec, run_worker
@@ -37,6 +38,10 @@ class SubExecutor:
         args = ReceivedArgs(self._region, decode(task.args)) if task.args else self._no_args
         value = self._functions[task.digest](args)
         return None if value is None else encode_result(value)
+
+    def control(self, task: Task) -> None:
+        """A SUB worker takes no requests."""
+        raise SimplerError("a SUB worker takes no requests to itself", code="UNSUPPORTED")
 
 
 def main(argument: bytes, fds: list[int]) -> None:

@@ -98,11 +98,13 @@ def _task_span(event: TraceEvent, names: Mapping[bytes, str]) -> Span:
     args: dict[str, str | int] = {
         "task": event.task,
         "run": event.run,
-        "callable": f"sha256:{event.digest.hex()}",
         "waited_for_inputs_us": (event.ready_ns - event.submitted_ns) // 1000,
         "waited_in_queue_us": (event.started_ns - event.ready_ns) // 1000,
     }
     if event.state is not TaskState.SUCCEEDED:
         args["outcome"] = event.state.name
-    name = names.get(event.digest, f"sha256:{event.digest.hex()}")
+    if event.op is Op.CONTROL:
+        return Span(category, event.started_ns, event.ended_ns, category, args)
+    hashid = args["callable"] = f"sha256:{event.digest.hex()}"
+    name = names.get(event.digest, hashid)
     return Span(name, event.started_ns, event.ended_ns, category, args)

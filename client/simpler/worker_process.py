@@ -22,7 +22,7 @@ from simpler.errors import RegistrationError
 from simpler.region import Op, Region, RegionClosed, Task
 from simpler.spawn_protocol import READY
 
-_CALL, _UNREGISTER = int(Op.CALL), int(Op.UNREGISTER)
+_CALL, _UNREGISTER, _CONTROL = int(Op.CALL), int(Op.UNREGISTER), int(Op.CONTROL)
 
 
 class WorkerSpec(msgspec.Struct, frozen=True):
@@ -64,6 +64,12 @@ class Executor(Protocol):
 
     def call(self, task: Task) -> Sequence[bytes | memoryview] | None:
         """Runs a task. Returns its result record in parts, or None."""
+
+    def control(self, task: Task) -> Sequence[bytes | memoryview] | None:
+        """Does what a request to the worker itself asks; ``task.args`` says what. Returns as ``call`` does.
+
+        Raises SimplerError UNSUPPORTED for a request that it does not know.
+        """
 
 
 def run_worker(argument: bytes, fds: list[int], make: Callable[[Region, WorkerSpec], Executor]) -> None:
@@ -136,6 +142,8 @@ class _TaskLoop:
             self._region.complete_parts(self._spec.worker, task.id, result)
 
     def _perform(self, task: Task) -> Sequence[bytes | memoryview] | None:
+        if task.op == _CONTROL:
+            return self._executor.control(task)
         if task.op == _UNREGISTER:
             if task.digest in self._loaded:
                 self._loaded.remove(task.digest)
@@ -160,11 +168,7 @@ class _TaskLoop:
         """The task's failure, as the program that submitted it will see it."""
         while error.__traceback__ is not None and error.__traceback__.tb_frame.f_code.co_filename == __file__:
             error.__traceback__ = error.__traceback__.tb_next
-        return encode_error(
-            error,
-            skip_frames_of=self._executor.source_file,
-            worker=self._spec.name,
-            pid=os.getpid(),
-            host=socket.gethostname(),
-            hashid=format_hashid(task.digest),
-        )
+        where: dict[str, str | int] = {"worker": self._spec.name, "pid": os.getpid(), "host": socket.gethostname()}
+        if task.op != _CONTROL:
+            where["hashid"] = format_hashid(task.digest)
+        return encode_error(error, skip_frames_of=self._executor.source_file, may_pickle=True, **where)

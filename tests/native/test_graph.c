@@ -427,6 +427,26 @@ static void a_task_poisoned_at_submit_drops_its_blocks(void) {
     drop_region(region);
 }
 
+/* A request to the worker itself goes the way of every other task. */
+static void a_request_to_a_worker_is_a_task(void) {
+    static const uint8_t nothing[SLR_DIGEST_BYTES];
+    slr_region *region = make_region();
+    slr_id run = begin_run(region), id;
+    uint64_t conflict;
+    slr_task task;
+    slr_submission submission = call_of(run, CHIP);
+    submission.op = SLR_OP_CONTROL + 1;
+    STATUS(SLR_INVALID, slr_submit(region, &submission, &id, &conflict));
+    submission.op = SLR_OP_CONTROL;
+    submission.digest = nothing;
+    id = submit(region, submission);
+    OK(slr_worker_take(region, CHIP, 0, 0, &task));
+    CHECK(task.id == id && task.op == SLR_OP_CONTROL && memcmp(task.digest, nothing, sizeof nothing) == 0);
+    succeed(region, CHIP, id);
+    end_run(region, run);
+    drop_region(region);
+}
+
 MAIN(CASE(every_event_leads_where_it_should), CASE(overlapping_ranges_are_ordered_unless_both_read),
      CASE(partial_overlap_counts_and_touching_does_not), CASE(tasks_without_ranges_are_not_ordered),
      CASE(fan_in_counts_every_producer_once), CASE(a_block_in_an_old_place_has_no_past),
@@ -435,4 +455,4 @@ MAIN(CASE(every_event_leads_where_it_should), CASE(overlapping_ranges_are_ordere
      CASE(other_runs_are_ordered_but_never_poisoned), CASE(arguments_that_write_the_same_bytes_are_refused),
      CASE(conflict_is_found_among_many_ranges), CASE(bad_submissions_are_refused_whole),
      CASE(arguments_and_blocks_live_as_long_as_the_task), CASE(capacity_is_refused_by_name),
-     CASE(a_task_poisoned_at_submit_drops_its_blocks))
+     CASE(a_task_poisoned_at_submit_drops_its_blocks), CASE(a_request_to_a_worker_is_a_task))

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from simpler import TaskArgs, Worker, limits
+from simpler.error_record import decode_error
 from simpler.errors import CapacityError, TaskError, WorkerDied
+from simpler.region_records import NO_CALLABLE, Op
 
 pytestmark = pytest.mark.slow
 
@@ -165,3 +167,17 @@ def test_a_result_that_the_heap_cannot_hold_fails_its_task_and_names_the_setting
         handle = worker.register(lambda args: bytes(2 << 20))
         with pytest.raises(CapacityError, match="heap_bytes"):
             worker.run(lambda orch, args, config: orch.submit_sub(handle))
+
+
+def test_a_worker_that_knows_no_requests_refuses_one_and_goes_on(worker: Worker, call: Callable[..., Any]) -> None:
+    assert worker.region is not None
+    run = worker.region.run_begin()
+    task = run.submit(0, NO_CALLABLE, Op.CONTROL)
+    run.seal()
+    assert run.wait(spin_us=0, timeout_s=10)
+    info = run.task(task)
+    assert info is not None
+    assert info.record is not None
+    error = decode_error(bytes(info.record))
+    assert (error.code, error.context["worker"], "hashid" in error.context) == ("UNSUPPORTED", "fail.sub0", False)
+    assert call(lambda args: "still here") == "still here"

@@ -30,6 +30,13 @@ def test_tasks_become_spans_of_the_worker_that_ran_them() -> None:
     assert bad.args["outcome"] == "FAILED"
 
 
+def test_a_request_to_a_worker_is_a_span_without_a_callable() -> None:
+    request = event(1, TaskState.SUCCEEDED, 4_000)._replace(op=Op.CONTROL, digest=bytes(32))
+    [span] = task_spans([request], {})[1]
+    assert (span.name, span.category) == ("control", "control")
+    assert "callable" not in span.args
+
+
 def test_the_file_has_a_named_lane_for_each_process(tmp_path: Path) -> None:
     lanes = [
         ProcessTrace(10, "L4 host orchestration", [Span("step", 5_000, 9_000, "orchestration", {"run": 1})]),
