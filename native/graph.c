@@ -90,7 +90,7 @@ void slri_slot_release(slr_region *region, uint32_t index) {
     slot->next = header->slots_free;
     header->slots_free = index;
     header->slots_used--;
-    slri_space_freed(region);
+    slri_progress(region, &header->space);
 }
 
 uint32_t slri_edges_left(const slr_region *region) {
@@ -115,14 +115,6 @@ static void edge_release(slr_region *region, uint32_t index) {
     region->edges[index].next = region->header->edges_free;
     region->header->edges_free = index;
     region->header->edges_used--;
-}
-
-void slri_space_freed(slr_region *region) {
-    uint32_t *space = &region->header->space;
-    uint32_t word = *space;
-    __atomic_store_n(space, (word & ~SLRI_WORD_WAITED) + SLRI_WORD_STEP, __ATOMIC_RELEASE);
-    if (word & SLRI_WORD_WAITED)
-        slri_wake_later(region, space);
 }
 
 static void worklist_add(slr_region *region, uint32_t *worklist, uint32_t index, slri_event verdict) {

@@ -146,7 +146,7 @@ static uint64_t release(slr_region *region, uint64_t at) {
     SLRI_FAULT("heap:merged");
     set_previous_of_next(region, first);
     bin_add(region, first);
-    slri_space_freed(region);
+    slri_progress(region, &region->header->space);
     return first;
 }
 

@@ -28,8 +28,8 @@ typedef struct {
     uint32_t length; /* of the shared queue: also read without the lock, by those who spin */
 } slri_queue;
 
-/* A run's word and the space word are futexes: a sleeper sets WAITED under the lock and sleeps on the value it then
- * has; whoever changes the word clears WAITED, and wakes only when it was set. */
+/* A run's word, the space word and the ends word are futexes: a sleeper sets WAITED under the lock and sleeps on the
+ * value it then has; whoever changes the word clears WAITED, and wakes only when it was set. */
 #define SLRI_WORD_ENDED  1u
 #define SLRI_WORD_WAITED 2u
 #define SLRI_WORD_STEP   4u
@@ -43,8 +43,10 @@ typedef struct {
 
     alignas(SLRI_LINE) pthread_mutex_t lock;
     alignas(SLRI_LINE) uint32_t closed; /* 0 -> 1 once; also read without the lock */
-    /* Futex: SLRI_WORD_STEP more each time anything is freed; also read without the lock. */
+    /* Futexes: SLRI_WORD_STEP more each time anything is freed, and each time a run ends; also read without the lock.
+     */
     alignas(SLRI_LINE) uint32_t space;
+    alignas(SLRI_LINE) uint32_t ends;
 
     alignas(SLRI_LINE) slri_queue shared; /* derived */
     uint32_t spinning;                    /* derived: SUB workers in SPINNING */

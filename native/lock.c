@@ -105,6 +105,8 @@ void slri_wake_everyone(slr_region *region) {
     for (uint32_t i = 0; i < config->runs; i++)
         if (region->runs[i].state != SLRI_RUN_FREE)
             change_and_wake(&region->runs[i].word, region->runs[i].word & ~SLRI_WORD_WAITED);
-    change_and_wake(&region->header->space, (region->header->space & ~SLRI_WORD_WAITED) + SLRI_WORD_STEP);
+    uint32_t *counts[] = {&region->header->space, &region->header->ends};
+    for (uint32_t i = 0; i < sizeof counts / sizeof *counts; i++)
+        change_and_wake(counts[i], (*counts[i] & ~SLRI_WORD_WAITED) + SLRI_WORD_STEP);
     slri_notify_later(region);
 }

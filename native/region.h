@@ -67,8 +67,11 @@ void slri_unlock(slr_region *region); /* then wakes whom slri_wake_later named *
 void slri_wake_later(slr_region *region, uint32_t *word);
 void slri_notify_later(slr_region *region);
 /* For when somebody may have died between changing a word and waking its sleepers, or all must look up: changes and
- * wakes every doorbell, run word and the space word. */
+ * wakes every doorbell, run word and the counts of progress.c. */
 void slri_wake_everyone(slr_region *region);
+
+/* ---- progress.c ---- */
+void slri_progress(slr_region *region, uint32_t *word); /* one more on header.space or header.ends */
 
 /* ---- wait.c ---- no lock needed */
 int64_t slri_now_ns(void);
@@ -149,7 +152,6 @@ void slri_task_end(slr_region *region, uint32_t slot, slri_event event, uint64_t
 static inline uint64_t slri_arguments_head(uint32_t n_blocks) {
     return ((uint64_t)n_blocks * sizeof(uint64_t) + 15) / 16 * 16;
 }
-void slri_space_freed(slr_region *region);
 static inline bool slri_task_live(uint32_t state) {
     return state >= SLR_TASK_BUILDING && state <= SLR_TASK_RUNNING;
 }

@@ -82,6 +82,7 @@ void slri_run_settle(slr_region *region, slri_run *run, int64_t now_ns) {
     __atomic_store_n(&run->word, (word & ~SLRI_WORD_WAITED) | SLRI_WORD_ENDED, __ATOMIC_RELEASE);
     if (word & SLRI_WORD_WAITED)
         slri_wake_later(region, &run->word);
+    slri_progress(region, &region->header->ends);
     if (run->flags & SLR_RUN_NOTIFY)
         slri_notify_later(region);
 }

@@ -186,6 +186,34 @@ static void a_sleeping_waiter_is_woken(void) {
     drop_region(region);
 }
 
+static void *end_one(void *argument) {
+    slr_region *region = argument;
+    end_run(region, begin_run(region));
+    return NULL;
+}
+
+/* G6: one waiter for many runs; an end between its look and its sleep is not missed. */
+static void the_end_of_any_run_is_told(void) {
+    slr_region *region = make_region();
+    slr_id open = begin_run(region);
+    for (int i = 0; i < 200; i++) {
+        uint32_t seen = slr_runs_seen(region);
+        pthread_t other;
+        CHECK(pthread_create(&other, NULL, end_one, region) == 0);
+        OK(slr_runs_wait(region, seen, -1));
+        CHECK(pthread_join(other, NULL) == 0);
+        CHECK(slr_runs_seen(region) != seen);
+    }
+    STATUS(SLR_TIMEOUT, slr_runs_wait(region, slr_runs_seen(region), 1000000));
+    STATUS(SLR_TIMEOUT, slr_runs_wait(region, slr_runs_seen(region), 0));
+    end_run(region, open);
+    uint32_t seen = slr_runs_seen(region);
+    OK(slr_region_shutdown(region));
+    OK(slr_runs_wait(region, seen, -1)); /* whoever sleeps is woken to look */
+    STATUS(SLR_CLOSED, slr_runs_wait(region, slr_runs_seen(region), -1));
+    drop_region(region);
+}
+
 static void nothing(int signal) {
     (void)signal;
 }
@@ -205,6 +233,7 @@ static void a_signal_interrupts_waiting(void) {
     STATUS(SLR_INTERRUPTED, slr_worker_take(region, SUB0, 0, -1, &task));
     submit(region, call_of(run, CHIP));
     STATUS(SLR_INTERRUPTED, slr_space_wait(region, slr_space_seen(region), -1));
+    STATUS(SLR_INTERRUPTED, slr_runs_wait(region, slr_runs_seen(region), -1));
     CHECK(timer_delete(timer) == 0);
     OK(slr_run_cancel(region, run));
     end_run(region, run);
@@ -245,4 +274,5 @@ MAIN(CASE(a_run_ends_with_its_last_task_once_sealed), CASE(an_empty_run_ends_whe
      CASE(runs_are_a_bounded_number), CASE(results_and_errors_are_kept_until_release),
      CASE(failures_are_listed_in_order), CASE(cancel_ends_what_has_not_started),
      CASE(cancelling_one_run_keeps_the_order_of_another), CASE(the_eventfd_tells_of_ends_that_asked_for_it),
-     CASE(a_sleeping_waiter_is_woken), CASE(a_signal_interrupts_waiting), CASE(the_trace_holds_the_last_tasks))
+     CASE(a_sleeping_waiter_is_woken), CASE(the_end_of_any_run_is_told), CASE(a_signal_interrupts_waiting),
+     CASE(the_trace_holds_the_last_tasks))
