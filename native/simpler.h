@@ -45,11 +45,16 @@ typedef enum {
     SLR_INTERRUPTED = -15     /* a signal arrived while parked: see to it, then call again */
 } slr_status;
 
-typedef enum { SLR_WORKER_SUB = 0, SLR_WORKER_CHIP = 1, SLR_WORKER_REMOTE = 2 } slr_worker_kind;
+typedef enum {
+    SLR_WORKER_SUB = 0,    /* also takes from the shared queue */
+    SLR_WORKER_CHIP = 1,   /* a process that has a device */
+    SLR_WORKER_REMOTE = 2, /* served by a thread of the parent; may hold several tasks at once */
+    SLR_WORKER_DIST = 3    /* a process that has a lower Worker */
+} slr_worker_kind;
 
 /* Life of a worker record. ABSENT -> STARTING (process attached) -> SPINNING | PARKED | RUNNING; DEAD until
- * re-attached. A SUB or CHIP worker calls slr_worker_take again at once after slr_worker_ready and slr_worker_complete:
- * it counts as SPINNING meanwhile, and nobody else is woken for work that it can do. */
+ * re-attached. A SUB, CHIP or DIST worker calls slr_worker_take again at once after slr_worker_ready and
+ * slr_worker_complete: it counts as SPINNING meanwhile, and nobody else is woken for work that it can do. */
 typedef enum {
     SLR_WORKER_ABSENT = 0,
     SLR_WORKER_STARTING = 1,
@@ -113,8 +118,8 @@ int slr_region_shutdown(slr_region *region); /* every slr_worker_take returns SL
 const char *slr_status_name(int status);
 
 /* ---- heap ---- blocks are 64-byte aligned and reference-counted; offset 0 is never a block */
-/* One reference, the caller's process's; not zeroed. When a SUB or CHIP worker dies, the references of the blocks that
- * its process allocated end with it; one process therefore attaches one such worker per slr_region. */
+/* One reference, the caller's process's; not zeroed. When a SUB, CHIP or DIST worker dies, the references of the blocks
+ * that its process allocated end with it; one process therefore attaches one such worker per slr_region. */
 int slr_heap_alloc(slr_region *region, uint64_t bytes, uint64_t *offset);
 int slr_heap_ref(slr_region *region, uint64_t offset);
 /* Frees at the last. SLR_STALE: offset is not a live block's; SLR_INVALID: no process holds a reference to it. */

@@ -17,7 +17,7 @@ static bool is_remote(const slri_worker *worker) {
 }
 
 int slr_worker_define(slr_region *region, uint32_t worker, slr_worker_kind kind) {
-    if (!region || worker >= region->header->config.workers || (uint32_t)kind > SLR_WORKER_REMOTE)
+    if (!region || worker >= region->header->config.workers || (uint32_t)kind > SLR_WORKER_DIST)
         return SLR_INVALID;
     slri_lock(region);
     bool absent = region->workers[worker].state == SLR_WORKER_ABSENT;

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from simpler.run import RunHandle, TaskRef
     from simpler.tensor import DataType, Tensor, TensorArgType
     from simpler.trace import Trace
-    from simpler.worker import Worker, WorkerStats, WorkerType
+    from simpler.worker import Worker, WorkerType
+    from simpler.worker_stats import WorkerStats
 
 _HOMES = {
     "simpler.args": ("TaskArgs",),
@@ -75,7 +76,8 @@ _HOMES = {
     "simpler.run": ("RunHandle", "TaskRef"),
     "simpler.tensor": ("DataType", "Tensor", "TensorArgType"),
     "simpler.trace": ("Trace",),
-    "simpler.worker": ("Worker", "WorkerStats", "WorkerType"),
+    "simpler.worker": ("Worker", "WorkerType"),
+    "simpler.worker_stats": ("WorkerStats",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

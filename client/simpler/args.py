@@ -1,8 +1,9 @@
 """Arguments of a task: what a program adds, the bytes that carry it, and what the callable reads.
 
 The payload of a task without arguments is b"". Else it is msgpack ``[tensors, scalars]``; a tensor is
-``[tag, dtype, shape, strides or nil, offset, nbytes]``: the heap offset of its first element, and how many bytes of the
-heap it spans. Tensors stay where they are; only these few bytes describe them.
+``[tag, dtype, shape, strides or nil, place, offset, nbytes]``: whose heap it lies in, the offset of its first element
+there, and how many bytes it spans. ``place`` 0 is the heap of the Worker that the task was submitted to; n is that of
+the n-th Worker above it. Tensors stay where they are; only these few bytes describe them.
 """
 
 from __future__ import annotations
@@ -38,12 +39,13 @@ class RemoteTensor:
 
 
 class TensorRecord(NamedTuple):
-    """A tensor in the heap, as the payload describes it."""
+    """A tensor in a heap, as the payload describes it."""
 
     tag: TensorArgType
     dtype: DataType
     shape: Sequence[int]
     strides: Sequence[int] | None
+    place: int
     offset: int
     nbytes: int
 
@@ -145,15 +147,16 @@ class TaskArgs:
 class ReceivedArgs:
     """The arguments of a task, as its callable reads them. The arrays are good until the callable returns."""
 
-    __slots__ = ("_decoded", "_region")
+    __slots__ = ("_decoded", "_heaps")
 
-    def __init__(self, region: Region, decoded: DecodedArgs) -> None:
-        self._region, self._decoded = region, decoded
+    def __init__(self, heaps: Sequence[Region], decoded: DecodedArgs) -> None:
+        """``heaps``: by place."""
+        self._heaps, self._decoded = heaps, decoded
 
     def tensor(self, index: int) -> np.ndarray[Any, Any]:
         """Tensor ``index`` as an array over shared memory, without a copy; read-only where its tag is INPUT."""
         record = _at(self._decoded.tensors, index, "tensor")
-        return self._region.ndarray(
+        return self._heaps[record.place].ndarray(
             record.offset,
             record.shape,
             record.dtype,

@@ -59,10 +59,10 @@ def main(argument: bytes, fds: list[int]) -> None:
     """Entry of the process; ``argument`` and ``fds`` as ``run_worker`` takes them."""
     with contextlib.ExitStack() as closing:
 
-        def make(region: Region, spec: WorkerSpec) -> ChipExecutor:
+        def make(heaps: Sequence[Region], spec: WorkerSpec) -> ChipExecutor:
             assert spec.device_id is not None
             device = closing.enter_context(Device(spec.platform, spec.device_id))
-            return ChipExecutor(region, device, spec.runtime)
+            return ChipExecutor(heaps, device, spec.runtime)
 
         run_worker(argument, fds, make)
 
@@ -73,8 +73,8 @@ class ChipExecutor:
     kinds = frozenset({CallableKind.CHIP})
     source_file = __file__
 
-    def __init__(self, region: Region, device: Device, runtime: str) -> None:
-        self._region, self._device, self._runtime = region, device, runtime
+    def __init__(self, heaps: Sequence[Region], device: Device, runtime: str) -> None:
+        self._heaps, self._device, self._runtime = heaps, device, runtime
         self._arch = device.info().arch
         self._memory = DeviceMemory(device)
         self._kernels: dict[bytes, LoadedKernel] = {}
@@ -153,7 +153,7 @@ class ChipExecutor:
 
     def _copy_in(self, record: TensorRecord, tensor: DeviceTensor) -> None:
         if record.strides is None:
-            self._device.copy_in(tensor.address, self._region.view(record.offset, tensor.nbytes))
+            self._device.copy_in(tensor.address, self._heaps[record.place].view(record.offset, tensor.nbytes))
         elif tensor.nbytes:
             import numpy as np
 
@@ -161,7 +161,7 @@ class ChipExecutor:
 
     def _copy_out(self, record: TensorRecord, tensor: DeviceTensor) -> None:
         if record.strides is None:
-            self._device.copy_out(self._region.view(record.offset, tensor.nbytes), tensor.address)
+            self._device.copy_out(self._heaps[record.place].view(record.offset, tensor.nbytes), tensor.address)
         elif tensor.nbytes:
             import numpy as np
 
@@ -170,7 +170,7 @@ class ChipExecutor:
             self._strided(record)[...] = packed
 
     def _strided(self, record: TensorRecord) -> np.ndarray[Any, Any]:
-        return self._region.ndarray(record.offset, record.shape, record.dtype, record.strides)
+        return self._heaps[record.place].ndarray(record.offset, record.shape, record.dtype, record.strides)
 
 
 def check_arguments(loaded: LoadedKernel, tensors: Sequence[TensorRecord], scalars: Sequence[Scalar]) -> None:

@@ -55,7 +55,7 @@ class PackedArgs:
             offset = self._storage(tensor, tag)
             self.blocks.append(offset)
             self._order(index, tag, offset, [(0, tensor.nbytes)])
-            return TensorRecord(tag, tensor.dtype, tensor.shape, None, offset, tensor.nbytes)
+            return TensorRecord(tag, tensor.dtype, tensor.shape, None, 0, offset, tensor.nbytes)
         if isinstance(tensor, RemoteTensor):
             raise ArgumentError(
                 f"tensor argument {index} is in a remote session; a SUB task or a task of a local worker cannot use "
@@ -66,7 +66,7 @@ class PackedArgs:
     def _array(self, index: int, array: Any, tag: TensorArgType) -> TensorRecord:
         dtype = DataType.of(array.dtype)
         if array.size == 0:
-            return TensorRecord(tag, dtype, array.shape, None, 0, 0)
+            return TensorRecord(tag, dtype, array.shape, None, 0, 0, 0)
         offset = self._region.offset_of(array)
         if offset is None:
             return self._copied(index, array, tag)
@@ -83,7 +83,7 @@ class PackedArgs:
         self.blocks.append(start)
         self._order(index, tag, start, runs)
         strides = None if contiguous else array.strides
-        return TensorRecord(tag, dtype, array.shape, strides, offset, end - begin)
+        return TensorRecord(tag, dtype, array.shape, strides, 0, offset, end - begin)
 
     def _copied(self, index: int, array: np.ndarray[Any, Any], tag: TensorArgType) -> TensorRecord:
         if tag is not TensorArgType.INPUT:
@@ -96,7 +96,7 @@ class PackedArgs:
         self.blocks.append(offset)
         dtype = DataType.of(array.dtype)
         self._region.ndarray(offset, array.shape, dtype)[...] = array
-        return TensorRecord(tag, dtype, array.shape, None, offset, array.nbytes)
+        return TensorRecord(tag, dtype, array.shape, None, 0, offset, array.nbytes)
 
     def _order(self, index: int, tag: TensorArgType, block: int, runs: Sequence[tuple[int, int]]) -> None:
         access = tag.ordering

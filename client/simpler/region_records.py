@@ -31,6 +31,7 @@ class WorkerKind(IntEnum):
     SUB = lib.SLR_WORKER_SUB
     CHIP = lib.SLR_WORKER_CHIP
     REMOTE = lib.SLR_WORKER_REMOTE
+    DIST = lib.SLR_WORKER_DIST
 
 
 class WorkerState(IntEnum):

@@ -20,10 +20,10 @@ class SubExecutor:
     kinds = frozenset({CallableKind.PYTHON_SERIALIZED, CallableKind.PYTHON_IMPORT})
     source_file = __file__
 
-    def __init__(self, region: Region, spec: WorkerSpec) -> None:
-        self._region, self._import_paths = region, spec.import_paths
+    def __init__(self, heaps: Sequence[Region], spec: WorkerSpec) -> None:
+        self._heaps, self._import_paths = heaps, spec.import_paths
         self._functions: dict[bytes, Callable[[ReceivedArgs], Any]] = {}
-        self._no_args = ReceivedArgs(region, DecodedArgs([], []))
+        self._no_args = ReceivedArgs(heaps, DecodedArgs([], []))
 
     def load(self, content: Content) -> None:
         """Unpickles or imports the function."""
@@ -35,7 +35,7 @@ class SubExecutor:
 
     def call(self, task: Task) -> Sequence[bytes | memoryview] | None:
         """Calls the task's function; its return value, pickled, unless it is None."""
-        args = ReceivedArgs(self._region, decode(task.args)) if task.args else self._no_args
+        args = ReceivedArgs(self._heaps, decode(task.args)) if task.args else self._no_args
         value = self._functions[task.digest](args)
         return None if value is None else encode_result(value)
 

@@ -1,7 +1,7 @@
 """A Worker: a tree of processes and remote sessions that runs task graphs, as one object.
 
 Rules
-  1. NEW -> STARTING -> READY -> CLOSED, or FAILED; TRANSITIONS is the only way from one to another.
+  1. NEW -> STARTING -> READY -> CLOSED, or FAILED, by the table in worker_life.py alone.
   2. ``init`` returns with all children READY, or raises after undoing everything. ``close`` may be called at any time,
      from any thread, any number of times.
   3. No thread is started and nothing is forked in the user's process: a spawner forks, and replaces who dies.
@@ -14,8 +14,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Self
 
 from simpler import limits
@@ -24,7 +22,6 @@ from simpler.errors import ArgumentError, LevelError, StateError
 from simpler.local_workers import worker_names
 from simpler.orchestrator import Orchestrator
 from simpler.region import Region
-from simpler.region_records import WorkerInfo
 from simpler.registry import Registry, display_name
 from simpler.remote_children import RemoteChildren
 from simpler.run import RunHandle
@@ -33,7 +30,9 @@ from simpler.targets import Targets
 from simpler.tensor import DataType, checked_shape
 from simpler.trace import ProcessTrace, Span, Trace, all_events, task_spans
 from simpler.tree import Tree
+from simpler.worker_life import TRANSITIONS, Life, LifeEvent
 from simpler.worker_options import LOWEST_LEVEL, WorkerOptions, WorkerType, accepted_types
+from simpler.worker_stats import WorkerStats, worker_stats
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,52 +40,7 @@ if TYPE_CHECKING:
     from simpler.remote.buffers import RemoteBufferHandle
     from simpler.remote.spec import RemoteWorkerSpec
 
-__all__ = ["Worker", "WorkerStats", "WorkerType"]
-
-
-class Life(Enum):
-    """States of a Worker."""
-
-    NEW = "new"
-    STARTING = "starting"
-    READY = "ready"
-    CLOSED = "closed"
-    FAILED = "failed"
-
-
-class LifeEvent(Enum):
-    """What changes the state of a Worker."""
-
-    INIT = "init"
-    STARTED = "started"
-    START_FAILED = "start failed"
-    CLOSE = "close"
-
-
-TRANSITIONS = {
-    (Life.NEW, LifeEvent.INIT): Life.STARTING,
-    (Life.STARTING, LifeEvent.STARTED): Life.READY,
-    (Life.STARTING, LifeEvent.START_FAILED): Life.FAILED,
-    (Life.NEW, LifeEvent.CLOSE): Life.CLOSED,
-    (Life.READY, LifeEvent.CLOSE): Life.CLOSED,
-    (Life.CLOSED, LifeEvent.CLOSE): Life.CLOSED,
-    (Life.FAILED, LifeEvent.CLOSE): Life.FAILED,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerStats:
-    """Counters of a Worker since its ``init``. Sizes are in bytes; ``workers`` by id."""
-
-    tasks: int
-    failures: int
-    live: int
-    shared_queue: int
-    heap_bytes: int
-    heap_used: int
-    heap_peak: int
-    restarts: int
-    workers: tuple[WorkerInfo, ...]
+__all__ = ["Worker", "WorkerType"]
 
 
 class Worker:
@@ -345,21 +299,8 @@ class Worker:
 
     def stats(self) -> WorkerStats:
         """The counters of this moment."""
-        region = self._ready().region
-        counts = region.stats()
         ids = range(self._targets.subs.stop + len(self._remote.specs))
-        workers = tuple(region.worker_info(worker) for worker in ids)
-        return WorkerStats(
-            tasks=counts.tasks,
-            failures=counts.failures,
-            live=counts.live,
-            shared_queue=counts.shared_queue,
-            heap_bytes=counts.heap_bytes,
-            heap_used=counts.heap_used,
-            heap_peak=counts.heap_peak,
-            restarts=sum(worker.deaths for worker in workers),
-            workers=workers,
-        )
+        return worker_stats(self._ready().region, ids)
 
     def trace(self) -> Trace:
         """What ran where and when in the last run, remote sessions included. Raises StateError when there was none.

@@ -37,6 +37,8 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     import_paths: list[str] | None = None
     rings_remote_workers: bool = False
     """Whether the eventfd that announces work for remote workers is among the process's descriptors."""
+    workers_above: int = 0
+    """How many Workers there are above the process's own; their regions are among its descriptors."""
 
     def encode(self) -> bytes:
         """As the ``argument`` of a PoolWorker."""
@@ -72,24 +74,24 @@ class Executor(Protocol):
         """
 
 
-def run_worker(argument: bytes, fds: list[int], make: Callable[[Region, WorkerSpec], Executor]) -> None:
+def run_worker(argument: bytes, fds: list[int], make: Callable[[Sequence[Region], WorkerSpec], Executor]) -> None:
     """A worker process from start to end.
 
-    ``fds``: the region, its eventfd where the spec says so, then, for a first process, the report pipe.
+    ``fds``: the region, its eventfd where the spec says so, the regions of the Workers above from the nearest up, then,
+    for a first process, the report pipe. ``make`` is given the regions by place: its own, then those above.
     """
     spec = WorkerSpec.decode(argument)
     left = iter(fds)
-    region_fd = next(left)
-    region = Region.attach(region_fd)
-    os.close(region_fd)
+    region = _attached(next(left))
     if spec.rings_remote_workers:
         notify_fd = next(left)
         region.set_notify_fd(notify_fd)
         os.close(notify_fd)
+    heaps = [region, *(_attached(next(left)) for _ in range(spec.workers_above))]
     region.attach_worker(spec.worker)
     report = next(left, None)
     try:
-        tasks = _TaskLoop(region, spec, make(region, spec))
+        tasks = _TaskLoop(region, spec, make(heaps, spec))
         if report is not None:
             tasks.load_all()
     except Exception as error:
@@ -101,6 +103,12 @@ def run_worker(argument: bytes, fds: list[int], make: Callable[[Region, WorkerSp
     if report is not None:
         _write_all(report, READY)
     tasks.run()
+
+
+def _attached(fd: int) -> Region:
+    region = Region.attach(fd)
+    os.close(fd)
+    return region
 
 
 def _write_all(fd: int, data: bytes) -> None:

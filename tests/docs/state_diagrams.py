@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/states.md"
 LIVES = {
-    "A Worker": "simpler.worker",
+    "A Worker": "simpler.worker_life",
     "A pool of workers, in their spawner": "simpler.pool",
     "A remote session, in the program that opened it": "simpler.remote.session",
     "A session, in simplerd": "simplerd.sessions",

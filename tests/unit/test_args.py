@@ -66,7 +66,7 @@ def test_scalars_come_back_as_they_went(scalars: list[Any]) -> None:
 
 
 def test_tensor_records_come_back_as_they_went() -> None:
-    record = TensorRecord(INOUT, DataType.FLOAT32, [2, 3], [12, -4], 4096, 24)
+    record = TensorRecord(INOUT, DataType.FLOAT32, [2, 3], [12, -4], 2, 4096, 24)
     assert decode(encode([record], [True])) == DecodedArgs([record], [True])
     assert encode([], []) == b""
 
@@ -120,7 +120,7 @@ def test_a_view_of_a_shared_array_is_passed_where_it_lies(region: Region) -> Non
     array = region.new_array((4, 6), DataType.INT32)
     array[...] = np.arange(24).reshape(4, 6)
     packed = pack(region, TaskArgs().add_tensor(array[1:3, ::-2], INOUT))
-    received = ReceivedArgs(region, decode(packed.payload))
+    received = ReceivedArgs([region], decode(packed.payload))
     assert np.array_equal(received.tensor(0), array[1:3, ::-2])
     received.tensor(0)[...] = -1
     assert (array[1:3, ::-2] == -1).all()
@@ -130,7 +130,7 @@ def test_a_view_of_a_shared_array_is_passed_where_it_lies(region: Region) -> Non
 def test_an_ordinary_array_is_copied_as_input_and_refused_as_anything_else(region: Region) -> None:
     source = np.arange(6.0).reshape(2, 3).T
     packed = pack(region, TaskArgs().add_tensor(source))
-    received = ReceivedArgs(region, decode(packed.payload)).tensor(0)
+    received = ReceivedArgs([region], decode(packed.payload)).tensor(0)
     assert np.array_equal(received, source)
     assert not received.flags.writeable
     packed.drop_copies()
@@ -142,7 +142,7 @@ def test_an_ordinary_array_is_copied_as_input_and_refused_as_anything_else(regio
 def test_an_empty_array_orders_nothing(region: Region) -> None:  # G1
     packed = pack(region, TaskArgs().add_tensor(np.zeros((0, 3)), OUTPUT))
     assert (packed.ranges, packed.blocks) == ([], [])
-    assert ReceivedArgs(region, decode(packed.payload)).tensor(0).shape == (0, 3)
+    assert ReceivedArgs([region], decode(packed.payload)).tensor(0).shape == (0, 3)
 
 
 def test_a_remote_tensor_cannot_go_to_a_local_task(region: Region) -> None:  # B6

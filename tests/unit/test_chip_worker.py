@@ -71,7 +71,7 @@ def device() -> Iterator[Device]:
 
 @pytest.fixture
 def chip(region: Region, device: Device) -> ChipExecutor:
-    chip = ChipExecutor(region, device, "graph")
+    chip = ChipExecutor([region], device, "graph")
     for kernel in (SCALE, ADD, FIRST):
         chip.load(kernel.content)
     return chip
@@ -91,7 +91,7 @@ def call(
 def described(region: Region, array: np.ndarray[Any, Any], tag: TensorArgType) -> TensorRecord:
     offset = region.offset_of(array) or 0
     strides = None if array.flags.c_contiguous else array.strides
-    return TensorRecord(tag, DataType.of(array.dtype), array.shape, strides, offset, array.nbytes)
+    return TensorRecord(tag, DataType.of(array.dtype), array.shape, strides, 0, offset, array.nbytes)
 
 
 def doubles(region: Region, *shape: int) -> np.ndarray[Any, Any]:

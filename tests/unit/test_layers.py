@@ -27,7 +27,7 @@ LAYERS = (
     ("simpler.sub_worker", "simpler.chip_worker", "simpler.pool", "simpler.spawner", "simpler.spawn"),
     ("simpler.worker_process", "simpler.children"),
     ("simpler.child_process", "simpler.child_output", "simpler.oom"),
-    ("simpler.run", "simpler.trace", "simpler.registry", "simpler.targets", "simpler.packing"),
+    ("simpler.run", "simpler.trace", "simpler.registry", "simpler.targets", "simpler.packing", "simpler.worker_stats"),
     (
         "simpler.args",
         "simpler.callables",
@@ -35,6 +35,7 @@ LAYERS = (
         "simpler.device_memory",
         "simpler.worker_options",
         "simpler.call_config",
+        "simpler.worker_life",
     ),
     (
         "simpler.chip_callable",

@@ -6,8 +6,8 @@ import itertools
 
 from simpler.pool import TRANSITIONS as POOL
 from simpler.pool import PoolEvent, PoolState
-from simpler.worker import TRANSITIONS as LIFE
-from simpler.worker import Life, LifeEvent
+from simpler.worker_life import TRANSITIONS as LIFE
+from simpler.worker_life import Life, LifeEvent
 
 
 def test_close_is_possible_in_every_state_but_while_starting() -> None:  # W1, W3

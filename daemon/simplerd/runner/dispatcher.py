@@ -116,8 +116,8 @@ class Dispatcher:
         for tensor in remote.tensors:
             offset = self._place(tensor, borrowed)
             tag, dtype = TensorArgType(tensor.tag), DataType(tensor.dtype)
-            tensors.append(TensorRecord(tag, dtype, tensor.shape, None, offset, tensor.nbytes))
-        return ReceivedArgs(self._region, DecodedArgs(tensors, remote.scalars))
+            tensors.append(TensorRecord(tag, dtype, tensor.shape, None, 0, offset, tensor.nbytes))
+        return ReceivedArgs([self._region], DecodedArgs(tensors, remote.scalars))
 
     def _place(self, tensor: BufferTensor | InlineTensor, borrowed: ExitStack) -> int:
         """Heap offset of the tensor's first byte."""
