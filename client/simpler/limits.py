@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # ---- task graph: how much may be live at once. Virtual memory until touched.
-SLOTS = 1 << 16
+TASKS = 1 << 16
 EDGES = 1 << 18
 RUNS = 1 << 10
 CALLABLES = 1 << 10

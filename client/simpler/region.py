@@ -64,7 +64,7 @@ class Region:
         *,
         workers: int,
         heap_bytes: int,
-        slots: int = limits.SLOTS,
+        slots: int = limits.TASKS,
         edges: int = limits.EDGES,
         runs: int = limits.RUNS,
         callables: int = limits.CALLABLES,
@@ -338,9 +338,11 @@ class Region:
     def callables(self) -> Iterator[tuple[bytes, int]]:
         """(digest, kind) of every callable in the table."""
         entry = ffi.new("slr_callable *")
-        for index in range(limits.CALLABLES):
-            if lib.slr_callable_at(self._region, index, entry) == OK:
+        index = 0
+        while (status := lib.slr_callable_at(self._region, index, entry)) != lib.SLR_INVALID:
+            if status == OK:
                 yield bytes(entry.digest), entry.kind
+            index += 1
 
     # ---- observation
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple, NoReturn
 
-from simpler import limits
 from simpler._native import ffi, lib
 from simpler.errors import ArgumentError, CapacityError, SimplerError, StaleHandle, StateError
 
@@ -165,12 +164,11 @@ class RegionStats(NamedTuple):
 
 _FULL = {
     lib.SLR_HEAP_FULL: "the heap is full; raise heap_bytes, or hold fewer arrays and results at once",
-    lib.SLR_SLOTS_FULL: f"all {limits.SLOTS} task slots are in use (limits.SLOTS); let go of RunHandles and TaskRefs "
-    "whose results are no longer needed",
-    lib.SLR_EDGES_FULL: f"all {limits.EDGES} dependency edges are in use (limits.EDGES); submit tasks with fewer "
-    "dependencies, or in several runs",
-    lib.SLR_RUNS_FULL: f"all {limits.RUNS} runs are in use (limits.RUNS); let go of RunHandles that are done",
-    lib.SLR_CALLABLES_FULL: f"all {limits.CALLABLES} callable slots are in use (limits.CALLABLES); unregister some",
+    lib.SLR_SLOTS_FULL: "all task slots are in use; raise max_tasks, or let go of RunHandles and TaskRefs whose "
+    "results are no longer needed",
+    lib.SLR_EDGES_FULL: "all dependency edges are in use; raise max_edges, or submit tasks with fewer dependencies",
+    lib.SLR_RUNS_FULL: "all runs are in use; raise max_runs, or let go of RunHandles that are done",
+    lib.SLR_CALLABLES_FULL: "all places for callables are in use; raise max_callables, or unregister some",
 }
 
 

@@ -39,7 +39,14 @@ class Tree:
         self.options, self.registry = options, registry
         self.targets, self._remote = targets, remote
         n_workers = max(targets.subs.stop + len(remote.specs), 1)
-        self.region = Region.create(workers=n_workers, heap_bytes=options.heap_bytes)
+        self.region = Region.create(
+            workers=n_workers,
+            heap_bytes=options.heap_bytes,
+            slots=options.max_tasks,
+            edges=options.max_edges,
+            runs=options.max_runs,
+            callables=options.max_callables,
+        )
         self._local: LocalWorkers | None = None
         self._runs: dict[int, GraphRun] = {}
         self._dropped: deque[GraphRun] = deque()

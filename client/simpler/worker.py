@@ -49,10 +49,12 @@ class Worker:
     ``device_ids``: one CHIP worker for each device, opened with the driver ``platform`` for kernels of ``runtime``.
     ``num_sub_workers``: Python processes. ``heap_bytes``: shared memory for arrays, arguments and results; virtual
     until used. ``startup_timeout_s``: for the whole tree. ``spin_us``: how long an idle worker watches for work before
-    it sleeps. ``preload``: modules that workers have imported before they start. ``env``: laid over this process's
-    environment for the workers; None unsets. ``name``: shown in process lists, traces and errors. ``import_paths``: the
-    folders that RemoteCallable modules must lie under; None allows any. ``spawner``: an own one, for a process that
-    forked it before it had threads; it belongs to the Worker from here on.
+    it sleeps. ``max_tasks``, ``max_edges``, ``max_runs``, ``max_callables``: how many tasks, dependencies between them,
+    runs and callables may be held at once; virtual memory until used. ``preload``: modules that workers have imported
+    before they start. ``env``: laid over this process's environment for the workers; None unsets. ``name``: shown in
+    process lists, traces and errors. ``import_paths``: the folders that RemoteCallable modules must lie under; None
+    allows any. ``spawner``: an own one, for a process that forked it before it had threads; it belongs to the Worker
+    from here on.
 
     Raises LevelError for children that the level does not take, ArgumentError for values that cannot be.
     """
@@ -68,6 +70,10 @@ class Worker:
         heap_bytes: int = limits.HEAP_BYTES,
         startup_timeout_s: float = limits.STARTUP_TIMEOUT_S,
         spin_us: int = limits.SPIN_US,
+        max_tasks: int = limits.TASKS,
+        max_edges: int = limits.EDGES,
+        max_runs: int = limits.RUNS,
+        max_callables: int = limits.CALLABLES,
         preload: Sequence[str] = (),
         env: Mapping[str, str | None] | None = None,
         name: str | None = None,
@@ -83,6 +89,10 @@ class Worker:
             heap_bytes=heap_bytes,
             startup_timeout_s=startup_timeout_s,
             spin_us=spin_us,
+            max_tasks=max_tasks,
+            max_edges=max_edges,
+            max_runs=max_runs,
+            max_callables=max_callables,
             preload=tuple(preload) if not isinstance(preload, str) else preload,
             env=dict(env or {}),
             name=name or "",

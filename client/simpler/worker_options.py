@@ -12,6 +12,7 @@ from simpler.errors import ArgumentError, LevelError
 LOWEST_LEVEL = 3
 _SMALLEST_HEAP_BYTES = 1 << 16
 _LARGEST_HEAP_BYTES = 1 << 44  # native/region.c takes no more
+_LARGEST_CAPACITY = 1 << 24
 
 
 class WorkerType(Enum):
@@ -42,6 +43,10 @@ class WorkerOptions:
     heap_bytes: int
     startup_timeout_s: float
     spin_us: int
+    max_tasks: int
+    max_edges: int
+    max_runs: int
+    max_callables: int
     preload: Sequence[str]
     env: Mapping[str, str | None]
     name: str
@@ -70,6 +75,10 @@ class WorkerOptions:
             isinstance(timeout, (int, float)) and 0 < timeout < 1e6, "startup_timeout_s", timeout, "seconds above 0"
         )
         _require(is_count(self.spin_us) and self.spin_us <= 10**6, "spin_us", self.spin_us, "0 to 1000000 microseconds")
+        for what in ("max_tasks", "max_edges", "max_runs", "max_callables"):
+            value = getattr(self, what)
+            fits = is_count(value) and 1 <= value <= _LARGEST_CAPACITY
+            _require(fits, what, value, f"1 to {_LARGEST_CAPACITY}")
         for what in ("platform", "runtime", "name"):
             value = getattr(self, what)
             _require(isinstance(value, str) and "\0" not in value, what, value, "a string")

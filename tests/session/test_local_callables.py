@@ -137,13 +137,13 @@ def test_registering_waits_for_room_when_a_run_has_taken_all_of_it(worker: Worke
 
     def fill(orch: Orchestrator, args: Any, config: Any) -> None:
         first = [orch.submit_sub(block, TaskArgs().add_scalar(str(fifo)))]
-        for _ in range(limits.SLOTS):
+        for _ in range(limits.TASKS):
             orch.submit_sub(work, after=first)
 
     with ThreadPoolExecutor(2) as threads:
         run = threads.submit(worker.run, fill)
         pipe = fifo.open("w")
-        while worker.stats().live < limits.SLOTS:
+        while worker.stats().live < limits.TASKS:
             assert not run.done()
             os.sched_yield()
         registered = threads.submit(worker.register, lambda args: "there was room")

@@ -1,0 +1,57 @@
+"""How many tasks, dependencies, runs and callables a Worker holds: settings, which the errors name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from simpler import CallableHandle, Orchestrator, Worker
+from simpler.errors import CapacityError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[tuple[Worker, CallableHandle]]:
+    with Worker(3, num_sub_workers=1, max_tasks=4, max_edges=2, max_runs=3, max_callables=2) as worker:
+        yield worker, worker.register(lambda args: 1)
+
+
+def test_a_run_of_more_tasks_than_max_tasks_reuses_them(small: tuple[Worker, CallableHandle]) -> None:  # G8
+    worker, one = small
+    silent = worker.register(lambda args: None)
+
+    def many(orch: Orchestrator, args: Any, config: Any) -> None:
+        for _ in range(100):
+            orch.submit_sub(silent)
+
+    worker.run(many)
+    assert worker.stats().tasks >= 100
+    worker.unregister(silent)
+    assert worker.run(lambda orch, args, config: orch.submit_sub(one)).result() == 1
+
+
+def test_results_that_fill_all_places_name_max_tasks(small: tuple[Worker, CallableHandle]) -> None:  # G2
+    worker, one = small
+    with pytest.raises(CapacityError, match="raise max_tasks"):
+        worker.run(lambda orch, args, config: [orch.submit_sub(one) for _ in range(5)])
+
+
+def test_a_task_with_more_dependencies_than_max_edges_waits(
+    small: tuple[Worker, CallableHandle],
+) -> None:  # G2
+    worker, one = small
+
+    def wide(orch: Orchestrator, args: Any, config: Any) -> Any:
+        return orch.submit_sub(one, after=[orch.submit_sub(one) for _ in range(3)])
+
+    assert worker.run(wide).result() == 1
+
+
+def test_runs_that_are_all_held_name_max_runs(small: tuple[Worker, CallableHandle]) -> None:  # G6
+    worker, _ = small
+    with pytest.raises(CapacityError, match="raise max_runs"):
+        [worker.submit(lambda orch, args, config: None) for _ in range(4)]
+    worker.run(lambda orch, args, config: None)
