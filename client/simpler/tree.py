@@ -182,7 +182,7 @@ class Tree:
                 return attempt()
             except CapacityError:
                 if not self.region.space_may_come(seen, limits.SUPERVISION_INTERVAL_S):
-                    raise
+                    return attempt()  # a task that ended meanwhile may have freed nothing, but needs no edge any more
                 self.look_after_workers()
 
     def submit_remote(
