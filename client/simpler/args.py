@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import msgpack
 
+from simpler.buffer_handle import TensorRef
 from simpler.errors import ArgumentError
 from simpler.tensor import DataType, Tensor, TensorArgType
 
@@ -27,15 +28,6 @@ T = TypeVar("T")
 _SMALLEST_INT, _LARGEST_INT = -(1 << 63), (1 << 64) - 1
 _TAGS = {tag.value: tag for tag in TensorArgType}
 _DATA_TYPES = {dtype.value: dtype for dtype in DataType}
-
-
-class RemoteTensor:
-    """What a tensor in a remote session is derived from; it has ``shape`` and ``dtype``."""
-
-    __slots__ = ()
-
-    shape: tuple[int, ...]
-    dtype: DataType
 
 
 class TensorRecord(NamedTuple):
@@ -66,12 +58,12 @@ class TaskArgs:
     __slots__ = ("__weakref__", "_scalars", "_tags", "_tensors")
 
     def __init__(self) -> None:
-        self._tensors: list[np.ndarray[Any, Any] | Tensor | RemoteTensor] = []
+        self._tensors: list[np.ndarray[Any, Any] | Tensor | TensorRef] = []
         self._tags: list[TensorArgType] = []
         self._scalars: list[Scalar] = []
 
     def add_tensor(
-        self, tensor: np.ndarray[Any, Any] | Tensor | RemoteTensor, tag: TensorArgType = TensorArgType.INPUT
+        self, tensor: np.ndarray[Any, Any] | Tensor | TensorRef, tag: TensorArgType = TensorArgType.INPUT
     ) -> Self:
         """Adds an array, a Tensor, or a tensor in a remote session.
 
@@ -79,7 +71,7 @@ class TaskArgs:
         heap at submit, and can only be INPUT. Raises ArgumentError for anything else, and for element types that
         cannot cross processes.
         """
-        if not isinstance(tensor, (Tensor, RemoteTensor)):
+        if not isinstance(tensor, (Tensor, TensorRef)):
             _check_array(tensor)
         self._tags.append(_checked_tag(tag))
         self._tensors.append(tensor)
@@ -118,7 +110,7 @@ class TaskArgs:
         _at(self._tags, index, "tensor")
         self._tags[index] = _checked_tag(tag)
 
-    def tagged_tensors(self) -> Iterator[tuple[np.ndarray[Any, Any] | Tensor | RemoteTensor, TensorArgType]]:
+    def tagged_tensors(self) -> Iterator[tuple[np.ndarray[Any, Any] | Tensor | TensorRef, TensorArgType]]:
         """Each tensor with its tag, in order."""
         return zip(self._tensors, self._tags, strict=True)
 

@@ -13,7 +13,8 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from simpler import limits
-from simpler.args import RemoteTensor, TaskArgs, TensorRecord, encode
+from simpler.args import TaskArgs, TensorRecord, encode
+from simpler.buffer_handle import TensorRef
 from simpler.errors import ArgumentError
 from simpler.region import Region
 from simpler.region_records import Range
@@ -56,7 +57,7 @@ class PackedArgs:
             self.blocks.append(offset)
             self._order(index, tag, offset, [(0, tensor.nbytes)])
             return TensorRecord(tag, tensor.dtype, tensor.shape, None, 0, offset, tensor.nbytes)
-        if isinstance(tensor, RemoteTensor):
+        if isinstance(tensor, TensorRef):
             raise ArgumentError(
                 f"tensor argument {index} is in a remote session; a SUB task or a task of a local worker cannot use "
                 "it. Fetch it with Worker.remote_copy_from, or submit the task to the worker that has it"

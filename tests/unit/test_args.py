@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simpler import TaskArgs, Tensor, TensorArgType
-from simpler.args import DecodedArgs, ReceivedArgs, RemoteTensor, TensorRecord, decode, encode
+from simpler.args import DecodedArgs, ReceivedArgs, TensorRecord, decode, encode
 from simpler.errors import ArgumentError, StaleHandle
 from simpler.packing import PackedArgs, contiguous_runs
 from simpler.region import Region
+from simpler.remote.buffers import RemoteTensorRef
 from simpler.tensor import DataType
 
 INPUT, OUTPUT, INOUT = TensorArgType.INPUT, TensorArgType.OUTPUT, TensorArgType.INOUT
@@ -146,8 +147,9 @@ def test_an_empty_array_orders_nothing(region: Region) -> None:  # G1
 
 
 def test_a_remote_tensor_cannot_go_to_a_local_task(region: Region) -> None:  # B6
+    inline = RemoteTensorRef.host_inline(b"1234", shape=4, dtype="uint8")
     with pytest.raises(ArgumentError, match="remote session"):
-        pack(region, TaskArgs().add_tensor(RemoteTensor()))
+        pack(region, TaskArgs().add_tensor(inline))
 
 
 def test_a_view_that_leaves_its_block_is_refused(region: Region) -> None:  # G1

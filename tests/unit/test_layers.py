@@ -47,7 +47,8 @@ LAYERS = (
     ("simpler.region", "simpler.wire", "simpler.spawn_protocol"),
     ("simpler.graph_run", "simpler.result_record"),
     ("simpler.region_records", "simpler.mapping"),
-    ("simpler.tensor", "simpler.error_record"),
+    ("simpler.buffer_handle",),
+    ("simpler.tensor", "simpler.error_record", "simpler.byte_views"),
     ("simpler.errors", "simpler.limits", "simpler.plain_text", "simpler._native"),
 )
 

@@ -11,6 +11,7 @@ import pytest
 
 from simpler import limits
 from simpler.args import TaskArgs
+from simpler.byte_views import readable_bytes, writable_bytes
 from simpler.errors import AccessDenied, ArgumentError, SimplerError, StaleHandle
 from simpler.region import Region
 from simpler.region_records import Range
@@ -27,7 +28,6 @@ from simpler.remote.io_thread import IoThread
 from simpler.remote.memory import RemoteBuffers
 from simpler.remote.packing import RemotePacked, pack
 from simpler.remote.spec import RemoteWorkerSpec
-from simpler.remote.transfers import readable_bytes, writable_bytes
 from simpler.tensor import Access, Tensor, TensorArgType
 from simpler.wire.task_args import BufferTensor, InlineTensor, RemoteArgs
 

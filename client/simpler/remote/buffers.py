@@ -1,69 +1,32 @@
 """Memory of remote sessions by capability: the handles that programs hold, and the book that says what they may do.
 
 Rules
-  1. A handle is opaque. What its buffer is stands in the book of the Worker that made it, found by serial and proven by
-     identity: a copied, forged or foreign handle is in no book.
-  2. Rights and range are checked when a task is submitted or a copy is called, before anything is sent.
-  3. A buffer that tasks or copies hold is freed once the last of them lets go; nobody new gets hold of it meanwhile.
-  4. A free that could not be confirmed stays in the book, and remote_free may be called again.
+  1. Rights and range are checked when a task is submitted or a copy is called, before anything is sent.
+  2. A buffer that tasks or copies hold is freed once the last of them lets go; nobody new gets hold of it meanwhile.
+  3. A free that could not be confirmed stays in the book, and remote_free may be called again.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
-import operator
 import threading
 from collections.abc import Iterable, Sequence
 from enum import Enum, auto
-from typing import NoReturn, SupportsIndex
+from typing import SupportsIndex
 
 from simpler import limits
-from simpler.args import RemoteTensor
+from simpler.buffer_handle import BufferHandle, TensorRef, new_handle, whole_number
 from simpler.errors import AccessDenied, ArgumentError, StaleHandle
-from simpler.tensor import Access, DataType, checked_shape
-
-_serials = itertools.count(1)
+from simpler.tensor import Access
 
 
-def whole_number(what: str, value: object) -> int:
-    """``value`` as an int, NumPy's whole numbers included. Raises ArgumentError."""
-    try:
-        return operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise ArgumentError(f"{what} {value!r} is not a whole number") from None
-
-
-class RemoteBufferHandle:
+class RemoteBufferHandle(BufferHandle):
     """Memory in a remote session, from ``Worker.remote_malloc``. ``nbytes``: its size; ``worker``: whose session."""
 
-    __slots__ = ("__weakref__", "_serial", "nbytes", "worker")
-
-    _serial: int
-    nbytes: int
-    worker: int
-
-    def __init__(self) -> None:
-        raise TypeError("buffer handles come from Worker.remote_malloc; they cannot be made")
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a buffer handle belongs to the Worker that made it; it cannot be copied or pickled")
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError("a buffer handle cannot be changed")
-
-    def __repr__(self) -> str:
-        return f"<RemoteBufferHandle {self._serial} of worker {self.worker}, {self.nbytes} bytes>"
+    __slots__ = ()
+    made_by = "Worker.remote_malloc"
 
 
-def _new_handle(worker: int, nbytes: int) -> RemoteBufferHandle:
-    handle = object.__new__(RemoteBufferHandle)
-    for name, value in (("_serial", next(_serials)), ("nbytes", nbytes), ("worker", worker)):
-        object.__setattr__(handle, name, value)
-    return handle
-
-
-class RemoteTensorRef(RemoteTensor):
+class RemoteTensorRef(TensorRef):
     """A row-major tensor in a remote buffer, from byte ``offset`` on; or, from ``host_inline``, bytes sent along.
 
     It cannot be changed, so that what is checked here holds when it is submitted.
@@ -71,27 +34,18 @@ class RemoteTensorRef(RemoteTensor):
     Raises ArgumentError when it reaches beyond the buffer or is not aligned to its element type.
     """
 
-    __slots__ = ("data", "dtype", "handle", "nbytes", "offset", "shape")
+    __slots__ = ("data", "handle")
 
     data: bytes
-    dtype: DataType
     handle: RemoteBufferHandle | None
-    nbytes: int
-    offset: int
-    shape: tuple[int, ...]
 
     def __init__(
         self, handle: RemoteBufferHandle, *, offset: SupportsIndex = 0, shape: Sequence[int] | int, dtype: object
     ) -> None:
         if not isinstance(handle, RemoteBufferHandle):
             raise ArgumentError(f"a remote tensor lies in a RemoteBufferHandle, not in a {type(handle).__name__}")
-        self._describe(handle, whole_number("offset", offset), b"", shape, dtype)
-        if self.offset < 0 or self.offset % self.dtype.itemsize:
-            raise ArgumentError(f"offset {offset} is not a multiple of the element size, {self.dtype.itemsize}")
-        if self.offset + self.nbytes > handle.nbytes:
-            raise ArgumentError(
-                f"a tensor of {self.nbytes} bytes at offset {offset} reaches beyond its buffer of {handle.nbytes} bytes"
-            )
+        self._describe(shape, dtype, handle=handle, offset=whole_number("offset", offset), data=b"")
+        self._check_place(handle)
 
     @classmethod
     def host_inline(cls, data: object, *, shape: Sequence[int] | int, dtype: object) -> RemoteTensorRef:
@@ -100,7 +54,7 @@ class RemoteTensorRef(RemoteTensor):
         Raises ArgumentError when its length is not what shape and dtype say, or more than limits.INLINE_BYTES.
         """
         self = cls.__new__(cls)
-        self._describe(None, 0, memoryview(data).tobytes(), shape, dtype)  # type: ignore[arg-type]
+        self._describe(shape, dtype, handle=None, offset=0, data=memoryview(data).tobytes())  # type: ignore[arg-type]
         if len(self.data) != self.nbytes:
             raise ArgumentError(
                 f"host_inline got {len(self.data)} bytes; shape {self.shape} of {self.dtype.name} takes {self.nbytes}"
@@ -111,23 +65,6 @@ class RemoteTensorRef(RemoteTensor):
                 "remote_copy_to"
             )
         return self
-
-    def _describe(
-        self,
-        handle: RemoteBufferHandle | None,
-        offset: int,
-        data: bytes,
-        shape: Sequence[int] | int,
-        dtype: object,
-    ) -> None:
-        sizes, kind = checked_shape(shape), DataType.of(dtype)
-        nbytes = math.prod(sizes) * kind.itemsize
-        fields = {"handle": handle, "offset": offset, "data": data, "shape": sizes, "dtype": kind, "nbytes": nbytes}
-        for name, value in fields.items():
-            object.__setattr__(self, name, value)
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError("a remote tensor cannot be changed; make another one")
 
     def __repr__(self) -> str:
         where = "inline" if self.handle is None else f"at byte {self.offset} of {self.handle!r}"
@@ -196,7 +133,7 @@ class BufferBook:
         self, worker: int, buffer: int, generation: int, nbytes: int, access: Access = Access.BOTH
     ) -> RemoteBufferHandle:
         """A handle for a buffer that the session of ``worker`` has just made."""
-        handle = _new_handle(worker, nbytes)
+        handle = new_handle(RemoteBufferHandle, worker, nbytes)
         with self._lock:
             self._entries[handle._serial] = RemoteBuffer(handle, buffer, generation, access)
         return handle

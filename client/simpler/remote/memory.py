@@ -9,11 +9,13 @@ from typing import SupportsIndex
 
 import trio
 
+from simpler.buffer_handle import checked_range, whole_number
+from simpler.byte_views import readable_bytes, writable_bytes
 from simpler.errors import ArgumentError, SimplerError, StateError
-from simpler.remote.buffers import BufferBook, RemoteBuffer, RemoteBufferHandle, whole_number
+from simpler.remote.buffers import BufferBook, RemoteBuffer, RemoteBufferHandle
 from simpler.remote.io_thread import IoThread
 from simpler.remote.session import RemoteSession
-from simpler.remote.transfers import copy_from, copy_to, readable_bytes, writable_bytes
+from simpler.remote.transfers import copy_from, copy_to
 from simpler.tensor import Access
 from simpler.wire.link import Link
 from simpler.wire.messages import Free, Malloc
@@ -77,13 +79,9 @@ class RemoteBuffers:
         data: memoryview,
         copy: Callable[[Link, int, int, int, memoryview], Awaitable[None]],
     ) -> None:
-        begin = whole_number("offset", offset)
         [entry] = self._book.hold([(handle, access)])
         try:
-            if begin < 0 or begin + len(data) > handle.nbytes:
-                raise ArgumentError(
-                    f"{len(data)} bytes at offset {begin} reach beyond {handle!r}; expected a range within it"
-                )
+            begin = checked_range(handle, offset, len(data))
             session = self._sessions[handle.worker]
             self._io.call(session.on_data_lane, lambda lane: copy(lane, entry.buffer, entry.generation, begin, data))
         finally:
