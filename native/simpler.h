@@ -171,6 +171,11 @@ int slr_worker_take(slr_region *region, uint32_t worker, uint32_t spin_us, int64
  * taken away from the worker meanwhile; the record's reference then stays the caller's. */
 int slr_worker_complete(slr_region *region, uint32_t worker, slr_id task, int outcome, uint64_t record,
                         uint64_t record_bytes);
+/* slr_worker_complete of *task, and slr_worker_take of the next into *task, in one hold of the lock. Not for REMOTE
+ * workers. SLR_STALE, SLR_INVALID: as of slr_worker_complete, nothing was changed. SLR_TIMEOUT, SLR_CLOSED and
+ * SLR_INTERRUPTED: the task is completed; go on with slr_worker_take. */
+int slr_worker_next(slr_region *region, uint32_t worker, int outcome, uint64_t record, uint64_t record_bytes,
+                    uint32_t spin_us, int64_t timeout_ns, slr_task *task);
 
 /* ---- runs ---- */
 #define SLR_RUN_NOTIFY 1

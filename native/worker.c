@@ -119,21 +119,69 @@ static int look(slr_region *region, uint32_t index, int64_t now_ns, slr_worker_s
     return SLR_OK;
 }
 
-int slr_worker_take(slr_region *region, uint32_t index, uint32_t spin_us, int64_t timeout_ns, slr_task *out) {
-    if (!region || !out || !slri_worker_exists(region, index))
-        return SLR_INVALID;
+static bool is_outcome(int outcome) {
+    return outcome == SLR_TASK_SUCCEEDED || outcome == SLR_TASK_FAILED;
+}
+
+/* Under the lock: ends a task that the worker has. */
+static int complete(slr_region *region, uint32_t index, slr_id task, int outcome, uint64_t record,
+                    uint64_t record_bytes, int64_t now_ns) {
     slri_worker *worker = &region->workers[index];
-    if (is_remote(worker) && timeout_ns != 0)
+    const slri_slot *slot = slri_slot_find(region, task);
+    if (!slot || slot->state != SLR_TASK_RUNNING || slot->taker != index)
+        return SLR_STALE;
+    if (record) {
+        const slri_block *block = slri_heap_live(region, record);
+        if (!block || !block->held || record_bytes > block->bytes)
+            return SLR_INVALID;
+        slri_heap_adopt(region, record);
+    }
+    SLRI_FAULT("complete:record");
+    worker->tasks++;
+    worker->failures += outcome == SLR_TASK_FAILED;
+    if (!is_remote(worker) && in_service(worker)) /* before anything is pushed: it will take that itself */
+        slri_worker_move(region, index, SLR_WORKER_SPINNING);
+    slri_task_end(region, (uint32_t)task, outcome == SLR_TASK_FAILED ? SLRI_FAIL : SLRI_SUCCEED, record, record_bytes,
+                  now_ns);
+    return SLR_OK;
+}
+
+int slr_worker_complete(slr_region *region, uint32_t index, slr_id task, int outcome, uint64_t record,
+                        uint64_t record_bytes) {
+    if (!region || !slri_worker_exists(region, index) || !is_outcome(outcome))
         return SLR_INVALID;
+    int64_t now_ns = slri_now_ns();
+    slri_lock(region);
+    int status = complete(region, index, task, outcome, record, record_bytes, now_ns);
+    slri_unlock(region);
+    return status;
+}
+
+typedef struct {
+    slr_id task; /* 0: none */
+    int outcome;
+    uint64_t record;
+    uint64_t record_bytes;
+} completion;
+
+/* Ends the task that `done` names, and takes the next, in the first hold of the lock. */
+static int take(slr_region *region, uint32_t index, completion done, uint32_t spin_us, int64_t timeout_ns,
+                slr_task *out) {
+    slri_worker *worker = &region->workers[index];
     const uint32_t *shared = slri_is_kind(worker, SLR_WORKER_SUB) ? &region->header->shared.length : NULL;
     int64_t now_ns = slri_now_ns(), deadline_ns = slri_deadline_ns(now_ns, timeout_ns);
     int64_t spin_until_ns = slri_deadline_ns(now_ns, spin_us * 1000ll);
     for (int slept = SLR_OK;; now_ns = slri_now_ns()) {
         bool over = slept == SLR_INTERRUPTED || now_ns >= deadline_ns, spins = now_ns < spin_until_ns;
+        int status = SLR_OK;
         slri_lock(region);
+        if (done.task)
+            status = complete(region, index, done.task, done.outcome, done.record, done.record_bytes, now_ns);
+        done.task = 0;
         uint32_t doorbell = worker->doorbell;
         slr_worker_state idle = idle_state(region, worker, over, spins);
-        int status = look(region, index, now_ns, idle, out);
+        if (status == SLR_OK)
+            status = look(region, index, now_ns, idle, out);
         slri_unlock(region);
         if (status != SLR_TIMEOUT)
             return status;
@@ -147,34 +195,18 @@ int slr_worker_take(slr_region *region, uint32_t index, uint32_t spin_us, int64_
     }
 }
 
-int slr_worker_complete(slr_region *region, uint32_t index, slr_id task, int outcome, uint64_t record,
-                        uint64_t record_bytes) {
-    if (!region || !slri_worker_exists(region, index) || (outcome != SLR_TASK_SUCCEEDED && outcome != SLR_TASK_FAILED))
+int slr_worker_take(slr_region *region, uint32_t index, uint32_t spin_us, int64_t timeout_ns, slr_task *out) {
+    if (!region || !out || !slri_worker_exists(region, index) ||
+        (is_remote(&region->workers[index]) && timeout_ns != 0))
         return SLR_INVALID;
-    int64_t now_ns = slri_now_ns();
-    slri_lock(region);
-    slri_worker *worker = &region->workers[index];
-    const slri_slot *slot = slri_slot_find(region, task);
-    int status = SLR_OK;
-    if (!slot || slot->state != SLR_TASK_RUNNING || slot->taker != index)
-        status = SLR_STALE;
-    else if (record) {
-        const slri_block *block = slri_heap_live(region, record);
-        if (!block || !block->held || record_bytes > block->bytes)
-            status = SLR_INVALID;
-    }
-    if (status == SLR_OK) {
-        if (record)
-            slri_heap_adopt(region, record);
-        SLRI_FAULT("complete:record");
-        worker->tasks++;
-        worker->failures += outcome == SLR_TASK_FAILED;
-        if (!is_remote(worker) && in_service(worker))
-            slri_worker_move(region, index,
-                             SLR_WORKER_SPINNING); /* before anything is pushed: it will take that itself */
-        slri_task_end(region, (uint32_t)task, outcome == SLR_TASK_FAILED ? SLRI_FAIL : SLRI_SUCCEED, record,
-                      record_bytes, now_ns);
-    }
-    slri_unlock(region);
-    return status;
+    return take(region, index, (completion){0}, spin_us, timeout_ns, out);
+}
+
+int slr_worker_next(slr_region *region, uint32_t index, int outcome, uint64_t record, uint64_t record_bytes,
+                    uint32_t spin_us, int64_t timeout_ns, slr_task *task) {
+    if (!region || !task || !task->id || !slri_worker_exists(region, index) || !is_outcome(outcome) ||
+        is_remote(&region->workers[index]))
+        return SLR_INVALID;
+    completion done = {.task = task->id, .outcome = outcome, .record = record, .record_bytes = record_bytes};
+    return take(region, index, done, spin_us, timeout_ns, task);
 }

@@ -24,7 +24,9 @@ from simpler.region_records import (
     INTERRUPTED,
     OK,
     STALE,
+    SUCCEEDED,
     TIMEOUT,
+    Done,
     Op,
     RegionClosed,
     RegionStats,
@@ -36,6 +38,7 @@ from simpler.region_records import (
     WorkerState,
     fail,
     trace_event,
+    unpack_task,
 )
 from simpler.tensor import DataType
 
@@ -56,7 +59,7 @@ class Region:
         self._heap = self._mapping.heap()
         self._base = int(ffi.cast("uintptr_t", lib.slr_region_heap(raw)))
         self._taken = ffi.new("slr_task *")
-        self._digest = ffi.buffer(self._taken.digest)
+        self._taken_bytes = ffi.buffer(self._taken)
 
     @classmethod
     def create(
@@ -248,17 +251,45 @@ class Region:
         Raises RegionClosed once the region is shut down.
         """
         timeout_ns = -1 if timeout_s is None else int(timeout_s * 1e9)
-        task = self._taken
-        status = lib.slr_worker_take(self._region, worker, spin_us, timeout_ns, task)
+        status = lib.slr_worker_take(self._region, worker, spin_us, timeout_ns, self._taken)
+        return self._task_of(worker, status, spin_us, timeout_ns)
+
+    def next(self, worker: int, done: Done, spin_us: int) -> Task:
+        """Ends the task last taken as ``done`` says, and waits for the next one: the hot path of a worker, in one call.
+
+        Raises RegionClosed once the region is shut down, StaleHandle when the worker was declared dead.
+        """
+        status = lib.slr_worker_next(self._region, worker, *done, spin_us, -1, self._taken)
+        task = self._task_of(worker, status, spin_us, -1)
+        assert task is not None  # it waits without end
+        return task
+
+    def _task_of(self, worker: int, status: int, spin_us: int, timeout_ns: int) -> Task | None:
         while status == INTERRUPTED:  # Python's signal handlers have run by now
-            status = lib.slr_worker_take(self._region, worker, spin_us, timeout_ns, task)
+            status = lib.slr_worker_take(self._region, worker, spin_us, timeout_ns, self._taken)
         if status != OK:
             if status == TIMEOUT:
                 return None
             fail(status, f"worker {worker} taking a task")
-        nbytes = task.args_bytes
-        args = bytes(self._heap[task.args_offset : task.args_offset + nbytes]) if nbytes else b""
-        return Task(task.id, task.run, task.op, self._digest[:], args, task.timeout_ns)
+        task, run, op, _, at, nbytes, timeout_ns, digest = unpack_task(self._taken_bytes)
+        args = self._heap[at : at + nbytes].tobytes() if nbytes else b""
+        return Task(task, run, op, digest, args, timeout_ns)
+
+    def succeeded(self, parts: Sequence[bytes | memoryview]) -> Done:
+        """How a task ends whose result record is ``parts``, one after the other. Raises CapacityError without room."""
+        nbytes = sum(map(len, parts))
+        at = record = self.alloc(nbytes)
+        for part in parts:
+            self._heap[at : at + len(part)] = part
+            at += len(part)
+        return Done(TaskState.SUCCEEDED, record, nbytes)
+
+    def failed(self, error: bytes) -> Done:
+        """How a task ends with an error record, which is left out when the heap has no room for it."""
+        try:
+            return Done(TaskState.FAILED, self.store(error), len(error))
+        except CapacityError:
+            return Done(TaskState.FAILED, 0, 0)
 
     def complete(self, worker: int, task_id: int, *, result: bytes | None = None, error: bytes | None = None) -> bool:
         """Ends a task with a result record, an error record, or as a success without either.
@@ -266,30 +297,16 @@ class Region:
         Returns False when the task had been taken away from the worker. An error record that no longer fits in the heap
         is left out; a result that does not fit raises CapacityError and leaves the task as it was.
         """
+        done = SUCCEEDED
         if error is not None:
-            try:
-                return self._complete_with(worker, task_id, self.store(error), len(error), TaskState.FAILED)
-            except CapacityError:
-                return self._complete_with(worker, task_id, 0, 0, TaskState.FAILED)
-        if result is not None:
-            return self.complete_parts(worker, task_id, [result])
-        return bool(lib.slr_worker_complete(self._region, worker, task_id, TaskState.SUCCEEDED, 0, 0) == OK)
-
-    def complete_parts(self, worker: int, task_id: int, parts: Sequence[bytes | memoryview]) -> bool:
-        """Ends a task with a result record that is written part after part; as ``complete`` otherwise."""
-        nbytes = sum(map(len, parts))
-        at = record = self.alloc(nbytes)
-        for part in parts:
-            self._heap[at : at + len(part)] = part
-            at += len(part)
-        return self._complete_with(worker, task_id, record, nbytes, TaskState.SUCCEEDED)
-
-    def _complete_with(self, worker: int, task_id: int, record: int, nbytes: int, outcome: TaskState) -> bool:
-        status = lib.slr_worker_complete(self._region, worker, task_id, outcome, record, nbytes)
+            done = self.failed(error)
+        elif result is not None:
+            done = self.succeeded([result])
+        status = lib.slr_worker_complete(self._region, worker, task_id, *done)
         if status == OK:
             return True
-        if record:
-            self.unref(record)
+        if done.record:
+            self.unref(done.record)
         if status != STALE:
             fail(status, f"worker {worker} completing a task")
         return False

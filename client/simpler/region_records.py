@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple, NoReturn
 
@@ -79,6 +80,18 @@ class Task(NamedTuple):
     digest: bytes
     args: bytes
     timeout_ns: int = 0
+
+
+class Done(NamedTuple):
+    """How a task has ended: with a record in a heap block of its own, or without one where ``record`` is 0."""
+
+    outcome: TaskState
+    record: int
+    nbytes: int
+
+
+SUCCEEDED = Done(TaskState.SUCCEEDED, 0, 0)
+"""A success without a result."""
 
 
 class Range(NamedTuple):
@@ -189,6 +202,18 @@ def fail(status: int, what: str) -> NoReturn:
     if status == TIMEOUT:
         raise TimeoutError(what)
     raise SimplerError(f"{what}: {ffi.string(lib.slr_status_name(status)).decode()}")
+
+
+def _packed_as(name: str) -> struct.Struct:
+    """All fields of a C structure at once, which takes as long as reading one of them by its name."""
+    formats = {"uint64_t": "Q", "int64_t": "q", "uint32_t": "I", "uint8_t[32]": "32s"}
+    packed = struct.Struct("=" + "".join(formats[field.type.cname] for _, field in ffi.typeof(name).fields))
+    assert packed.size == ffi.sizeof(name), f"{name} has padding"
+    return packed
+
+
+unpack_task: Callable[[Any], tuple[Any, ...]] = _packed_as("slr_task").unpack_from
+"""The fields of an slr_task, in the order of simpler.h."""
 
 
 def trace_event(event: Any) -> TraceEvent:

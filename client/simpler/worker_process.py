@@ -20,6 +20,7 @@ from simpler.callables import CallableKind, Content, format_hashid, validate_con
 from simpler.error_record import encode_error
 from simpler.errors import RegistrationError
 from simpler.region import Op, Region, RegionClosed, Task
+from simpler.region_records import SUCCEEDED, Done
 from simpler.spawn_protocol import READY
 
 _CALL, _UNREGISTER, _CONTROL = int(Op.CALL), int(Op.UNREGISTER), int(Op.CONTROL)
@@ -128,28 +129,26 @@ class _TaskLoop:
                 self._load(digest)
 
     def run(self) -> None:
-        """Task after task until the region is shut down."""
+        """Task after task until the region is shut down. No result is held while the next task is waited for."""
         region, worker, spin_us = self._region, self._spec.worker, self._spec.spin_us
-        while True:
-            try:
-                task = region.take(worker, spin_us=spin_us, timeout_s=None)
-            except RegionClosed:
-                return
+        try:
+            task = region.take(worker, spin_us=spin_us, timeout_s=None)
             assert task is not None
-            try:
-                self._complete(task)
-            except BaseException as error:
-                region.complete(worker, task.id, error=self._record(task, error))
+            while True:
+                task = region.next(worker, self._done(task), spin_us)
+        except RegionClosed:
+            return
 
-    def _complete(self, task: Task) -> None:
-        """Performs the task; its result is not held beyond this, since the next task may be long in coming."""
-        result = self._perform(task)
-        if result is None:
-            self._region.complete(self._spec.worker, task.id)
-        else:
-            self._region.complete_parts(self._spec.worker, task.id, result)
+    def _done(self, task: Task) -> Done:
+        try:
+            result = self._perform(task)
+            return SUCCEEDED if result is None else self._region.succeeded(result)
+        except BaseException as error:
+            return self._region.failed(self._record(task, error))
 
     def _perform(self, task: Task) -> Sequence[bytes | memoryview] | None:
+        if task.op == _CALL and task.digest in self._loaded:
+            return self._executor.call(task)
         if task.op == _CONTROL:
             return self._executor.control(task)
         if task.op == _UNREGISTER:

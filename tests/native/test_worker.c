@@ -82,6 +82,35 @@ static void only_the_taker_completes_and_only_once(void) {
     drop_region(region);
 }
 
+/* Ends its task and takes the next; 0 when there is none. */
+static slr_id next_after(slr_region *region, uint32_t worker, slr_id ended, int outcome) {
+    slr_task task = {.id = ended};
+    int status = slr_worker_next(region, worker, outcome, 0, 0, 0, 0, &task);
+    CHECK(status == SLR_OK || status == SLR_TIMEOUT);
+    return status == SLR_OK ? task.id : 0;
+}
+
+static void a_worker_ends_a_task_and_takes_the_next(void) {
+    slr_region *region = make_region();
+    slr_id run = begin_run(region), first = submit(region, call_of(run, CHIP));
+    slr_submission chained = call_of(run, CHIP);
+    chained.after = &first;
+    chained.n_after = 1;
+    slr_id second = submit(region, chained), shared = submit(region, call_of(run, SLR_ANY_SUB));
+    CHECK(take(region, CHIP) == first && next_after(region, CHIP, first, SLR_TASK_SUCCEEDED) == second);
+    CHECK(next_after(region, CHIP, second, SLR_TASK_FAILED) == 0); /* the shared task is not a chip's */
+    CHECK(state_of(region, second) == SLR_TASK_FAILED && take(region, SUB0) == shared);
+    slr_task task = {.id = shared};
+    STATUS(SLR_INVALID, slr_worker_next(region, SUB0, SLR_TASK_POISONED, 0, 0, 0, 0, &task));
+    STATUS(SLR_INVALID, slr_worker_next(region, SUB0, SLR_TASK_SUCCEEDED, 64, 1, 0, 0, &task)); /* no such block */
+    STATUS(SLR_INVALID, slr_worker_next(region, REMOTE, SLR_TASK_SUCCEEDED, 0, 0, 0, 0, &task));
+    STATUS(SLR_STALE, slr_worker_next(region, SUB1, SLR_TASK_SUCCEEDED, 0, 0, 0, 0, &task));
+    CHECK(task.id == shared && next_after(region, SUB0, shared, SLR_TASK_SUCCEEDED) == 0);
+    STATUS(SLR_STALE, slr_worker_next(region, SUB0, SLR_TASK_SUCCEEDED, 0, 0, 0, 0, &task));
+    end_run(region, run);
+    drop_region(region);
+}
+
 /* The eventfd is signalled once after the REMOTE worker's consumer has seen its queue empty. */
 static void a_remote_worker_is_told_by_eventfd(void) {
     slr_region *region = make_region();
@@ -297,9 +326,10 @@ static void every_status_has_its_name(void) {
 }
 
 MAIN(CASE(a_starting_worker_gets_nothing), CASE(only_sub_workers_share), CASE(shared_work_needs_a_sub_worker),
-     CASE(only_the_taker_completes_and_only_once), CASE(a_remote_worker_is_told_by_eventfd),
-     CASE(a_dead_worker_fails_only_what_it_held), CASE(the_whole_hand_of_a_remote_worker_fails),
-     CASE(the_dead_are_not_waited_for), CASE(an_abandoned_worker_fails_its_queue_and_what_comes),
-     CASE(shared_work_fails_with_the_last_sub_worker), CASE(shutdown_ends_every_take),
-     CASE(callables_are_counted_by_digest), CASE(only_a_sealed_region_of_this_version_is_mapped),
-     CASE(impossible_configurations_are_refused), CASE(every_status_has_its_name))
+     CASE(only_the_taker_completes_and_only_once), CASE(a_worker_ends_a_task_and_takes_the_next),
+     CASE(a_remote_worker_is_told_by_eventfd), CASE(a_dead_worker_fails_only_what_it_held),
+     CASE(the_whole_hand_of_a_remote_worker_fails), CASE(the_dead_are_not_waited_for),
+     CASE(an_abandoned_worker_fails_its_queue_and_what_comes), CASE(shared_work_fails_with_the_last_sub_worker),
+     CASE(shutdown_ends_every_take), CASE(callables_are_counted_by_digest),
+     CASE(only_a_sealed_region_of_this_version_is_mapped), CASE(impossible_configurations_are_refused),
+     CASE(every_status_has_its_name))
