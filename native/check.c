@@ -257,6 +257,29 @@ static bool check_slots(check *c) {
            broken(c, "%u slots are used, not %u", used, region->header->slots_used);
 }
 
+/* Of tasks that run with a timeout. */
+static bool check_deadlines(check *c) {
+    const slr_region *region = c->region;
+    uint32_t timed = 0;
+    for (uint32_t i = 0; i < region->header->slots_fresh; i++) {
+        const slri_slot *slot = &region->slots[i];
+        if (slot->state != SLR_TASK_RUNNING || !slot->timeout_ns)
+            continue;
+        if (region->workers[slot->taker].timed != i)
+            return broken(c, "slot %u has a timeout that worker %u does not know", i, slot->taker);
+        timed++;
+    }
+    for (uint32_t i = 0; i < region->header->config.workers; i++) {
+        const slri_worker *worker = &region->workers[i];
+        if (slri_worker_deadline_ns(region, worker) < region->header->alarm_ns)
+            return broken(c, "worker %u is late before the watcher looks", i);
+        if (worker->condemned && worker->timed == SLRI_NONE && worker->state != SLR_WORKER_DEAD)
+            return broken(c, "worker %u is condemned without a late task", i);
+        timed -= worker->timed != SLRI_NONE;
+    }
+    return !timed || broken(c, "workers hold %u tasks with a timeout too many", -timed);
+}
+
 static bool check_workers(check *c) {
     const slr_region *region = c->region;
     const slri_header *header = region->header;
@@ -278,8 +301,8 @@ static bool check_workers(check *c) {
 }
 
 static int run_checks(check *c) {
-    bool sound =
-        check_heap(c) && check_queues(c) && check_runs(c) && check_edges(c) && check_slots(c) && check_workers(c);
+    bool sound = check_heap(c) && check_queues(c) && check_runs(c) && check_edges(c) && check_slots(c) &&
+                 check_workers(c) && check_deadlines(c);
     return sound ? SLR_OK : SLR_CORRUPT;
 }
 

@@ -40,6 +40,7 @@ static uint32_t bury(slr_region *region, uint32_t index, uint64_t record, uint64
         slri_worker_move(region, index, SLR_WORKER_DEAD);
     }
     uint32_t failed = fail_held(region, index, record, record_bytes, slri_now_ns());
+    worker->timed = SLRI_NONE;
     slri_heap_disown(region, index + 1);
     slri_mailbox_kick(region);
     slri_wake_everyone(region); /* it may have died between changing a futex and waking its sleepers */

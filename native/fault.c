@@ -10,17 +10,10 @@
 #include <unistd.h>
 
 const char *const slri_fault_points[] = {
-    "submit:slot",     "submit:edges",
-    "submit:queued",   "take:popped",
-    "take:running",    "complete:record",
-    "complete:moved",  "end:edges",
-    "end:retained",    "heap:split",
-    "heap:taken",      "heap:merged",
-    "run:begin",       "run:release",
-    "cancel:drained",  "callable:filled",
-    "park:parked",     "abandon:marked",
-    "recover:slots",   "recover:heap",
-    "unlocked:waking", NULL,
+    "submit:slot",  "submit:edges",    "submit:queued",  "take:popped",  "take:alarm",      "overdue:condemned",
+    "take:running", "complete:record", "complete:moved", "end:edges",    "end:retained",    "heap:split",
+    "heap:taken",   "heap:merged",     "run:begin",      "run:release",  "cancel:drained",  "callable:filled",
+    "park:parked",  "abandon:marked",  "recover:slots",  "recover:heap", "unlocked:waking", NULL,
 };
 
 static const char *armed;

@@ -66,6 +66,7 @@ typedef struct {
     uint64_t tasks;         /* ended, ever */
     uint64_t failures;      /* of them FAILED */
     uint64_t trace_count;   /* events ever written */
+    int64_t alarm_ns;       /* when the watcher looks next; no later than any deadline of a RUNNING task */
 
     alignas(SLRI_LINE) uint64_t heap_used; /* derived: bytes of used blocks, headers included */
     uint64_t heap_peak;
@@ -82,6 +83,8 @@ typedef struct {
     int32_t pid;
     uint32_t deaths;
     uint32_t abandoned;       /* primary: will never be re-attached */
+    uint32_t condemned;       /* primary: its task was late; what it does counts no more, until re-attached */
+    uint32_t timed;           /* derived: the RUNNING slot with a timeout that it holds, not REMOTE */
     slri_queue queue;         /* derived */
     uint32_t parked_next;     /* derived */
     uint32_t parked_previous; /* derived */

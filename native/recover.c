@@ -60,6 +60,8 @@ static void sort_out_slot(slr_region *region, uint32_t index, uint32_t *retained
         slot->fan_in = 0;
         slot->record = slot->record_bytes = 0;
         keep_arguments(region, slot);
+        if (slot->timeout_ns)
+            region->workers[slot->taker].timed = index;
         slri_run_find(region, slot->run)->live++;
         header->live++;
         header->slots_used++;
@@ -128,6 +130,8 @@ static void sort_out_slots(slr_region *region) {
     header->slots_free = SLRI_NONE;
     header->slots_used = 0;
     header->live = 0;
+    for (uint32_t i = 0; i < header->config.workers; i++)
+        region->workers[i].timed = SLRI_NONE;
     for (uint32_t i = header->slots_fresh; i-- > 0;)
         sort_out_slot(region, i, &retained);
     retain_again(region, retained);

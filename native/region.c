@@ -90,7 +90,7 @@ static int map(int fd, const slri_layout *layout, slr_region **out) {
     region->base = base;
     region->layout = *layout;
     region->fd = fd;
-    region->notify_fd = -1;
+    region->notify_fd = region->alarm_fd = -1;
     set_addresses(region);
     *out = region;
     return SLR_OK;
@@ -124,11 +124,12 @@ static int initialise(slr_region *region, const slr_config *config) {
     header->config = *config;
     header->shared.head = header->shared.tail = SLRI_NONE;
     header->spinners = spinners();
+    header->alarm_ns = INT64_MAX;
     header->parked = header->slots_free = header->edges_free = SLRI_NONE;
     for (uint32_t i = 0; i < config->workers; i++) {
         slri_worker *worker = &region->workers[i];
         worker->queue.head = worker->queue.tail = SLRI_NONE;
-        worker->parked_next = worker->parked_previous = SLRI_NONE;
+        worker->parked_next = worker->parked_previous = worker->timed = SLRI_NONE;
     }
     slri_heap_init(region);
     int status = slri_lock_init(header);
@@ -201,6 +202,8 @@ void slr_region_detach(slr_region *region) {
     munmap(region->base, region->layout.region_bytes);
     if (region->notify_fd >= 0)
         close(region->notify_fd);
+    if (region->alarm_fd >= 0)
+        close(region->alarm_fd);
     close(region->fd);
     free(region);
 }
@@ -217,20 +220,27 @@ uint64_t slr_region_heap_bytes(const slr_region *region) {
     return region ? region->header->config.heap_bytes : 0;
 }
 
-int slr_region_set_notify_fd(slr_region *region, int fd) {
-    if (!region)
-        return SLR_INVALID;
+/* Keeps a duplicate of fd in *kept, once. */
+static int keep_fd(slr_region *region, int *kept, int fd) {
     int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (own < 0)
         return SLR_SYSTEM;
     slri_lock(region);
-    bool first = region->notify_fd < 0;
+    bool first = *kept < 0;
     if (first)
-        __atomic_store_n(&region->notify_fd, own, __ATOMIC_RELAXED);
+        __atomic_store_n(kept, own, __ATOMIC_RELAXED);
     slri_unlock(region);
     if (!first)
         close(own);
     return first ? SLR_OK : SLR_INVALID;
+}
+
+int slr_region_set_notify_fd(slr_region *region, int fd) {
+    return region ? keep_fd(region, &region->notify_fd, fd) : SLR_INVALID;
+}
+
+int slr_region_set_alarm_fd(slr_region *region, int fd) {
+    return region ? keep_fd(region, &region->alarm_fd, fd) : SLR_INVALID;
 }
 
 int slr_region_shutdown(slr_region *region) {

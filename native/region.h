@@ -31,7 +31,8 @@ struct slr_region {
     uint8_t *heap;
     slri_layout layout;
     int fd;
-    int notify_fd;  /* own, -1: none; set once under the lock, also read without it; closed by slr_region_detach */
+    /* Own, -1: none; set once under the lock, also read without it; closed by slr_region_detach. */
+    int notify_fd, alarm_fd;
     uint32_t owner; /* worker + 1 that attached in this process; 0: the parent. Stamped on the blocks it allocates */
     uint32_t n_wakes;
     uint32_t *wakes[SLRI_MAX_WAKES]; /* futexes to wake once the lock is free */
@@ -119,6 +120,11 @@ bool slri_worker_exists(const slr_region *region, uint32_t worker); /* no lock n
 /* ---- death.c ---- */
 /* The abandoned worker with whose error tasks for `target` fail; NULL while somebody may still take them. */
 const slri_worker *slri_target_abandoned(const slr_region *region, uint32_t target);
+
+/* ---- deadline.c ---- */
+void slri_deadline_begin(slr_region *region, uint32_t slot); /* taken, about to be RUNNING */
+/* INT64_MAX: its worker has no task with a timeout, or is condemned. */
+int64_t slri_worker_deadline_ns(const slr_region *region, const slri_worker *worker);
 
 /* ---- graph.c ---- */
 typedef enum {

@@ -114,6 +114,9 @@ uint64_t slr_region_heap_bytes(const slr_region *region);
  * begun with SLR_RUN_NOTIFY ends; set once, SLR_INVALID after that. A duplicate is kept until slr_region_detach, so the
  * caller may close its own at any time. */
 int slr_region_set_notify_fd(slr_region *region, int fd);
+/* The same for the eventfd of who watches the worker processes, signalled when a task is taken that may be late before
+ * the watcher looks again: see slr_workers_overdue. Without one nobody is told. */
+int slr_region_set_alarm_fd(slr_region *region, int fd);
 int slr_region_shutdown(slr_region *region); /* every slr_worker_take returns SLR_CLOSED from now on, sleepers woken */
 const char *slr_status_name(int status);
 
@@ -137,6 +140,19 @@ int slr_worker_died(slr_region *region, uint32_t worker, const void *error, uint
 /* Gives the worker up for ever: what slr_worker_died does, and everything queued for it, now and in later submissions
  * (for the last SUB worker: the shared queue too), fails with the error record. It cannot be attached again. */
 int slr_worker_abandon(slr_region *region, uint32_t worker, const void *error, uint64_t error_bytes);
+
+typedef struct {
+    slr_id task;
+    int64_t timeout_ns;
+    uint32_t worker;
+    uint8_t digest[32];
+} slr_overdue;
+/* By whoever watches the processes: the workers whose task has run for longer than its timeout at now_ns
+ * (CLOCK_MONOTONIC), each told once. They are condemned: take and complete give them SLR_STALE until they have been
+ * killed and slr_worker_died was called. *next_ns: when to look again, at the latest; INT64_MAX: once the eventfd says
+ * so. */
+int slr_workers_overdue(slr_region *region, int64_t now_ns, slr_overdue *out, uint32_t room, uint32_t *count,
+                        int64_t *next_ns);
 
 typedef struct {
     uint32_t kind;   /* slr_worker_kind */
@@ -164,7 +180,8 @@ typedef struct {
 /* Next task for the worker: its own queue first, then (SUB) the shared one. Spins up to spin_us, then parks up to
  * timeout_ns (< 0: without end; 0: neither spins nor parks). Tasks of cancelled runs are never returned. A REMOTE
  * worker may hold several tasks at once; its timeout is 0, and the eventfd is signalled for it once after each
- * SLR_TIMEOUT. SLR_OK, SLR_TIMEOUT, SLR_CLOSED, SLR_INTERRUPTED; SLR_STALE: the worker was declared dead. */
+ * SLR_TIMEOUT. SLR_OK, SLR_TIMEOUT, SLR_CLOSED, SLR_INTERRUPTED; SLR_STALE: the worker was declared dead,
+ * or condemned. SLR_INVALID also while it holds a task with a timeout. */
 int slr_worker_take(slr_region *region, uint32_t worker, uint32_t spin_us, int64_t timeout_ns, slr_task *out);
 /* outcome: SLR_TASK_SUCCEEDED or SLR_TASK_FAILED. record: a heap block holding the result or error record, whose
  * reference passes to the slot (0: none). The slot of a success without record is free at once. SLR_STALE: the task was
@@ -229,7 +246,7 @@ typedef struct {
     const slr_id *after;    /* explicit dependencies: a failure of one poisons this task */
     const uint64_t *blocks; /* heap blocks kept referenced until the task has ended */
     uint32_t n_blocks;
-    int64_t timeout_ns; /* how long it may run; 0: as long as it takes */
+    int64_t timeout_ns; /* how long it may run from when it is taken; 0: as long as it takes. Not for REMOTE workers */
 } slr_submission;
 
 /* Read after write and `after` are data dependencies (a failure poisons) when both tasks are of one run; write after

@@ -27,7 +27,9 @@ static bool valid(const slr_region *region, const slr_submission *submission) {
         (submission->n_ranges && !submission->ranges) || (submission->n_after && !submission->after) ||
         (submission->n_blocks && !submission->blocks) || submission->timeout_ns < 0)
         return false;
-    if (submission->worker != SLR_ANY_SUB && !slri_worker_exists(region, submission->worker))
+    if (submission->worker != SLR_ANY_SUB &&
+        (!slri_worker_exists(region, submission->worker) ||
+         (submission->timeout_ns && slri_is_kind(&region->workers[submission->worker], SLR_WORKER_REMOTE))))
         return false;
     return ranges_valid(submission);
 }

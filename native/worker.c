@@ -35,6 +35,7 @@ int slr_worker_attach(slr_region *region, uint32_t index, int32_t pid) {
     bool vacant = !worker->abandoned && (worker->state == SLR_WORKER_ABSENT || worker->state == SLR_WORKER_DEAD);
     if (vacant) {
         worker->pid = pid;
+        slri_commit(&worker->condemned, 0);
         slri_worker_move(region, index, SLR_WORKER_STARTING);
         if (!is_remote(worker))
             region->owner = index + 1;
@@ -79,6 +80,7 @@ static void start(slr_region *region, uint32_t index, uint32_t taken, int64_t no
     slri_slot *slot = &region->slots[taken];
     slot->taker = index;
     slot->started_ns = now_ns;
+    slri_deadline_begin(region, taken);
     slri_slot_move(slot, SLRI_TAKE);
     SLRI_FAULT("take:running");
     uint64_t head = slri_arguments_head(slot->n_blocks);
@@ -101,8 +103,10 @@ static slr_worker_state idle_state(const slr_region *region, const slri_worker *
 
 static int look(slr_region *region, uint32_t index, int64_t now_ns, slr_worker_state idle, slr_task *out) {
     const slri_worker *worker = &region->workers[index];
-    if (!in_service(worker))
-        return worker->state == SLR_WORKER_DEAD ? SLR_STALE : SLR_INVALID;
+    if (worker->condemned || worker->state == SLR_WORKER_DEAD)
+        return SLR_STALE;
+    if (!in_service(worker) || worker->timed != SLRI_NONE)
+        return SLR_INVALID;
     if (region->header->closed) {
         slri_worker_move(region, index, SLR_WORKER_RUNNING);
         return SLR_CLOSED;
@@ -128,7 +132,7 @@ static int complete(slr_region *region, uint32_t index, slr_id task, int outcome
                     uint64_t record_bytes, int64_t now_ns) {
     slri_worker *worker = &region->workers[index];
     const slri_slot *slot = slri_slot_find(region, task);
-    if (!slot || slot->state != SLR_TASK_RUNNING || slot->taker != index)
+    if (!slot || slot->state != SLR_TASK_RUNNING || slot->taker != index || worker->condemned)
         return SLR_STALE;
     if (record) {
         const slri_block *block = slri_heap_live(region, record);
@@ -139,6 +143,8 @@ static int complete(slr_region *region, uint32_t index, slr_id task, int outcome
     SLRI_FAULT("complete:record");
     worker->tasks++;
     worker->failures += outcome == SLR_TASK_FAILED;
+    if (worker->timed == (uint32_t)task)
+        worker->timed = SLRI_NONE;
     if (!is_remote(worker) && in_service(worker)) /* before anything is pushed: it will take that itself */
         slri_worker_move(region, index, SLR_WORKER_SPINNING);
     slri_task_end(region, (uint32_t)task, outcome == SLR_TASK_FAILED ? SLRI_FAIL : SLRI_SUCCEED, record, record_bytes,

@@ -71,6 +71,22 @@ static scene set_scene(void) {
     return s;
 }
 
+/* A task of SUB0 is late, and SUB0 is killed for it and attached anew. */
+static void pass_a_deadline(const scene *s) {
+    slr_submission submission = call_of(s->dying, SUB0);
+    slr_task task;
+    slr_overdue late;
+    uint32_t count;
+    int64_t next_ns;
+    submission.timeout_ns = 1;
+    submit(s->region, submission);
+    OK(slr_worker_take(s->region, SUB0, 0, 0, &task));
+    OK(slr_workers_overdue(s->region, INT64_MAX - 1, &late, 1, &count, &next_ns));
+    CHECK(count == 1 && late.worker == SUB0);
+    OK(slr_worker_died(s->region, SUB0, "late", 4, &count));
+    be_ready(s->region, SUB0);
+}
+
 /* Comes past every fault point that is not recovery's. Plays the parent and SUB0, which it attaches anew. */
 static void pass_every_point(const scene *s) {
     slr_region *region = s->region;
@@ -79,6 +95,7 @@ static void pass_every_point(const scene *s) {
     slr_task task;
     OK(slr_worker_died(region, SUB0, NULL, 0, &failed));
     be_ready(region, SUB0);
+    pass_a_deadline(s);
     uint64_t block = block_with(region, "kept by tasks");
     OK(slr_callable_put(region, digest, 1, "more code", 9));
     end_run(region, begin_run(region));

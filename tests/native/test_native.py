@@ -21,6 +21,7 @@ BUILDS = {  # how each program is compiled, and the library with it
     "test_run.c": ADDRESS,
     "test_worker.c": ADDRESS,
     "test_process.c": ADDRESS,
+    "test_deadlines.c": ADDRESS,
     "test_faults.c": [*ADDRESS, "-DSLR_FAULTS"],
     "test_threads.c": ["-fsanitize=thread"],
 }
