@@ -35,6 +35,8 @@ class Submitting(Protocol):
     """What an Orchestrator needs of its Worker."""
 
     region: Region
+    heaps: Sequence[Region]
+    """The region, then those of the Workers above from the nearest up."""
     registry: Registry
     targets: Targets
 
@@ -159,7 +161,7 @@ class Orchestrator:
             return self._graph.submit(worker, entry.digest, timeout_ns=timeout_ns)
         if args is None:
             return self._graph.submit_with(worker, entry.digest, after=after, timeout_ns=timeout_ns)
-        packed = PackedArgs(args, self._region, self._storage)
+        packed = PackedArgs(args, self._worker.heaps, self._storage)
         try:
             return self._graph.submit_with(
                 worker,

@@ -4,6 +4,8 @@ Rules
   1. A tensor is ordered by the bytes it touches of the heap block it lies in; a strided view by its contiguous runs
      while they are few, else by the range that spans them, which orders more than it must but never less.
   2. An ordinary array is copied, and only as INPUT: what a task wrote into a copy would be lost.
+  3. An array of a Worker above is passed where it lies. Its block is held by the task of that Worker within which this
+     one runs; here its bytes only order tasks, under a name for the block.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+_NAME_BIT, _PLACE_SHIFT = 1 << 63, 56
 Storage = Callable[[Tensor, TensorArgType], int]
 """Gives the heap offset of a Tensor, allocating it when it may; raises where the Tensor is not usable."""
 
@@ -31,11 +34,14 @@ Storage = Callable[[Tensor, TensorArgType], int]
 class PackedArgs:
     """Arguments ready to submit, once packed. ``copies``: blocks made for the task, until ``drop_copies``."""
 
-    __slots__ = ("_region", "_storage", "blocks", "copies", "payload", "ranges")
+    __slots__ = ("_heaps", "_region", "_storage", "blocks", "copies", "payload", "ranges")
 
-    def __init__(self, args: TaskArgs, region: Region, storage: Storage) -> None:
-        """Raises ArgumentError, StaleHandle, or CapacityError when the heap has no room for copies and outputs."""
-        self._region, self._storage = region, storage
+    def __init__(self, args: TaskArgs, heaps: Sequence[Region], storage: Storage) -> None:
+        """``heaps``: by place, the own one first.
+
+        Raises ArgumentError, StaleHandle, or CapacityError when the heap has no room for copies and outputs.
+        """
+        self._heaps, self._region, self._storage = heaps, heaps[0], storage
         self.ranges: list[Range] = []
         self.blocks: list[int] = []
         self.copies: list[int] = []
@@ -65,13 +71,16 @@ class PackedArgs:
         return self._array(index, tensor, tag)
 
     def _array(self, index: int, array: Any, tag: TensorArgType) -> TensorRecord:
-        dtype = DataType.of(array.dtype)
         if array.size == 0:
-            return TensorRecord(tag, dtype, array.shape, None, 0, 0, 0)
-        offset = self._region.offset_of(array)
-        if offset is None:
-            return self._copied(index, array, tag)
-        start, size = self._region.find(offset)
+            return TensorRecord(tag, DataType.of(array.dtype), array.shape, None, 0, 0, 0)
+        for place, heap in enumerate(self._heaps):
+            offset = heap.offset_of(array)
+            if offset is not None:
+                return self._shared(index, array, tag, place, offset)
+        return self._copied(index, array, tag)
+
+    def _shared(self, index: int, array: Any, tag: TensorArgType, place: int, offset: int) -> TensorRecord:
+        start, size = self._heaps[place].find(offset)
         contiguous = array.flags.c_contiguous
         runs = (
             [(offset - start, offset - start + array.nbytes)]
@@ -81,10 +90,14 @@ class PackedArgs:
         begin, end = runs[0][0], runs[-1][1]
         if begin < 0 or end > size:
             raise ArgumentError(f"tensor argument {index} reaches beyond the array that it is a view of")
-        self.blocks.append(start)
-        self._order(index, tag, start, runs)
+        if place == 0:
+            self.blocks.append(start)
+            self._order(index, tag, start, runs)
+        else:
+            _require_writeable(index, array, tag)
+            self._order(index, tag, _NAME_BIT | place << _PLACE_SHIFT | start, runs)
         strides = None if contiguous else array.strides
-        return TensorRecord(tag, dtype, array.shape, strides, 0, offset, end - begin)
+        return TensorRecord(tag, DataType.of(array.dtype), array.shape, strides, place, offset, end - begin)
 
     def _copied(self, index: int, array: np.ndarray[Any, Any], tag: TensorArgType) -> TensorRecord:
         if tag is not TensorArgType.INPUT:
@@ -104,6 +117,14 @@ class PackedArgs:
         if access is not Access.NONE:
             bits = access._value_  # as it is stored: Enum.value is computed, and this is done for every tensor
             self.ranges += [Range(block, begin, end, bits, index) for begin, end in runs if begin < end]
+
+
+def _require_writeable(index: int, array: np.ndarray[Any, Any], tag: TensorArgType) -> None:
+    if Access.WRITE in tag.rights and not array.flags.writeable:
+        raise ArgumentError(
+            f"tensor argument {index} is tagged {tag.name}, but came here as INPUT of a task of the Worker above, and "
+            "is read-only; pass it as INPUT, or tag it INOUT there"
+        )
 
 
 def contiguous_runs(start: int, shape: Sequence[int], strides: Sequence[int], itemsize: int) -> list[tuple[int, int]]:

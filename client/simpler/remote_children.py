@@ -6,7 +6,7 @@ What speaks to other hosts is loaded only when there is a remote child.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from simpler.args import TaskArgs
@@ -53,14 +53,18 @@ class RemoteChildren:
         region.set_notify_fd(self.notify_fd)
 
     def open(
-        self, options: WorkerOptions, region: Region, contents: Callable[[], list[Content]], startup_timeout_s: float
+        self,
+        options: WorkerOptions,
+        heaps: Sequence[Region],
+        contents: Callable[[], list[Content]],
+        startup_timeout_s: float,
     ) -> None:
         """Opens every session; when one of them is refused, none stays open."""
         from simpler.remote.hub import RemoteHub
 
         assert self.notify_fd is not None
         hub = RemoteHub(
-            region,
+            heaps,
             self.specs,
             contents=contents,
             startup_timeout_s=startup_timeout_s,

@@ -47,6 +47,7 @@ class Tree:
             runs=options.max_runs,
             callables=options.max_callables,
         )
+        self.heaps: Sequence[Region] = (self.region,)
         self._local: LocalWorkers | None = None
         self._runs: dict[int, GraphRun] = {}
         self._dropped: deque[GraphRun] = deque()
@@ -63,7 +64,7 @@ class Tree:
             self._start_local(spawner, deadline)
             if self._remote:
                 left = max(1.0, deadline - time.monotonic())
-                self._remote.open(self.options, self.region, self._remote_contents, left)
+                self._remote.open(self.options, self.heaps, self._remote_contents, left)
         except BaseException:
             try:
                 self._end(limits.CLOSE_TIMEOUT_S)

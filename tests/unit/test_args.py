@@ -108,13 +108,13 @@ def region() -> Iterator[Region]:
     region.close()
 
 
-def pack(region: Region, args: TaskArgs) -> PackedArgs:
+def pack(region: Region, args: TaskArgs, *above: Region) -> PackedArgs:
     """Packs arguments among which there is no Tensor."""
 
     def no_storage(tensor: Tensor, tag: TensorArgType) -> int:
         raise AssertionError
 
-    return PackedArgs(args, region, no_storage)
+    return PackedArgs(args, [region, *above], no_storage)
 
 
 def test_a_view_of_a_shared_array_is_passed_where_it_lies(region: Region) -> None:  # G1
@@ -166,3 +166,39 @@ def test_memory_that_was_freed_is_stale(region: Region) -> None:  # G2
     region.unref(offset)
     with pytest.raises(StaleHandle):
         pack(region, TaskArgs().add_tensor(array))
+
+
+@pytest.fixture
+def above() -> Iterator[Region]:
+    region = Region.create(workers=1, heap_bytes=1 << 20)
+    yield region
+    region.close()
+
+
+def test_an_array_of_a_worker_above_is_passed_where_it_lies(region: Region, above: Region) -> None:  # G1
+    array, other = above.new_array((4, 6), DataType.INT32), above.new_array((3,), DataType.INT32)
+    packed = pack(region, TaskArgs().add_tensor(array[:, 2:4], INOUT).add_tensor(array[0, :2]).add_tensor(other), above)
+    received = ReceivedArgs([region, above], decode(packed.payload))
+    received.tensor(0)[...] = 7
+    assert (array[:, 2:4] == 7).all()
+    assert not received.tensor(1).flags.writeable
+    assert (packed.copies, packed.blocks) == ([], [])  # its block is held by the task of the Worker above
+    names = [each.buffer for each in packed.ranges]
+    assert len(set(names)) == 2
+    assert names[:-1] == names[:1] * (len(names) - 1)
+    assert all(name >> 63 for name in names)
+
+
+def test_the_same_offset_in_two_heaps_is_not_the_same_memory(region: Region, above: Region) -> None:  # G1
+    arrays = [each.new_array((4,), DataType.INT32) for each in (region, above)]
+    assert region.offset_of(arrays[0]) == above.offset_of(arrays[1])
+    packed = pack(region, TaskArgs().add_tensor(arrays[0], INOUT).add_tensor(arrays[1], INOUT), above)
+    assert len({each.buffer for each in packed.ranges}) == 2
+
+
+def test_what_came_as_input_from_above_is_not_written(region: Region, above: Region) -> None:  # G1
+    array = above.new_array((4,), DataType.INT32)
+    array.flags.writeable = False
+    for tag in (INOUT, TensorArgType.OUTPUT_EXISTING, TensorArgType.NO_DEP):
+        with pytest.raises(ArgumentError, match="INPUT of a task of the Worker above"):
+            pack(region, TaskArgs().add_tensor(array, tag), above)

@@ -200,7 +200,7 @@ def test_host_inline_is_as_long_as_it_says_and_small() -> None:  # B3
 
 
 def packed(args: TaskArgs, book: BufferBook, region: Region) -> tuple[RemoteArgs, RemotePacked]:
-    result = pack(args, 0, book, region)
+    result = pack(args, 0, book, [region])
     return RemoteArgs.decode(result.payload), result
 
 
@@ -222,8 +222,8 @@ def test_arguments_are_packed_with_what_orders_and_holds_them(book: BufferBook, 
 
 
 def test_no_arguments_are_no_bytes(book: BufferBook, region: Region) -> None:
-    assert pack(None, 0, book, region) == RemotePacked(b"", [], [])
-    assert pack(TaskArgs(), 0, book, region) == RemotePacked(b"", [], [])
+    assert pack(None, 0, book, [region]) == RemotePacked(b"", [], [])
+    assert pack(TaskArgs(), 0, book, [region]) == RemotePacked(b"", [], [])
 
 
 @pytest.mark.parametrize(("tag", "denied"), [(INPUT, False), (OUTPUT, True), (OUTPUT_EXISTING, True), (NO_DEP, True)])
@@ -232,15 +232,15 @@ def test_rights_follow_the_tag(tag: TensorArgType, denied: bool, book: BufferBoo
     args = TaskArgs().add_tensor(RemoteTensorRef(handle, shape=16, dtype="float32"), tag)
     if denied:
         with pytest.raises(AccessDenied):
-            pack(args, 0, book, region)
+            pack(args, 0, book, [region])
         assert book.free(handle) is not None, "a refused task holds nothing"
     else:
-        assert len(pack(args, 0, book, region).captured) == 1
+        assert len(pack(args, 0, book, [region]).captured) == 1
 
 
 def test_no_dep_is_held_but_orders_nothing(book: BufferBook, region: Region) -> None:  # G1, B4
     args = TaskArgs().add_tensor(RemoteTensorRef(book.add(0, 1, 1, 64), shape=16, dtype="float32"), NO_DEP)
-    result = pack(args, 0, book, region)
+    result = pack(args, 0, book, [region])
     assert (result.ranges, len(result.captured)) == ([], 1)
 
 
@@ -269,7 +269,7 @@ def test_what_cannot_travel_is_refused_with_advice(book: BufferBook, region: Reg
     for tensor, tag, why in refused:
         args = TaskArgs().add_tensor(RemoteTensorRef(mine, shape=1, dtype="float32")).add_tensor(tensor, tag)  # type: ignore[arg-type]
         with pytest.raises(ArgumentError, match=f"tensor argument 1 .*{why}"):
-            pack(args, 0, book, region)
+            pack(args, 0, book, [region])
     assert book.free(mine) is not None, "a refused task holds nothing"
     del in_heap
 
@@ -285,7 +285,7 @@ def test_arguments_that_cannot_be_sent_hold_nothing(book: BufferBook, region: Re
         for scalar in scalars:
             args.add_scalar(scalar)
         with pytest.raises(ArgumentError, match=why):
-            pack(args, 0, book, region)
+            pack(args, 0, book, [region])
     assert book.free(handle) is not None
 
 

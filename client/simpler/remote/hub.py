@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import trio
 
@@ -36,13 +36,14 @@ _log = logging.getLogger("simpler.remote")
 class RemoteHub:
     """The remote children of one Worker. Every method may be called from any thread, blocks, and raises errors.*.
 
-    ``contents`` gives the callables to install while sessions open. ``notify_fd``: the eventfd that the C library
-    signals, owned by the caller, who keeps it until ``close`` has returned.
+    ``heaps``: that of the Worker, then those of the Workers above it. ``contents`` gives the callables to install while
+    sessions open. ``notify_fd``: the eventfd that the C library signals, owned by the caller, who keeps it until
+    ``close`` has returned.
     """
 
     def __init__(
         self,
-        region: Region,
+        heaps: Sequence[Region],
         specs: Mapping[int, RemoteWorkerSpec],
         *,
         contents: Callable[[], list[Content]],
@@ -50,7 +51,7 @@ class RemoteHub:
         name: str,
         notify_fd: int,
     ) -> None:
-        self._region = region
+        self._heaps = heaps
         self._contents = contents
         self._startup_timeout_s = startup_timeout_s
         self._name = name
@@ -58,7 +59,7 @@ class RemoteHub:
         self._book = BufferBook()
         self._specs = dict(specs)
         self._sessions = {
-            worker: RemoteSession(worker, spec, region, program=name, on_lost=self._book.forget)
+            worker: RemoteSession(worker, spec, heaps[0], program=name, on_lost=self._book.forget)
             for worker, spec in specs.items()
         }
         self._io = IoThread("simpler-io")
@@ -105,7 +106,7 @@ class RemoteHub:
 
     def pack(self, args: TaskArgs | None, worker: int) -> RemotePacked:
         """Arguments for a task of ``worker``, whose buffers are held from now on: see ``run_started``, ``release``."""
-        return pack(args, worker, self.buffers, self._region)
+        return pack(args, worker, self.buffers, self._heaps)
 
     def release(self, captured: Iterable[RemoteBuffer]) -> None:
         """Gives back what ``pack`` held for a task that was not submitted."""

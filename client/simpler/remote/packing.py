@@ -8,7 +8,7 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from simpler import limits
@@ -44,12 +44,12 @@ class RemotePacked(NamedTuple):
     captured: list[RemoteBuffer]
 
 
-def pack(args: TaskArgs | None, worker: int, buffers: BufferHolder, region: Region) -> RemotePacked:
+def pack(args: TaskArgs | None, worker: int, buffers: BufferHolder, heaps: Sequence[Region]) -> RemotePacked:
     """Raises ArgumentError for what cannot travel, StaleHandle and AccessDenied as ``BufferBook.hold`` does."""
     if args is None or not len(args):
         return RemotePacked(b"", [], [])
     tensors = [
-        _checked(index, args.tensor(index), args.tag(index), worker, region) for index in range(args.tensor_count())
+        _checked(index, args.tensor(index), args.tag(index), worker, heaps) for index in range(args.tensor_count())
     ]
     tags = [args.tag(index) for index in range(len(tensors))]
     captured = buffers.hold(
@@ -83,10 +83,10 @@ def _described(
     return described, ranges
 
 
-def _checked(index: int, tensor: object, tag: TensorArgType, worker: int, region: Region) -> RemoteTensorRef:
+def _checked(index: int, tensor: object, tag: TensorArgType, worker: int, heaps: Sequence[Region]) -> RemoteTensorRef:
     """Tensor argument ``index`` as one that can go to ``worker``."""
     if not isinstance(tensor, RemoteTensorRef):
-        return _from_array(index, tensor, tag, region)
+        return _from_array(index, tensor, tag, heaps)
     if tensor.handle is None:
         _check_read_only(index, tag)
     elif not isinstance(tensor.handle, RemoteBufferHandle):
@@ -99,10 +99,10 @@ def _checked(index: int, tensor: object, tag: TensorArgType, worker: int, region
     return tensor
 
 
-def _from_array(index: int, tensor: Any, tag: TensorArgType, region: Region) -> RemoteTensorRef:
+def _from_array(index: int, tensor: Any, tag: TensorArgType, heaps: Sequence[Region]) -> RemoteTensorRef:
     what = f"tensor argument {index} is in this host's memory, which a remote worker cannot see"
     instead = "put the data into a buffer with remote_malloc and remote_copy_to, and pass a RemoteTensorRef"
-    if not hasattr(tensor, "__array_interface__") or region.offset_of(tensor) is not None:
+    if not hasattr(tensor, "__array_interface__") or any(heap.offset_of(tensor) is not None for heap in heaps):
         raise ArgumentError(f"{what}, and earlier tasks may still write to it; {instead}")
     _check_read_only(index, tag)
     array: np.ndarray[Any, Any] = tensor
