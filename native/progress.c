@@ -17,16 +17,15 @@ void slri_progress(slr_region *region, uint32_t *word) {
         slri_wake_later(region, word);
 }
 
-/* needs_live: SLR_INVALID at once when no task is live. */
-static int wait_for_progress(slr_region *region, uint32_t *word, uint32_t seen, bool needs_live, int64_t timeout_ns) {
-    const slri_header *header = region->header;
+/* Whether anything may still come: SLR_TIMEOUT if so. */
+typedef int prospect(const slri_header *header);
+
+static int wait_for_progress(slr_region *region, uint32_t *word, uint32_t seen, prospect *may_come,
+                             int64_t timeout_ns) {
     int64_t deadline_ns = slri_deadline_ns(slri_now_ns(), timeout_ns);
     for (int slept = SLR_OK;;) {
         slri_lock(region);
-        int status = count_of(word) != seen        ? SLR_OK
-                     : header->closed              ? SLR_CLOSED
-                     : needs_live && !header->live ? SLR_INVALID
-                                                   : SLR_TIMEOUT;
+        int status = count_of(word) != seen ? SLR_OK : may_come(region->header);
         bool waits = status == SLR_TIMEOUT && slept == SLR_OK && timeout_ns != 0;
         if (waits)
             __atomic_store_n(word, seen | SLRI_WORD_WAITED, __ATOMIC_RELAXED);
@@ -37,12 +36,22 @@ static int wait_for_progress(slr_region *region, uint32_t *word, uint32_t seen, 
     }
 }
 
+static int space_may_come(const slri_header *header) {
+    return header->closed ? SLR_CLOSED : !header->live ? SLR_INVALID : SLR_TIMEOUT;
+}
+
 uint32_t slr_space_seen(const slr_region *region) {
     return count_of(&region->header->space);
 }
 
 int slr_space_wait(slr_region *region, uint32_t seen, int64_t timeout_ns) {
-    return region ? wait_for_progress(region, &region->header->space, seen, true, timeout_ns) : SLR_INVALID;
+    return region ? wait_for_progress(region, &region->header->space, seen, space_may_come, timeout_ns) : SLR_INVALID;
+}
+
+/* Also after a shutdown: what workers hold is still completed. */
+static int run_may_end(const slri_header *header) {
+    (void)header;
+    return SLR_TIMEOUT;
 }
 
 uint32_t slr_runs_seen(const slr_region *region) {
@@ -50,5 +59,5 @@ uint32_t slr_runs_seen(const slr_region *region) {
 }
 
 int slr_runs_wait(slr_region *region, uint32_t seen, int64_t timeout_ns) {
-    return region ? wait_for_progress(region, &region->header->ends, seen, false, timeout_ns) : SLR_INVALID;
+    return region ? wait_for_progress(region, &region->header->ends, seen, run_may_end, timeout_ns) : SLR_INVALID;
 }

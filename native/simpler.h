@@ -204,7 +204,7 @@ int slr_run_cancel(slr_region *region, slr_id run); /* what has not started neve
 int slr_run_wait(slr_region *region, slr_id run, uint32_t spin_us, int64_t timeout_ns);
 int slr_run_release(slr_region *region, slr_id run); /* ended runs only; frees what its tasks retained */
 /* For who waits for several: take `seen`, look at each run, then wait until any run has ended since. SLR_OK (look
- * again), SLR_TIMEOUT, SLR_INTERRUPTED, SLR_CLOSED. */
+ * again), SLR_TIMEOUT, SLR_INTERRUPTED. */
 uint32_t slr_runs_seen(const slr_region *region);
 int slr_runs_wait(slr_region *region, uint32_t seen, int64_t timeout_ns);
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -18,12 +19,14 @@ class GraphRun:
     collected. The C structures of a submission are made once, because making them costs as much as submitting.
     """
 
-    __slots__ = ("_conflict", "_digests", "_heap", "_mapping", "_out", "_region", "_submission", "id")
+    __slots__ = ("_conflict", "_digests", "_heap", "_mapping", "_out", "_region", "_submission", "id", "submitter")
 
     def __init__(self, mapping: Mapping, heap: memoryview, run: int) -> None:
         self._mapping, self._heap = mapping, heap
         self._region = mapping.raw
         self.id = run
+        self.submitter: int | None = threading.get_ident()
+        """The thread that submits tasks; None once there will be no more."""
         self._submission = ffi.new("slr_submission *")
         self._submission.run = run
         self._out = ffi.new("slr_id *")
@@ -78,10 +81,12 @@ class GraphRun:
 
     def seal(self) -> None:
         """Nothing more will be submitted; the run ends with its last task."""
+        self.submitter = None
         self._checked(lib.slr_run_seal(self._region, self.id), "sealing a run")
 
     def cancel(self) -> None:
         """What has not started never will, and nothing more can be submitted."""
+        self.submitter = None
         self._checked(lib.slr_run_cancel(self._region, self.id), "cancelling a run")
 
     def wait(self, *, spin_us: int, timeout_s: float) -> bool:

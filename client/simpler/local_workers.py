@@ -43,7 +43,7 @@ class LocalWorkers:
         self._options, self._region, self._spawner = options, region, spawner
         self._notify_fd = notify_fd
         self._names = worker_names(options)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may close the Worker while its thread looks
         self._over = False  # under the lock: nobody may look at the spawner any more
         for worker in range(len(self._names)):
             kind = WorkerKind.CHIP if worker < len(options.device_ids) else WorkerKind.SUB

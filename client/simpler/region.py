@@ -331,6 +331,16 @@ class Region:
             fail(status, "waiting for space")
         return bool(status != lib.SLR_INVALID)
 
+    def runs_seen(self) -> int:
+        """To be taken before looking at runs, for ``wait_for_runs`` when none of them had ended."""
+        return int(lib.slr_runs_seen(self._region))
+
+    def wait_for_runs(self, seen: int, timeout_s: float) -> None:
+        """Waits up to ``timeout_s`` until any run has ended after ``seen``."""
+        status = lib.slr_runs_wait(self._region, seen, int(timeout_s * 1e9))
+        if status not in (OK, TIMEOUT, INTERRUPTED):
+            fail(status, "waiting for the end of any run")
+
     # ---- callables
 
     def callable_put(self, digest: bytes, kind: int, content: bytes) -> None:

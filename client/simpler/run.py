@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from simpler.descriptors import format_hashid
 from simpler.error_record import decode_error
-from simpler.errors import SimplerError, StateError, TaskError, UpstreamFailed, WorkerDied
+from simpler.errors import ArgumentError, SimplerError, StateError, TaskError, UpstreamFailed, WorkerDied
 from simpler.graph_run import GraphRun
 from simpler.region_records import NO_CALLABLE, TaskInfo, TaskState
 from simpler.result_record import decode_result
@@ -34,6 +34,9 @@ class RunOwner(Protocol):
 
     def run_dropped(self, graph: GraphRun) -> None:
         """Nobody is left to ask for a run that was not seen to end. Called by the garbage collector."""
+
+    def call_when_ended(self, run: RunHandle, function: Callable[[RunHandle], object]) -> None:
+        """Has ``function(run)`` called once the run has ended."""
 
     def name_of(self, digest: bytes) -> str:
         """A callable's name for people."""
@@ -113,6 +116,17 @@ class RunHandle:
         if self._error is not None:
             raise self._error.with_traceback(self._traceback)  # the same however often it is asked for
         return self._value
+
+    def add_done_callback(self, fn: Callable[[RunHandle], object]) -> None:
+        """Has ``fn(handle)`` called once, when the run has ended, well or not; at once when it already has.
+
+        Otherwise it is called by a daemon thread, ``simpler-callbacks``, one function after the other in the order in
+        which they were added to a run; closing the Worker ends the run, too. What it raises is logged. It may do
+        whatever a program may, such as submit and close; those of other runs wait for it.
+        """
+        if not callable(fn):
+            raise ArgumentError(f"add_done_callback takes a function of the RunHandle, not {type(fn).__name__}")
+        self.state.owner.call_when_ended(self, fn)
 
     def orchestrated(self, value: object) -> None:
         """The orchestration function has returned; nothing more is submitted."""

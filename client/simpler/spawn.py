@@ -114,7 +114,7 @@ class Spawner:
 
     def is_alive(self) -> bool:
         """False once the process has ended."""
-        return not _readable(self.pidfd, 0.0)
+        return self.pidfd >= 0 and not _readable(self.pidfd, 0.0)
 
     def close(self) -> None:
         """Ends the spawner and the children that are to die with it; kills it when it does not go. Idempotent."""

@@ -9,6 +9,7 @@ Rules
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,9 +19,11 @@ from typing import TypeVar
 from simpler import limits
 from simpler.args import TaskArgs
 from simpler.callables import Content
-from simpler.errors import CapacityError, SimplerError
+from simpler.done_callbacks import DoneCallbacks
+from simpler.error_record import encode_error
+from simpler.errors import CapacityError, SimplerError, WorkerDied
 from simpler.graph_run import GraphRun
-from simpler.local_workers import LocalWorkers, preload
+from simpler.local_workers import LocalWorkers, preload, worker_names
 from simpler.region import Op, Region
 from simpler.registry import Registry
 from simpler.remote_children import RemoteChildren
@@ -38,9 +41,9 @@ class Tree:
     def __init__(self, options: WorkerOptions, targets: Targets, registry: Registry, remote: RemoteChildren) -> None:
         self.options, self.registry = options, registry
         self.targets, self._remote = targets, remote
-        n_workers = max(targets.subs.stop + len(remote.specs), 1)
+        self._n_children = targets.subs.stop + len(remote.specs)
         self.region = Region.create(
-            workers=n_workers,
+            workers=max(self._n_children, 1),
             heap_bytes=options.heap_bytes,
             slots=options.max_tasks,
             edges=options.max_edges,
@@ -50,6 +53,7 @@ class Tree:
         self.heaps: Sequence[Region] = (self.region,)
         self._local: LocalWorkers | None = None
         self._runs: dict[int, GraphRun] = {}
+        self._callbacks = DoneCallbacks(self.region)
         self._dropped: deque[GraphRun] = deque()
 
     def start(self, spawner: Spawner | None) -> None:
@@ -95,22 +99,22 @@ class Tree:
         """
         grace_s = limits.INTERRUPTED_GRACE_S if interrupted else limits.CLOSE_TIMEOUT_S
         try:
-            self._let_runs_end((GraphRun.cancel,) if interrupted else (None, GraphRun.cancel), grace_s)
+            self._let_runs_end([True] if interrupted else [False, True], grace_s)
         except BaseException:
             grace_s = limits.INTERRUPTED_GRACE_S
             raise
         finally:
             self._end(grace_s)
 
-    def _let_runs_end(self, escalations: Sequence[Callable[[GraphRun], None] | None], grace_s: float) -> None:
-        for escalate in escalations:
+    def _let_runs_end(self, cancels: Sequence[bool], grace_s: float) -> None:
+        for cancel in cancels:
             deadline = time.monotonic() + grace_s
             for graph in list(self._runs.values()):
-                with contextlib.suppress(SimplerError):
-                    if escalate is not None:
-                        escalate(graph)
-                    if self.wait_for(graph, max(0.0, deadline - time.monotonic())):
-                        self.run_ended(graph)
+                if cancel or graph.submitter == threading.get_ident():  # which would wait for its own return
+                    graph.cancel()
+            for graph in list(self._runs.values()):
+                if self.wait_for(graph, max(0.0, deadline - time.monotonic())):
+                    self.run_ended(graph)
             if not self._runs:
                 return
 
@@ -121,7 +125,26 @@ class Tree:
             parts.callback(self._runs.clear)
             parts.callback(self.region.shutdown)
             parts.callback(self._stop_local, grace_s)
+            parts.callback(self._give_up_runs)
             parts.callback(self._remote.close, grace_s)
+
+    def _give_up_runs(self) -> None:
+        """Ends the runs that did not: whoever waits for one, or asks later, is told."""
+        if not self._runs:
+            return
+        names = dict(enumerate(worker_names(self.options)))
+        for worker in range(self._n_children):
+            name = names.get(worker, f"w{worker}")
+            closed = WorkerDied(
+                f"worker {name} was ended, because its Worker was closed and the task had not ended by then",
+                worker=worker,
+                worker_name=name,
+            )
+            self.region.worker_abandon(worker, encode_error(closed))
+
+    def join_callbacks(self) -> None:
+        """Returns once the functions of all runs were called, when that takes no longer than limits.CLOSE_TIMEOUT_S."""
+        self._callbacks.join(limits.CLOSE_TIMEOUT_S)
 
     def _stop_local(self, grace_s: float) -> None:
         if self._local is not None:
@@ -168,6 +191,10 @@ class Tree:
         """The run needs not be kept from here on."""
         if self._runs.pop(graph.id, None) is not None and self._remote:
             self._remote.run_ended(graph.id)
+
+    def call_when_ended(self, run: RunHandle, function: Callable[[RunHandle], object]) -> None:
+        """``function(run)`` is called once: see `DoneCallbacks`."""
+        self._callbacks.add(run, function, self.look_after_workers)
 
     def name_of(self, digest: bytes) -> str:
         """A callable's name for people."""

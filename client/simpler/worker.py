@@ -167,7 +167,8 @@ class Worker:
 
     def close(self) -> None:
         """Ends all children. Live runs get limits.CLOSE_TIMEOUT_S to end, and as much again once cancelled; then the
-        workers are killed. Arrays and results that are still held stay readable. May be called again.
+        workers are killed. Arrays and results that are still held stay readable. May be called again, from any thread,
+        and inside an orchestration function, whose run it cancels.
         """
         self._close(interrupted=False)
 
@@ -175,11 +176,15 @@ class Worker:
         with self._life_lock:
             self._move(LifeEvent.CLOSE)
             tree, self._tree = self._tree, None
-            if tree is not None and self._pid == os.getpid():  # a forked copy owns no children
+            if tree is not None and self._pid != os.getpid():  # a forked copy owns no children
+                tree = None
+            if tree is not None:
                 tree.close(interrupted=interrupted)
             if self._spawner is not None:
                 self._spawner.close()
                 self._spawner = None
+        if tree is not None:
+            tree.join_callbacks()  # without the lock: one of them may close the Worker, too
 
     def __enter__(self) -> Self:
         self.init()

@@ -206,11 +206,13 @@ static void the_end_of_any_run_is_told(void) {
     }
     STATUS(SLR_TIMEOUT, slr_runs_wait(region, slr_runs_seen(region), 1000000));
     STATUS(SLR_TIMEOUT, slr_runs_wait(region, slr_runs_seen(region), 0));
-    end_run(region, open);
     uint32_t seen = slr_runs_seen(region);
     OK(slr_region_shutdown(region));
     OK(slr_runs_wait(region, seen, -1)); /* whoever sleeps is woken to look */
-    STATUS(SLR_CLOSED, slr_runs_wait(region, slr_runs_seen(region), -1));
+    seen = slr_runs_seen(region);
+    OK(slr_run_seal(region, open));
+    OK(slr_runs_wait(region, seen, -1)); /* a run that ends after the shutdown is told, too */
+    OK(slr_run_release(region, open));
     drop_region(region);
 }
 

@@ -22,7 +22,7 @@ LAYERS = (
     ("simplerctl",),
     ("simplerd",),
     ("simpler.worker",),
-    ("simpler.tree", "simpler.local_workers", "simpler.remote_children"),
+    ("simpler.tree", "simpler.local_workers", "simpler.remote_children", "simpler.done_callbacks"),
     ("simpler.remote", "simpler.orchestrator"),
     ("simpler.sub_worker", "simpler.chip_worker", "simpler.pool", "simpler.spawner", "simpler.spawn"),
     ("simpler.worker_process", "simpler.children"),
