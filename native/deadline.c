@@ -54,7 +54,6 @@ static void condemn(slr_region *region, uint32_t index, slr_overdue *out) {
         .timeout_ns = slot->timeout_ns,
         .worker = index,
     };
-    __builtin_memcpy(out->digest, slot->digest, sizeof out->digest);
 }
 
 int slr_workers_overdue(slr_region *region, int64_t now_ns, slr_overdue *out, uint32_t room, uint32_t *count,

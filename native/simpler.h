@@ -145,7 +145,6 @@ typedef struct {
     slr_id task;
     int64_t timeout_ns;
     uint32_t worker;
-    uint8_t digest[32];
 } slr_overdue;
 /* By whoever watches the processes: the workers whose task has run for longer than its timeout at now_ns
  * (CLOCK_MONOTONIC), each told once. They are condemned: take and complete give them SLR_STALE until they have been

@@ -14,7 +14,11 @@ _NS_PER_S = 1e9
 
 @dataclass(frozen=True, slots=True)
 class CallConfig:
-    """Settings of one task. ``timeout_s``: seconds that it may run, None for as long as it takes.
+    """Settings of one task.
+
+    ``timeout_s``: seconds that it may run, None for as long as it takes. They begin when a worker takes the task, so
+    that loading its callable counts and waiting for its turn does not. When they are over the worker is killed and
+    replaced, and the task fails with TaskTimeout; it is not run again.
 
     Raises ArgumentError for a value that cannot be.
     """

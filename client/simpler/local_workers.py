@@ -55,7 +55,9 @@ class LocalWorkers:
         Raises the error of the first that could not start; the spawner has killed the others by then.
         """
         workers = [self._pool_worker(worker, name) for worker, name in enumerate(self._names)]
-        self._spawner.send(PoolRequest(workers, deadline, dict(self._options.env)), self._fds())
+        options = self._options
+        request = PoolRequest(workers, deadline, options.startup_timeout_s, dict(options.env))
+        self._spawner.send(request, self._fds())
         try:
             report, fds = self._spawner.receive(max(0.0, deadline - time.monotonic()) + _REPORT_S)
         except TimeoutError:

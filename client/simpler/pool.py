@@ -6,7 +6,10 @@ Rules
   2. After that a worker that ends without having been told to is dead: what it held fails with WorkerDied, and a new
      process takes its id at once. The parent is not asked; it sees the deaths in the region.
   3. A worker that dies more often in a row than limits.MAX_RESTARTS, with no task completed in between, is given up.
-  4. Workers leave by themselves when the region is shut down; PoolStop comes before that, so that it is no death.
+  4. A worker whose task runs for longer than its timeout is killed and replaced, and its task fails with TaskTimeout.
+     That is no death in a row: the task was late, not the worker at fault.
+  5. A replacement must be READY within startup_timeout_s too, or it is killed and counts as one more death.
+  6. Workers leave by themselves when the region is shut down; PoolStop comes before that, so that it is no death.
 """
 
 from __future__ import annotations
@@ -24,10 +27,12 @@ from enum import Enum
 from simpler import limits
 from simpler.child_process import ChildSpec
 from simpler.children import Child, Children, Ending
+from simpler.deadline_watch import DeadlineWatch
 from simpler.error_record import decode_error, encode_error
-from simpler.errors import SimplerError, StartupError, WorkerDied
+from simpler.errors import SimplerError, StartupError, TaskTimeout, WorkerDied
 from simpler.oom import OomWatch
-from simpler.region import Region
+from simpler.region import Region, WorkerState
+from simpler.region_records import Overdue
 from simpler.spawn_protocol import (
     READY,
     PoolEnded,
@@ -85,6 +90,12 @@ class _Member:
         self.report_fd = -1
         self.deaths_in_a_row = 0
         self.tasks_at_death = 0
+        self.late: Overdue | None = None
+        """The task that its process is killed for."""
+        self.ready_by: float | None = None
+        """Until when a replacement has to be READY, in seconds of CLOCK_MONOTONIC; None once it was looked at."""
+        self.never_ready = False
+        """Whether its process is killed because that was too late."""
 
 
 class Pool:
@@ -105,22 +116,38 @@ class Pool:
         self._oom = OomWatch()
         self._state = PoolState.STARTING
         self._failure: SimplerError | None = None
-        self._deadline = request.deadline
+        self._deadline, self._startup_timeout_s = request.deadline, request.startup_timeout_s
+        self._watch = DeadlineWatch(self._region, children.selector)
         self._members = [_Member(worker) for worker in request.workers]
         for member in self._members:
             if self._state is PoolState.STARTING:
                 self._start(member)
 
     def seconds_left(self) -> float | None:
-        """Until the start deadline, or None when there is nothing to wait for."""
-        return max(0.0, self._deadline - time.monotonic()) if self._state is PoolState.STARTING else None
+        """Until the next deadline, or None when there is nothing to wait for."""
+        if self._state is PoolState.ENDED:
+            return None
+        deadlines = [member.ready_by for member in self._members if member.ready_by is not None]
+        if self._state is PoolState.STARTING:
+            deadlines.append(self._deadline)
+        waits = [max(0.0, min(deadlines) - time.monotonic())] if deadlines else []
+        task_wait = self._watch.seconds_left()
+        return min([*waits, task_wait] if task_wait is not None else waits, default=None)
 
-    def check_deadline(self) -> None:
-        """Fails the start when its deadline has passed."""
-        if self._state is PoolState.STARTING and time.monotonic() >= self._deadline:
+    def check_deadlines(self) -> None:
+        """Kills whoever is late; fails the start when that is. After each wait, whatever ended it."""
+        if self._state is PoolState.ENDED:
+            return
+        now = time.monotonic()
+        if self._state is PoolState.STARTING and now >= self._deadline:
             late = [member for member in self._members if not member.ready]
             texts = [f"{member.worker.name}{_stderr_text(self._lines(member))}" for member in late]
             self._fail(StartupError(f"not READY within startup_timeout_s: {'; '.join(texts)}"))
+        for member in self._members:
+            if member.ready_by is not None and now >= member.ready_by:
+                self._check_ready(member)
+        for task in self._watch.late_tasks():
+            self._kill_late(task)
 
     def stop(self) -> None:
         """The region is about to be shut down: whoever ends from now on is not replaced."""
@@ -143,7 +170,7 @@ class Pool:
         report_fd, report = os.pipe2(os.O_CLOEXEC)
         try:
             os.set_blocking(report_fd, False)
-            self._fork(member, [*self._fds, report])
+            self._fork(member, [*self._worker_fds(), report])
         except BaseException:
             os.close(report_fd)
             raise
@@ -156,6 +183,12 @@ class Pool:
         worker = member.worker
         spec = ChildSpec(worker.entry, worker.argument, worker.name, die_with_parent=True, env=self._env)
         member.child = self._children.fork(spec, fds, lambda ending: self._ended(member, ending))
+        member.late, member.never_ready = None, False
+
+    def _worker_fds(self) -> list[int]:
+        """The descriptors of every worker, in the order that run_worker takes them."""
+        region, *others = self._fds
+        return [region, self._watch.fd, *others]
 
     def _read_report(self, member: _Member) -> None:
         """READY, an error record, or the end of a process that came to neither, which its pidfd tells."""
@@ -209,15 +242,17 @@ class Pool:
         record = encode_error(self._death(member, ending))
         self._region.worker_died(member.worker.worker, record)
         if self._state is PoolState.RUNNING:
-            member.deaths_in_a_row = 1 if tasks > member.tasks_at_death else member.deaths_in_a_row + 1
-            member.tasks_at_death = tasks
+            if member.late is None:
+                member.deaths_in_a_row = 1 if tasks > member.tasks_at_death else member.deaths_in_a_row + 1
+                member.tasks_at_death = tasks
             self._replace(member, record)
         self._end_when_all_gone()
 
     def _replace(self, member: _Member, record: bytes) -> None:
         while member.deaths_in_a_row <= limits.MAX_RESTARTS:
             try:
-                self._fork(member, self._fds)
+                self._fork(member, self._worker_fds())
+                member.ready_by = time.monotonic() + self._startup_timeout_s
             except (SimplerError, OSError) as error:
                 record = encode_error(WorkerDied(f"{member.worker.name} could not be replaced: {error}"))
                 member.deaths_in_a_row += 1
@@ -235,11 +270,24 @@ class Pool:
         self._region.worker_abandon(member.worker.worker, record)
         self._send(WorkerLost(member.worker.worker, record))
 
-    def _death(self, member: _Member, ending: Ending) -> WorkerDied:
+    def _death(self, member: _Member, ending: Ending) -> SimplerError:
+        if member.late is not None:
+            timeout_ns = member.late.timeout_ns
+            return TaskTimeout(
+                f"it ran for longer than its timeout_s of {timeout_ns / 1e9:g} s; {self._describe(member, ending)}"
+                f"{_stderr_text(ending.stderr)}",
+                timeout_ns=timeout_ns,
+                worker=member.worker.worker,
+                worker_name=member.worker.name,
+                pid=ending.pid,
+                host=socket.gethostname(),
+            )
         oom = self._oom.was_out_of_memory() if ending.signal == signal.SIGKILL else False
         memory = {True: "yes", False: "no", None: "unknown"}[oom]
+        waited = f", because it was not READY after {self._startup_timeout_s:g} s (startup_timeout_s)"
+        late = waited if member.never_ready else ""
         return WorkerDied(
-            f"{self._describe(member, ending)}; out of memory: {memory}{_stderr_text(ending.stderr)}",
+            f"{self._describe(member, ending)}{late}; out of memory: {memory}{_stderr_text(ending.stderr)}",
             worker=member.worker.worker,
             worker_name=member.worker.name,
             pid=ending.pid,
@@ -253,6 +301,22 @@ class Pool:
             "was exited", "exited"
         )
 
+    # ---- lateness
+
+    def _check_ready(self, member: _Member) -> None:
+        """Kills a replacement that is not READY by now; its record tells, since it has no report to make."""
+        member.ready_by = None
+        state = self._region.worker_info(member.worker.worker).state
+        if state in (WorkerState.STARTING, WorkerState.DEAD) and member.child is not None:
+            member.never_ready = True
+            member.child.kill(signal.SIGKILL)
+
+    def _kill_late(self, task: Overdue) -> None:
+        member = next(member for member in self._members if member.worker.worker == task.worker)
+        member.late = task
+        if member.child is not None:
+            member.child.kill(signal.SIGKILL)
+
     def _lines(self, member: _Member) -> list[str]:
         return member.child.output.lines() if member.child is not None else []
 
@@ -265,6 +329,7 @@ class Pool:
         self._to(PoolEvent.ALL_GONE)
         for member in self._members:
             self._close_report(member)
+        self._watch.close()
         self._region.close()
         for fd in self._fds:
             os.close(fd)

@@ -28,6 +28,7 @@ from simpler.region_records import (
     TIMEOUT,
     Done,
     Op,
+    Overdue,
     RegionClosed,
     RegionStats,
     Task,
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 _ERROR_BYTES = 4096
+_OVERDUE = 64
+"""Late tasks that are asked for at once; the others are told when asked again, at once."""
 __all__ = ["ANY_SUB", "Op", "Region", "RegionClosed", "Task", "TaskState", "WorkerKind", "WorkerState"]
 
 
@@ -117,6 +120,10 @@ class Region:
     def set_notify_fd(self, fd: int) -> None:
         """The eventfd that is signalled for remote workers and notifying runs; once. ``fd`` stays the caller's."""
         self._checked(lib.slr_region_set_notify_fd(self._region, fd), "setting the eventfd of a region")
+
+    def set_alarm_fd(self, fd: int) -> None:
+        """The eventfd of who watches deadlines; once, in a worker's process. ``fd`` stays the caller's."""
+        self._checked(lib.slr_region_set_alarm_fd(self._region, fd), "setting the alarm of a region")
 
     # ---- heap
 
@@ -229,6 +236,17 @@ class Region:
         """The worker will not come back: what only it could run fails with the error record."""
         status = lib.slr_worker_abandon(self._region, worker, error, len(error))
         self._checked(status, f"giving up worker {worker}")
+
+    def workers_overdue(self, now_ns: int) -> tuple[list[Overdue], int]:
+        """The tasks that have become late by ``now_ns``, and when to ask again; NEVER_NS: once the alarm is signalled.
+
+        Their workers are condemned: nothing that they do counts any more, until ``worker_died``.
+        """
+        out, counts, next_ns = ffi.new("slr_overdue[]", _OVERDUE), ffi.new("uint32_t *"), ffi.new("int64_t *")
+        status = lib.slr_workers_overdue(self._region, now_ns, out, _OVERDUE, counts, next_ns)
+        self._checked(status, "looking for late tasks")
+        late = [Overdue(each.task, each.timeout_ns, each.worker) for each in out[0 : counts[0]]]
+        return late, next_ns[0]
 
     def worker_info(self, worker: int) -> WorkerInfo:
         """The worker's record."""

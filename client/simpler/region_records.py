@@ -21,6 +21,10 @@ NO_CALLABLE = bytes(lib.SLR_DIGEST_BYTES)
 """The digest of a task that is a request to its worker, Op.CONTROL."""
 
 
+NEVER_NS = (1 << 63) - 1
+"""A time that does not come."""
+
+
 class RegionClosed(StateError):
     """The region was shut down: workers leave, and nothing can be submitted any more."""
 
@@ -118,6 +122,14 @@ class WorkerInfo(NamedTuple):
     failures: int
     deaths: int
     abandoned: bool
+
+
+class Overdue(NamedTuple):
+    """A task that has run for longer than its timeout, and the worker that is condemned for it."""
+
+    task: int
+    timeout_ns: int
+    worker: int
 
 
 class RunInfo(NamedTuple):

@@ -70,11 +70,13 @@ class PoolWorker(msgspec.Struct, frozen=True):
 class PoolRequest(msgspec.Struct, frozen=True, tag="pool"):
     """Fork and keep these workers of the region whose descriptor comes along; one pool per spawner.
 
-    All must be READY before ``deadline``, in seconds of CLOCK_MONOTONIC, which all processes of a host share.
+    All must be READY before ``deadline``, in seconds of CLOCK_MONOTONIC, which all processes of a host share; whoever
+    replaces one of them, within ``startup_timeout_s``.
     """
 
     workers: list[PoolWorker]
     deadline: float
+    startup_timeout_s: float
     env: dict[str, str | None] | None = None
 
 

@@ -63,7 +63,7 @@ class SpawnerProcess:
         while self._owned or self._children:
             self._children.poll(self._pool.seconds_left() if self._pool else None, self._serve_requests)
             if self._pool:
-                self._pool.check_deadline()
+                self._pool.check_deadlines()
         self._children.flush_output()
 
     def send(self, report: Report, fds: tuple[int, ...] = ()) -> None:

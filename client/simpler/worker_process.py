@@ -18,7 +18,7 @@ import msgspec
 
 from simpler.callables import CallableKind, Content, format_hashid, validate_content
 from simpler.error_record import encode_error
-from simpler.errors import RegistrationError
+from simpler.errors import RegistrationError, StaleHandle
 from simpler.region import Op, Region, RegionClosed, Task
 from simpler.region_records import SUCCEEDED, Done
 from simpler.spawn_protocol import READY
@@ -78,12 +78,16 @@ class Executor(Protocol):
 def run_worker(argument: bytes, fds: list[int], make: Callable[[Sequence[Region], WorkerSpec], Executor]) -> None:
     """A worker process from start to end.
 
-    ``fds``: the region, its eventfd where the spec says so, the regions of the Workers above from the nearest up, then,
-    for a first process, the report pipe. ``make`` is given the regions by place: its own, then those above.
+    ``fds``: the region, the eventfd of its watcher, that of its parent where the spec says so, the regions of the
+    Workers above from the nearest up, then, for a first process, the report pipe. ``make`` is given the regions by
+    place: its own, then those above.
     """
     spec = WorkerSpec.decode(argument)
     left = iter(fds)
     region = _attached(next(left))
+    alarm_fd = next(left)
+    region.set_alarm_fd(alarm_fd)
+    os.close(alarm_fd)
     if spec.rings_remote_workers:
         notify_fd = next(left)
         region.set_notify_fd(notify_fd)
@@ -136,7 +140,7 @@ class _TaskLoop:
             assert task is not None
             while True:
                 task = region.next(worker, self._done(task), spin_us)
-        except RegionClosed:
+        except (RegionClosed, StaleHandle):  # closed; or condemned, and about to be killed
             return
 
     def _done(self, task: Task) -> Done:

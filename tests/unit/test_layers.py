@@ -24,8 +24,14 @@ LAYERS = (
     ("simpler.worker",),
     ("simpler.tree", "simpler.local_workers", "simpler.remote_children", "simpler.done_callbacks"),
     ("simpler.remote", "simpler.orchestrator"),
-    ("simpler.sub_worker", "simpler.chip_worker", "simpler.pool", "simpler.spawner", "simpler.spawn"),
-    ("simpler.worker_process", "simpler.children"),
+    (
+        "simpler.sub_worker",
+        "simpler.chip_worker",
+        "simpler.pool",
+        "simpler.spawner",
+        "simpler.spawn",
+    ),
+    ("simpler.worker_process", "simpler.children", "simpler.deadline_watch"),
     ("simpler.child_process", "simpler.child_output", "simpler.oom"),
     ("simpler.run", "simpler.trace", "simpler.registry", "simpler.targets", "simpler.packing", "simpler.worker_stats"),
     (

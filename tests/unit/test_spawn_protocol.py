@@ -30,7 +30,7 @@ REQUESTS = [
     Start(["/a", ""], ["numpy"], "name"),
     ForkRequest(1, "module:function", b"\0\xff", "child", False, {"A": "b", "C": None}),
     KillRequest(2, 9),
-    PoolRequest([PoolWorker(0, "module:function", b"", "sub0")], 12.5, None),
+    PoolRequest([PoolWorker(0, "module:function", b"", "sub0")], 12.5, 60.0, None),
     PoolStop(),
 ]
 REPORTS = [
