@@ -7,9 +7,19 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from simpler._native import ffi, lib
-from simpler.errors import ArgumentError
 from simpler.mapping import Mapping
-from simpler.region_records import INTERRUPTED, OK, STALE, TIMEOUT, Range, RunInfo, TaskInfo, TaskState, fail
+from simpler.region_records import (
+    INTERRUPTED,
+    OK,
+    STALE,
+    TIMEOUT,
+    Range,
+    RunInfo,
+    TaskInfo,
+    TaskState,
+    WriteConflict,
+    fail,
+)
 
 
 class GraphRun:
@@ -64,7 +74,7 @@ class GraphRun:
     ) -> int:
         """A task with arguments: ordered by ``ranges`` and ``after``, keeping ``blocks`` until it has ended.
 
-        Raises CapacityError when there is no room, ArgumentError when two arguments write the same bytes.
+        Raises CapacityError when there is no room, WriteConflict when two arguments write the same bytes.
         """
         submission = self._submission
         keep = ffi.from_buffer(payload), ffi.new("slr_range[]", ranges), ffi.new("uint64_t[]", blocks)
@@ -141,8 +151,5 @@ class GraphRun:
     def _fail(self, status: int) -> NoReturn:
         if status == lib.SLR_CONFLICT:
             first, second = self._conflict[0] >> 32, self._conflict[0] & 0xFFFFFFFF
-            raise ArgumentError(
-                f"tensor arguments {first} and {second} of one task write overlapping bytes; pass the memory once, as "
-                "INOUT, or pass parts that do not overlap"
-            )
+            raise WriteConflict(first, second)
         fail(status, "submitting a task")

@@ -22,6 +22,7 @@ from simpler.errors import ArgumentError, CapacityError, LevelError, StateError
 from simpler.graph_run import GraphRun
 from simpler.packing import PackedArgs
 from simpler.region import ANY_SUB, Region, WorkerKind
+from simpler.region_records import WriteConflict
 from simpler.registry import Entry, Registry
 from simpler.run import RunState, TaskRef
 from simpler.targets import Targets
@@ -163,17 +164,23 @@ class Orchestrator:
             return self._graph.submit_with(worker, entry.digest, after=after, timeout_ns=timeout_ns)
         packed = PackedArgs(args, self._worker.heaps, self._storage)
         try:
-            return self._graph.submit_with(
-                worker,
-                entry.digest,
-                payload=packed.payload,
-                ranges=packed.ranges,
-                blocks=packed.blocks,
-                after=after,
-                timeout_ns=timeout_ns,
-            )
+            return self._submit_packed(worker, entry, packed, after, timeout_ns)
+        except WriteConflict as conflict:
+            packed.tell_apart(args, conflict)
+            return self._submit_packed(worker, entry, packed, after, timeout_ns)
         finally:
             packed.drop_copies()
+
+    def _submit_packed(self, worker: int, entry: Entry, packed: PackedArgs, after: list[int], timeout_ns: int) -> int:
+        return self._graph.submit_with(
+            worker,
+            entry.digest,
+            payload=packed.payload,
+            ranges=packed.ranges,
+            blocks=packed.blocks,
+            after=after,
+            timeout_ns=timeout_ns,
+        )
 
     def _ids(self, after: Sequence[TaskRef]) -> list[int]:
         if isinstance(after, TaskRef):

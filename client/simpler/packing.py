@@ -2,7 +2,8 @@
 
 Rules
   1. A tensor is ordered by the bytes it touches of the heap block it lies in; a strided view by its contiguous runs
-     while they are few, else by the range that spans them, which orders more than it must but never less.
+     while they are few, else by the range that spans them, which orders more than it must but never less. Only in the
+     question whether one task writes the same bytes twice, which refuses it, would that be wrong: see ``tell_apart``.
   2. An ordinary array is copied, and only as INPUT: what a task wrote into a copy would be lost.
   3. An array of a Worker above is passed where it lies. Its block is held by the task of that Worker within which this
      one runs; here its bytes only order tasks, under a name for the block.
@@ -11,7 +12,7 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import product
+from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
 
 from simpler import limits
@@ -19,7 +20,7 @@ from simpler.args import TaskArgs, TensorRecord, encode
 from simpler.buffer_handle import TensorRef
 from simpler.errors import ArgumentError
 from simpler.region import Region
-from simpler.region_records import Range
+from simpler.region_records import Range, WriteConflict
 from simpler.tensor import Access, DataType, Tensor, TensorArgType
 
 if TYPE_CHECKING:
@@ -56,6 +57,27 @@ class PackedArgs:
         """The task has its own references now, or will never be."""
         for block in self.copies:
             self._region.unref(block)
+
+    def tell_apart(self, args: TaskArgs, conflict: WriteConflict) -> None:
+        """After ``conflict``, which may be of spanning ranges alone: lets the arrays be written whose bytes differ.
+
+        Raises WriteConflict when any do not.
+        """
+        import numpy as np
+
+        written = {
+            index: tensor
+            for index, (tensor, tag) in enumerate(args.tagged_tensors())
+            if Access.WRITE in tag.ordering and isinstance(tensor, np.ndarray)
+        }
+        if not {conflict.first, conflict.second} <= written.keys():
+            raise conflict
+        for first, second in combinations(written, 2):
+            if np.shares_memory(written[first], written[second]):
+                raise WriteConflict(first, second)
+        self.ranges = [
+            each._replace(argument=min(written)) if each.argument in written else each for each in self.ranges
+        ]
 
     def _tensor(self, index: int, tensor: object, tag: TensorArgType) -> TensorRecord:
         if isinstance(tensor, Tensor):

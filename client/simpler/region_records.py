@@ -25,6 +25,17 @@ NEVER_NS = (1 << 63) - 1
 """A time that does not come."""
 
 
+class WriteConflict(ArgumentError):
+    """Two arguments of one task write the same bytes."""
+
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(
+            f"tensor arguments {first} and {second} of one task write overlapping bytes; pass the memory once, as "
+            "INOUT, or pass parts that do not overlap"
+        )
+        self.first, self.second = first, second
+
+
 class RegionClosed(StateError):
     """The region was shut down: workers leave, and nothing can be submitted any more."""
 

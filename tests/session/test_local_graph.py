@@ -300,6 +300,35 @@ def test_two_arguments_that_write_the_same_bytes_are_refused(worker: Worker, tag
     worker.run(conflicting)
 
 
+@pytest.mark.parametrize("tag", [INOUT, OUTPUT_EXISTING], ids=str)
+def test_written_columns_that_share_no_byte_are_taken_however_many_rows_they_have(worker: Worker, tag: Any) -> None:
+    """G9: such columns are ordered by the ranges that span them, which overlap."""
+    shared, handle = worker.array((200, 10), "int64"), worker.register(lambda args: args.tensor(1).fill(1))
+
+    def columns(orch: Orchestrator, args: Any, config: Any) -> None:
+        for one, other in ((shared[:, :5], shared[:, 5:]), (shared[:, ::2], shared[:, 1::2])):
+            orch.submit_sub(handle, TaskArgs().add_tensor(one, tag).add_tensor(other, tag))
+        three = TaskArgs().add_tensor(shared[:, :4], tag).add_tensor(shared[:, 4:7], tag).add_tensor(shared[:, 6:], tag)
+        with pytest.raises(ArgumentError, match=r"arguments 1 and 2 .* overlapping"):
+            orch.submit_sub(handle, three)
+
+    worker.run(columns)
+    assert (shared.sum(axis=0) > 0).tolist() == [False, True] * 2 + [False] + [True] * 5
+
+
+def test_one_tensor_twice_is_refused_beside_columns_that_are_taken(worker: Worker) -> None:  # G9
+    shared, handle = worker.array((200, 10), "int64"), worker.register(lambda args: None)
+
+    def mixed(orch: Orchestrator, args: Any, config: Any) -> None:
+        tensor = orch.alloc((4,), "int8")
+        both = TaskArgs().add_tensor(shared[:, :5], INOUT).add_tensor(shared[:, 5:], INOUT)
+        orch.submit_sub(handle, both)
+        with pytest.raises(ArgumentError, match=r"arguments 2 and 3 .* overlapping"):
+            orch.submit_sub(handle, both.add_tensor(tensor, OUTPUT).add_tensor(tensor, INOUT))
+
+    worker.run(mixed)
+
+
 def test_what_runs_get_they_do_not_share(worker: Worker) -> None:  # G6
     fail = worker.register(lambda args: 1 // 0)
     answer = worker.register(lambda args: args.scalar(0))
