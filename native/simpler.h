@@ -308,6 +308,8 @@ int slr_trace_read(slr_region *region, uint64_t *cursor, slr_trace_event *out, u
 typedef struct {
     uint64_t tasks; /* ended, ever */
     uint64_t failures;
+    uint64_t poisoned; /* never started, like the cancelled ones */
+    uint64_t cancelled;
     uint64_t live;
     uint64_t heap_bytes;
     uint64_t heap_used;

@@ -188,6 +188,8 @@ class RegionStats(NamedTuple):
 
     tasks: int
     failures: int
+    poisoned: int
+    cancelled: int
     live: int
     heap_bytes: int
     heap_used: int
