@@ -36,7 +36,7 @@ static int is_driver_name(const char *name) {
 
 static int is_complete(const slr_driver_vtable *driver) {
     return driver->name && driver->open && driver->close && driver->info && driver->alloc && driver->free &&
-           driver->copy_in && driver->copy_out && driver->load && driver->unload && driver->launch &&
+           driver->discard && driver->copy_in && driver->copy_out && driver->load && driver->unload && driver->launch &&
            driver->synchronize && driver->error;
 }
 
@@ -159,6 +159,12 @@ int slr_device_free(slr_device *device, uint64_t address) {
     if (!device)
         return SLR_INVALID;
     return enter(device)->free(device->state, address);
+}
+
+int slr_device_discard(slr_device *device, uint64_t address) {
+    if (!device)
+        return SLR_INVALID;
+    return enter(device)->discard(device->state, address);
 }
 
 int slr_device_copy_in(slr_device *device, uint64_t address, const void *source, uint64_t bytes) {

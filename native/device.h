@@ -47,6 +47,9 @@ void slr_device_close(slr_device *device); /* frees its memory and kernels */
 int slr_device_query(slr_device *device, slr_device_info *out);
 int slr_device_alloc(slr_device *device, uint64_t bytes, uint64_t *address); /* never 0; contents are undefined */
 int slr_device_free(slr_device *device, uint64_t address);                   /* exact base addresses only */
+/* What the allocation holds is undefined from now on, as if it were freed and allocated again. Exact base addresses
+ * only. */
+int slr_device_discard(slr_device *device, uint64_t address);
 int slr_device_copy_in(slr_device *device, uint64_t address, const void *source, uint64_t bytes);
 int slr_device_copy_out(slr_device *device, void *target, uint64_t address, uint64_t bytes);
 int slr_device_load(slr_device *device, const void *image, uint64_t bytes, const char *symbol, slr_kernel **out);
@@ -71,6 +74,7 @@ typedef struct {
     int (*info)(void *state, slr_device_info *out);               /* out is zeroed; .driver is filled by the core */
     int (*alloc)(void *state, uint64_t bytes, uint64_t *address); /* bytes > 0 */
     int (*free)(void *state, uint64_t address);
+    int (*discard)(void *state, uint64_t address); /* may do nothing */
     int (*copy_in)(void *state, uint64_t address, const void *source, uint64_t bytes);
     int (*copy_out)(void *state, void *target, uint64_t address, uint64_t bytes);
     int (*load)(void *state, const void *image, uint64_t bytes, const char *symbol, void **kernel);
@@ -81,7 +85,7 @@ typedef struct {
     const char *(*error)(void *state); /* of the last failed call; never NULL */
 } slr_driver_vtable;
 
-#define SLR_DRIVER_ABI 1
+#define SLR_DRIVER_ABI 2
 
 extern const slr_driver_vtable slri_sim_driver; /* built in: device_sim.c */
 /* A driver that is not built in is libslr_<name>.so and exports:  const slr_driver_vtable slr_driver; */

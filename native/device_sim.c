@@ -1,8 +1,8 @@
 /*
  * The simulated device: host memory that behaves like a device's, so that what would fail on a real one fails here.
  *
- *   - Its memory is a mapping of its own, apart from the worker heap, and fresh memory begins with 0xff bytes (NaN,
- *     -1): a copy that was forgotten shows in the result.
+ *   - Its memory is a mapping of its own, apart from the worker heap, and fresh or discarded memory begins with 0xff
+ *     bytes (NaN, -1): a copy that was forgotten shows in the result.
  *   - An address is (device id + 1) << 48 plus an offset. That is no pointer of x86-64 or aarch64, nor an address of
  *     another device: whoever mistakes one for the other is found out.
  *   - Each allocation ends at an inaccessible page, and freed memory is inaccessible: a kernel that leaves its
@@ -32,7 +32,7 @@
 #define SIM_MEMORY_BYTES  (UINT64_C(4) << 30) /* virtual until touched */
 #define SIM_ALIGNMENT     64                  /* of an address: the widest vector load, and a cache line */
 #define SIM_ADDRESS_SHIFT 48
-#define SIM_FILL_BYTES    (UINT64_C(1) << 20) /* of fresh memory; large blocks stay untouched behind it */
+#define SIM_FILL_BYTES    (UINT64_C(1) << 16) /* of fresh memory; large blocks stay untouched behind it */
 
 #if defined(__x86_64__)
 #define SIM_ARCH        "x86_64"
@@ -169,6 +169,10 @@ static int make_room(sim_device *sim) {
     return SLR_OK;
 }
 
+static void fill(sim_device *sim, const sim_block *block) {
+    memset(sim->memory + block->begin, 0xff, block->bytes < SIM_FILL_BYTES ? block->bytes : SIM_FILL_BYTES);
+}
+
 static int sim_alloc(void *state, uint64_t bytes, uint64_t *address) {
     sim_device *sim = state;
     size_t place;
@@ -184,7 +188,7 @@ static int sim_alloc(void *state, uint64_t bytes, uint64_t *address) {
         return fail(sim, SLR_DEVICE_MEMORY, "simulated device %u cannot make %llu bytes accessible: %s", sim->device_id,
                     (unsigned long long)bytes, strerror(errno));
     sim_block block = {first, limit - round_up(bytes, SIM_ALIGNMENT), bytes, limit};
-    memset(sim->memory + block.begin, 0xff, bytes < SIM_FILL_BYTES ? bytes : SIM_FILL_BYTES);
+    fill(sim, &block);
     memmove(sim->blocks + place + 1, sim->blocks + place, (sim->n_blocks - place) * sizeof block);
     sim->blocks[place] = block;
     sim->n_blocks++;
@@ -206,13 +210,31 @@ static sim_block *find_block(const sim_device *sim, uint64_t offset) {
     return low ? &sim->blocks[low - 1] : NULL;
 }
 
-static int sim_free(void *state, uint64_t address) {
-    sim_device *sim = state;
+/* The block whose base address it is. NULL, with an error, when there is none. */
+static sim_block *find_base(sim_device *sim, uint64_t address) {
     uint64_t offset = address - address_base(sim); /* wraps for what is below: no block begins there */
     sim_block *block = find_block(sim, offset);
-    if (!block || block->begin != offset)
-        return fail(sim, SLR_DEVICE_ADDRESS, "simulated device %u has no allocation that begins at 0x%llx",
-                    sim->device_id, (unsigned long long)address);
+    if (block && block->begin == offset)
+        return block;
+    fail(sim, SLR_DEVICE_ADDRESS, "simulated device %u has no allocation that begins at 0x%llx", sim->device_id,
+         (unsigned long long)address);
+    return NULL;
+}
+
+static int sim_discard(void *state, uint64_t address) {
+    sim_device *sim = state;
+    const sim_block *block = find_base(sim, address);
+    if (!block)
+        return SLR_DEVICE_ADDRESS;
+    fill(sim, block);
+    return SLR_OK;
+}
+
+static int sim_free(void *state, uint64_t address) {
+    sim_device *sim = state;
+    sim_block *block = find_base(sim, address);
+    if (!block)
+        return SLR_DEVICE_ADDRESS;
     /* A fresh mapping over the old pages gives them back and takes the access away, in one step. */
     void *pages = mmap(sim->memory + block->first, block->limit - block->first, PROT_NONE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
@@ -408,6 +430,7 @@ const slr_driver_vtable slri_sim_driver = {
     .info = sim_info,
     .alloc = sim_alloc,
     .free = sim_free,
+    .discard = sim_discard,
     .copy_in = sim_copy_in,
     .copy_out = sim_copy_out,
     .load = sim_load,

@@ -105,6 +105,10 @@ class Device:
         """Gives back what ``alloc`` gave; only an exact base address will do."""
         self._check(lib.slr_device_free(self._device, address), f"freeing 0x{address:x}")
 
+    def discard(self, address: int) -> None:
+        """What the allocation at this exact base address holds is of no use any more; it is undefined from now on."""
+        self._check(lib.slr_device_discard(self._device, address), f"discarding what is at 0x{address:x}")
+
     def copy_in(self, address: int, source: Buffer) -> None:
         """Copies all of ``source``, a contiguous buffer, to device memory."""
         data = ffi.from_buffer(source)

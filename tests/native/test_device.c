@@ -122,6 +122,19 @@ static void fresh_memory_shows_a_forgotten_copy(void) {
     CHECK(isnan(values[0]) && isnan(values[3]));
 }
 
+static void discarded_memory_shows_a_forgotten_copy(void) {
+    double values[4] = {1, 2, 3, 4};
+    open_device();
+    uint64_t address = alloc(sizeof values);
+    CHECK(slr_device_copy_in(device, address, values, sizeof values) == SLR_OK);
+    CHECK(slr_device_discard(device, address) == SLR_OK);
+    CHECK(slr_device_copy_out(device, values, address, sizeof values) == SLR_OK);
+    CHECK(isnan(values[0]) && isnan(values[3]));
+    CHECK_FAILS(slr_device_discard(device, address + 8), SLR_DEVICE_ADDRESS, "no allocation that begins at");
+    CHECK(slr_device_free(device, address) == SLR_OK);
+    CHECK_FAILS(slr_device_discard(device, address), SLR_DEVICE_ADDRESS, "no allocation that begins at");
+}
+
 static void ranges_are_checked(void) {
     char buffer[101];
     open_device();
@@ -326,6 +339,7 @@ static const struct {
     CASE(query_describes_the_device),
     CASE(copies_go_through_device_memory),
     CASE(fresh_memory_shows_a_forgotten_copy),
+    CASE(discarded_memory_shows_a_forgotten_copy),
     CASE(ranges_are_checked),
     CASE(only_an_exact_base_is_freed),
     CASE(addresses_of_another_device_are_refused),
