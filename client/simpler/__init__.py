@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from simpler.args import TaskArgs
     from simpler.call_config import CallConfig
     from simpler.callables import CallableHandle, ChipCallable, Direction, RemoteCallable
+    from simpler.device_buffers import DeviceBuffer, DeviceTensorRef
     from simpler.errors import (
         AccessDenied,
         ArgumentError,
@@ -70,6 +71,7 @@ _HOMES = {
         "VersionMismatch",
         "WorkerDied",
     ),
+    "simpler.device_buffers": ("DeviceBuffer", "DeviceTensorRef"),
     "simpler.orchestrator": ("Orchestrator",),
     "simpler.remote.buffers": ("RemoteBufferHandle", "RemoteTensorRef"),
     "simpler.remote.spec": ("RemoteWorkerSpec",),
@@ -92,8 +94,10 @@ __all__ = [
     "ChipCallable",
     "ConnectError",
     "DataType",
+    "DeviceBuffer",
     "DeviceBusy",
     "DeviceError",
+    "DeviceTensorRef",
     "Direction",
     "LevelError",
     "Orchestrator",

@@ -3,7 +3,8 @@
 The payload of a task without arguments is b"". Else it is msgpack ``[tensors, scalars]``; a tensor is
 ``[tag, dtype, shape, strides or nil, place, offset, nbytes]``: whose heap it lies in, the offset of its first element
 there, and how many bytes it spans. ``place`` 0 is the heap of the Worker that the task was submitted to; n is that of
-the n-th Worker above it. Tensors stay where they are; only these few bytes describe them.
+the n-th Worker above it; -n is buffer n of the chip that runs the task. Tensors stay where they are; only these few
+bytes describe them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _DATA_TYPES = {dtype.value: dtype for dtype in DataType}
 
 
 class TensorRecord(NamedTuple):
-    """A tensor in a heap, as the payload describes it."""
+    """A tensor in a heap or a device buffer, as the payload describes it."""
 
     tag: TensorArgType
     dtype: DataType
@@ -40,6 +41,11 @@ class TensorRecord(NamedTuple):
     place: int
     offset: int
     nbytes: int
+
+    @property
+    def on_device(self) -> bool:
+        """Whether it lies in a device buffer, number ``-place``."""
+        return self.place < 0
 
 
 class DecodedArgs(NamedTuple):
@@ -65,7 +71,7 @@ class TaskArgs:
     def add_tensor(
         self, tensor: np.ndarray[Any, Any] | Tensor | TensorRef, tag: TensorArgType = TensorArgType.INPUT
     ) -> Self:
-        """Adds an array, a Tensor, or a tensor in a remote session.
+        """Adds an array, a Tensor, or a tensor in device memory or in a remote session.
 
         An array from ``Worker.array``, or any view of it, is passed without a copy. Another array is copied into the
         heap at submit, and can only be INPUT. Raises ArgumentError for anything else, and for element types that

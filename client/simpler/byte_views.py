@@ -16,15 +16,21 @@ def readable_bytes(source: object) -> memoryview:
 
 def writable_bytes(target: object) -> memoryview:
     """The memory of a writable buffer. Raises ArgumentError when it is read-only or not contiguous."""
-    view = _view_of(target)
-    if view.readonly:
-        raise ArgumentError(f"the destination, a {type(target).__name__}, is read-only")
+    view = check_writable(target)
     if not view.c_contiguous:
         raise ArgumentError(
             "the destination is not contiguous in memory (a strided or transposed view); copy into a contiguous array "
             "and assign from there"
         )
     return _flat(view)
+
+
+def check_writable(target: object) -> memoryview:
+    """A view of anything with the buffer protocol that may be written. Raises ArgumentError."""
+    view = _view_of(target)
+    if view.readonly:
+        raise ArgumentError(f"the destination, a {type(target).__name__}, is read-only")
+    return view
 
 
 def _view_of(buffer: object) -> memoryview:

@@ -4,8 +4,9 @@ Rules
   1. The device is opened here, after the fork, and every call on it comes from this process's one thread.
   2. A kernel sees device memory only. Tensors are packed row-major on their way in and spread over their strides on
      their way out: bytes between the elements of a view belong to other tasks and are never touched.
-  3. Copied in is what the kernel reads or the tag says is read; copied out what the kernel writes, unless it failed.
-     What a kernel declares to write, it writes whole: the rest of an OUT tensor is undefined.
+  3. What lies in a program's device buffer stays there. Of other tensors, what the kernel reads or the tag says is read
+     is copied in, and what the kernel writes is copied out, unless it failed. What a kernel declares to write, it
+     writes whole: the rest of an OUT tensor is undefined.
   4. A kernel that does more with an argument than the task's tag says is refused: nothing would order it.
 """
 
@@ -21,8 +22,10 @@ from typing import TYPE_CHECKING, Any
 from simpler.args import Scalar, TensorRecord, decode
 from simpler.callables import CallableKind, ChipBlob, ChipDescriptor, Content, Direction
 from simpler.device import Device, DeviceTensor, Kernel
-from simpler.device_memory import DeviceMemory
-from simpler.errors import ArgumentError, RegistrationError, SimplerError, TaskError
+from simpler.device_buffers import ChipRequest
+from simpler.device_memory import DeviceBuffers, DeviceMemory
+from simpler.errors import ArgumentError, DeviceError, RegistrationError, SimplerError, TaskError
+from simpler.result_record import encode_result
 from simpler.tensor import Access, TensorArgType
 from simpler.worker_process import WorkerSpec, run_worker
 
@@ -62,21 +65,27 @@ def main(argument: bytes, fds: list[int]) -> None:
         def make(heaps: Sequence[Region], spec: WorkerSpec) -> ChipExecutor:
             assert spec.device_id is not None
             device = closing.enter_context(Device(spec.platform, spec.device_id))
-            return ChipExecutor(heaps, device, spec.runtime)
+            generation = heaps[0].worker_info(spec.worker).deaths
+            return ChipExecutor(heaps, device, spec.runtime, generation)
 
         run_worker(argument, fds, make)
 
 
 class ChipExecutor:
-    """What a chip worker does with its tasks. ``runtime``: of the Worker, which a kernel must be made for."""
+    """What a chip worker does with its tasks.
+
+    ``runtime``: of the Worker, which a kernel must be made for. ``generation``: how many processes the worker had
+    before.
+    """
 
     kinds = frozenset({CallableKind.CHIP})
     source_file = __file__
 
-    def __init__(self, heaps: Sequence[Region], device: Device, runtime: str) -> None:
-        self._heaps, self._device, self._runtime = heaps, device, runtime
+    def __init__(self, heaps: Sequence[Region], device: Device, runtime: str, generation: int = 0) -> None:
+        self._heaps, self._device, self._runtime, self._generation = heaps, device, runtime, generation
         self._arch = device.info().arch
         self._memory = DeviceMemory(device)
+        self._buffers = DeviceBuffers(device, self._memory)
         self._kernels: dict[bytes, LoadedKernel] = {}
 
     def load(self, content: Content) -> None:
@@ -96,8 +105,8 @@ class ChipExecutor:
     def call(self, task: Task) -> None:
         """Runs a task's kernel on its arguments.
 
-        Raises TaskError when it returns non-zero, ArgumentError when the arguments do not fit its signature, and
-        DeviceError when the device fails.
+        Raises TaskError when it returns non-zero, ArgumentError when the arguments do not fit its signature,
+        StaleHandle for a device buffer that is gone, and DeviceError when the device fails.
         """
         loaded, args = self._kernels[task.digest], decode(task.args)
         check_arguments(loaded, args.tensors, args.scalars)
@@ -105,20 +114,48 @@ class ChipExecutor:
         try:
             for record, direction in zip(args.tensors, loaded.tensors, strict=True):
                 placed.append(self._place(record))
-                if direction is not Direction.OUT or record.tag is TensorArgType.INOUT:
+                if not record.on_device and (direction is not Direction.OUT or record.tag is TensorArgType.INOUT):
                     self._copy_in(record, placed[-1])
             self._launch(loaded, placed, args.scalars)
             for record, direction, tensor in zip(args.tensors, loaded.tensors, placed, strict=True):
-                if direction is not Direction.IN:
+                if not record.on_device and direction is not Direction.IN:
                     self._copy_out(record, tensor)
         finally:
-            for tensor in placed:
-                if tensor.nbytes:
+            for record, tensor in zip(args.tensors, placed, strict=False):
+                if not record.on_device and tensor.nbytes:
                     self._memory.give(tensor.address, tensor.nbytes)
 
-    def control(self, task: Task) -> None:
-        """A chip worker takes no requests."""
-        raise SimplerError("a chip worker takes no requests to itself", code="UNSUPPORTED")
+    def control(self, task: Task) -> Sequence[bytes | memoryview] | None:
+        """Does what device_buffers.py says a program may ask.
+
+        Raises DeviceError, StaleHandle for a buffer that is gone, and SimplerError UNSUPPORTED for anything else.
+        """
+        args = decode(task.args)
+        match args.scalars:
+            case [ChipRequest.MALLOC, int(buffer), int(nbytes)]:
+                self._buffers.add(buffer, nbytes)
+                return encode_result(self._generation)
+            case [ChipRequest.FREE, int(buffer)]:
+                self._buffers.remove(buffer)
+            case [ChipRequest.COPY]:
+                self._copy(*args.tensors)
+            case _:
+                raise SimplerError(f"a chip worker does not know the request {args.scalars}", code="UNSUPPORTED")
+        return None
+
+    def must_leave(self, error: BaseException) -> bool:
+        """Once the device does not answer; another process opens it anew."""
+        return isinstance(error, DeviceError) and error.code == "DEVICE_LOST"
+
+    def _copy(self, source: TensorRecord, target: TensorRecord) -> None:
+        there, here = (target, source) if target.on_device else (source, target)
+        nbytes = math.prod(here.shape) * here.dtype.itemsize
+        address = self._buffers.address(-there.place, there.offset, nbytes)
+        tensor = DeviceTensor(address, nbytes, here.dtype, tuple(here.shape))
+        if target.on_device:
+            self._copy_in(source, tensor)
+        else:
+            self._copy_out(target, tensor)
 
     def _check_target(self, content: Content) -> None:
         descriptor = content.decoded
@@ -148,7 +185,10 @@ class ChipExecutor:
 
     def _place(self, record: TensorRecord) -> DeviceTensor:
         nbytes = math.prod(record.shape) * record.dtype.itemsize
-        address = self._memory.take(nbytes) if nbytes else 0
+        if record.on_device:
+            address = self._buffers.address(-record.place, record.offset, nbytes)
+        else:
+            address = self._memory.take(nbytes) if nbytes else 0
         return DeviceTensor(address, nbytes, record.dtype, tuple(record.shape))
 
     def _copy_in(self, record: TensorRecord, tensor: DeviceTensor) -> None:

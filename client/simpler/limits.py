@@ -12,6 +12,8 @@ CALLABLE_BYTES = 60 << 20
 COMPILE_TIMEOUT_S = 120.0
 DEVICE_CACHE_BYTES = 256 << 20
 """Device memory that a chip worker keeps for the next task instead of freeing it."""
+DEVICE_FREES_PENDING = 64
+"""How many device buffers of one chip may wait to be freed behind the tasks that use them."""
 TRACE_EVENTS = 1 << 16
 HEAP_BYTES = 1 << 30
 MAX_WORKERS = 1 << 10

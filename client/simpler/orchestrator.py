@@ -18,6 +18,7 @@ from typing import Protocol, TypeVar
 from simpler.args import TaskArgs
 from simpler.call_config import CallConfig, timeout_ns_of
 from simpler.callables import CallableHandle, CallableKind
+from simpler.device_buffers import DeviceBook
 from simpler.errors import ArgumentError, CapacityError, LevelError, StateError
 from simpler.graph_run import GraphRun
 from simpler.packing import PackedArgs
@@ -38,6 +39,7 @@ class Submitting(Protocol):
     region: Region
     heaps: Sequence[Region]
     """The region, then those of the Workers above from the nearest up."""
+    devices: DeviceBook
     registry: Registry
     targets: Targets
 
@@ -61,7 +63,7 @@ class Orchestrator:
     def __init__(self, worker: Submitting, run: RunState) -> None:
         self._worker, self._graph, self._run = worker, run.graph, run
         self._region, self._registry = worker.region, worker.registry
-        self._scopes: list[weakref.WeakSet[Tensor] | None] = [None]  # a set once there is a tensor: most runs have none
+        self._scopes: list[weakref.WeakSet[Tensor]] = [weakref.WeakSet()]
         self._thread = threading.get_ident()
 
     def submit_sub(
@@ -123,7 +125,7 @@ class Orchestrator:
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
         """Tensors made inside are let go at its end, rather than at that of the function. Scopes may nest."""
-        self._scopes.append(None)
+        self._scopes.append(weakref.WeakSet())
         try:
             yield
         finally:
@@ -162,7 +164,8 @@ class Orchestrator:
             return self._graph.submit(worker, entry.digest, timeout_ns=timeout_ns)
         if args is None:
             return self._graph.submit_with(worker, entry.digest, after=after, timeout_ns=timeout_ns)
-        packed = PackedArgs(args, self._worker.heaps, self._storage)
+        owner = self._worker
+        packed = PackedArgs(args, owner.heaps, self._storage, owner.devices, worker)
         try:
             return self._submit_packed(worker, entry, packed, after, timeout_ns)
         except WriteConflict as conflict:
@@ -198,17 +201,14 @@ class Orchestrator:
                     f"{tensor!r} is tagged {tag.name}, but nothing has written it; it has no storage yet"
                 )
             offset = self._give_storage(tensor)
-        elif not any(tensor in scope for scope in self._scopes if scope is not None):
+        elif not any(tensor in scope for scope in self._scopes):
             raise ArgumentError(f"{tensor!r} got its storage from another run; use Worker.array for what runs share")
         return offset
 
     def _give_storage(self, tensor: Tensor) -> int:
         offset = self._region.alloc(max(tensor.nbytes, 1))
         tensor.attach(offset, self._region.releaser(offset))
-        scope = self._scopes[-1]
-        if scope is None:
-            scope = self._scopes[-1] = weakref.WeakSet()
-        scope.add(tensor)
+        self._scopes[-1].add(tensor)
         return offset
 
 
@@ -221,7 +221,6 @@ def _require_no_timeout(config: CallConfig | None, worker: int) -> None:
         )
 
 
-def _let_go(scope: weakref.WeakSet[Tensor] | None) -> None:
-    if scope is not None:
-        for tensor in list(scope):
-            tensor.release()
+def _let_go(scope: weakref.WeakSet[Tensor]) -> None:
+    for tensor in list(scope):
+        tensor.release()

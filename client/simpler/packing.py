@@ -4,8 +4,9 @@ Rules
   1. A tensor is ordered by the bytes it touches of the heap block it lies in; a strided view by its contiguous runs
      while they are few, else by the range that spans them, which orders more than it must but never less. Only in the
      question whether one task writes the same bytes twice, which refuses it, would that be wrong: see ``tell_apart``.
-  2. An ordinary array is copied, and only as INPUT: what a task wrote into a copy would be lost.
-  3. An array of a Worker above is passed where it lies. Its block is held by the task of that Worker within which this
+  2. A tensor in device memory is ordered by the bytes of its buffer, under a name that no heap block has.
+  3. An ordinary array is copied, and only as INPUT: what a task wrote into a copy would be lost.
+  4. An array of a Worker above is passed where it lies. Its block is held by the task of that Worker within which this
      one runs; here its bytes only order tasks, under a name for the block.
 """
 
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from simpler import limits
 from simpler.args import TaskArgs, TensorRecord, encode
 from simpler.buffer_handle import TensorRef
+from simpler.device_buffers import DeviceBook, DeviceTensorRef, contents, existence
 from simpler.errors import ArgumentError
 from simpler.region import Region
 from simpler.region_records import Range, WriteConflict
@@ -35,14 +37,18 @@ Storage = Callable[[Tensor, TensorArgType], int]
 class PackedArgs:
     """Arguments ready to submit, once packed. ``copies``: blocks made for the task, until ``drop_copies``."""
 
-    __slots__ = ("_heaps", "_region", "_storage", "blocks", "copies", "payload", "ranges")
+    __slots__ = ("_devices", "_heaps", "_region", "_storage", "_worker", "blocks", "copies", "payload", "ranges")
 
-    def __init__(self, args: TaskArgs, heaps: Sequence[Region], storage: Storage) -> None:
-        """``heaps``: by place, the own one first.
+    def __init__(
+        self, args: TaskArgs, heaps: Sequence[Region], storage: Storage | None, devices: DeviceBook, worker: int
+    ) -> None:
+        """``heaps``: by place, the own one first. ``storage``: None where no argument is a Tensor. ``worker``: that is
+        to run the task.
 
         Raises ArgumentError, StaleHandle, or CapacityError when the heap has no room for copies and outputs.
         """
         self._heaps, self._region, self._storage = heaps, heaps[0], storage
+        self._devices, self._worker = devices, worker
         self.ranges: list[Range] = []
         self.blocks: list[int] = []
         self.copies: list[int] = []
@@ -81,10 +87,13 @@ class PackedArgs:
 
     def _tensor(self, index: int, tensor: object, tag: TensorArgType) -> TensorRecord:
         if isinstance(tensor, Tensor):
+            assert self._storage is not None
             offset = self._storage(tensor, tag)
             self.blocks.append(offset)
             self._order(index, tag, offset, [(0, tensor.nbytes)])
             return TensorRecord(tag, tensor.dtype, tensor.shape, None, 0, offset, tensor.nbytes)
+        if isinstance(tensor, DeviceTensorRef):
+            return self._on_device(index, tensor, tag)
         if isinstance(tensor, TensorRef):
             raise ArgumentError(
                 f"tensor argument {index} is in a remote session; a SUB task or a task of a local worker cannot use "
@@ -120,6 +129,15 @@ class PackedArgs:
             self._order(index, tag, _NAME_BIT | place << _PLACE_SHIFT | start, runs)
         strides = None if contiguous else array.strides
         return TensorRecord(tag, DataType.of(array.dtype), array.shape, strides, place, offset, end - begin)
+
+    def _on_device(self, index: int, tensor: DeviceTensorRef, tag: TensorArgType) -> TensorRecord:
+        buffer = self._devices.place(index, tensor, self._worker)
+        access, begin = tag.ordering, tensor.offset
+        if access is Access.NONE or not tensor.nbytes:
+            self.ranges.append(existence(buffer, Access.READ.value, index))  # freeing waits for it all the same
+        else:
+            self.ranges.append(contents(buffer, begin, begin + tensor.nbytes, access.value, index))
+        return TensorRecord(tag, tensor.dtype, tensor.shape, None, -buffer, begin, tensor.nbytes)
 
     def _copied(self, index: int, array: np.ndarray[Any, Any], tag: TensorArgType) -> TensorRecord:
         if tag is not TensorArgType.INPUT:

@@ -43,6 +43,10 @@ class SubExecutor:
         """A SUB worker takes no requests."""
         raise SimplerError("a SUB worker takes no requests to itself", code="UNSUPPORTED")
 
+    def must_leave(self, error: BaseException) -> bool:
+        """Never: what a callable raises harms nobody else."""
+        return False
+
 
 def main(argument: bytes, fds: list[int]) -> None:
     """Entry of the process."""

@@ -19,6 +19,8 @@ from typing import TypeVar
 from simpler import limits
 from simpler.args import TaskArgs
 from simpler.callables import Content
+from simpler.chip_memory import PendingFrees
+from simpler.device_buffers import DeviceBook
 from simpler.done_callbacks import DoneCallbacks
 from simpler.error_record import encode_error
 from simpler.errors import CapacityError, SimplerError, WorkerDied
@@ -51,6 +53,7 @@ class Tree:
             callables=options.max_callables,
         )
         self.heaps: Sequence[Region] = (self.region,)
+        self.devices, self.frees = DeviceBook(self.region), PendingFrees()
         self._local: LocalWorkers | None = None
         self._runs: dict[int, GraphRun] = {}
         self._callbacks = DoneCallbacks(self.region)
@@ -123,6 +126,7 @@ class Tree:
         with contextlib.ExitStack() as parts:
             parts.callback(self._dropped.clear)
             parts.callback(self._runs.clear)
+            parts.callback(self.frees.clear)
             parts.callback(self.region.shutdown)
             parts.callback(self._stop_local, grace_s)
             parts.callback(self._give_up_runs)
@@ -154,10 +158,9 @@ class Tree:
 
     def begin_run(self) -> RunHandle:
         """A new run. Raises CapacityError when too many are held, RegionClosed after a close."""
-        if self._dropped:
-            with contextlib.suppress(IndexError):  # another thread may take some of them
-                for _ in range(len(self._dropped)):
-                    self._forget_if_ended(self._dropped.popleft())
+        with contextlib.suppress(IndexError):  # another thread may take some of them
+            for _ in range(len(self._dropped)):
+                self._forget_if_ended(self._dropped.popleft())
         graph = self.region.run_begin()
         self._runs[graph.id] = graph
         return RunHandle(self, graph)

@@ -14,10 +14,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
-from simpler import forks, limits
+from simpler import limits
 from simpler.callables import CallableHandle, ChipCallable, Content, RemoteCallable, content_of
+from simpler.chip_memory import ChipMemory
 from simpler.errors import ArgumentError, LevelError, StateError
 from simpler.local_workers import worker_names
 from simpler.orchestrator import Orchestrator
@@ -37,6 +38,7 @@ from simpler.worker_stats import WorkerStats, worker_stats
 if TYPE_CHECKING:
     import numpy as np
 
+    from simpler.device_buffers import DeviceBuffer
     from simpler.remote.buffers import RemoteBufferHandle
     from simpler.remote.spec import RemoteWorkerSpec
 
@@ -105,8 +107,8 @@ class Worker:
         self._targets = Targets(self._options, self._remote.specs.keys())
         self._registry = Registry()
         self._tree: Tree | None = None
-        self._pid = self._forks = 0  # of the process that called init
-        self._last_run: tuple[int, str, int, int] | None = None  # id, orchestration function, its start and end in ns
+        self._pid = 0  # of the process that called init
+        self._last_run: tuple[int, Span] | None = None
 
     @property
     def level(self) -> int:
@@ -151,7 +153,7 @@ class Worker:
         with self._life_lock:
             with self._registry.lock:  # whoever registers now is done first, or finds a Worker that has started
                 self._move(LifeEvent.INIT)
-            self._pid, self._forks = os.getpid(), forks.generation
+            self._pid = os.getpid()
             spawner, self._spawner = self._spawner, None
             tree = None
             try:
@@ -176,7 +178,7 @@ class Worker:
         with self._life_lock:
             self._move(LifeEvent.CLOSE)
             tree, self._tree = self._tree, None
-            if tree is not None and self._forks != forks.generation:  # a forked copy owns no children
+            if tree is not None and self._pid != os.getpid():  # a forked copy owns no children
                 tree = None
             if tree is not None:
                 tree.close(interrupted=interrupted)
@@ -204,7 +206,7 @@ class Worker:
         tree = self._tree
         if tree is None:
             raise StateError(f"this Worker is {self._life.name}, not READY; use it between init and close")
-        if self._forks != forks.generation:
+        if self._pid != os.getpid():
             raise StateError(
                 f"this Worker belongs to process {self._pid}, of which this one ({os.getpid()}) is a forked copy; "
                 "make a Worker of its own"
@@ -273,10 +275,7 @@ class Worker:
             run.orchestrated(value)
         finally:
             orchestrator.close()
-            name = getattr(orch_fn, "__qualname__", None) or display_name(
-                orch_fn
-            )  # not the function, which holds arrays
-            self._last_run = (run.state.graph.id, name, begun_ns, time.monotonic_ns())
+            self._last_run = (run.state.graph.id, _orchestration_span(orch_fn, begun_ns))
         return run
 
     def array(self, shape: Sequence[int] | int, dtype: object) -> np.ndarray[Any, Any]:
@@ -286,6 +285,44 @@ class Worker:
         """
         sizes, kind = checked_shape(shape), DataType.of(dtype)
         return self._ready().region.new_array(sizes, kind)
+
+    # ---- memory of chips
+
+    def malloc(self, *, worker: int, nbytes: SupportsIndex) -> DeviceBuffer:
+        """Memory of a chip, with undefined contents, until ``free`` or the end of the chip worker's process.
+
+        What a DeviceTensorRef describes in it is an argument for tasks of that chip, which is not copied. This waits
+        for the tasks that the chip worker was given before, as do copies.
+
+        Raises LevelError for a worker that is no chip, DeviceError DEVICE_MEMORY when the chip has no room.
+        """
+        return ChipMemory(self._ready()).malloc(worker, nbytes)
+
+    def free(self, buffer: DeviceBuffer) -> None:
+        """Gives the memory back, at once or when the last task that uses it is done; does not wait for that.
+
+        Raises StaleHandle when it was freed before, or is gone since its chip worker died.
+        """
+        ChipMemory(self._ready()).free(buffer)
+
+    def copy_to(self, buffer: DeviceBuffer, src: object, *, offset: SupportsIndex = 0) -> None:
+        """Copies ``src``, anything with the buffer protocol, into device memory from byte ``offset`` on.
+
+        Ordered like a task by the bytes it touches: after the tasks that use them now, before those submitted later. An
+        array from ``Worker.array``, or a view of one, goes straight from where it is. Returns once it is there.
+
+        Raises ArgumentError beyond the buffer, StaleHandle as ``free`` does, DeviceError, and WorkerDied; then parts of
+        it may have been copied.
+        """
+        ChipMemory(self._ready()).copy_to(buffer, src, offset)
+
+    def copy_from(self, buffer: DeviceBuffer, dst: object, *, offset: SupportsIndex = 0) -> None:
+        """Fills ``dst``, a writable buffer, from device memory, from byte ``offset`` on.
+
+        Order and errors are those of ``copy_to``.
+        A ``dst`` that is not contiguous in memory has to be a view of an array from ``Worker.array``.
+        """
+        ChipMemory(self._ready()).copy_from(buffer, dst, offset)
 
     # ---- memory of remote sessions
 
@@ -328,8 +365,7 @@ class Worker:
         self._ready()
         if self._last_run is None:
             raise StateError("there is no run to trace yet")
-        run, name, begun_ns, ended_ns = self._last_run
-        span = Span(name, begun_ns, ended_ns, "orchestration", {})
+        run, span = self._last_run
         names = self._registry.names()
         lanes = self._local_lanes(run, span, names)
         if self._remote.is_open:
@@ -346,3 +382,7 @@ class Worker:
             pid = region.worker_info(worker).pid
             lanes.append(ProcessTrace(pid, f"{label} {worker_name}", spans.get(worker, [])))
         return lanes
+
+
+def _orchestration_span(orch_fn: object, begun_ns: int) -> Span:
+    return Span(display_name(orch_fn), begun_ns, time.monotonic_ns(), "orchestration", {})

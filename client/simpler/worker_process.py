@@ -1,7 +1,8 @@
 """The life of a worker process, whatever it runs: attach, load what is registered, say READY, then task after task.
 
 Rules
-  1. What user code raises, SystemExit and KeyboardInterrupt included, is the task's failure; the process goes on.
+  1. What user code raises, SystemExit and KeyboardInterrupt included, is the task's failure; the process goes on,
+     unless its executor says that it is of no use any more. Then it ends by the error, and its spawner replaces it.
   2. The first process of a worker id loads every callable of its kind before READY, so that one that cannot be loaded
      fails the start and is named. A replacement loads what it is asked for: it is to be there within milliseconds.
   3. Registering and unregistering are tasks, so they happen between tasks, and their errors reach who asked.
@@ -73,6 +74,9 @@ class Executor(Protocol):
 
         Raises SimplerError UNSUPPORTED for a request that it does not know.
         """
+
+    def must_leave(self, error: BaseException) -> bool:
+        """Whether this process is of no use after a task has failed with ``error``; another then takes its place."""
 
 
 def run_worker(argument: bytes, fds: list[int], make: Callable[[Sequence[Region], WorkerSpec], Executor]) -> None:
@@ -148,7 +152,11 @@ class _TaskLoop:
             result = self._perform(task)
             return SUCCEEDED if result is None else self._region.succeeded(result)
         except BaseException as error:
-            return self._region.failed(self._record(task, error))
+            record = self._record(task, error)
+            if self._executor.must_leave(error):
+                self._region.complete(self._spec.worker, task.id, error=record)
+                raise
+            return self._region.failed(record)
 
     def _perform(self, task: Task) -> Sequence[bytes | memoryview] | None:
         if task.op == _CALL and task.digest in self._loaded:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simpler import TaskArgs, Tensor, TensorArgType
+from simpler import TaskArgs, TensorArgType
 from simpler.args import DecodedArgs, ReceivedArgs, TensorRecord, decode, encode
+from simpler.device_buffers import DeviceBook
 from simpler.errors import ArgumentError, StaleHandle
 from simpler.packing import PackedArgs, contiguous_runs
 from simpler.region import Region
@@ -110,11 +111,7 @@ def region() -> Iterator[Region]:
 
 def pack(region: Region, args: TaskArgs, *above: Region) -> PackedArgs:
     """Packs arguments among which there is no Tensor."""
-
-    def no_storage(tensor: Tensor, tag: TensorArgType) -> int:
-        raise AssertionError
-
-    return PackedArgs(args, [region, *above], no_storage)
+    return PackedArgs(args, [region, *above], None, DeviceBook(region), 0)
 
 
 def test_a_view_of_a_shared_array_is_passed_where_it_lies(region: Region) -> None:  # G1

@@ -23,7 +23,7 @@ LAYERS = (
     ("simplerd",),
     ("simpler.worker",),
     ("simpler.tree", "simpler.local_workers", "simpler.remote_children", "simpler.done_callbacks"),
-    ("simpler.remote", "simpler.orchestrator"),
+    ("simpler.remote", "simpler.orchestrator", "simpler.chip_memory"),
     (
         "simpler.sub_worker",
         "simpler.chip_worker",
@@ -38,6 +38,7 @@ LAYERS = (
         "simpler.args",
         "simpler.callables",
         "simpler.device",
+        "simpler.device_buffers",
         "simpler.device_memory",
         "simpler.worker_options",
         "simpler.call_config",
@@ -52,11 +53,10 @@ LAYERS = (
     ),
     ("simpler.region", "simpler.wire", "simpler.spawn_protocol"),
     ("simpler.graph_run", "simpler.result_record"),
-    ("simpler.submission",),
     ("simpler.region_records", "simpler.mapping"),
     ("simpler.buffer_handle",),
     ("simpler.tensor", "simpler.error_record", "simpler.byte_views"),
-    ("simpler.errors", "simpler.limits", "simpler.plain_text", "simpler.forks", "simpler._native"),
+    ("simpler.errors", "simpler.limits", "simpler.plain_text", "simpler._native"),
 )
 
 
@@ -111,7 +111,6 @@ def test_only_the_bindings_touch_the_native_module() -> None:
     assert users == {
         "simpler.region",
         "simpler.graph_run",
-        "simpler.submission",
         "simpler.region_records",
         "simpler.mapping",
         "simpler.device",

@@ -1,0 +1,132 @@
+"""Device memory that runs out, waits to be freed, or goes with its process."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from session.devices.chip_program import (
+    FIRST_ONLY,
+    INCREASE,
+    INOUT,
+    NO_DEP,
+    OUTPUT,
+    OVERRUN,
+    Malloc,
+    filled,
+    launch,
+    numbers,
+    read,
+    run,
+    wait_until,
+)
+from simpler import (
+    CallableHandle,
+    Orchestrator,
+    TaskArgs,
+    TaskRef,
+    Worker,
+    limits,
+)
+from simpler.errors import DeviceError, StaleHandle, WorkerDied
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_device_that_is_full_says_so_and_waits_for_what_is_being_freed(
+    worker: Worker, malloc: Malloc, gate: CallableHandle
+) -> None:
+    half, flag = (4 << 30) // 2, worker.array(1, "int64")
+    large = malloc(half)
+    with pytest.raises(DeviceError, match=r"device 0 \(sim\): allocating \d+ bytes: .* cannot allocate") as caught:
+        malloc(half)
+    assert caught.value.code == "DEVICE_MEMORY"
+
+    def orchestrate(orch: Orchestrator, args: Any, config: Any) -> None:
+        shut = orch.submit_sub(gate, TaskArgs().add_tensor(flag, NO_DEP))
+        launch(orch, FIRST_ONLY, (numbers(large, 0, 1), OUTPUT), after=[shut])
+
+    blocked, done = worker.submit(orchestrate), worker.stats().tasks
+    worker.free(large)
+    with ThreadPoolExecutor(1) as pool:
+        another = pool.submit(malloc, half)
+        wait_until(lambda: worker.stats().tasks == done + 1)  # the allocation has failed once
+        flag[0] = 1
+        assert another.result(timeout=20).nbytes == half
+    blocked.result()
+
+
+def test_many_frees_may_wait_for_one_task(
+    worker: Worker, gate: CallableHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "DEVICE_FREES_PENDING", 3)
+    flag = worker.array(1, "int64")
+    buffers = [worker.malloc(worker=0, nbytes=8) for _ in range(10)]
+
+    def orchestrate(orch: Orchestrator, args: Any, config: Any) -> None:
+        shut = orch.submit_sub(gate, TaskArgs().add_tensor(flag, NO_DEP))
+        for buffer in buffers:
+            launch(orch, FIRST_ONLY, (numbers(buffer), OUTPUT), after=[shut])
+
+    blocked, live = worker.submit(orchestrate), worker.stats().live
+    with ThreadPoolExecutor(1) as pool:
+        freed = pool.submit(lambda: list(map(worker.free, buffers)))
+        wait_until(lambda: worker.stats().live == live + 4)
+        assert not freed.done()
+        flag[0] = 1
+        freed.result(timeout=20)
+    blocked.result()
+
+
+def test_memory_goes_with_the_process_of_its_chip(worker: Worker, malloc: Malloc) -> None:  # W4
+    data, spared = filled(worker, malloc(16), [1, 2]), filled(worker, malloc(8, chip=1), [3])
+    with pytest.raises(WorkerDied, match="SIGSEGV"):
+        run(worker, OVERRUN, (numbers(data), INOUT)).result()
+    attempts: list[Callable[[], object]] = [
+        lambda: worker.copy_from(data, bytearray(16)),
+        lambda: run(worker, INCREASE, (numbers(data), INOUT), by=1).result(),
+        lambda: worker.free(data),
+    ]
+    for attempt in attempts:
+        with pytest.raises(StaleHandle, match="is gone: the process of its chip worker died"):
+            attempt()
+    fresh = filled(worker, malloc(16), [4, 5])
+    run(worker, INCREASE, (numbers(fresh), INOUT), by=1).result()
+    assert (read(worker, fresh), read(worker, spared)) == ([5, 6], [3])
+
+
+def test_a_task_that_was_queued_for_the_process_that_died_does_not_get_other_memory(
+    worker: Worker, malloc: Malloc, gate: CallableHandle
+) -> None:  # W4
+    data, flag = filled(worker, malloc(8), [1]), worker.array(1, "int64")
+
+    def orchestrate(orch: Orchestrator, args: Any, config: Any) -> TaskRef:
+        shut = orch.submit_sub(gate, TaskArgs().add_tensor(flag, NO_DEP))
+        return launch(orch, INCREASE, (numbers(data), INOUT), by=1, after=[shut])
+
+    blocked, deaths = worker.submit(orchestrate), worker.stats().workers[0].deaths
+    os.kill(worker.stats().workers[0].pid, signal.SIGKILL)
+    wait_until(lambda: worker.stats().workers[0].deaths == deaths + 1)
+    other = filled(worker, malloc(8), [100])
+    flag[0] = 1
+    with pytest.raises(StaleHandle, match=r"device buffer .* is not on device 0 any more"):
+        blocked.result()
+    assert read(worker, other) == [100]
+
+
+def test_a_chip_worker_killed_during_a_copy_is_told(worker: Worker, malloc: Malloc) -> None:  # W4
+    buffer, data = malloc(256 << 20), bytes(256 << 20)
+    deaths = worker.stats().workers[0].deaths
+    with ThreadPoolExecutor(1) as pool:
+        copied, done = pool.submit(worker.copy_to, buffer, data), worker.stats().tasks
+        wait_until(lambda: worker.stats().tasks > done + 2)
+        os.kill(worker.stats().workers[0].pid, signal.SIGKILL)
+        with pytest.raises((WorkerDied, StaleHandle)):
+            copied.result(timeout=20)
+    wait_until(lambda: worker.stats().workers[0].deaths == deaths + 1)
+    assert read(worker, filled(worker, malloc(8), [1])) == [1]
