@@ -339,6 +339,8 @@ int slr_region_stats(slr_region *region, slr_stats *out) {
     *out = (slr_stats){
         .tasks = header->tasks,
         .failures = header->failures,
+        .poisoned = header->poisoned,
+        .cancelled = header->cancelled,
         .live = header->live,
         .heap_bytes = header->config.heap_bytes,
         .heap_used = header->heap_used,

@@ -192,6 +192,8 @@ static void finish(slr_region *region, uint32_t index, int64_t now_ns, uint32_t 
     SLRI_FAULT("complete:moved");
     slot->ended_order = region->header->tasks++;
     region->header->failures += slot->state == SLR_TASK_FAILED;
+    region->header->poisoned += slot->state == SLR_TASK_POISONED;
+    region->header->cancelled += slot->state == SLR_TASK_CANCELLED;
     slri_trace_add(region, index, now_ns);
     release_arguments(region, slot);
     settle_consumers(region, index, now_ns, worklist);

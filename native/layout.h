@@ -65,6 +65,8 @@ typedef struct {
     uint64_t live;          /* derived: tasks that have not ended */
     uint64_t tasks;         /* ended, ever */
     uint64_t failures;      /* of them FAILED */
+    uint64_t poisoned;      /* of them POISONED */
+    uint64_t cancelled;     /* of them CANCELLED */
     uint64_t trace_count;   /* events ever written */
     int64_t alarm_ns;       /* when the watcher looks next; no later than any deadline of a RUNNING task */
 

@@ -207,6 +207,16 @@ int slr_run_query(slr_region *region, slr_id id, slr_run_info *out) {
     return run ? SLR_OK : SLR_STALE;
 }
 
+int slr_run_succeeded(slr_region *region, slr_id id) {
+    if (!region)
+        return SLR_INVALID;
+    slri_lock(region);
+    const slri_run *run = slri_run_find(region, id);
+    bool well = run && run->state == SLRI_RUN_ENDED && !(run->cancelled || run->lost || run->failed || run->poisoned);
+    slri_unlock(region);
+    return well ? SLR_OK : run ? SLR_INVALID : SLR_STALE;
+}
+
 int slr_run_failures(slr_region *region, slr_id id, slr_id *out, uint32_t room, uint32_t *count) {
     if (!region || !count || (room && !out))
         return SLR_INVALID;

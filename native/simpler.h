@@ -220,6 +220,8 @@ typedef struct {
     int64_t ended_ns;
 } slr_run_info;
 int slr_run_query(slr_region *region, slr_id run, slr_run_info *out);
+/* SLR_OK: it has ended, and all its tasks succeeded. SLR_INVALID: not so; slr_run_query says how. */
+int slr_run_succeeded(slr_region *region, slr_id run);
 /* The retained FAILED and POISONED tasks of a run, in the order they ended. *count: how many were written (<= room). */
 int slr_run_failures(slr_region *region, slr_id run, slr_id *out, uint32_t room, uint32_t *count);
 
@@ -306,6 +308,8 @@ int slr_trace_read(slr_region *region, uint64_t *cursor, slr_trace_event *out, u
 typedef struct {
     uint64_t tasks; /* ended, ever */
     uint64_t failures;
+    uint64_t poisoned; /* never started, like the cancelled ones */
+    uint64_t cancelled;
     uint64_t live;
     uint64_t heap_bytes;
     uint64_t heap_used;

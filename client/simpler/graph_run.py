@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from itertools import starmap
+from typing import NoReturn
 
 from simpler._native import ffi, lib
 from simpler.mapping import Mapping
@@ -19,46 +20,49 @@ from simpler.region_records import (
     TaskState,
     WriteConflict,
     fail,
+    pack_range,
+    packed_as,
 )
+from simpler.submission import Submission, write_submission
+
+# The hot ones once, since looking up a function of the library costs as much as calling it.
+_begin, _submit, _seal, _wait = lib.slr_run_begin, lib.slr_submit, lib.slr_run_seal, lib.slr_run_wait
+_succeeded, _query, _release = lib.slr_run_succeeded, lib.slr_run_query, lib.slr_run_release
+_info = packed_as("slr_run_info")
 
 
 class GraphRun:
     """A run of the region. Tasks are submitted by one thread; everything else is for any.
 
     Whoever keeps it keeps what its tasks retained: results and error records. It must have ended before it is
-    collected. The C structures of a submission are made once, because making them costs as much as submitting.
+    collected.
     """
 
-    __slots__ = ("_conflict", "_digests", "_heap", "_mapping", "_out", "_region", "_submission", "id", "submitter")
+    __slots__ = ("_heap", "_mapping", "_region", "_submission", "id", "submitter")
 
-    def __init__(self, mapping: Mapping, heap: memoryview, run: int) -> None:
+    def __init__(self, mapping: Mapping, heap: memoryview, *, notify: bool) -> None:
+        """Begins it. Raises CapacityError when too many runs are held."""
         self._mapping, self._heap = mapping, heap
         self._region = mapping.raw
-        self.id = run
         self.submitter: int | None = threading.get_ident()
         """The thread that submits tasks; None once there will be no more."""
-        self._submission = ffi.new("slr_submission *")
-        self._submission.run = run
-        self._out = ffi.new("slr_id *")
-        self._conflict = ffi.new("uint64_t *")
-        self._digests: dict[bytes, Any] = {}
+        self._submission = Submission.taken()
+        status = _begin(self._region, lib.SLR_RUN_NOTIFY if notify else 0, self._submission.to_task)
+        self.id = self._submission.answers[0] if status == OK else 0
+        if status != OK:
+            fail(status, "beginning a run")
 
     def __del__(self) -> None:
-        if self._mapping.is_usable():
-            lib.slr_run_release(self._region, self.id)
+        self._submission.give_back()
+        if self.id and self._mapping.is_usable():
+            _release(self._region, self.id)
 
     def submit(self, worker: int, digest: bytes, op: int = 0, timeout_ns: int = 0) -> int:
         """A task without arguments and dependencies. Returns its id; raises CapacityError when there is no room."""
         submission = self._submission
-        submission.worker = worker
-        submission.op = op
-        submission.timeout_ns = timeout_ns
-        submission.digest = self._digests.get(digest) or self._pinned(digest)
-        status = lib.slr_submit(self._region, submission, self._out, self._conflict)
-        if status != OK:
-            self._fail(status)
-        task: int = self._out[0]
-        return task
+        code = submission.at_digest(digest)
+        write_submission(submission.fields, 0, self.id, worker, op, code, 0, 0, 0, 0, 0, 0, 0, 0, timeout_ns)
+        return self._submitted(submission)
 
     def submit_with(
         self,
@@ -77,22 +81,37 @@ class GraphRun:
         Raises CapacityError when there is no room, WriteConflict when two arguments write the same bytes.
         """
         submission = self._submission
-        keep = ffi.from_buffer(payload), ffi.new("slr_range[]", ranges), ffi.new("uint64_t[]", blocks)
-        submission.args, submission.ranges, submission.blocks = keep
-        if after:
-            explicit = ffi.new("slr_id[]", after)
-            submission.after = explicit
-        submission.args_bytes, submission.n_ranges = len(payload), len(ranges)
-        submission.n_blocks, submission.n_after = len(blocks), len(after)
-        try:
-            return self.submit(worker, digest, op, timeout_ns=timeout_ns)
-        finally:
-            submission.args_bytes = submission.n_ranges = submission.n_blocks = submission.n_after = 0
+        write_submission(
+            submission.fields,
+            0,
+            self.id,
+            worker,
+            op,
+            submission.at_digest(digest),
+            submission.args.put(payload),
+            len(payload),
+            submission.ranges.put(b"".join(starmap(pack_range, ranges))),
+            len(ranges),
+            len(after),
+            submission.after.put_ids(after),
+            submission.blocks.put_ids(blocks),
+            len(blocks),
+            timeout_ns,
+        )
+        return self._submitted(submission)
+
+    def _submitted(self, submission: Submission) -> int:
+        status = _submit(self._region, submission.raw, submission.to_task, submission.to_conflict)
+        if status != OK:
+            self._fail(status)
+        return submission.answers[0]
 
     def seal(self) -> None:
         """Nothing more will be submitted; the run ends with its last task."""
         self.submitter = None
-        self._checked(lib.slr_run_seal(self._region, self.id), "sealing a run")
+        status = _seal(self._region, self.id)
+        if status != OK:
+            fail(status, "sealing a run")
 
     def cancel(self) -> None:
         """What has not started never will, and nothing more can be submitted."""
@@ -101,27 +120,23 @@ class GraphRun:
 
     def wait(self, *, spin_us: int, timeout_s: float) -> bool:
         """True once the run has ended, False after ``timeout_s`` or a signal. Raises RegionClosed after a shutdown."""
-        status = lib.slr_run_wait(self._region, self.id, spin_us, int(timeout_s * 1e9))
-        if status not in (OK, TIMEOUT, INTERRUPTED):
+        status = _wait(self._region, self.id, spin_us, int(timeout_s * 1e9))
+        if status == OK:
+            return True
+        if status not in (TIMEOUT, INTERRUPTED):
             fail(status, "waiting for a run")
-        return bool(status == OK)
+        return False
+
+    def succeeded(self) -> bool:
+        """Whether it has ended and all its tasks succeeded."""
+        return bool(_succeeded(self._region, self.id) == OK)
 
     def info(self) -> RunInfo:
         """The run's counters."""
-        info = ffi.new("slr_run_info *")
-        self._checked(lib.slr_run_query(self._region, self.id, info), "asking for a run")
-        return RunInfo(
-            bool(info.ended),
-            bool(info.cancelled),
-            bool(info.lost),
-            info.tasks,
-            info.live,
-            info.failed,
-            info.poisoned,
-            info.first_failed,
-            info.begun_ns,
-            info.ended_ns,
-        )
+        info = bytearray(_info.size)
+        self._checked(_query(self._region, self.id, ffi.from_buffer("slr_run_info *", info)), "asking for a run")
+        ended, cancelled, lost, *counts = _info.unpack_from(info)
+        return RunInfo(bool(ended), bool(cancelled), bool(lost), *counts)
 
     def failures(self, room: int) -> list[int]:
         """Ids of the tasks that failed or were poisoned, in the order they ended; at most ``room``."""
@@ -140,16 +155,12 @@ class GraphRun:
         record = self._heap[at : at + info.record_bytes] if at else None
         return TaskInfo(TaskState(info.state), info.worker, record, info.root, bytes(info.digest))
 
-    def _pinned(self, digest: bytes) -> Any:
-        pinned = self._digests[digest] = ffi.from_buffer("uint8_t[]", digest)
-        return pinned
-
     def _checked(self, status: int, what: str) -> None:
         if status != OK:
             fail(status, what)
 
     def _fail(self, status: int) -> NoReturn:
         if status == lib.SLR_CONFLICT:
-            first, second = self._conflict[0] >> 32, self._conflict[0] & 0xFFFFFFFF
-            raise WriteConflict(first, second)
+            conflict = self._submission.answers[1]
+            raise WriteConflict(conflict >> 32, conflict & 0xFFFFFFFF)
         fail(status, "submitting a task")

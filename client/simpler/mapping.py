@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
+from simpler import forks
 from simpler._native import ffi, lib
 
 
@@ -15,12 +15,12 @@ class Mapping:
     mapping asks ``is_usable`` first. So it does not in a forked copy of the process either, which owns nothing.
     """
 
-    __slots__ = ("_attached", "_pid", "raw")
+    __slots__ = ("_attached", "_forks", "raw")
 
     def __init__(self, raw: Any) -> None:
         self.raw = raw
         self._attached = True
-        self._pid = os.getpid()
+        self._forks = forks.generation
 
     def __del__(self) -> None:
         self._attached = False
@@ -28,7 +28,7 @@ class Mapping:
 
     def is_usable(self) -> bool:
         """Whether a finalizer may call the C library with ``raw``."""
-        return self._attached and os.getpid() == self._pid
+        return self._attached and self._forks == forks.generation
 
     def heap(self) -> memoryview:
         """The heap as bytes; every view of them keeps the mapping."""

@@ -63,7 +63,7 @@ class Orchestrator:
     def __init__(self, worker: Submitting, run: RunState) -> None:
         self._worker, self._graph, self._run = worker, run.graph, run
         self._region, self._registry = worker.region, worker.registry
-        self._scopes: list[weakref.WeakSet[Tensor]] = [weakref.WeakSet()]
+        self._scopes: list[weakref.WeakSet[Tensor] | None] = [None]  # a set once there is a tensor: most runs have none
         self._thread = threading.get_ident()
 
     def submit_sub(
@@ -125,7 +125,7 @@ class Orchestrator:
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
         """Tensors made inside are let go at its end, rather than at that of the function. Scopes may nest."""
-        self._scopes.append(weakref.WeakSet())
+        self._scopes.append(None)
         try:
             yield
         finally:
@@ -201,14 +201,17 @@ class Orchestrator:
                     f"{tensor!r} is tagged {tag.name}, but nothing has written it; it has no storage yet"
                 )
             offset = self._give_storage(tensor)
-        elif not any(tensor in scope for scope in self._scopes):
+        elif not any(tensor in scope for scope in self._scopes if scope is not None):
             raise ArgumentError(f"{tensor!r} got its storage from another run; use Worker.array for what runs share")
         return offset
 
     def _give_storage(self, tensor: Tensor) -> int:
         offset = self._region.alloc(max(tensor.nbytes, 1))
         tensor.attach(offset, self._region.releaser(offset))
-        self._scopes[-1].add(tensor)
+        scope = self._scopes[-1]
+        if scope is None:
+            scope = self._scopes[-1] = weakref.WeakSet()
+        scope.add(tensor)
         return offset
 
 
@@ -221,6 +224,7 @@ def _require_no_timeout(config: CallConfig | None, worker: int) -> None:
         )
 
 
-def _let_go(scope: weakref.WeakSet[Tensor]) -> None:
-    for tensor in list(scope):
-        tensor.release()
+def _let_go(scope: weakref.WeakSet[Tensor] | None) -> None:
+    if scope is not None:
+        for tensor in list(scope):
+            tensor.release()

@@ -333,10 +333,7 @@ class Region:
 
     def run_begin(self, *, notify: bool = False) -> GraphRun:
         """A new run. Raises CapacityError when too many are held."""
-        out = ffi.new("slr_id *")
-        flags = lib.SLR_RUN_NOTIFY if notify else 0
-        self._checked(lib.slr_run_begin(self._region, flags, out), "beginning a run")
-        return GraphRun(self._mapping, self._heap, out[0])
+        return GraphRun(self._mapping, self._heap, notify=notify)
 
     def space_seen(self) -> int:
         """To be taken before a submission, for ``space_may_come`` after it found no room."""

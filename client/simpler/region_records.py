@@ -188,6 +188,8 @@ class RegionStats(NamedTuple):
 
     tasks: int
     failures: int
+    poisoned: int
+    cancelled: int
     live: int
     heap_bytes: int
     heap_used: int
@@ -227,16 +229,18 @@ def fail(status: int, what: str) -> NoReturn:
     raise SimplerError(f"{what}: {ffi.string(lib.slr_status_name(status)).decode()}")
 
 
-def _packed_as(name: str) -> struct.Struct:
-    """All fields of a C structure at once, which takes as long as reading one of them by its name."""
+def packed_as(name: str) -> struct.Struct:
+    """All fields of a C structure at once, in the order of simpler.h: as fast as one of them by its name."""
     formats = {"uint64_t": "Q", "int64_t": "q", "uint32_t": "I", "uint8_t[32]": "32s"}
-    packed = struct.Struct("=" + "".join(formats[field.type.cname] for _, field in ffi.typeof(name).fields))
-    assert packed.size == ffi.sizeof(name), f"{name} has padding"
+    packed = struct.Struct("@" + "".join(formats.get(field.type.cname, "P") for _, field in ffi.typeof(name).fields))
+    assert packed.size == ffi.sizeof(name), f"{name} does not end with its last field"
     return packed
 
 
-unpack_task: Callable[[Any], tuple[Any, ...]] = _packed_as("slr_task").unpack_from
+unpack_task: Callable[[Any], tuple[Any, ...]] = packed_as("slr_task").unpack_from
 """The fields of an slr_task, in the order of simpler.h."""
+pack_range: Callable[..., bytes] = packed_as("slr_range").pack
+"""An slr_range of the fields of a Range."""
 
 
 def trace_event(event: Any) -> TraceEvent:

@@ -142,8 +142,8 @@ class RunHandle:
 
     def _settle(self) -> None:
         graph = self.state.graph
-        info = graph.info()
-        if self._error is None and (info.failed or info.poisoned or info.cancelled or info.lost):
+        if self._error is None and not graph.succeeded():
+            info = graph.info()
             failures = _Failures(graph, self.state.owner.name_of)
             errors = tuple(failures.error_of(task) for task in graph.failures(info.failed + info.poisoned))
             if info.first_failed:

@@ -158,9 +158,10 @@ class Tree:
 
     def begin_run(self) -> RunHandle:
         """A new run. Raises CapacityError when too many are held, RegionClosed after a close."""
-        with contextlib.suppress(IndexError):  # another thread may take some of them
-            for _ in range(len(self._dropped)):
-                self._forget_if_ended(self._dropped.popleft())
+        if self._dropped:
+            with contextlib.suppress(IndexError):  # another thread may take some of them
+                for _ in range(len(self._dropped)):
+                    self._forget_if_ended(self._dropped.popleft())
         graph = self.region.run_begin()
         self._runs[graph.id] = graph
         return RunHandle(self, graph)

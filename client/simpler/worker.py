@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
-from simpler import limits
+from simpler import forks, limits
 from simpler.callables import CallableHandle, ChipCallable, Content, RemoteCallable, content_of
 from simpler.chip_memory import ChipMemory
 from simpler.errors import ArgumentError, LevelError, StateError
@@ -107,8 +107,8 @@ class Worker:
         self._targets = Targets(self._options, self._remote.specs.keys())
         self._registry = Registry()
         self._tree: Tree | None = None
-        self._pid = 0  # of the process that called init
-        self._last_run: tuple[int, Span] | None = None
+        self._pid = self._forks = 0  # of the process that called init
+        self._last_run: tuple[int, str, int, int] | None = None  # id, orchestration function, its start and end in ns
 
     @property
     def level(self) -> int:
@@ -153,7 +153,7 @@ class Worker:
         with self._life_lock:
             with self._registry.lock:  # whoever registers now is done first, or finds a Worker that has started
                 self._move(LifeEvent.INIT)
-            self._pid = os.getpid()
+            self._pid, self._forks = os.getpid(), forks.generation
             spawner, self._spawner = self._spawner, None
             tree = None
             try:
@@ -178,7 +178,7 @@ class Worker:
         with self._life_lock:
             self._move(LifeEvent.CLOSE)
             tree, self._tree = self._tree, None
-            if tree is not None and self._pid != os.getpid():  # a forked copy owns no children
+            if tree is not None and self._forks != forks.generation:  # a forked copy owns no children
                 tree = None
             if tree is not None:
                 tree.close(interrupted=interrupted)
@@ -206,7 +206,7 @@ class Worker:
         tree = self._tree
         if tree is None:
             raise StateError(f"this Worker is {self._life.name}, not READY; use it between init and close")
-        if self._pid != os.getpid():
+        if self._forks != forks.generation:
             raise StateError(
                 f"this Worker belongs to process {self._pid}, of which this one ({os.getpid()}) is a forked copy; "
                 "make a Worker of its own"
@@ -275,7 +275,10 @@ class Worker:
             run.orchestrated(value)
         finally:
             orchestrator.close()
-            self._last_run = (run.state.graph.id, _orchestration_span(orch_fn, begun_ns))
+            name = getattr(orch_fn, "__qualname__", None) or display_name(
+                orch_fn
+            )  # not the function, which holds arrays
+            self._last_run = (run.state.graph.id, name, begun_ns, time.monotonic_ns())
         return run
 
     def array(self, shape: Sequence[int] | int, dtype: object) -> np.ndarray[Any, Any]:
@@ -365,7 +368,8 @@ class Worker:
         self._ready()
         if self._last_run is None:
             raise StateError("there is no run to trace yet")
-        run, span = self._last_run
+        run, name, begun_ns, ended_ns = self._last_run
+        span = Span(name, begun_ns, ended_ns, "orchestration", {})
         names = self._registry.names()
         lanes = self._local_lanes(run, span, names)
         if self._remote.is_open:
@@ -382,7 +386,3 @@ class Worker:
             pid = region.worker_info(worker).pid
             lanes.append(ProcessTrace(pid, f"{label} {worker_name}", spans.get(worker, [])))
         return lanes
-
-
-def _orchestration_span(orch_fn: object, begun_ns: int) -> Span:
-    return Span(display_name(orch_fn), begun_ns, time.monotonic_ns(), "orchestration", {})

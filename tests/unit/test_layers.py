@@ -53,10 +53,11 @@ LAYERS = (
     ),
     ("simpler.region", "simpler.wire", "simpler.spawn_protocol"),
     ("simpler.graph_run", "simpler.result_record"),
+    ("simpler.submission",),
     ("simpler.region_records", "simpler.mapping"),
     ("simpler.buffer_handle",),
     ("simpler.tensor", "simpler.error_record", "simpler.byte_views"),
-    ("simpler.errors", "simpler.limits", "simpler.plain_text", "simpler._native"),
+    ("simpler.errors", "simpler.limits", "simpler.plain_text", "simpler.forks", "simpler._native"),
 )
 
 
@@ -111,6 +112,7 @@ def test_only_the_bindings_touch_the_native_module() -> None:
     assert users == {
         "simpler.region",
         "simpler.graph_run",
+        "simpler.submission",
         "simpler.region_records",
         "simpler.mapping",
         "simpler.device",

@@ -1,0 +1,90 @@
+"""What a task is submitted with, in C memory that is used again and again: making it costs as much as submitting.
+
+A Submission is one run's, and so one thread's, from ``taken`` until ``give_back``. Each task writes all of its fields,
+so nothing of the one before is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from struct import Struct
+
+from simpler._native import ffi
+from simpler.region_records import packed_as
+
+_FIRST_BYTES = 1024
+_DIGESTS_KEPT = 256
+
+write_submission = packed_as("slr_submission").pack_into
+"""``write_submission(submission.fields, 0, ...)`` with every field of an slr_submission, in the order of simpler.h."""
+
+
+class Submission:
+    """An slr_submission, the memory that it points to, and two words for the answers of slr_submit."""
+
+    __slots__ = ("_digests", "after", "answers", "args", "blocks", "fields", "ranges", "raw", "to_conflict", "to_task")
+
+    def __init__(self) -> None:
+        self.raw = ffi.new("slr_submission *")
+        self.fields = ffi.buffer(self.raw)
+        self.to_task = ffi.new("uint64_t[2]")
+        self.to_conflict = self.to_task + 1
+        self.answers = memoryview(ffi.buffer(self.to_task)).cast("Q")
+        self.args, self.ranges, self.blocks, self.after = (_Memory(_FIRST_BYTES) for _ in range(4))
+        self._digests: dict[bytes, _Memory] = {}
+
+    @classmethod
+    def taken(cls) -> Submission:
+        """One that nobody uses."""
+        try:
+            return _unused.pop()
+        except IndexError:
+            return cls()
+
+    def give_back(self) -> None:
+        """For others to use."""
+        _unused.append(self)
+
+    def at_digest(self, digest: bytes) -> int:
+        """The address of a copy of ``digest``."""
+        known = self._digests.get(digest)
+        if known is not None:
+            return known.address
+        if len(self._digests) == _DIGESTS_KEPT:
+            self._digests.clear()
+        memory = self._digests[digest] = _Memory(len(digest))
+        return memory.put(digest)
+
+
+_unused: list[Submission] = []
+
+
+class _Memory:
+    """Bytes at one address, until there have to be more of them."""
+
+    __slots__ = ("_keep", "_view", "address")
+
+    def __init__(self, nbytes: int) -> None:
+        self._make(nbytes)
+
+    def _make(self, nbytes: int) -> None:
+        self._keep = ffi.new("uint8_t[]", nbytes)
+        self._view = memoryview(ffi.buffer(self._keep)).cast("B")
+        self.address = int(ffi.cast("uintptr_t", self._keep))
+
+    def put(self, data: bytes) -> int:
+        """Copies ``data`` here; returns its address."""
+        if len(data) > len(self._view):
+            self._make(2 * len(data))
+        self._view[: len(data)] = data
+        return self.address
+
+    def put_ids(self, ids: Sequence[int]) -> int:
+        """Writes 64-bit numbers here; returns the address of the first."""
+        return self.put(_ids(len(ids)).pack(*ids))
+
+
+@lru_cache(64)
+def _ids(count: int) -> Struct:
+    return Struct(f"={count}Q")

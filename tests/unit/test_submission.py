@@ -1,0 +1,43 @@
+"""The memory that submissions are written into, and used for again."""
+
+from __future__ import annotations
+
+from simpler._native import ffi
+from simpler.submission import Submission, write_submission
+
+
+def fields_of(
+    submission: Submission, digest: bytes, payload: bytes, after: list[int]
+) -> tuple[bytes, bytes, list[int]]:
+    at = submission.at_digest(digest), submission.args.put(payload), submission.after.put_ids(after)
+    write_submission(
+        submission.fields, 0, 7, 1, 0, at[0], at[1], len(payload), 0, 0, len(after), at[2], 0, 0, 5_000_000_000
+    )
+    raw = submission.raw
+    assert (raw.run, raw.worker, raw.timeout_ns) == (7, 1, 5_000_000_000)
+    return (
+        bytes(ffi.buffer(raw.digest, 32)),
+        bytes(ffi.buffer(raw.args, raw.args_bytes)),
+        list(raw.after[0 : raw.n_after]),
+    )
+
+
+def test_what_is_written_is_what_the_library_reads_however_much_it_is() -> None:
+    submission = Submission()
+    for count in (0, 3, 100_000, 1):
+        digest, payload, after = bytes([count % 251] * 32), b"x" * count, list(range(count))
+        assert fields_of(submission, digest, payload, after) == (digest, payload, after)
+
+
+def test_any_number_of_digests_is_told_apart() -> None:
+    submission = Submission()
+    for number in (*range(1000), *range(1000)):
+        digest = number.to_bytes(32)
+        assert bytes(ffi.buffer(ffi.cast("uint8_t *", submission.at_digest(digest)), 32)) == digest
+
+
+def test_one_is_taken_by_one_at_a_time() -> None:
+    first = Submission.taken()
+    assert Submission.taken() is not first
+    first.give_back()
+    assert Submission.taken() is first
