@@ -34,6 +34,9 @@ MAX_RESTARTS = 5
 """Deaths of one worker in a row, without a task completed in between, after which it is given up."""
 TENSOR_RUNS = 64
 """Strided views are ordered by their exact contiguous runs up to this many, else by their bounding range."""
+TOMBSTONE_GRACE_S = 0.5
+"""How long ``register`` and ``unregister`` wait for an earlier ``unregister`` of the same callable to be confirmed. Who
+is idle confirms at once; who is not may be busy for long."""
 
 # ---- frames between hosts
 FRAME_PAYLOAD_BYTES = 16 << 20

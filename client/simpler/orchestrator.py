@@ -83,8 +83,10 @@ class Orchestrator:
         entry = self._entry(handle, args)
         if entry.kind is CallableKind.CHIP:
             raise ArgumentError(f"{entry.name} is a kernel, which no SUB worker runs; use submit_next_level")
-        if not self._worker.targets.subs:
-            raise LevelError(f"{entry.name} needs a SUB worker, and this Worker has none; raise num_sub_workers")
+        if not entry.target.on_subs:
+            if not self._worker.targets.subs:
+                raise LevelError(f"{entry.name} needs a SUB worker, and this Worker has none; raise num_sub_workers")
+            raise _out_of_scope(entry, "the SUB workers")
         return self._submit(ANY_SUB, entry, args, config, after)
 
     def submit_next_level(
@@ -103,6 +105,8 @@ class Orchestrator:
         entry = self._entry(handle, args)
         kind = self._worker.targets.kind_of_worker(worker)
         if kind is WorkerKind.REMOTE:
+            if worker not in entry.target.remote:
+                raise _out_of_scope(entry, f"worker {worker}")
             _require_no_timeout(config, worker)
             ids, owner = self._ids(after), self._worker
             task = owner.with_room(lambda: owner.submit_remote(self._graph, worker, entry.digest, args, ids))
@@ -111,6 +115,8 @@ class Orchestrator:
             raise LevelError(f"worker {worker} is a SUB worker; submit_sub gives a task to whichever of them is free")
         if entry.kind is not CallableKind.CHIP:
             raise ArgumentError(f"{entry.name} is a Python callable, which no chip worker runs; use submit_sub")
+        if worker not in entry.target.local:
+            raise _out_of_scope(entry, f"worker {worker}")
         return self._submit(worker, entry, args, config, after)
 
     def alloc(self, shape: Sequence[int] | int, dtype: object) -> Tensor:
@@ -222,6 +228,14 @@ def _require_no_timeout(config: CallConfig | None, worker: int) -> None:
             "timeout_s to the tasks that its orchestration function submits",
             code="UNSUPPORTED",
         )
+
+
+def _out_of_scope(entry: Entry, who: str) -> ArgumentError:
+    ids = ", ".join(map(str, entry.target.workers))
+    return ArgumentError(
+        f"{entry.name} is registered for workers {ids}, not for {who}; name those, too, in register(..., workers=)",
+        hashid=entry.content.hashid,
+    )
 
 
 def _let_go(scope: weakref.WeakSet[Tensor] | None) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from simpler import limits
 from simpler._native import ffi, lib
-from simpler.errors import CapacityError, SimplerError, StateError
+from simpler.errors import CapacityError, RegistrationError, SimplerError, StateError
 from simpler.graph_run import GraphRun
 from simpler.mapping import Mapping
 from simpler.region_records import (
@@ -359,10 +359,19 @@ class Region:
     # ---- callables
 
     def callable_put(self, digest: bytes, kind: int, content: bytes) -> None:
-        """Adds a reference, storing the content at the first. Raises StateError when it is there with other content."""
+        """Adds a reference, storing the content at the first.
+
+        Raises StateError when it is there with other content, RegistrationError LOCAL_SLOT_EXHAUSTED when the table is
+        full, CapacityError when the heap is.
+        """
         status = lib.slr_callable_put(self._region, digest, kind, content, len(content))
         if status == lib.SLR_CONFLICT:
             raise StateError(f"callable sha256:{digest.hex()} is registered with other content")
+        if status == lib.SLR_CALLABLES_FULL:
+            raise RegistrationError(
+                f"callable sha256:{digest.hex()} has no place: all are in use; raise max_callables, or unregister some",
+                code="LOCAL_SLOT_EXHAUSTED",
+            )
         self._checked(status, "storing a callable")
 
     def callable_drop(self, digest: bytes) -> int:

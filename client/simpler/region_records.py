@@ -206,7 +206,6 @@ _FULL = {
     "results are no longer needed",
     lib.SLR_EDGES_FULL: "all dependency edges are in use; raise max_edges, or submit tasks with fewer dependencies",
     lib.SLR_RUNS_FULL: "all runs are in use; raise max_runs, or let go of RunHandles that are done",
-    lib.SLR_CALLABLES_FULL: "all places for callables are in use; raise max_callables, or unregister some",
 }
 
 

@@ -2,7 +2,8 @@
 
 Rules
   1. A digest lives as long as its last handle. Each handle is released once, and refused afterwards.
-  2. Changes are made under ``lock``, which is held while workers confirm; looking up needs none.
+  2. Changes are made under ``lock``, which nobody holds for long; looking up needs none. What workers must confirm
+     first, or are told afterwards, is for registrar.py.
 """
 
 from __future__ import annotations
@@ -22,16 +23,23 @@ from simpler.callables import (
     verify_handle,
 )
 from simpler.errors import RegistrationError, StaleHandle
+from simpler.targets import NOWHERE, Target
 
 
 @dataclass(slots=True)
 class Entry:
-    """One digest. ``name`` is for people; ``handles`` are the live ones."""
+    """One digest. ``name`` is for people; ``handles`` are the live ones.
+
+    ``scope``: the workers that ``register`` was given, None for all that it is usually for. ``target``: who that is,
+    once the Worker has started.
+    """
 
     content: Content
     name: str
     digest: bytes
     kind: CallableKind
+    scope: frozenset[int] | None
+    target: Target
     handles: set[CallableHandle] = field(default_factory=set)
 
 
@@ -54,30 +62,46 @@ class Registry:
             )
         return entry
 
-    def add(self, content: Content, name: str) -> Entry:
+    def add(self, content: Content, name: str, scope: frozenset[int] | None = None, target: Target = NOWHERE) -> Entry:
         """A new entry, for ``find`` to find."""
-        entry = Entry(content, name, content.digest, content.kind)
+        entry = Entry(content, name, content.digest, content.kind, scope, target)
         self._by_digest[entry.digest] = self._by_handle[content.hashid] = entry
         return entry
 
-    def remove(self, entry: Entry) -> None:
-        """Forgets an entry that has no handle."""
-        del self._by_digest[entry.digest], self._by_handle[entry.content.hashid]
+    def enter(self, content: Content, name: str, scope: frozenset[int] | None, target_namespace: str) -> CallableHandle:
+        """A handle of a callable that no worker needs to confirm, because none has started yet."""
+        with self.lock:
+            entry = self.find(content)
+            if entry is None:
+                entry = self.add(content, name, scope)
+            elif entry.scope != scope:
+                raise scope_mismatch(content, name)
+            return self.issue(entry, target_namespace)
 
     def issue(self, entry: Entry, target_namespace: str) -> CallableHandle:
         """A new handle of the entry."""
-        self._serial += 1
-        handle = issue_handle(self._key, self._serial, entry.content, target_namespace)
-        self._by_handle[handle] = entry
-        entry.handles.add(handle)
-        return handle
+        with self.lock:
+            self._serial += 1
+            handle = issue_handle(self._key, self._serial, entry.content, target_namespace)
+            self._by_handle[handle] = entry
+            entry.handles.add(handle)
+            return handle
+
+    def digest_of(self, handle: CallableHandle) -> bytes:
+        """What a handle of this registry stands for, released or not. Raises as ``resolve`` does for any other."""
+        verify_handle(handle, self._key)
+        return handle.digest
 
     def release(self, handle: CallableHandle) -> Entry:
-        """Takes back a handle; its entry may have others."""
-        entry = self.resolve(handle)
-        del self._by_handle[handle]
-        entry.handles.remove(handle)
-        return entry
+        """Takes back a handle. With its last one the entry is not found any more. Raises as ``resolve`` does."""
+        verify_handle(handle, self._key)
+        with self.lock:
+            entry = self.resolve(handle)
+            del self._by_handle[handle]
+            entry.handles.remove(handle)
+            if not entry.handles:
+                del self._by_digest[entry.digest], self._by_handle[entry.content.hashid]
+            return entry
 
     def resolve(self, handle: CallableHandle | str) -> Entry:
         """The entry that a handle, or the hashid of something registered, stands for.
@@ -108,6 +132,15 @@ class Registry:
     def entries(self) -> list[Entry]:
         """All that is registered."""
         return list(self._by_digest.values())
+
+
+def scope_mismatch(content: Content, name: str) -> RegistrationError:
+    """The error for a callable that is registered already, for other workers."""
+    return RegistrationError(
+        f"{name} is registered for other workers; name the same ones, or unregister it there first",
+        code="REMOTE_CALLABLE_ENDPOINT_SCOPE_MISMATCH",
+        hashid=content.hashid,
+    )
 
 
 def display_name(target: object) -> str:

@@ -13,8 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from simpler import limits
 from simpler.args import TaskArgs
@@ -23,16 +22,20 @@ from simpler.chip_memory import PendingFrees
 from simpler.device_buffers import DeviceBook
 from simpler.done_callbacks import DoneCallbacks
 from simpler.error_record import encode_error
-from simpler.errors import CapacityError, SimplerError, WorkerDied
+from simpler.errors import CapacityError, WorkerDied
 from simpler.graph_run import GraphRun
 from simpler.local_workers import LocalWorkers, preload, worker_names
-from simpler.region import Op, Region
+from simpler.region import Region
+from simpler.registrar import Registrar
 from simpler.registry import Registry
 from simpler.remote_children import RemoteChildren
 from simpler.run import RunHandle
 from simpler.spawn import Spawner
-from simpler.targets import Target, Targets
+from simpler.targets import Targets
 from simpler.worker_options import WorkerOptions
+
+if TYPE_CHECKING:
+    from simpler.remote.hub import RemoteHub
 
 T = TypeVar("T")
 
@@ -58,20 +61,20 @@ class Tree:
         self._runs: dict[int, GraphRun] = {}
         self._callbacks = DoneCallbacks(self.region)
         self._dropped: deque[GraphRun] = deque()
+        self.registrar = Registrar(self, registry, targets)
 
     def start(self, spawner: Spawner | None) -> None:
         """Returns with every child READY. ``spawner``: one that was forked before this process had threads."""
         deadline = time.monotonic() + self.options.startup_timeout_s
         try:
-            for entry in self.registry.entries():
-                self.targets.of(entry.content, entry.name)
-                self.region.callable_put(entry.digest, entry.kind, entry.content.encode())
+            self.registrar.adopt()
             if self._remote:
                 self._remote.prepare(self.region)
             self._start_local(spawner, deadline)
             if self._remote:
                 left = max(1.0, deadline - time.monotonic())
                 self._remote.open(self.options, self.heaps, self._remote_contents, left)
+            self.registrar.install_scoped()
         except BaseException:
             try:
                 self._end(limits.CLOSE_TIMEOUT_S)
@@ -124,6 +127,7 @@ class Tree:
     def _end(self, grace_s: float) -> None:
         """Ends each part, from the last line up, even where the end of another is interrupted or fails."""
         with contextlib.ExitStack() as parts:
+            parts.callback(self.registrar.forget)
             parts.callback(self._dropped.clear)
             parts.callback(self._runs.clear)
             parts.callback(self.frees.clear)
@@ -194,8 +198,14 @@ class Tree:
 
     def run_ended(self, graph: GraphRun) -> None:
         """The run needs not be kept from here on."""
-        if self._runs.pop(graph.id, None) is not None and self._remote:
-            self._remote.run_ended(graph.id)
+        if self._runs.pop(graph.id, None) is not None:
+            if self._remote:
+                self._remote.run_ended(graph.id)
+            self.registrar.sweep()
+
+    def live_runs(self) -> frozenset[int]:
+        """Ids of the runs that have not ended."""
+        return frozenset(run for run, graph in list(self._runs.items()) if not graph.info().ended)
 
     def call_when_ended(self, run: RunHandle, function: Callable[[RunHandle], object]) -> None:
         """``function(run)`` is called once: see `DoneCallbacks`."""
@@ -218,6 +228,11 @@ class Tree:
                     return attempt()  # a task that ended meanwhile may have freed nothing, but needs no edge any more
                 self.look_after_workers()
 
+    @property
+    def hub(self) -> RemoteHub:
+        """The sessions of the remote children."""
+        return self._remote.hub
+
     def submit_remote(
         self, graph: GraphRun, worker: int, digest: bytes, args: TaskArgs | None, after: list[int]
     ) -> int:
@@ -229,43 +244,5 @@ class Tree:
         if self._local is not None:
             self._local.look()
 
-    # ---- callables
-
-    def install(self, content: Content, target: Target) -> None:
-        """Returns once every target has confirmed; undoes it and raises the first refusal otherwise."""
-        self.region.callable_put(content.digest, content.kind, content.encode())
-        try:
-            self._tell(Op.REGISTER, content.digest, target).result()
-            if target.remote:
-                self._remote.hub.register(content)
-        except BaseException:
-            with contextlib.suppress(SimplerError):
-                self._tell(Op.UNREGISTER, content.digest, target)  # not waited for: a worker may be busy for long
-            self.region.callable_drop(content.digest)
-            raise
-
-    def uninstall(self, content: Content, target: Target) -> None:
-        """Takes a callable back from every target."""
-        try:
-            self._tell(Op.UNREGISTER, content.digest, target).result()
-            if target.remote:
-                self._remote.hub.unregister(content.digest)
-        finally:
-            self.region.callable_drop(content.digest)
-
-    def _tell(self, op: Op, digest: bytes, target: Target) -> RunHandle:
-        """A control task for each local target. They take as long as the tasks before them, so there is no deadline."""
-        run = self.begin_run()
-        try:
-            for worker in target.local:
-                if not self.region.worker_info(worker).abandoned:
-                    self.with_room(partial(run.state.graph.submit, worker, digest, op))
-        except BaseException as error:
-            run.orchestration_failed(error)
-            raise
-        run.orchestrated(None)
-        return run
-
     def _remote_contents(self) -> list[Content]:
-        entries = self.registry.entries()
-        return [entry.content for entry in entries if self.targets.of(entry.content, entry.name).remote]
+        return [entry.content for entry in self.registry.entries() if entry.scope is None and entry.target.remote]

@@ -215,37 +215,48 @@ class Worker:
 
     # ---- callables
 
-    def register(self, target: Callable[..., Any] | ChipCallable | RemoteCallable | Content) -> CallableHandle:
-        """Makes a callable known to every worker that can run it; returns once each of them has loaded it.
+    def register(
+        self,
+        target: Callable[..., Any] | ChipCallable | RemoteCallable | Content,
+        *,
+        workers: Sequence[int] | None = None,
+    ) -> CallableHandle:
+        """Makes a callable known to every worker that can run it, or to ``workers``; returns once each has loaded it.
 
-        That is in its turn, behind the tasks that a worker or session was given before, however long they take.
+        That is in its turn, behind the tasks that a worker or session was given before, however long they take. What
+        one refuses is taken back from the others. ``workers``: ids; SUB workers share a queue, so all of them or none.
+        Registered again, a callable gets one more handle, for the same workers only.
 
-        Raises RegistrationError, whose code says why it cannot be named, serialized, loaded or run by anyone here.
+        Raises RegistrationError, whose code says why it cannot be named, serialized, loaded or run by anyone here:
+        among others LOCAL_SLOT_EXHAUSTED (max_callables), REMOTE_CALLABLE_ENDPOINT_SCOPE_MISMATCH (it is registered for
+        other workers), REGISTER_TOMBSTONE_ACTIVE (an earlier ``unregister`` is not confirmed yet),
+        REGISTER_PARTIAL_FAILURE and REGISTER_CLEANUP_UNCERTAIN (a worker could not confirm that it gave it back).
         """
         content, name = content_of(target), display_name(target)
+        scope = self._targets.scope_of(workers)
         with self._registry.lock:
-            entry = self._registry.find(content)
-            if self._life is Life.NEW and self.level > LOWEST_LEVEL and not self._remote:
-                namespace = "remote"  # init says whether a remote child was added in time
-            else:
-                namespace = self._targets.of(content, name).namespace
-            if entry is None:
-                if self._life is not Life.NEW:
-                    self._ready().install(content, self._targets.of(content, name))
-                entry = self._registry.add(content, name)
-            return self._registry.issue(entry, namespace)
+            if self._life is Life.NEW:
+                return self._registry.enter(content, name, scope, self._namespace(content, name, scope))
+        return self._ready().registrar.register(content, name, scope)
 
     def unregister(self, handle: CallableHandle) -> None:
-        """Gives a handle back. With the last one of its content, workers forget it; do so after the runs that use it.
+        """Gives a handle back, which is dead from then on. With the last one of its content, workers forget that.
 
-        Raises StaleHandle for one that was given back before.
+        Tasks of the runs that are live now still find it: it is taken back once those have ended. Raises StaleHandle
+        for a handle that was given back before, RegistrationError UNREGISTER_TOMBSTONE_ACTIVE while workers have yet to
+        confirm that, and REGISTER_CLEANUP_UNCERTAIN when one of them could not.
         """
         with self._registry.lock:
-            entry = self._registry.release(handle)
-            if not entry.handles:
-                self._registry.remove(entry)
-                if self._tree is not None:
-                    self._tree.uninstall(entry.content, self._targets.of(entry.content, entry.name))
+            tree = self._ready() if self._life in (Life.STARTING, Life.READY) else None
+            if tree is None:
+                self._registry.release(handle)
+        if tree is not None:
+            tree.registrar.unregister(handle)
+
+    def _namespace(self, content: Content, name: str, scope: frozenset[int] | None) -> str:
+        if self.level > LOWEST_LEVEL and not self._remote:
+            return "remote"  # init says whether a remote child was added in time
+        return self._targets.of(content, name, scope).namespace
 
     # ---- runs
 

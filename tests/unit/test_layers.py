@@ -23,6 +23,7 @@ LAYERS = (
     ("simplerd",),
     ("simpler.worker",),
     ("simpler.tree", "simpler.local_workers", "simpler.remote_children", "simpler.done_callbacks"),
+    ("simpler.registrar",),
     ("simpler.remote", "simpler.orchestrator", "simpler.chip_memory"),
     (
         "simpler.sub_worker",
@@ -33,7 +34,16 @@ LAYERS = (
     ),
     ("simpler.worker_process", "simpler.children", "simpler.deadline_watch"),
     ("simpler.child_process", "simpler.child_output", "simpler.oom"),
-    ("simpler.run", "simpler.trace", "simpler.registry", "simpler.targets", "simpler.packing", "simpler.worker_stats"),
+    ("simpler.callable_question",),
+    (
+        "simpler.run",
+        "simpler.trace",
+        "simpler.registry",
+        "simpler.registration",
+        "simpler.targets",
+        "simpler.packing",
+        "simpler.worker_stats",
+    ),
     (
         "simpler.args",
         "simpler.callables",

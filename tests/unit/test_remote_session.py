@@ -28,7 +28,7 @@ from simpler.errors import (
     VersionMismatch,
 )
 from simpler.region import Region, TaskState, WorkerKind
-from simpler.remote.registration import register
+from simpler.remote.registration import ask
 from simpler.remote.session import TRANSITIONS, RemoteSession, SessionEvent, SessionState
 from simpler.remote.spec import RemoteWorkerSpec
 from simpler.remote.transfers import copy_from, copy_to
@@ -315,34 +315,18 @@ def told(peer: Peer, what: type[Message]) -> list[Message]:
 CONTENT = Content.of(ImportDescriptor("mod", "more"))
 
 
-async def test_what_one_session_refuses_is_taken_back_from_the_other(tmp_path: Path, region: Region) -> None:  # C3
+async def test_every_session_answers_for_itself(tmp_path: Path, region: Region) -> None:  # C5
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     async with peer_at(tmp_path / "a") as (takes, nursery), peer_at(tmp_path / "b") as (refuses, _):
         sessions = [await opened(peer, region, nursery, worker=at) for at, peer in enumerate((takes, refuses))]
-        await register(CONTENT, sessions)
-        assert not told(takes, Unregister)
-        refuses.trouble[Register] = SimplerError("not here")
-        with pytest.raises(SimplerError, match="not here"):
-            await register(CONTENT, sessions)
-        assert told(takes, Unregister) == [Unregister(digest=CONTENT.digest)]
-        assert not told(refuses, Unregister)
+        refusal = refuses.trouble[Register] = SimplerError("not here")
+        answers = await ask(sessions, lambda session: session.register(CONTENT))
+        assert answers[0] is None
+        assert str(answers[1]) == str(refusal)
+        assert told(takes, Register)[-1] == told(refuses, Register)[-1] == Register(digest=CONTENT.digest)
         for session in sessions:
             await session.close("done")
-
-
-async def test_what_was_installed_for_a_caller_who_has_left_is_taken_back(tmp_path: Path, region: Region) -> None:  # C3
-    async with peer_at(tmp_path) as (peer, nursery):
-        session = await opened(peer, region, nursery)
-        behind_a_task = peer.trouble[Register] = trio.Event()
-        async with trio.open_nursery() as calling:
-            calling.start_soon(register, CONTENT, [session])
-            await trio.testing.wait_all_tasks_blocked()
-            calling.cancel_scope.cancel()
-            assert isinstance(behind_a_task, trio.Event)
-            behind_a_task.set()
-        assert told(peer, Unregister) == [Unregister(digest=CONTENT.digest)]
-        await session.close("done")
 
 
 async def test_copies_are_cut_into_chunks_that_land_in_place(tmp_path: Path, region: Region) -> None:  # R10

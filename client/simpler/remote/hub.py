@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 
 import trio
 
@@ -21,11 +22,12 @@ from simpler.content import Content
 from simpler.descriptors import ImportDescriptor
 from simpler.errors import SimplerError
 from simpler.region import Region
+from simpler.registration import Answers
 from simpler.remote.buffers import BufferBook, RemoteBuffer
 from simpler.remote.io_thread import IoThread
 from simpler.remote.memory import RemoteBuffers
 from simpler.remote.packing import RemotePacked, pack
-from simpler.remote.registration import register, unregister
+from simpler.remote.registration import ask
 from simpler.remote.session import RemoteSession
 from simpler.remote.spec import RemoteWorkerSpec
 from simpler.trace import ProcessTrace
@@ -64,6 +66,8 @@ class RemoteHub:
         }
         self._io = IoThread("simpler-io")
         self.buffers = RemoteBuffers(self._io, self._sessions, self._book)
+        self._asked: dict[bytes, trio.Event] = {}
+        """The last question about each callable; its next one waits for that. Asked under the callable's lock."""
         self._lock = threading.Lock()
         self._captured: dict[int, list[RemoteBuffer]] = {}
         """Per run, what its tasks hold; guarded by the lock."""
@@ -93,16 +97,34 @@ class RemoteHub:
                 for session in self._sessions.values():
                     session.let_go()
 
-    def register(self, content: Content) -> None:
-        """Installs a callable in every session that lives; returns when all confirmed, else undoes it.
+    def register(self, content: Content, workers: Sequence[int]) -> Future[Answers]:
+        """Asks sessions to install a callable; their answers, once all have given one.
 
         Takes its turn in each session behind the tasks that it was given before, without a deadline.
         """
-        self._io.call(register, content, list(self._sessions.values()))
+        return self._ask(content.digest, workers, lambda session: session.register(content))
 
-    def unregister(self, digest: bytes) -> None:
-        """Gives one reference of a callable back, in every session that still lives; in turn, like ``register``."""
-        self._io.call(unregister, digest, list(self._sessions.values()))
+    def unregister(self, content: Content, workers: Sequence[int]) -> Future[Answers]:
+        """Asks sessions to give one reference of a callable back; in turn, like ``register``, and behind it."""
+        return self._ask(content.digest, workers, lambda session: session.unregister(content.digest))
+
+    def _ask(
+        self, digest: bytes, workers: Sequence[int], question: Callable[[RemoteSession], Awaitable[None]]
+    ) -> Future[Answers]:
+        before, answered = self._asked.get(digest), trio.Event()
+        self._asked[digest] = answered
+
+        async def ask_in_turn() -> Answers:
+            if before is not None:
+                await before.wait()
+            try:
+                return await ask([self._sessions[worker] for worker in workers], question)
+            finally:
+                answered.set()
+                if self._asked.get(digest) is answered:
+                    del self._asked[digest]
+
+        return self._io.begin(ask_in_turn)
 
     def pack(self, args: TaskArgs | None, worker: int) -> RemotePacked:
         """Arguments for a task of ``worker``, whose buffers are held from now on: see ``run_started``, ``release``."""

@@ -27,7 +27,7 @@ Ts = TypeVarTuple("Ts")
 
 
 class IoThread:
-    """``start`` once, ``call`` and ``post`` from any thread, ``stop`` once."""
+    """``start`` once, ``call``, ``begin`` and ``post`` from any thread, ``stop`` once."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -72,11 +72,16 @@ class IoThread:
                     self._token.run_sync_soon(scope.cancel)
             raise
 
+    def begin(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> Future[T]:
+        """Runs ``await function(*args)`` in the loop; the future has its result, or StateError once the loop ended."""
+        future = Future[T]()
+        self._schedule(function, args, trio.CancelScope(), future)
+        return future
+
     def post(self, function: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
         """Runs ``await function(*args)`` in the loop some time soon; an error that it leaves is logged."""
-        future = Future[object]()
+        future: Future[object] = self.begin(function, *args)
         future.add_done_callback(_log_failure)
-        self._schedule(function, args, trio.CancelScope(), future)
 
     @property
     def running(self) -> bool:
