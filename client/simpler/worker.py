@@ -84,7 +84,7 @@ class Worker:
     ) -> None:
         self._options = WorkerOptions(
             level=level,
-            device_ids=tuple(device_ids),
+            device_ids=device_ids,
             num_sub_workers=num_sub_workers,
             platform=platform,
             runtime=runtime,
@@ -95,11 +95,13 @@ class Worker:
             max_edges=max_edges,
             max_runs=max_runs,
             max_callables=max_callables,
-            preload=tuple(preload) if not isinstance(preload, str) else preload,
-            env=dict(env or {}),
-            name=name or "",
+            preload=preload,
+            env={} if env is None else env,
+            name="" if name is None else name,
             import_paths=import_paths,
         )
+        if spawner is not None and not isinstance(spawner, Spawner):
+            raise ArgumentError(f"spawner={spawner!r} is not possible; expected a Spawner")
         self._life = Life.NEW
         self._life_lock = threading.RLock()
         self._spawner = spawner
@@ -122,6 +124,8 @@ class Worker:
 
     def accepts_worker_type(self, kind: WorkerType) -> bool:
         """Whether a Worker of this level takes children of that type."""
+        if not isinstance(kind, WorkerType):
+            raise ArgumentError(f"accepts_worker_type takes a WorkerType, such as WorkerType.SUB, not {kind!r}")
         return kind in accepted_types(self.level)
 
     def add_remote_worker(self, spec: RemoteWorkerSpec) -> int:

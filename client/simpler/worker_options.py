@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
+from typing import Any
 
 from simpler import limits
 from simpler.errors import ArgumentError, LevelError
 
 LOWEST_LEVEL = 3
+_LARGEST_DEVICE_ID = (1 << 31) - 1
+_LONGEST_NAME = 255
 _SMALLEST_HEAP_BYTES = 1 << 16
 _LARGEST_HEAP_BYTES = 1 << 44  # native/region.c takes no more
 _LARGEST_CAPACITY = 1 << 24
@@ -53,6 +58,15 @@ class WorkerOptions:
     import_paths: Sequence[str] | None
 
     def __post_init__(self) -> None:
+        for what in ("device_ids", "preload", "import_paths"):
+            object.__setattr__(self, what, _listed(what, getattr(self, what)))
+        _require(isinstance(self.env, Mapping), "env", self.env, "a mapping of names to strings")
+        object.__setattr__(self, "env", dict(self.env))
+        self._check_children()
+        self._check_sizes()
+        self._check_surroundings()
+
+    def _check_children(self) -> None:
         _require(is_count(self.level), "level", self.level, "a whole number from 3 on")
         if self.level < LOWEST_LEVEL:
             raise LevelError(f"a Worker is of level 3 or higher, not {self.level}; level 2 is a chip, its child")
@@ -61,36 +75,51 @@ class WorkerOptions:
                 f"a Worker of level {self.level} takes DIST and SUB workers, not CHIP: give device_ids to a child of "
                 "level 3, such as RemoteWorkerSpec(endpoint, device_ids=...)"
             )
-        _require(all(map(is_count, self.device_ids)), "device_ids", self.device_ids, "device numbers from 0 on")
+        devices = all(is_count(each) and each <= _LARGEST_DEVICE_ID for each in self.device_ids)
+        _require(devices, "device_ids", self.device_ids, f"device numbers from 0 to {_LARGEST_DEVICE_ID}")
         _require(len(set(self.device_ids)) == len(self.device_ids), "device_ids", self.device_ids, "each device once")
         most = limits.MAX_WORKERS - len(self.device_ids)
         _require(is_count(self.num_sub_workers), "num_sub_workers", self.num_sub_workers, "a whole number from 0 on")
         _require(self.num_sub_workers <= most, "num_sub_workers", self.num_sub_workers, f"at most {most}")
+
+    def _check_sizes(self) -> None:
         least, largest = _SMALLEST_HEAP_BYTES, _LARGEST_HEAP_BYTES
         _require(is_count(self.heap_bytes), "heap_bytes", self.heap_bytes, "a whole number of bytes")
         _require(self.heap_bytes >= least, "heap_bytes", self.heap_bytes, f"at least {least}")
         _require(self.heap_bytes <= largest, "heap_bytes", self.heap_bytes, f"at most {largest}")
         timeout = self.startup_timeout_s
-        _require(
-            isinstance(timeout, (int, float)) and 0 < timeout < 1e6, "startup_timeout_s", timeout, "seconds above 0"
-        )
+        seconds = isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and 0 < timeout < 1e6
+        _require(seconds, "startup_timeout_s", timeout, "seconds above 0")
         _require(is_count(self.spin_us) and self.spin_us <= 10**6, "spin_us", self.spin_us, "0 to 1000000 microseconds")
         for what in ("max_tasks", "max_edges", "max_runs", "max_callables"):
             value = getattr(self, what)
             fits = is_count(value) and 1 <= value <= _LARGEST_CAPACITY
             _require(fits, what, value, f"1 to {_LARGEST_CAPACITY}")
-        for what in ("platform", "runtime", "name"):
+
+    def _check_surroundings(self) -> None:
+        for what in ("platform", "runtime"):
             value = getattr(self, what)
-            _require(isinstance(value, str) and "\0" not in value, what, value, "a string")
-        for what in ("preload", "import_paths"):
-            value = getattr(self, what) or ()
-            strings = not isinstance(value, str) and all(isinstance(each, str) for each in value)
-            _require(strings, what, value, "a list of strings")
+            known_characters = isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_.-]+", value)
+            _require(bool(known_characters), what, value, "a name of letters, digits, '_', '-' and '.'")
+        printable = isinstance(self.name, str) and len(self.name) <= _LONGEST_NAME and self.name.isprintable()
+        _require(printable, "name", self.name, f"a string of at most {_LONGEST_NAME} printable characters")
+        for module in self.preload:
+            is_module = isinstance(module, str) and all(part.isidentifier() for part in module.split("."))
+            _require(is_module, "preload", module, "names of modules")
+        for path in self.import_paths or ():
+            _require(isinstance(path, str) and Path(path).is_dir(), "import_paths", path, "folders that are there")
         for key, value in self.env.items():
             named = isinstance(key, str) and key != "" and not set("=\0") & set(key)
             _require(named, "env", key, "names without '=' and zero bytes")
             fits = value is None or (isinstance(value, str) and "\0" not in value)
             _require(fits, f"env[{key!r}]", value, "a string without zero bytes, or None to unset it")
+
+
+def _listed(what: str, value: Any) -> tuple[Any, ...] | None:
+    if value is None and what == "import_paths":
+        return None
+    _require(isinstance(value, Iterable) and not isinstance(value, (str, bytes)), what, value, "a list")
+    return tuple(value)
 
 
 def is_count(value: object) -> bool:

@@ -36,6 +36,11 @@ def test_a_level_says_what_it_takes(level: int, accepted: set[WorkerType]) -> No
     assert {kind for kind in WorkerType if worker.accepts_worker_type(kind)} == accepted
 
 
+def test_what_is_no_worker_type_is_refused_rather_than_denied() -> None:  # L1
+    with pytest.raises(ArgumentError, match=r"WorkerType\.SUB, not 'SUB'"):
+        Worker(3).accepts_worker_type("SUB")  # type: ignore[arg-type]
+
+
 def test_wrong_wiring_fails_at_once_and_names_the_level(tmp_path: Path) -> None:  # L1
     with pytest.raises(LevelError, match=r"level 4 takes DIST and SUB"):
         Worker(4, device_ids=[0])
@@ -72,6 +77,17 @@ def test_wrong_wiring_fails_at_once_and_names_the_level(tmp_path: Path) -> None:
         {"env": {"A": "\0"}},
         {"name": 7},
         {"platform": None},
+        {"platform": "../sim"},
+        {"runtime": ""},
+        {"device_ids": 5},
+        {"device_ids": [1 << 40]},
+        {"startup_timeout_s": True},
+        {"env": [("A", "x")]},
+        {"name": "two\nlines"},
+        {"preload": ["no module"]},
+        {"import_paths": "/tmp"},
+        {"import_paths": ["/there/is/none"]},
+        {"spawner": "one"},
     ],
     ids=str,
 )
