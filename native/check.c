@@ -9,18 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "region.h"
+#include "check.h"
 
-typedef struct {
-    slr_region *region;
-    char *why;
-    size_t why_bytes;
-    uint8_t *seen;    /* per slot: how many lists it is on */
-    uint32_t *fan_in; /* per slot: edges that lead to it */
-    uint32_t *kept;   /* per heap line: references to the block that begins there */
-} check;
-
-__attribute__((format(printf, 2, 3))) static bool broken(check *c, const char *format, ...) {
+bool slri_broken(check *c, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(c->why, c->why_bytes, format, arguments);
@@ -32,7 +23,8 @@ __attribute__((format(printf, 2, 3))) static bool broken(check *c, const char *f
 
 static bool count_kept(check *c, uint64_t offset, const char *by) {
     if (!slri_heap_live(c->region, offset))
-        return broken(c, "a %s refers to heap offset %llu, which is not a live block", by, (unsigned long long)offset);
+        return slri_broken(c, "a %s refers to heap offset %llu, which is not a live block", by,
+                           (unsigned long long)offset);
     c->kept[offset / SLRI_LINE]++;
     return true;
 }
@@ -67,12 +59,12 @@ static bool count_all_kept(check *c) {
 static bool check_used_block(check *c, uint64_t at, const slri_block *block) {
     uint64_t line = at / SLRI_LINE + 1;
     if (!slri_bitmap_test(c->region, line))
-        return broken(c, "used block at %llu is not in the bitmap", (unsigned long long)at);
+        return slri_broken(c, "used block at %llu is not in the bitmap", (unsigned long long)at);
     if (!block->held && !block->kept)
-        return broken(c, "used block at %llu has no reference", (unsigned long long)at);
+        return slri_broken(c, "used block at %llu has no reference", (unsigned long long)at);
     if (block->kept != c->kept[line])
-        return broken(c, "block at %llu is kept %u times, but %u refer to it", (unsigned long long)at, block->kept,
-                      c->kept[line]);
+        return slri_broken(c, "block at %llu is kept %u times, but %u refer to it", (unsigned long long)at, block->kept,
+                           c->kept[line]);
     return true;
 }
 
@@ -85,37 +77,37 @@ static bool check_blocks(check *c, uint64_t *free_blocks) {
         bool is_used = block->extent & SLRI_BLOCK_USED;
         extent = block->extent & ~SLRI_BLOCK_USED;
         if (extent < 2 * SLRI_LINE || extent % SLRI_LINE || extent > header->config.heap_bytes - at)
-            return broken(c, "block at %llu has the impossible extent %llu", (unsigned long long)at,
-                          (unsigned long long)extent);
+            return slri_broken(c, "block at %llu has the impossible extent %llu", (unsigned long long)at,
+                               (unsigned long long)extent);
         if (block->previous != previous)
-            return broken(c, "block at %llu does not know the one before it", (unsigned long long)at);
+            return slri_broken(c, "block at %llu does not know the one before it", (unsigned long long)at);
         if (is_used ? !check_used_block(c, at, block) : previous_free)
-            return is_used ? false : broken(c, "free blocks side by side at %llu", (unsigned long long)at);
+            return is_used ? false : slri_broken(c, "free blocks side by side at %llu", (unsigned long long)at);
         if (!is_used && slri_bitmap_test(c->region, at / SLRI_LINE + 1))
-            return broken(c, "free block at %llu is in the bitmap", (unsigned long long)at);
+            return slri_broken(c, "free block at %llu is in the bitmap", (unsigned long long)at);
         used += is_used ? extent : 0;
         *free_blocks += !is_used;
         previous = extent;
         previous_free = !is_used;
     }
-    return used == header->heap_used || broken(c, "heap_used is %llu, the blocks add up to %llu",
-                                               (unsigned long long)header->heap_used, (unsigned long long)used);
+    return used == header->heap_used || slri_broken(c, "heap_used is %llu, the blocks add up to %llu",
+                                                    (unsigned long long)header->heap_used, (unsigned long long)used);
 }
 
 static bool check_bins(check *c, uint64_t free_blocks) {
     const slri_header *header = c->region->header;
     for (uint32_t bin = 0; bin < SLRI_BINS; bin++) {
         if (!header->bins[bin] != !(header->bin_mask >> bin & 1))
-            return broken(c, "bin_mask is wrong about bin %u", bin);
+            return slri_broken(c, "bin_mask is wrong about bin %u", bin);
         for (uint64_t at = header->bins[bin]; at; free_blocks--) {
             const slri_block *block = (const slri_block *)(c->region->heap + at - 1);
             uint64_t lines = block->extent / SLRI_LINE;
             if (!free_blocks || block->extent & SLRI_BLOCK_USED || lines >> bin != 1)
-                return broken(c, "block at %llu does not belong in bin %u", (unsigned long long)at - 1, bin);
+                return slri_broken(c, "block at %llu does not belong in bin %u", (unsigned long long)at - 1, bin);
             at = block->bin_next;
         }
     }
-    return !free_blocks || broken(c, "%llu free blocks are in no bin", (unsigned long long)free_blocks);
+    return !free_blocks || slri_broken(c, "%llu free blocks are in no bin", (unsigned long long)free_blocks);
 }
 
 static bool check_heap(check *c) {
@@ -127,7 +119,7 @@ static bool check_heap(check *c) {
 
 static bool see(check *c, uint32_t slot, const char *list) {
     if (slot >= c->region->header->slots_fresh || c->seen[slot]++)
-        return broken(c, "slot %u is twice in lists, or out of range, at %s", slot, list);
+        return slri_broken(c, "slot %u is twice in lists, or out of range, at %s", slot, list);
     return true;
 }
 
@@ -138,14 +130,14 @@ static bool check_queue(check *c, const slri_queue *queue, uint32_t target, cons
             return false;
         const slri_slot *slot = &c->region->slots[i];
         if (slot->state != SLR_TASK_READY || slot->target != target)
-            return broken(c, "slot %u in %s is in state %u for worker %u", i, name, slot->state, slot->target);
+            return slri_broken(c, "slot %u in %s is in state %u for worker %u", i, name, slot->state, slot->target);
         if (slri_run_find(c->region, slot->run)->cancelled)
-            return broken(c, "slot %u in %s is of a cancelled run", i, name);
+            return slri_broken(c, "slot %u in %s is of a cancelled run", i, name);
         last = i;
         length++;
     }
     return (length == queue->length && last == queue->tail) ||
-           broken(c, "%s has %u tasks, not %u", name, length, queue->length);
+           slri_broken(c, "%s has %u tasks, not %u", name, length, queue->length);
 }
 
 static bool check_queues(check *c) {
@@ -166,22 +158,23 @@ static bool check_retained(check *c, const slri_run *run) {
         const slri_slot *slot = &c->region->slots[i];
         if (slot->state != SLR_TASK_FAILED && slot->state != SLR_TASK_POISONED &&
             !(slot->state == SLR_TASK_SUCCEEDED && slot->record))
-            return broken(c, "slot %u is retained in state %u", i, slot->state);
+            return slri_broken(c, "slot %u is retained in state %u", i, slot->state);
         if (slot->ended_order < order)
-            return broken(c, "slot %u is retained out of order", i);
+            return slri_broken(c, "slot %u is retained out of order", i);
         order = slot->ended_order;
         failed += slot->state == SLR_TASK_FAILED;
-        poisoned += slot->state == SLR_TASK_POISONED;
+        poisoned += slot->state == SLR_TASK_POISONED && !slri_is_group(slot);
     }
     return (failed == run->failed && poisoned == run->poisoned) ||
-           broken(c, "a run counts %llu failed tasks, not %llu", (unsigned long long)run->failed,
-                  (unsigned long long)failed);
+           slri_broken(c, "a run counts %llu failed tasks, not %llu", (unsigned long long)run->failed,
+                       (unsigned long long)failed);
 }
 
 static uint64_t count_live(const slr_region *region, slr_id run) {
     uint64_t live = 0;
     for (uint32_t i = 0; i < region->header->slots_fresh; i++)
-        live += slri_task_live(region->slots[i].state) && (!run || region->slots[i].run == run);
+        live += slri_task_live(region->slots[i].state) && !slri_is_group(&region->slots[i]) &&
+                (!run || region->slots[i].run == run);
     return live;
 }
 
@@ -194,16 +187,16 @@ static bool check_runs(check *c) {
             continue;
         uint64_t live = count_live(region, slri_id(run->generation, i));
         if (live != run->live || (run->state == SLRI_RUN_ENDED && live) || (run->state == SLRI_RUN_SEALED && !live))
-            return broken(c, "run %u in state %u counts %llu live tasks, not %llu", i, run->state,
-                          (unsigned long long)run->live, (unsigned long long)live);
+            return slri_broken(c, "run %u in state %u counts %llu live tasks, not %llu", i, run->state,
+                               (unsigned long long)run->live, (unsigned long long)live);
         if (!(run->word & SLRI_WORD_ENDED) != (run->state != SLRI_RUN_ENDED))
-            return broken(c, "run %u's word does not tell that it has ended, or does too soon", i);
+            return slri_broken(c, "run %u's word does not tell that it has ended, or does too soon", i);
         if (!check_retained(c, run))
             return false;
         runs_live += run->state != SLRI_RUN_ENDED;
     }
     return (runs_live == region->header->runs_live && count_live(region, 0) == region->header->live) ||
-           broken(c, "the header's count of live runs or tasks is wrong");
+           slri_broken(c, "the header's count of live runs or tasks is wrong");
 }
 
 /* ---- slots and edges ---- */
@@ -217,28 +210,30 @@ static bool check_edges(check *c) {
             continue;
         for (uint32_t e = region->slots[i].edges; e != SLRI_NONE; e = region->edges[e].next, used++) {
             if (used > header->edges_used || region->slots[region->edges[e].consumer].state != SLR_TASK_PENDING)
-                return broken(c, "an edge of slot %u leads to slot %u, which waits for nothing", i,
-                              region->edges[e].consumer);
+                return slri_broken(c, "an edge of slot %u leads to slot %u, which waits for nothing", i,
+                                   region->edges[e].consumer);
             c->fan_in[region->edges[e].consumer]++;
         }
     }
     for (uint32_t e = header->edges_free; e != SLRI_NONE && unused <= header->edges_fresh; e = region->edges[e].next)
         unused++;
     return (used == header->edges_used && used + unused == header->edges_fresh) ||
-           broken(c, "%u edges used and %u free of %u", used, unused, header->edges_fresh);
+           slri_broken(c, "%u edges used and %u free of %u", used, unused, header->edges_fresh);
 }
 
 static bool check_slot(check *c, uint32_t i) {
     const slri_slot *slot = &c->region->slots[i];
-    bool listed = slot->state != SLR_TASK_PENDING && slot->state != SLR_TASK_RUNNING;
+    bool member = slot->state == SLR_TASK_PENDING && slot->leader != SLRI_NONE;
+    bool listed = slot->state != SLR_TASK_PENDING && slot->state != SLR_TASK_GATHERING &&
+                  slot->state != SLR_TASK_RUNNING && !(slot->state == SLR_TASK_READY && slri_is_group(slot));
     if (slot->state == SLR_TASK_BUILDING || slot->state > SLR_TASK_POISONED)
-        return broken(c, "slot %u is in state %u outside the lock", i, slot->state);
+        return slri_broken(c, "slot %u is in state %u outside the lock", i, slot->state);
     if (c->seen[i] != listed)
-        return broken(c, "slot %u in state %u is on %u lists", i, slot->state, c->seen[i]);
-    if (slot->state == SLR_TASK_PENDING && (!slot->fan_in || slot->fan_in != c->fan_in[i]))
-        return broken(c, "slot %u has fan-in %u but %u edges lead to it", i, slot->fan_in, c->fan_in[i]);
+        return slri_broken(c, "slot %u in state %u is on %u lists", i, slot->state, c->seen[i]);
+    if (slot->state == SLR_TASK_PENDING && (!slot->fan_in != member || slot->fan_in != c->fan_in[i]))
+        return slri_broken(c, "slot %u has fan-in %u but %u edges lead to it", i, slot->fan_in, c->fan_in[i]);
     if (slot->state != SLR_TASK_FREE && !slri_run_find(c->region, slot->run))
-        return broken(c, "slot %u is of a run that is not there", i);
+        return slri_broken(c, "slot %u is of a run that is not there", i);
     return true;
 }
 
@@ -254,7 +249,7 @@ static bool check_slots(check *c) {
         used += region->slots[i].state != SLR_TASK_FREE;
     }
     return used == region->header->slots_used ||
-           broken(c, "%u slots are used, not %u", used, region->header->slots_used);
+           slri_broken(c, "%u slots are used, not %u", used, region->header->slots_used);
 }
 
 /* Of tasks that run with a timeout. */
@@ -266,18 +261,32 @@ static bool check_deadlines(check *c) {
         if (slot->state != SLR_TASK_RUNNING || !slot->timeout_ns)
             continue;
         if (region->workers[slot->taker].timed != i)
-            return broken(c, "slot %u has a timeout that worker %u does not know", i, slot->taker);
+            return slri_broken(c, "slot %u has a timeout that worker %u does not know", i, slot->taker);
         timed++;
     }
     for (uint32_t i = 0; i < region->header->config.workers; i++) {
         const slri_worker *worker = &region->workers[i];
         if (slri_worker_deadline_ns(region, worker) < region->header->alarm_ns)
-            return broken(c, "worker %u is late before the watcher looks", i);
+            return slri_broken(c, "worker %u is late before the watcher looks", i);
         if (worker->condemned && worker->timed == SLRI_NONE && worker->state != SLR_WORKER_DEAD)
-            return broken(c, "worker %u is condemned without a late task", i);
+            return slri_broken(c, "worker %u is condemned without a late task", i);
         timed -= worker->timed != SLRI_NONE;
     }
-    return !timed || broken(c, "workers hold %u tasks with a timeout too many", -timed);
+    return !timed || slri_broken(c, "workers hold %u tasks with a timeout too many", -timed);
+}
+
+/* ---- workers ---- */
+
+static bool check_hand(check *c, uint32_t worker) {
+    const slr_region *region = c->region;
+    const slri_worker *w = &region->workers[worker];
+    uint32_t held = 0;
+    for (uint32_t i = 0; i < region->header->slots_fresh; i++)
+        held += region->slots[i].state == SLR_TASK_RUNNING && region->slots[i].taker == worker;
+    if (held != w->held)
+        return slri_broken(c, "worker %u has %u tasks, not %u", worker, held, w->held);
+    return w->member == SLRI_NONE || (w->state == SLR_WORKER_GATHERED && region->slots[w->member].taker == worker) ||
+           slri_broken(c, "worker %u in state %u waits with slot %u of another", worker, w->state, w->member);
 }
 
 static bool check_workers(check *c) {
@@ -288,21 +297,23 @@ static bool check_workers(check *c) {
         bool sub = slri_is_kind(&region->workers[i], SLR_WORKER_SUB);
         spinning += sub && region->workers[i].state == SLR_WORKER_SPINNING;
         parked += sub && region->workers[i].state == SLR_WORKER_PARKED;
+        if (!check_hand(c, i))
+            return false;
     }
     if (spinning != header->spinning)
-        return broken(c, "%u workers spin, not %u", spinning, header->spinning);
+        return slri_broken(c, "%u workers spin, not %u", spinning, header->spinning);
     for (uint32_t i = header->parked; i != SLRI_NONE; i = region->workers[i].parked_next, parked--)
         if (!parked || region->workers[i].state != SLR_WORKER_PARKED)
-            return broken(c, "worker %u is on the stack of parked ones in state %u", i, region->workers[i].state);
+            return slri_broken(c, "worker %u is on the stack of parked ones in state %u", i, region->workers[i].state);
     if (parked)
-        return broken(c, "%u parked workers are not on the stack", parked);
+        return slri_broken(c, "%u parked workers are not on the stack", parked);
     return header->shared.length <= spinning || header->parked == SLRI_NONE ||
-           broken(c, "%u tasks wait, %u workers spin, and others sleep", header->shared.length, spinning);
+           slri_broken(c, "%u tasks wait, %u workers spin, and others sleep", header->shared.length, spinning);
 }
 
 static int run_checks(check *c) {
     bool sound = check_heap(c) && check_queues(c) && check_runs(c) && check_edges(c) && check_slots(c) &&
-                 check_workers(c) && check_deadlines(c);
+                 slri_check_groups(c) && check_workers(c) && check_deadlines(c);
     return sound ? SLR_OK : SLR_CORRUPT;
 }
 
@@ -316,17 +327,19 @@ int slr_graph_check(slr_region *region, char *why, size_t why_bytes) {
         .why_bytes = why_bytes,
         .seen = calloc(config->slots, sizeof *c.seen),
         .fan_in = calloc(config->slots, sizeof *c.fan_in),
+        .alive = calloc(config->slots, sizeof *c.alive),
         .kept = calloc(config->heap_bytes / SLRI_LINE, sizeof *c.kept),
     };
     int status = SLR_SYSTEM;
     why[0] = '\0';
-    if (c.seen && c.fan_in && c.kept) {
+    if (c.seen && c.fan_in && c.alive && c.kept) {
         slri_lock(region);
         status = run_checks(&c);
         slri_unlock(region);
     }
     free(c.seen);
     free(c.fan_in);
+    free(c.alive);
     free(c.kept);
     return status;
 }

@@ -20,7 +20,7 @@ static uint64_t error_block(slr_region *region, const void *error, uint64_t erro
 
 static uint32_t fail_held(slr_region *region, uint32_t index, uint64_t record, uint64_t record_bytes, int64_t now_ns) {
     uint32_t failed = 0;
-    for (uint32_t i = 0; i < region->header->slots_fresh; i++) {
+    for (uint32_t i = 0; i < region->header->slots_fresh && region->workers[index].held; i++) {
         if (region->slots[i].state != SLR_TASK_RUNNING || region->slots[i].taker != index)
             continue;
         if (record)
@@ -38,6 +38,7 @@ static uint32_t bury(slr_region *region, uint32_t index, uint64_t record, uint64
     if (worker->state != SLR_WORKER_DEAD) {
         worker->deaths++;
         slri_worker_move(region, index, SLR_WORKER_DEAD);
+        slri_group_leave(region, index);
     }
     uint32_t failed = fail_held(region, index, record, record_bytes, slri_now_ns());
     worker->timed = SLRI_NONE;
@@ -101,6 +102,7 @@ int slr_worker_abandon(slr_region *region, uint32_t index, const void *error, ui
     if (last && !region->header->sub_abandoned)
         slri_commit(&region->header->sub_abandoned, index + 1);
     bury(region, index, worker->record, worker->record_bytes);
+    slri_group_abandon(region, slri_now_ns());
     fail_queue(region, &worker->queue, worker);
     if (last)
         fail_queue(region, &region->header->shared, worker);

@@ -10,6 +10,8 @@
  *   2. What ends is put on a worklist, so a chain of a million poisoned tasks needs no stack.
  *   3. A task that succeeded without a record, or was cancelled, frees its slot at once, so its id is stale; the
  *      others are retained by their run until it is released.
+ *   4. A group ends with its last member, in the same hold of the lock: as POISONED by the first of them that failed,
+ *      or as they did.
  */
 #include "region.h"
 
@@ -24,9 +26,17 @@ const uint8_t slri_transitions[SLRI_STATES][SLRI_EVENTS] = {
                           [SLRI_FAIL] = TO(SLR_TASK_FAILED),
                           [SLRI_RELEASE] = TO(SLR_TASK_FREE)},
     [SLR_TASK_READY] = {[SLRI_TAKE] = TO(SLR_TASK_RUNNING),
+                        [SLRI_JOIN] = TO(SLR_TASK_GATHERING),
+                        [SLRI_SUCCEED] = TO(SLR_TASK_SUCCEEDED),
+                        [SLRI_POISON] = TO(SLR_TASK_POISONED),
                         [SLRI_CANCEL] = TO(SLR_TASK_CANCELLED),
                         [SLRI_FAIL] = TO(SLR_TASK_FAILED),
                         [SLRI_RELEASE] = TO(SLR_TASK_FREE)},
+    [SLR_TASK_GATHERING] = {[SLRI_TAKE] = TO(SLR_TASK_RUNNING),
+                            [SLRI_LEAVE] = TO(SLR_TASK_READY),
+                            [SLRI_CANCEL] = TO(SLR_TASK_CANCELLED),
+                            [SLRI_FAIL] = TO(SLR_TASK_FAILED),
+                            [SLRI_RELEASE] = TO(SLR_TASK_FREE)},
     [SLR_TASK_RUNNING] = {[SLRI_SUCCEED] = TO(SLR_TASK_SUCCEEDED), [SLRI_FAIL] = TO(SLR_TASK_FAILED)},
     [SLR_TASK_SUCCEEDED] = {[SLRI_RELEASE] = TO(SLR_TASK_FREE)},
     [SLR_TASK_FAILED] = {[SLRI_RELEASE] = TO(SLR_TASK_FREE)},
@@ -77,6 +87,8 @@ uint32_t slri_slot_build(slr_region *region) {
     slot->n_blocks = 0;
     slot->taker = SLR_ANY_SUB;
     slot->started_ns = 0;
+    slot->leader = slot->member = SLRI_NONE;
+    slot->members = slot->missing = slot->unended = 0;
     slri_slot_move(slot, SLRI_BUILD);
     SLRI_FAULT("submit:slot");
     header->slots_used++;
@@ -123,36 +135,61 @@ static void worklist_add(slr_region *region, uint32_t *worklist, uint32_t index,
     *worklist = index;
 }
 
-/* Rule 1: a PENDING slot whose fan-in is done. */
-static void arrive(slr_region *region, uint32_t index, int64_t now_ns, uint32_t *worklist) {
+static void queue(slr_region *region, uint32_t index, int64_t now_ns) {
     slri_slot *slot = &region->slots[index];
-    const slri_worker *abandoned = slri_target_abandoned(region, slot->target);
-    if (slri_run_find(region, slot->run)->cancelled) {
-        worklist_add(region, worklist, index, SLRI_CANCEL);
-    } else if (slot->root) {
-        worklist_add(region, worklist, index, SLRI_POISON);
-    } else if (abandoned) {
-        if (abandoned->record)
-            slri_heap_keep(region, abandoned->record);
-        slot->record_bytes = abandoned->record_bytes;
-        slot->record = abandoned->record;
-        worklist_add(region, worklist, index, SLRI_FAIL);
-    } else {
-        slot->ready_ns = now_ns;
-        slri_slot_move(slot, SLRI_QUEUE);
+    slot->ready_ns = now_ns;
+    slri_slot_move(slot, SLRI_QUEUE);
+    if (!slri_is_group(slot)) {
         slri_mailbox_push(region, index);
         SLRI_FAULT("submit:queued");
     }
 }
 
+static void fail_unstarted(slr_region *region, uint32_t index, const slri_worker *abandoned, uint32_t *worklist) {
+    slri_slot *slot = &region->slots[index];
+    if (abandoned->record)
+        slri_heap_keep(region, abandoned->record);
+    slot->record_bytes = abandoned->record_bytes;
+    slot->record = abandoned->record;
+    worklist_add(region, worklist, index, SLRI_FAIL);
+}
+
+/* Rule 1: a PENDING slot whose fan-in is done. Of a group, its members: it ends with them. */
+static void arrive(slr_region *region, uint32_t index, int64_t now_ns, uint32_t *worklist) {
+    slri_slot *slot = &region->slots[index];
+    bool group = slri_is_group(slot), cancelled = slri_run_find(region, slot->run)->cancelled;
+    const slri_worker *abandoned =
+        group ? slri_group_abandoned(region, slot) : slri_target_abandoned(region, slot->target);
+    if (group && !cancelled && !slot->root && !abandoned)
+        queue(region, index, now_ns);
+    for (uint32_t i = group ? slot->member : index; i != SLRI_NONE; i = region->slots[i].member) {
+        region->slots[i].root = slot->root;
+        if (cancelled)
+            worklist_add(region, worklist, i, SLRI_CANCEL);
+        else if (slot->root)
+            worklist_add(region, worklist, i, SLRI_POISON);
+        else if (abandoned)
+            fail_unstarted(region, i, abandoned, worklist);
+        else
+            queue(region, i, now_ns);
+    }
+}
+
+/* What a task that has ended poisons its consumers with; 0: nothing. */
+static slr_id poison_of(const slr_region *region, uint32_t index) {
+    const slri_slot *slot = &region->slots[index];
+    return slot->state == SLR_TASK_FAILED     ? slri_id(slot->generation, index)
+           : slot->state == SLR_TASK_POISONED ? slot->root
+                                              : 0;
+}
+
 static void settle_consumers(slr_region *region, uint32_t index, int64_t now_ns, uint32_t *worklist) {
     slri_slot *slot = &region->slots[index];
-    slr_id root = slot->state == SLR_TASK_FAILED ? slri_id(slot->generation, index) : slot->root;
-    bool poisons = slot->state == SLR_TASK_FAILED || slot->state == SLR_TASK_POISONED;
+    slr_id root = poison_of(region, index);
     while (slot->edges != SLRI_NONE) {
         uint32_t edge = slot->edges, consumer = region->edges[edge].consumer;
         slri_slot *waiting = &region->slots[consumer];
-        if (poisons && region->edges[edge].kind == SLRI_DATA && !waiting->root)
+        if (root && region->edges[edge].kind == SLRI_DATA && !waiting->root)
             waiting->root = root;
         slot->edges = region->edges[edge].next;
         edge_release(region, edge);
@@ -172,32 +209,52 @@ static void release_arguments(slr_region *region, slri_slot *slot) {
     slot->args = 0;
 }
 
-static void retain_or_release(slr_region *region, uint32_t index, int64_t now_ns) {
+static void retain_or_release(slr_region *region, uint32_t index) {
     slri_slot *slot = &region->slots[index];
-    slri_run *run = slri_run_find(region, slot->run);
-    bool retained = slot->state == SLR_TASK_FAILED || slot->state == SLR_TASK_POISONED || slot->record;
-    if (retained)
-        slri_run_retain(region, run, index);
+    if (slot->state == SLR_TASK_FAILED || slot->state == SLR_TASK_POISONED || slot->record)
+        slri_run_retain(region, slri_run_find(region, slot->run), index);
     else
         slri_slot_release(region, index);
     SLRI_FAULT("end:retained");
-    region->header->live--;
-    run->live--;
-    slri_run_settle(region, run, now_ns);
+}
+
+/* Rule 4. */
+static void leave_group(slr_region *region, uint32_t index, int64_t now_ns, uint32_t *worklist) {
+    slri_slot *member = &region->slots[index], *group = &region->slots[member->leader];
+    uint32_t leader = member->leader;
+    slri_commit(&member->leader, SLRI_NONE);
+    if (!group->root)
+        group->root = poison_of(region, index);
+    if (--group->unended)
+        return;
+    slri_slot_move(group, member->state == SLR_TASK_CANCELLED ? SLRI_CANCEL : group->root ? SLRI_POISON : SLRI_SUCCEED);
+    group->ended_order = member->ended_order;
+    SLRI_FAULT("group:ended");
+    settle_consumers(region, leader, now_ns, worklist);
+    retain_or_release(region, leader);
 }
 
 static void finish(slr_region *region, uint32_t index, int64_t now_ns, uint32_t *worklist) {
+    slri_header *header = region->header;
     slri_slot *slot = &region->slots[index];
+    slri_run *run = slri_run_find(region, slot->run);
+    if (slot->state == SLR_TASK_RUNNING)
+        region->workers[slot->taker].held--;
     slri_slot_move(slot, slot->verdict);
     SLRI_FAULT("complete:moved");
-    slot->ended_order = region->header->tasks++;
-    region->header->failures += slot->state == SLR_TASK_FAILED;
-    region->header->poisoned += slot->state == SLR_TASK_POISONED;
-    region->header->cancelled += slot->state == SLR_TASK_CANCELLED;
+    slot->ended_order = header->tasks++;
+    header->failures += slot->state == SLR_TASK_FAILED;
+    header->poisoned += slot->state == SLR_TASK_POISONED;
+    header->cancelled += slot->state == SLR_TASK_CANCELLED;
     slri_trace_add(region, index, now_ns);
     release_arguments(region, slot);
+    if (slot->leader != SLRI_NONE)
+        leave_group(region, index, now_ns, worklist);
     settle_consumers(region, index, now_ns, worklist);
-    retain_or_release(region, index, now_ns);
+    retain_or_release(region, index);
+    header->live--;
+    run->live--;
+    slri_run_settle(region, run, now_ns);
 }
 
 static void finish_all(slr_region *region, uint32_t worklist, int64_t now_ns) {

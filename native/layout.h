@@ -94,6 +94,8 @@ typedef struct {
     uint64_t failures;
     uint64_t record; /* primary: what tasks for an abandoned worker fail with */
     uint64_t record_bytes;
+    uint32_t held;   /* derived: RUNNING tasks that it has taken */
+    uint32_t member; /* derived, GATHERED: the slot that it waits with, or that was started for it; else SLRI_NONE */
 } slri_worker;
 
 typedef enum { SLRI_RUN_FREE = 0, SLRI_RUN_OPEN = 1, SLRI_RUN_SEALED = 2, SLRI_RUN_ENDED = 3 } slri_run_state;
@@ -143,7 +145,12 @@ typedef struct {
     int64_t timeout_ns; /* 0: none */
 
     uint8_t digest[SLR_DIGEST_BYTES];
-    uint8_t pad[32];
+    uint32_t leader;  /* primary: a live member's: the slot of its group; SLRI_NONE: is no member */
+    uint32_t members; /* primary: a group's: how many it was submitted with; 0: is no group */
+    uint32_t member;  /* derived, until it starts: a group's first member, a member's next */
+    uint32_t missing; /* derived: a group's members that have no worker yet */
+    uint32_t unended; /* derived: a group's members that are live */
+    uint8_t pad[12];
 } slri_slot;
 
 typedef enum { SLRI_ORDER = 0, SLRI_DATA = 1 } slri_dependence; /* DATA: the producer's failure poisons the consumer */

@@ -9,7 +9,8 @@
  *   3. slri_worker_move is the only function that changes a worker's state; it keeps the count of spinners and the
  *      stack of parked ones, whose top (the one asleep for the shortest time) is woken first.
  *   4. A REMOTE worker's consumer is a task of the parent's event loop: PARKED means that it has seen its queue empty
- *      and relies on the eventfd. It never spins and never takes from the shared queue.
+ *      and relies on the eventfd. It never spins and never takes from the shared queue. A member of a group is popped
+ *      for it only when it holds no task.
  */
 #include "region.h"
 
@@ -32,6 +33,31 @@ static uint32_t queue_take(slr_region *region, slri_queue *queue) {
         queue->tail = SLRI_NONE;
     __atomic_store_n(&queue->length, queue->length - 1, __ATOMIC_RELAXED);
     return slot;
+}
+
+static slri_queue *queue_of(slr_region *region, uint32_t slot) {
+    uint32_t target = region->slots[slot].target;
+    return target == SLR_ANY_SUB ? &region->header->shared : &region->workers[target].queue;
+}
+
+void slri_mailbox_return(slr_region *region, uint32_t slot) {
+    slri_queue *queue = queue_of(region, slot);
+    region->slots[slot].next = queue->head;
+    queue->head = slot;
+    if (queue->tail == SLRI_NONE)
+        queue->tail = slot;
+    __atomic_store_n(&queue->length, queue->length + 1, __ATOMIC_RELAXED);
+}
+
+void slri_mailbox_remove(slr_region *region, uint32_t slot) {
+    slri_queue *queue = queue_of(region, slot);
+    uint32_t before = SLRI_NONE, *link = &queue->head;
+    for (; *link != slot; link = &region->slots[before].next)
+        before = *link;
+    *link = region->slots[slot].next;
+    if (queue->tail == slot)
+        queue->tail = before;
+    __atomic_store_n(&queue->length, queue->length - 1, __ATOMIC_RELAXED);
 }
 
 bool slri_worker_exists(const slr_region *region, uint32_t worker) {
@@ -94,9 +120,8 @@ static void ring(slri_worker *worker) {
     __atomic_store_n(&worker->doorbell, worker->doorbell + 1, __ATOMIC_RELEASE);
 }
 
-static void wake(slr_region *region, uint32_t index) {
+void slri_worker_call(slr_region *region, uint32_t index) {
     slri_worker *worker = &region->workers[index];
-    slri_worker_move(region, index, SLR_WORKER_SPINNING);
     ring(worker);
     if (slri_is_kind(worker, SLR_WORKER_REMOTE))
         slri_notify_later(region);
@@ -104,10 +129,15 @@ static void wake(slr_region *region, uint32_t index) {
         slri_wake_later(region, &worker->doorbell);
 }
 
+void slri_worker_wake(slr_region *region, uint32_t index) {
+    slri_worker_move(region, index, SLR_WORKER_SPINNING);
+    slri_worker_call(region, index);
+}
+
 void slri_mailbox_kick(slr_region *region) {
     slri_header *header = region->header;
     while (header->shared.length > header->spinning && header->parked != SLRI_NONE)
-        wake(region, header->parked);
+        slri_worker_wake(region, header->parked);
 }
 
 void slri_mailbox_push(slr_region *region, uint32_t slot) {
@@ -120,13 +150,20 @@ void slri_mailbox_push(slr_region *region, uint32_t slot) {
     slri_worker *worker = &region->workers[target];
     queue_append(region, &worker->queue, slot);
     if (worker->state == SLR_WORKER_PARKED)
-        wake(region, target);
+        slri_worker_wake(region, target);
     else if (worker->state == SLR_WORKER_SPINNING)
         ring(worker);
 }
 
+static bool must_be_free_first(const slr_region *region, const slri_worker *worker) {
+    uint32_t first = worker->queue.head;
+    return worker->held && first != SLRI_NONE && region->slots[first].leader != SLRI_NONE;
+}
+
 uint32_t slri_mailbox_pop(slr_region *region, uint32_t index) {
     slri_worker *worker = &region->workers[index];
+    if (must_be_free_first(region, worker))
+        return SLRI_NONE;
     uint32_t slot = queue_take(region, &worker->queue);
     if (slot == SLRI_NONE && slri_is_kind(worker, SLR_WORKER_SUB))
         slot = queue_take(region, &region->header->shared);

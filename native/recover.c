@@ -5,7 +5,7 @@
  *   1. Every live run is lost: it is cancelled, and its tasks that had not started are dropped. Order and fan-in that
  *      were half changed need not be understood.
  *   2. A RUNNING task stays RUNNING until its worker completes it or is declared dead: the worker may still write to
- *      its blocks.
+ *      its blocks. So do the members of a group that has started, which its other members count on.
  *   3. Retained tasks, their records, callables and the blocks that processes hold survive.
  *   4. Whoever dies recovering leaves the lock marked, and the next locker begins again: each step can be repeated.
  */
@@ -52,10 +52,28 @@ static bool is_retained(const slr_region *region, const slri_slot *slot) {
            (slot->state == SLR_TASK_SUCCEEDED && slot->record);
 }
 
+static void hold_again(slri_worker *worker, uint32_t index) {
+    worker->held++;
+    if (worker->state == SLR_WORKER_GATHERED)
+        worker->member = index;
+}
+
+/* Of a member whose group has started. */
+static void complete_start(slr_region *region, uint32_t index) {
+    slri_slot *slot = &region->slots[index];
+    slot->started_ns = slri_now_ns();
+    slri_deadline_begin(region, index);
+    slri_slot_move(slot, SLRI_TAKE);
+}
+
 static void sort_out_slot(slr_region *region, uint32_t index, uint32_t *retained) {
     slri_header *header = region->header;
     slri_slot *slot = &region->slots[index];
+    if (slot->state == SLR_TASK_GATHERING && !region->slots[slot->leader].missing)
+        complete_start(region, index);
     if (slot->state == SLR_TASK_RUNNING) {
+        slri_commit(&slot->leader, SLRI_NONE);
+        hold_again(&region->workers[slot->taker], index);
         slot->edges = SLRI_NONE;
         slot->fan_in = 0;
         slot->record = slot->record_bytes = 0;
@@ -66,6 +84,7 @@ static void sort_out_slot(slr_region *region, uint32_t index, uint32_t *retained
         header->live++;
         header->slots_used++;
     } else if (is_retained(region, slot)) {
+        slri_commit(&slot->leader, SLRI_NONE);
         slot->args = 0;
         slot->edges = SLRI_NONE;
         if (slot->record)
@@ -130,8 +149,10 @@ static void sort_out_slots(slr_region *region) {
     header->slots_free = SLRI_NONE;
     header->slots_used = 0;
     header->live = 0;
-    for (uint32_t i = 0; i < header->config.workers; i++)
-        region->workers[i].timed = SLRI_NONE;
+    for (uint32_t i = 0; i < header->config.workers; i++) {
+        region->workers[i].held = 0;
+        region->workers[i].timed = region->workers[i].member = SLRI_NONE;
+    }
     for (uint32_t i = header->slots_fresh; i-- > 0;)
         sort_out_slot(region, i, &retained);
     retain_again(region, retained);

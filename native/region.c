@@ -129,7 +129,7 @@ static int initialise(slr_region *region, const slr_config *config) {
     for (uint32_t i = 0; i < config->workers; i++) {
         slri_worker *worker = &region->workers[i];
         worker->queue.head = worker->queue.tail = SLRI_NONE;
-        worker->parked_next = worker->parked_previous = worker->timed = SLRI_NONE;
+        worker->parked_next = worker->parked_previous = worker->timed = worker->member = SLRI_NONE;
     }
     slri_heap_init(region);
     int status = slri_lock_init(header);

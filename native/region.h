@@ -105,6 +105,8 @@ void slri_bitmap_wipe(slr_region *region);
 
 /* ---- mailbox.c ---- */
 void slri_mailbox_push(slr_region *region, uint32_t slot);
+void slri_mailbox_return(slr_region *region, uint32_t slot); /* to the front of the queue that it was popped from */
+void slri_mailbox_remove(slr_region *region, uint32_t slot);
 uint32_t slri_mailbox_pop(slr_region *region, uint32_t worker);
 void slri_mailbox_count(slr_region *region, uint32_t worker);            /* recovery: once for each worker */
 bool slri_may_spin(const slr_region *region, const slri_worker *worker); /* or has to park at once */
@@ -112,10 +114,15 @@ void slri_mailbox_kick(slr_region *region);                              /* afte
 /* Unlinks the slots of the run (0: of all), and returns them as a list by next. */
 uint32_t slri_mailbox_drain(slr_region *region, slri_queue *queue, slr_id run);
 void slri_worker_move(slr_region *region, uint32_t worker, slr_worker_state state);
+void slri_worker_wake(slr_region *region, uint32_t worker); /* it counts as SPINNING from here on */
+void slri_worker_call(slr_region *region, uint32_t worker); /* it has to look again, and stays what it is */
 static inline bool slri_is_kind(const slri_worker *worker, slr_worker_kind kind) {
     return worker->kind == (uint32_t)kind + 1;
 }
 bool slri_worker_exists(const slr_region *region, uint32_t worker); /* no lock needed */
+
+/* ---- worker.c ---- */
+void slri_task_start(slr_region *region, uint32_t slot, uint32_t worker, int64_t now_ns); /* READY or GATHERING */
 
 /* ---- death.c ---- */
 /* The abandoned worker with whose error tasks for `target` fail; NULL while somebody may still take them. */
@@ -131,6 +138,8 @@ typedef enum {
     SLRI_BUILD,
     SLRI_WAIT,
     SLRI_QUEUE,
+    SLRI_JOIN,
+    SLRI_LEAVE,
     SLRI_TAKE,
     SLRI_SUCCEED,
     SLRI_FAIL,
@@ -149,6 +158,10 @@ uint32_t slri_slot_build(slr_region *region);
 void slri_slot_release(slr_region *region, uint32_t slot);
 void slri_edge_add(slr_region *region, uint32_t producer, uint32_t consumer, slri_dependence kind);
 uint32_t slri_edges_left(const slr_region *region);
+/* A group's slot has no arguments, worker or verdict of its own; run counters and traces are about its members. */
+static inline bool slri_is_group(const slri_slot *slot) {
+    return slot->members > 0;
+}
 /* The last of the slot's fan-in is done: into a mailbox, or ended as its run, its root or its worker's end decide. */
 void slri_task_arrive(slr_region *region, uint32_t slot, int64_t now_ns);
 /* Ends a slot, and with it whatever that decides; the record's kept reference passes to the slot. */
@@ -167,6 +180,16 @@ slri_run *slri_run_find(const slr_region *region, slr_id run); /* NULL: stale */
 void slri_run_retain(slr_region *region, slri_run *run, uint32_t slot);
 void slri_run_settle(slr_region *region, slri_run *run, int64_t now_ns); /* ends it when sealed and nothing is live */
 
+/* ---- group.c ---- */
+/* A worker has popped a member: true when it was the last that was missing, and all of them are started. */
+bool slri_group_join(slr_region *region, uint32_t worker, uint32_t member, int64_t now_ns);
+void slri_group_leave(slr_region *region,
+                      uint32_t worker); /* a GATHERED worker is gone: another is to take its member */
+void slri_group_cancel(slr_region *region, slr_id run, int64_t now_ns); /* the members that workers wait with */
+void slri_group_abandon(slr_region *region, int64_t now_ns); /* fails the groups that lack workers for ever */
+/* The abandoned worker with whose error a group fails; NULL while all its members may still be taken. */
+const slri_worker *slri_group_abandoned(const slr_region *region, const slri_slot *group);
+
 /* ---- tracker.c ---- */
 typedef struct {
     uint32_t slot;
@@ -180,6 +203,17 @@ typedef struct {
 int slri_tracker_collect(slr_region *region, const slr_submission *submission, slri_dependencies *out);
 void slri_tracker_record(slr_region *region, const slr_submission *submission, slr_id task);
 void slri_tracker_free(slri_tracker *tracker);
+
+/* ---- submit.c ---- */
+/* No lock needed: what can be told from the submission alone, and whose worker is defined. */
+bool slri_submission_valid(const slr_region *region, const slr_submission *submission);
+/* No lock needed: copies the arguments into a block of the caller's, or gives 0 where there are none. */
+int slri_submission_stage(slr_region *region, const slr_submission *submission, uint64_t *staged);
+int slri_submission_check(slr_region *region, const slr_submission *submission); /* its run is open, its blocks live */
+/* A BUILDING slot that has the staged block (0: none) from here on, and its run's count. */
+uint32_t slri_submission_build(slr_region *region, const slr_submission *submission, uint64_t staged, int64_t now_ns);
+/* The slot waits for what it depends on, or arrives. */
+void slri_submission_connect(slr_region *region, uint32_t slot, const slri_dependencies *on, int64_t now_ns);
 
 /* ---- conflict.c ---- no lock needed
  * SLR_CONFLICT, and which two arguments of one submission write the same bytes. */

@@ -69,7 +69,7 @@ void slri_run_retain(slr_region *region, slri_run *run, uint32_t index) {
         if (!run->first_failed)
             run->first_failed = slri_id(slot->generation, index);
     }
-    run->poisoned += slot->state == SLR_TASK_POISONED;
+    run->poisoned += slot->state == SLR_TASK_POISONED && !slri_is_group(slot);
 }
 
 void slri_run_settle(slr_region *region, slri_run *run, int64_t now_ns) {
@@ -127,6 +127,7 @@ int slr_run_cancel(slr_region *region, slr_id id) {
         for (uint32_t i = 0; i < region->header->config.workers; i++)
             if (region->workers[i].queue.length)
                 cancel_queue(region, &region->workers[i].queue, id, now_ns);
+        slri_group_cancel(region, id, now_ns);
         seal(region, run, now_ns);
     }
     slri_unlock(region);
@@ -224,7 +225,7 @@ int slr_run_failures(slr_region *region, slr_id id, slr_id *out, uint32_t room, 
     const slri_run *run = slri_run_find(region, id);
     uint32_t written = 0;
     for (uint32_t i = run ? run->retained_head : SLRI_NONE; i != SLRI_NONE && written < room; i = region->slots[i].next)
-        if (region->slots[i].state != SLR_TASK_SUCCEEDED)
+        if (region->slots[i].state != SLR_TASK_SUCCEEDED && !slri_is_group(&region->slots[i]))
             out[written++] = slri_id(region->slots[i].generation, i);
     slri_unlock(region);
     if (!run)

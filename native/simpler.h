@@ -61,7 +61,8 @@ typedef enum {
     SLR_WORKER_SPINNING = 2, /* will look at its queues soon without being woken */
     SLR_WORKER_PARKED = 3,   /* asleep on its doorbell */
     SLR_WORKER_RUNNING = 4,  /* has a task, or slr_worker_take has returned without one */
-    SLR_WORKER_DEAD = 5
+    SLR_WORKER_GATHERED = 5, /* has a member of a group, which starts when the workers of the others are there too */
+    SLR_WORKER_DEAD = 6
 } slr_worker_state;
 
 /* Life of a slot; graph.c owns the only function that changes it. */
@@ -69,12 +70,13 @@ typedef enum {
     SLR_TASK_FREE = 0,
     SLR_TASK_BUILDING = 1,  /* being submitted, under the lock */
     SLR_TASK_PENDING = 2,   /* waits for fan-in */
-    SLR_TASK_READY = 3,     /* in a mailbox */
-    SLR_TASK_RUNNING = 4,   /* taken by a worker */
-    SLR_TASK_SUCCEEDED = 5, /* retained: it has a result */
-    SLR_TASK_FAILED = 6,    /* retained: it has an error record */
-    SLR_TASK_POISONED = 7,  /* retained: never started, a task it depends on failed */
-    SLR_TASK_CANCELLED = 8  /* never started: its run was cancelled */
+    SLR_TASK_READY = 3,     /* in a mailbox; a group: its members are, or run */
+    SLR_TASK_GATHERING = 4, /* a member of a group that waits at its worker for the others' workers */
+    SLR_TASK_RUNNING = 5,   /* taken by a worker */
+    SLR_TASK_SUCCEEDED = 6, /* retained: it has a result */
+    SLR_TASK_FAILED = 7,    /* retained: it has an error record */
+    SLR_TASK_POISONED = 8,  /* retained: never started, a task it depends on failed; a group: a member failed */
+    SLR_TASK_CANCELLED = 9  /* never started: its run was cancelled */
 } slr_task_state;
 
 typedef enum {
@@ -257,6 +259,14 @@ typedef struct {
  * `ranges`, is not there any more. The arguments are handed to the worker at an address that is a multiple of 16. */
 int slr_submit(slr_region *region, const slr_submission *submission, slr_id *out, uint64_t *conflict);
 
+/* A group: one node of the graph whose members run on `n` distinct workers at once. It starts when all of them are
+ * free, ends with its last member, and has failed when one has. The members are all of one run and of op SLR_OP_CALL,
+ * and all for SLR_ANY_SUB, or for workers that are not SUB ones. What one waits for all wait for, and what comes after
+ * one comes after all: the group's id goes into `after` of others. All or nothing; errors as slr_submit.
+ * Arguments are numbered over the whole group: two of one number are one argument, whichever members they are of. */
+int slr_submit_group(slr_region *region, const slr_submission *members, uint32_t n, slr_id *group, slr_id *ids,
+                     uint64_t *conflict);
+
 /* Back-pressure: take `seen` before submitting; after SLR_*_FULL wait until anything was freed since (SLR_OK),
  * SLR_TIMEOUT, or SLR_INVALID at once when no task is live, so that nothing can free anything. */
 uint32_t slr_space_seen(const slr_region *region);
@@ -267,7 +277,7 @@ typedef struct {
     uint32_t worker;        /* that ran it; SLR_ANY_SUB when none did */
     uint64_t record_offset; /* result or error record, 0: none; valid until its run is released */
     uint64_t record_bytes;
-    slr_id root; /* POISONED: the FAILED task it goes back to */
+    slr_id root; /* POISONED: the FAILED task it goes back to, which may be a member of the group that this is */
     uint8_t digest[32];
 } slr_task_info;
 /* SLR_STALE also for tasks that succeeded without a record: their slot is free again. */

@@ -22,7 +22,7 @@ static bool ranges_valid(const slr_submission *submission) {
     return true;
 }
 
-static bool valid(const slr_region *region, const slr_submission *submission) {
+bool slri_submission_valid(const slr_region *region, const slr_submission *submission) {
     if (submission->op > SLR_OP_CONTROL || !submission->digest || (submission->args_bytes && !submission->args) ||
         (submission->n_ranges && !submission->ranges) || (submission->n_after && !submission->after) ||
         (submission->n_blocks && !submission->blocks) || submission->timeout_ns < 0)
@@ -41,7 +41,12 @@ static bool has_sub(const slr_region *region) {
     return false;
 }
 
-static int check_blocks(slr_region *region, const slr_submission *submission) {
+int slri_submission_check(slr_region *region, const slr_submission *submission) {
+    const slri_run *run = slri_run_find(region, submission->run);
+    if (!run)
+        return SLR_STALE;
+    if (run->state != SLRI_RUN_OPEN || run->cancelled || region->header->closed)
+        return SLR_CLOSED;
     for (uint32_t i = 0; i < submission->n_blocks; i++)
         if (!slri_heap_live(region, submission->blocks[i]))
             return SLR_STALE;
@@ -69,8 +74,9 @@ static void copy_arguments(slr_region *region, const slr_submission *submission,
         memcpy(slri_heap_at(region, block + head_bytes(submission)), submission->args, submission->args_bytes);
 }
 
-static int stage(slr_region *region, const slr_submission *submission, uint64_t *staged) {
-    if (submission->args_bytes <= COPIED_UNDER_LOCK)
+int slri_submission_stage(slr_region *region, const slr_submission *submission, uint64_t *staged) {
+    *staged = 0;
+    if (!submission->args_bytes && !submission->n_blocks)
         return SLR_OK;
     if (submission->args_bytes > region->header->config.heap_bytes)
         return SLR_HEAP_FULL;
@@ -116,11 +122,18 @@ static uint32_t build(slr_region *region, const slr_submission *submission, uint
     return index;
 }
 
-static void connect(slr_region *region, uint32_t index, const slri_dependencies *dependencies, int64_t now_ns) {
+uint32_t slri_submission_build(slr_region *region, const slr_submission *submission, uint64_t staged, int64_t now_ns) {
+    uint64_t block;
+    int status = place_arguments(region, submission, staged, &block);
+    assert(status == SLR_OK); /* what is staged needs no more heap */
+    return build(region, submission, block, now_ns);
+}
+
+void slri_submission_connect(slr_region *region, uint32_t index, const slri_dependencies *on, int64_t now_ns) {
     slri_slot *slot = &region->slots[index];
-    slot->root = dependencies->root;
-    for (uint32_t i = 0; i < dependencies->n_producers; i++) {
-        slri_edge_add(region, dependencies->producers[i].slot, index, dependencies->producers[i].kind);
+    slot->root = on->root;
+    for (uint32_t i = 0; i < on->n_producers; i++) {
+        slri_edge_add(region, on->producers[i].slot, index, on->producers[i].kind);
         SLRI_FAULT("submit:edges");
     }
     slri_slot_move(slot, SLRI_WAIT);
@@ -130,12 +143,7 @@ static void connect(slr_region *region, uint32_t index, const slri_dependencies 
 
 static int submit_locked(slr_region *region, const slr_submission *submission, uint64_t staged, int64_t now_ns,
                          slr_id *out) {
-    const slri_run *run = slri_run_find(region, submission->run);
-    if (!run)
-        return SLR_STALE;
-    if (run->state != SLRI_RUN_OPEN || run->cancelled || region->header->closed)
-        return SLR_CLOSED;
-    int status = check_blocks(region, submission);
+    int status = slri_submission_check(region, submission);
     if (status != SLR_OK)
         return status;
     if (!slri_slots_left(region))
@@ -153,19 +161,20 @@ static int submit_locked(slr_region *region, const slr_submission *submission, u
     uint32_t index = build(region, submission, block, now_ns);
     *out = slri_id(region->slots[index].generation, index);
     slri_tracker_record(region, submission, *out); /* while the task lives, and its blocks with it */
-    connect(region, index, &dependencies, now_ns);
+    slri_submission_connect(region, index, &dependencies, now_ns);
     return SLR_OK;
 }
 
 int slr_submit(slr_region *region, const slr_submission *submission, slr_id *out, uint64_t *conflict) {
-    if (!region || !submission || !out || !conflict || !valid(region, submission) ||
+    if (!region || !submission || !out || !conflict || !slri_submission_valid(region, submission) ||
         (submission->worker == SLR_ANY_SUB && !has_sub(region)))
         return SLR_INVALID;
     int status = slri_conflict_find(submission, conflict);
     if (status != SLR_OK)
         return status;
     uint64_t staged = 0;
-    status = stage(region, submission, &staged);
+    if (submission->args_bytes > COPIED_UNDER_LOCK)
+        status = slri_submission_stage(region, submission, &staged);
     if (status != SLR_OK)
         return status;
     int64_t now_ns = slri_now_ns();

@@ -9,7 +9,7 @@
 
 static bool in_service(const slri_worker *worker) {
     return worker->state == SLR_WORKER_SPINNING || worker->state == SLR_WORKER_PARKED ||
-           worker->state == SLR_WORKER_RUNNING;
+           worker->state == SLR_WORKER_RUNNING || worker->state == SLR_WORKER_GATHERED;
 }
 
 static bool is_remote(const slri_worker *worker) {
@@ -76,13 +76,18 @@ int slr_worker_query(slr_region *region, uint32_t index, slr_worker_info *out) {
     return SLR_OK;
 }
 
-static void start(slr_region *region, uint32_t index, uint32_t taken, int64_t now_ns, slr_task *out) {
-    slri_slot *slot = &region->slots[taken];
-    slot->taker = index;
+void slri_task_start(slr_region *region, uint32_t index, uint32_t worker, int64_t now_ns) {
+    slri_slot *slot = &region->slots[index];
+    slot->taker = worker;
     slot->started_ns = now_ns;
-    slri_deadline_begin(region, taken);
+    region->workers[worker].held++;
+    slri_deadline_begin(region, index);
     slri_slot_move(slot, SLRI_TAKE);
     SLRI_FAULT("take:running");
+}
+
+static void hand_over(const slr_region *region, uint32_t index, uint32_t taken, slr_task *out) {
+    const slri_slot *slot = &region->slots[taken];
     uint64_t head = slri_arguments_head(slot->n_blocks);
     out->id = slri_id(slot->generation, taken);
     out->run = slot->run;
@@ -101,24 +106,50 @@ static slr_worker_state idle_state(const slr_region *region, const slri_worker *
     return is_remote(worker) ? SLR_WORKER_PARKED : SLR_WORKER_RUNNING;
 }
 
-static int look(slr_region *region, uint32_t index, int64_t now_ns, slr_worker_state idle, slr_task *out) {
-    const slri_worker *worker = &region->workers[index];
-    if (worker->condemned || worker->state == SLR_WORKER_DEAD)
-        return SLR_STALE;
-    if (!in_service(worker) || worker->timed != SLRI_NONE)
-        return SLR_INVALID;
-    if (region->header->closed) {
-        slri_worker_move(region, index, SLR_WORKER_RUNNING);
-        return SLR_CLOSED;
-    }
-    uint32_t taken = slri_mailbox_pop(region, index);
+/* The member of a group that the worker waits with: SLR_TIMEOUT until all have been started. */
+static int look_at_group(slr_region *region, uint32_t index, uint32_t *taken) {
+    slri_worker *worker = &region->workers[index];
+    if (region->slots[worker->member].state == SLR_TASK_GATHERING)
+        return SLR_TIMEOUT;
+    *taken = worker->member;
+    worker->member = SLRI_NONE;
+    return SLR_OK;
+}
+
+static int look_at_queues(slr_region *region, uint32_t index, int64_t now_ns, slr_worker_state idle, uint32_t *taken) {
+    *taken = slri_mailbox_pop(region, index);
     SLRI_FAULT("take:popped");
-    if (taken == SLRI_NONE) {
+    if (*taken == SLRI_NONE) {
         slri_worker_move(region, index, idle);
         return SLR_TIMEOUT;
     }
+    if (region->slots[*taken].leader == SLRI_NONE) {
+        slri_task_start(region, *taken, index, now_ns);
+    } else if (!slri_group_join(region, index, *taken, now_ns)) {
+        slri_mailbox_kick(region);
+        return SLR_TIMEOUT;
+    }
+    return SLR_OK;
+}
+
+static int look(slr_region *region, uint32_t index, int64_t now_ns, slr_worker_state idle, slr_task *out) {
+    const slri_worker *worker = &region->workers[index];
+    bool gathered = worker->member != SLRI_NONE;
+    if (worker->condemned || worker->state == SLR_WORKER_DEAD)
+        return SLR_STALE;
+    if (!in_service(worker) || (worker->timed != SLRI_NONE && !gathered))
+        return SLR_INVALID;
+    if (region->header->closed) {
+        if (!gathered)
+            slri_worker_move(region, index, SLR_WORKER_RUNNING);
+        return SLR_CLOSED;
+    }
+    uint32_t taken;
+    int status = gathered ? look_at_group(region, index, &taken) : look_at_queues(region, index, now_ns, idle, &taken);
+    if (status != SLR_OK)
+        return status;
     slri_worker_move(region, index, is_remote(worker) ? SLR_WORKER_SPINNING : SLR_WORKER_RUNNING);
-    start(region, index, taken, now_ns, out);
+    hand_over(region, index, taken, out);
     slri_mailbox_kick(region);
     return SLR_OK;
 }
@@ -149,6 +180,8 @@ static int complete(slr_region *region, uint32_t index, slr_id task, int outcome
         slri_worker_move(region, index, SLR_WORKER_SPINNING);
     slri_task_end(region, (uint32_t)task, outcome == SLR_TASK_FAILED ? SLRI_FAIL : SLRI_SUCCEED, record, record_bytes,
                   now_ns);
+    if (is_remote(worker) && worker->state == SLR_WORKER_PARKED && worker->queue.length && !worker->held)
+        slri_worker_wake(region, index); /* a member of a group waits until it holds nothing */
     return SLR_OK;
 }
 
@@ -188,6 +221,7 @@ static int take(slr_region *region, uint32_t index, completion done, uint32_t sp
         slr_worker_state idle = idle_state(region, worker, over, spins);
         if (status == SLR_OK)
             status = look(region, index, now_ns, idle, out);
+        const uint32_t *watched = worker->member == SLRI_NONE ? shared : NULL;
         slri_unlock(region);
         if (status != SLR_TIMEOUT)
             return status;
@@ -196,7 +230,7 @@ static int take(slr_region *region, uint32_t index, completion done, uint32_t sp
         int64_t until_ns = spin_until_ns < deadline_ns ? spin_until_ns : deadline_ns;
         if (idle == SLR_WORKER_PARKED)
             slept = slri_sleep(&worker->doorbell, doorbell, deadline_ns);
-        else if (slri_spin(&worker->doorbell, doorbell, shared, until_ns))
+        else if (slri_spin(&worker->doorbell, doorbell, watched, until_ns))
             spin_until_ns = slri_deadline_ns(slri_now_ns(), spin_us * 1000ll); /* work came, perhaps not for us */
     }
 }

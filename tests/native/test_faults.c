@@ -52,7 +52,10 @@ static slr_id submit_with(slr_region *region, slr_id run, uint32_t worker, uint6
 
 static scene set_scene(void) {
     scene s = {.region = make_region()};
-    s.held = block_with(s.region, "the parent's");
+    slr_region *parents; /* a mapping in which no worker is attached, so the block is no worker's */
+    OK(slr_region_attach(slr_region_fd(s.region), &parents));
+    s.held = block_with(parents, "the parent's");
+    slr_region_detach(parents);
     OK(slr_callable_put(s.region, a_digest, 2, "code", 4));
     s.ended = begin_run(s.region);
     s.failure = submit(s.region, call_of(s.ended, CHIP));
@@ -87,7 +90,29 @@ static void pass_a_deadline(const scene *s) {
     be_ready(s->region, SUB0);
 }
 
-/* Comes past every fault point that is not recovery's. Plays the parent and SUB0, which it attaches anew. */
+/* A worker dies while it waits with a member; its successor and the other then run the group, of which one fails. */
+static void run_a_group(slr_region *region, slr_id run, uint64_t block) {
+    slr_submission members[2] = {call_of(run, CHIP), call_of(run, REMOTE)};
+    uint32_t failed;
+    slr_id group, ids[2];
+    uint64_t conflict;
+    for (int i = 0; i < 2; i++) {
+        members[i].args = "arguments";
+        members[i].args_bytes = 9;
+        members[i].blocks = &block;
+        members[i].n_blocks = 1;
+    }
+    OK(slr_submit_group(region, members, 2, &group, ids, &conflict));
+    CHECK(take(region, CHIP) == 0);
+    OK(slr_worker_died(region, CHIP, NULL, 0, &failed));
+    be_ready(region, CHIP);
+    CHECK(take(region, CHIP) == 0 && take(region, REMOTE) == ids[1] && take(region, CHIP) == ids[0]);
+    fail(region, CHIP, ids[0]);
+    succeed(region, REMOTE, ids[1]);
+}
+
+/* Comes past every fault point that is not recovery's. Plays the parent, and SUB0 and CHIP, which it attaches anew, and
+ * REMOTE. */
 static void pass_every_point(const scene *s) {
     slr_region *region = s->region;
     uint8_t digest[SLR_DIGEST_BYTES] = {77};
@@ -99,6 +124,7 @@ static void pass_every_point(const scene *s) {
     uint64_t block = block_with(region, "kept by tasks");
     OK(slr_callable_put(region, digest, 1, "more code", 9));
     end_run(region, begin_run(region));
+    run_a_group(region, s->dying, block);
     slr_id run = s->dying, first = submit_with(region, run, SUB0, Y, block);
     submit_with(region, run, CHIP, Y, block);
     submit_with(region, run, SLR_ANY_SUB, Y, block);
@@ -183,11 +209,19 @@ static void clean_up(const scene *s) {
     drop_region(s->region);
 }
 
-static void survive(const scene *s, uint32_t recoveries) {
+/* Those that pass_every_point plays. */
+static void report_deaths(const scene *s) {
+    static const uint32_t played[] = {SUB0, CHIP, REMOTE};
     uint32_t failed;
+    for (size_t i = 0; i < 3; i++)
+        OK(slr_worker_died(s->region, played[i], "died", 4, &failed));
+    be_ready(s->region, CHIP);
+}
+
+static void survive(const scene *s, uint32_t recoveries) {
     check_graph(s->region);
     CHECK(stats_of(s->region).recoveries == recoveries);
-    OK(slr_worker_died(s->region, SUB0, "died", 4, &failed));
+    report_deaths(s);
     check_what_had_ended(s);
     check_live_run_is_lost(s);
     be_ready(s->region, SUB0);
@@ -237,8 +271,7 @@ static bool dies_after(const scene *s, const char *point, uint32_t skip, uint64_
 
 /* The same when the lock was free at that moment: nothing is lost, and what lives can be ended in the usual way. */
 static void carry_on(const scene *s) {
-    uint32_t failed;
-    OK(slr_worker_died(s->region, SUB0, "died", 4, &failed));
+    report_deaths(s);
     check_graph(s->region);
     check_what_had_ended(s);
     OK(slr_run_cancel(s->region, s->live));
@@ -301,6 +334,44 @@ static void sleepers_learn_that_their_run_was_lost(void) {
     reap(waiter);
     CHECK(run_info(region, run).lost && run_info(region, run).ended);
     drop_region(region);
+}
+
+/* The group {CHIP, REMOTE} of s.dying, with CHIP waiting; for take_remote to start. */
+static void gather(slr_region *region, slr_id run, slr_id ids[2]) {
+    slr_submission members[2] = {call_of(run, CHIP), call_of(run, REMOTE)};
+    slr_id group;
+    uint64_t conflict;
+    OK(slr_submit_group(region, members, 2, &group, ids, &conflict));
+    CHECK(take(region, CHIP) == 0);
+}
+
+static void take_remote(const scene *s) {
+    take(s->region, REMOTE);
+}
+
+/* G3, W4: once the last worker has joined, the others count on each other, so recovery starts all or none. */
+static void a_group_is_started_whole_or_not_at_all(void) {
+    static const struct {
+        const char *point;
+        uint32_t skip;
+        int starts;
+    } deaths[] = {{"take:popped", 0, 0}, {"group:joined", 0, 0}, {"take:running", 0, 1}, {"group:started", 1, 1}};
+    for (size_t i = 0; i < sizeof deaths / sizeof *deaths; i++) {
+        slr_region *region = make_region();
+        slr_id run = begin_run(region), ids[2];
+        uint32_t failed;
+        gather(region, run, ids);
+        CHECK(dies_at(&(scene){.region = region}, deaths[i].point, deaths[i].skip, take_remote));
+        CHECK(take(region, CHIP) == (deaths[i].starts ? ids[0] : 0));
+        check_graph(region);
+        CHECK(stats_of(region).recoveries == 1 && run_info(region, run).lost);
+        OK(slr_worker_died(region, REMOTE, NULL, 0, &failed));
+        CHECK(failed == (uint32_t)deaths[i].starts);
+        if (deaths[i].starts)
+            succeed(region, CHIP, ids[0]);
+        end_run(region, run);
+        drop_region(region);
+    }
 }
 
 static void submit_to_sub1(const scene *s) {
@@ -406,4 +477,5 @@ static void retained_tasks_keep_their_order(void) {
 MAIN(CASE(death_with_the_lock_held_is_survived_at_every_point), CASE(death_at_any_instruction_is_survived),
      CASE(death_while_recovering_is_survived), CASE(sleepers_learn_that_their_run_was_lost),
      CASE(recovery_wakes_who_was_to_be_woken), CASE(a_reported_death_wakes_who_was_to_be_woken),
-     CASE(giving_up_a_worker_is_completed_by_who_does_it_again), CASE(retained_tasks_keep_their_order))
+     CASE(giving_up_a_worker_is_completed_by_who_does_it_again), CASE(retained_tasks_keep_their_order),
+     CASE(a_group_is_started_whole_or_not_at_all))

@@ -10,18 +10,19 @@
  * be. */
 static void every_event_leads_where_it_should(void) {
     static const char states[] =
-        "FBPRrSXZC"; /* free building pending ready running succeeded failed poisoned cancelled */
+        "FBPRGrSXZC"; /* free building pending ready gathering running succeeded failed poisoned cancelled */
     static const char *const life[] = {
-        /* BUILD WAIT QUEUE TAKE SUCCEED FAIL POISON CANCEL RELEASE */
-        "B........", /* FREE */
-        ".P......F", /* BUILDING */
-        "..R..XZCF", /* PENDING */
-        "...r.X.CF", /* READY */
-        "....SX...", /* RUNNING */
-        "........F", /* SUCCEEDED */
-        "........F", /* FAILED */
-        "........F", /* POISONED */
-        "........F", /* CANCELLED */
+        /* BUILD WAIT QUEUE JOIN LEAVE TAKE SUCCEED FAIL POISON CANCEL RELEASE */
+        "B..........", /* FREE */
+        ".P........F", /* BUILDING */
+        "..R....XZCF", /* PENDING */
+        "...G.rSXZCF", /* READY */
+        "....Rr.X.CF", /* GATHERING */
+        "......SX...", /* RUNNING */
+        "..........F", /* SUCCEEDED */
+        "..........F", /* FAILED */
+        "..........F", /* POISONED */
+        "..........F", /* CANCELLED */
     };
     for (int state = SLR_TASK_FREE; state <= SLR_TASK_CANCELLED; state++)
         for (int event = 0; event < SLRI_EVENTS; event++) {
