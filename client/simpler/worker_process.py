@@ -2,7 +2,7 @@
 
 Rules
   1. What user code raises, SystemExit and KeyboardInterrupt included, is the task's failure; the process goes on,
-     unless its executor says that it is of no use any more. Then it ends by the error, and its spawner replaces it.
+     unless its executor says that it is of no use any more. Then it ends, and its spawner replaces it.
   2. The first process of a worker id loads every callable of its kind before READY, so that one that cannot be loaded
      fails the start and is named. A replacement loads what it is asked for: it is to be there within milliseconds.
   3. Registering and unregistering are tasks, so they happen between tasks, and their errors reach who asked.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -155,7 +156,8 @@ class _TaskLoop:
             record = self._record(task, error)
             if self._executor.must_leave(error):
                 self._region.complete(self._spec.worker, task.id, error=record)
-                raise
+                print(f"{self._spec.name} leaves, to be replaced: {error}", file=sys.stderr)
+                raise SystemExit(1) from error
             return self._region.failed(record)
 
     def _perform(self, task: Task) -> Sequence[bytes | memoryview] | None:
