@@ -13,6 +13,8 @@ from simpler import limits
 from simpler.errors import ArgumentError, LevelError
 
 LOWEST_LEVEL = 3
+RUNTIMES = ("graph",)
+"""What runs a chip's kernels: each task launches its own."""
 _LARGEST_DEVICE_ID = (1 << 31) - 1
 _LONGEST_NAME = 255
 _SMALLEST_HEAP_BYTES = 1 << 16
@@ -97,10 +99,10 @@ class WorkerOptions:
             _require(fits, what, value, f"1 to {_LARGEST_CAPACITY}")
 
     def _check_surroundings(self) -> None:
-        for what in ("platform", "runtime"):
-            value = getattr(self, what)
-            known_characters = isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_.-]+", value)
-            _require(bool(known_characters), what, value, "a name of letters, digits, '_', '-' and '.'")
+        known_characters = isinstance(self.platform, str) and re.fullmatch(r"[A-Za-z0-9_.-]+", self.platform)
+        expected = "a name of letters, digits, '_', '-' and '.'"
+        _require(bool(known_characters), "platform", self.platform, expected)
+        _require(self.runtime in RUNTIMES, "runtime", self.runtime, " or ".join(map(repr, RUNTIMES)))
         printable = isinstance(self.name, str) and len(self.name) <= _LONGEST_NAME and self.name.isprintable()
         _require(printable, "name", self.name, f"a string of at most {_LONGEST_NAME} printable characters")
         for module in self.preload:

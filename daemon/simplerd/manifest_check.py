@@ -17,8 +17,8 @@ from simpler import limits
 from simpler.errors import ArgumentError, SimplerError
 from simpler.import_target import check_import_target
 from simpler.wire.messages import Manifest
+from simpler.worker_options import RUNTIMES
 
-RUNTIMES = ("graph",)
 NAME_CHARACTERS = 64
 MAX_SPIN_US = 1_000_000
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

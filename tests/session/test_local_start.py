@@ -88,6 +88,7 @@ def test_wrong_wiring_fails_at_once_and_names_the_level(tmp_path: Path) -> None:
         {"import_paths": "/tmp"},
         {"import_paths": ["/there/is/none"]},
         {"spawner": "one"},
+        {"runtime": "x"},
     ],
     ids=str,
 )
