@@ -221,6 +221,25 @@ static void launch_checks_its_tensors(void) {
     CHECK_FAILS(slr_device_launch(device, kernel, NULL, 1, NULL, 0, &status), SLR_INVALID, "must be given");
 }
 
+static void a_kernel_takes_parts_of_allocations(void) {
+    double values[6] = {1, 2, 3, 4, 5, 6}, scale = 1;
+    uint64_t scalar;
+    int status = -1;
+    open_device();
+    slr_kernel *kernel = load(kernels[0], "scale_add");
+    uint64_t address = alloc(sizeof values);
+    slr_tensor tensors[3] = {vector(address, 2), vector(address + 16, 2), vector(address + 32, 2)};
+    memcpy(&scalar, &scale, sizeof scalar);
+    CHECK(slr_device_copy_in(device, address, values, sizeof values) == SLR_OK);
+    CHECK(slr_device_launch(device, kernel, tensors, 3, &scalar, 1, &status) == SLR_OK);
+    CHECK(slr_device_copy_out(device, values, address, sizeof values) == SLR_OK);
+    CHECK(values[3] == 4 && values[4] == 1 + 3 && values[5] == 2 + 4);
+    tensors[2] = vector(address + 40, 2);
+    CHECK_FAILS(slr_device_launch(device, kernel, tensors, 3, &scalar, 1, &status), SLR_DEVICE_ADDRESS,
+                "it has 8 bytes");
+    CHECK_FAILS(slr_device_free(device, address + 16), SLR_DEVICE_ADDRESS, "no allocation that begins at");
+}
+
 static void an_overrun_ends_the_process(void) {
     open_device();
     slr_kernel *kernel = load(kernels[0], "overrun");
@@ -346,6 +365,7 @@ static const struct {
     CASE(memory_runs_out_and_comes_back),
     CASE(a_kernel_computes),
     CASE(launch_checks_its_tensors),
+    CASE(a_kernel_takes_parts_of_allocations),
     CASE(an_overrun_ends_the_process),
     CASE(images_are_checked),
     CASE(a_kernel_lives_in_a_sealed_memfd),

@@ -14,8 +14,9 @@ from simpler.callables import ChipCallable, content_of
 from simpler.chip_worker import ChipExecutor
 from simpler.device import Device
 from simpler.device_memory import DeviceMemory
-from simpler.errors import ArgumentError, DeviceError, RegistrationError, TaskError
+from simpler.errors import ArgumentError, DeviceError, RegistrationError, SimplerError, StaleHandle, TaskError
 from simpler.region import Op, Region, Task
+from simpler.result_record import decode_result
 from simpler.tensor import DataType, TensorArgType
 
 INPUT, OUTPUT, INOUT = TensorArgType.INPUT, TensorArgType.OUTPUT, TensorArgType.INOUT
@@ -216,6 +217,65 @@ def test_a_kernel_the_device_cannot_load_is_refused(chip: ChipExecutor) -> None:
     absent = ChipCallable.from_elf(SCALE.elf, "absent", [])
     with pytest.raises(DeviceError, match=r"loading kernel absent: .*does not define the symbol absent"):
         chip.load(absent.content)
+
+
+# ---- requests of programs
+
+
+def request(chip: ChipExecutor, *scalars: Scalar, tensors: Sequence[TensorRecord] = ()) -> object:
+    reply = chip.control(Task(1, 1, Op.CONTROL, bytes(32), encode(tensors, scalars)))
+    return None if reply is None else decode_result(b"".join(reply))
+
+
+def placed(buffer: int, offset: int, count: int) -> TensorRecord:
+    return TensorRecord(TensorArgType.OUTPUT, DataType.UINT8, (count,), None, -buffer, offset, count)
+
+
+def test_a_program_allocates_copies_and_frees(region: Region, device: Device) -> None:
+    chip, data = ChipExecutor([region], device, "graph", generation=3), octets(region, 1, 2, 3)
+    assert request(chip, "malloc", 7, 5) == 3
+    request(chip, "copy", tensors=[described(region, data, INPUT), placed(7, 2, 3)])
+    request(chip, "copy", tensors=[placed(7, 1, 3), described(region, data, OUTPUT)])
+    assert data.tolist() == [255, 1, 2]
+    assert device.info().memory_used == 5
+    request(chip, "free", 7)
+    assert device.info().memory_used == 0
+
+
+def test_a_request_for_what_is_not_there_is_refused(chip: ChipExecutor, region: Region) -> None:
+    request(chip, "malloc", 7, 5)
+    data = octets(region, 1, 2, 3)
+    for buffer, offset, kind, match in (
+        (8, 0, StaleHandle, "device buffer 8 is not on device 0 any more"),
+        (7, 3, DeviceError, "3 bytes at offset 3 leave a device buffer of 5 bytes"),
+        (7, -1, DeviceError, "at offset -1"),
+    ):
+        with pytest.raises(kind, match=match):
+            request(chip, "copy", tensors=[described(region, data, INPUT), placed(buffer, offset, 3)])
+    with pytest.raises(StaleHandle):
+        request(chip, "free", 8)
+    with pytest.raises(SimplerError, match="does not know the request") as caught:
+        request(chip, "dance", 8)
+    assert caught.value.code == "UNSUPPORTED"
+
+
+def test_what_programs_hold_is_never_given_to_tasks(chip: ChipExecutor, region: Region, device: Device) -> None:
+    request(chip, "malloc", 7, 3)
+    data, held = octets(region, 1, 2, 3), octets(region, 9, 9, 9)
+    request(chip, "copy", tensors=[described(region, held, INPUT), placed(7, 0, 3)])
+    call(chip, region, ADD, [(data, INOUT)], [0])
+    request(chip, "free", 7)
+    assert device.info().memory_used == 3
+    with pytest.raises(StaleHandle):
+        chip.call(Task(1, 1, Op.CALL, ADD.content.digest, encode([placed(7, 0, 3)._replace(tag=INOUT)], [0])))
+
+
+def test_only_a_device_that_is_lost_ends_the_process(chip: ChipExecutor) -> None:
+    errors = [DeviceError("", code="DEVICE_LOST"), DeviceError("", code="DEVICE_MEMORY"), TaskError(""), SystemExit()]
+    assert [chip.must_leave(error) for error in errors] == [True, False, False, False]
+
+
+# ---- memory between tasks
 
 
 def test_device_memory_is_used_again(chip: ChipExecutor, region: Region, device: Device) -> None:
