@@ -113,9 +113,12 @@ class RunHandle:
             with self._lock:
                 if not self._settled:
                     self._settle()
-        if self._error is not None:
-            raise self._error.with_traceback(self._traceback)  # the same however often it is asked for
-        return self._value
+        try:
+            if self._error is not None:
+                raise self._error.with_traceback(self._traceback)  # the same however often it is asked for
+            return self._value
+        finally:
+            del self  # the error's traceback has this frame: that would be a cycle
 
     def add_done_callback(self, fn: Callable[[RunHandle], object]) -> None:
         """Has ``fn(handle)`` called once, when the run has ended, well or not; at once when it already has.

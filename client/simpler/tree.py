@@ -191,7 +191,7 @@ class Tree:
         left = timeout_s
         while not graph.wait(spin_us=spin_us if timeout_s > 0 else 0, timeout_s=max(0.0, min(left, interval))):
             left = deadline - time.monotonic()  # some may be: a signal ends a wait early
-            if left <= 0:
+            if not left > 0:  # so that what is no number does not wait without end
                 return False
             self.look_after_workers()
         return True
