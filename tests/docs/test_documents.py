@@ -1,4 +1,4 @@
-"""What the documents say: the example in the README runs, and the files, symbols and commands they name exist."""
+"""What the documents say: the examples in them run, and the files, symbols and commands they name exist."""
 
 from __future__ import annotations
 
@@ -36,6 +36,14 @@ def test_the_readme_examples_print_what_they_say() -> None:
             [sys.executable, "-"], input=source, capture_output=True, text=True, timeout=60, check=False
         )
     assert (done.returncode, done.stdout.split()) == (0, promised), done.stderr
+
+
+@pytest.mark.slow
+def test_the_device_example_prints_what_it_says() -> None:
+    [source] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/devices.md").read_text(), re.DOTALL)
+    [promised] = re.findall(r"print\(.*\)  # (.*)", source)
+    done = subprocess.run([sys.executable, "-"], input=source, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, promised), done.stderr
 
 
 @each_document
