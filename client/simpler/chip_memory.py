@@ -13,7 +13,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import cycle
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, SupportsIndex, TypeVar
@@ -124,9 +124,13 @@ class ChipMemory:
         return buffer
 
     def free(self, buffer: DeviceBuffer) -> None:
-        self._tree.devices.remove(buffer)
+        generation = self._tree.devices.remove(buffer)
+        try:
+            self._request_free(buffer)
+        except BaseException:
+            self._tree.devices.add(buffer, generation)
+            raise
         self._tree.frees.settle(buffer.worker, limits.DEVICE_FREES_PENDING)
-        self._tree.frees.add(buffer.worker, self._request_free(buffer))
 
     def copy_to(self, buffer: DeviceBuffer, source: object, offset: SupportsIndex) -> None:
         self._tree.devices.check(buffer)
@@ -206,16 +210,18 @@ class ChipMemory:
         run = self._request(buffer.worker, payload, _whole(buffer))
         try:
             task: TaskRef = run.result()
-        except SimplerError:
+        except DeviceError:
             raise
-        except BaseException:  # memory that nobody knows of could not be freed
-            self._request_free(buffer)
+        except BaseException:  # it may be allocated all the same, and nobody would know of it
+            with suppress(SimplerError):
+                self._request_free(buffer)
             raise
         generation: int = task.result()
         return generation
 
-    def _request_free(self, buffer: DeviceBuffer) -> RunHandle:
-        return self._request(buffer.worker, encode([], [ChipRequest.FREE, buffer._serial]), _whole(buffer))
+    def _request_free(self, buffer: DeviceBuffer) -> None:
+        payload = encode([], [ChipRequest.FREE, buffer._serial])
+        self._tree.frees.add(buffer.worker, self._request(buffer.worker, payload, _whole(buffer)))
 
     def _request_copy(self, buffer: DeviceBuffer, begin: int, array: Array, *, to_device: bool) -> RunHandle:
         there = DeviceTensorRef(buffer, offset=begin, shape=array.nbytes, dtype=DataType.UINT8)

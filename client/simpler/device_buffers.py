@@ -96,12 +96,13 @@ class DeviceBook:
         self._check_alive(buffer, generation)
         return buffer._serial
 
-    def remove(self, buffer: DeviceBuffer) -> None:
-        """Nobody gets hold of the buffer any more. Raises StaleHandle as ``check`` does."""
+    def remove(self, buffer: DeviceBuffer) -> int:
+        """Nobody gets hold of the buffer any more. Returns its generation; raises StaleHandle as ``check`` does."""
         with self._lock:
             generation = self._generation(buffer)
             del self._live[buffer._serial]
         self._check_alive(buffer, generation)
+        return generation
 
     def place(self, index: int, tensor: DeviceTensorRef, worker: int) -> int:
         """The number of the buffer that tensor argument ``index`` of a task for ``worker`` lies in.

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from session.devices.chip_program import (
 )
 from simpler import (
     CallableHandle,
+    ChipCallable,
     Orchestrator,
     TaskArgs,
     TaskRef,
@@ -34,6 +36,7 @@ from simpler import (
     limits,
 )
 from simpler.errors import DeviceError, StaleHandle, WorkerDied
+from simpler.local_workers import LocalWorkers
 
 pytestmark = pytest.mark.slow
 
@@ -130,3 +133,24 @@ def test_a_chip_worker_killed_during_a_copy_is_told(worker: Worker, malloc: Mall
             copied.result(timeout=20)
     wait_until(lambda: worker.stats().workers[0].deaths == deaths + 1)
     assert read(worker, filled(worker, malloc(8), [1])) == [1]
+
+
+def test_memory_whose_allocation_was_interrupted_is_given_back(worker: Worker, malloc: Malloc, tmp_path: Path) -> None:
+    most, gone = (4 << 30) - (1 << 20), tmp_path / "gone"
+    waits = ChipCallable.from_c_source(
+        f'#include <unistd.h>\n#include "simpler_kernel.h"\n'
+        "int waits(const slr_tensor *t, uint32_t n, const uint64_t *s, uint32_t m)\n"
+        f'{{ (void)t, (void)n, (void)s, (void)m; while (access("{gone}", F_OK) != 0) usleep(1000); return 0; }}',
+        "waits",
+        [],
+    )
+    handle = worker.register(waits)
+    blocked = run(worker, waits)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalWorkers, "look", lambda workers: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            malloc(most)
+    gone.touch()
+    blocked.result()
+    worker.free(malloc(most))
+    worker.unregister(handle)
