@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from session.devices.chip_program import FIRST_ONLY, INCREASE, OVERRUN, REFUSE, TOTAL, Malloc, opened
+from session.devices.chip_program import FIRST_ONLY, INCREASE, OVERRUN, REFUSE, TOTAL, Malloc, opened, wait_until
 from simpler import CallableHandle, DeviceBuffer, Worker
 from simpler.errors import StaleHandle
 
@@ -39,5 +39,6 @@ def malloc(worker: Worker) -> Iterator[Malloc]:
     for buffer in made:
         with contextlib.suppress(StaleHandle):
             worker.free(buffer)
+    wait_until(lambda: worker.stats().live == 0)  # nobody waits for what is freed
     assert worker.region is not None
     worker.region.check()

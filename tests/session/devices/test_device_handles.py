@@ -23,10 +23,12 @@ from simpler import (
     CallableHandle,
     DeviceBuffer,
     DeviceTensorRef,
+    RemoteWorkerSpec,
     TaskArgs,
     Worker,
 )
 from simpler.errors import ArgumentError, LevelError, StaleHandle, StateError
+from simplerd.foreground import ForegroundDaemon
 
 pytestmark = pytest.mark.slow
 
@@ -135,3 +137,10 @@ def test_it_takes_a_worker_that_is_ready() -> None:
         buffer = worker.malloc(worker=0, nbytes=8)
     with pytest.raises(StateError, match="CLOSED"):
         worker.free(buffer)
+
+
+def test_a_remote_worker_has_other_memory(daemon: ForegroundDaemon) -> None:
+    worker = Worker(4)
+    session = worker.add_remote_worker(RemoteWorkerSpec(daemon.endpoint, num_sub_workers=1))
+    with worker, pytest.raises(LevelError, match="REMOTE worker, which has no device memory; remote_malloc"):
+        worker.malloc(worker=session, nbytes=8)
