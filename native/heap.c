@@ -303,3 +303,15 @@ int slr_heap_find(slr_region *region, uint64_t offset, uint64_t *start, uint64_t
     slri_unlock(region);
     return status;
 }
+
+int slr_heap_locate(slr_region *region, const void *address, slr_place *out) {
+    if (!region || !out)
+        return SLR_INVALID;
+    uint64_t offset = (uint64_t)((uintptr_t)address - (uintptr_t)region->heap); /* a lower address wraps around */
+    if (offset >= region->header->config.heap_bytes)
+        return SLR_NOT_FOUND;
+    int status = slr_heap_find(region, offset, &out->start, &out->bytes);
+    if (status == SLR_OK)
+        out->offset = offset;
+    return status;
+}

@@ -132,6 +132,14 @@ int slr_heap_unref(slr_region *region, uint64_t offset);
 /* The live block that holds byte `offset`: its start and size. For views into arrays. */
 int slr_heap_find(slr_region *region, uint64_t offset, uint64_t *start, uint64_t *bytes);
 
+typedef struct {
+    uint64_t offset;
+    uint64_t start; /* of the block that it is in */
+    uint64_t bytes; /* of that block */
+} slr_place;
+/* Where in the heap an address of this process is. SLR_NOT_FOUND: outside; SLR_STALE: inside, but in no live block. */
+int slr_heap_locate(slr_region *region, const void *address, slr_place *out);
+
 /* ---- workers ---- ids are 0..workers-1 */
 int slr_worker_define(slr_region *region, uint32_t worker, slr_worker_kind kind);
 int slr_worker_attach(slr_region *region, uint32_t worker, int32_t pid); /* by the worker's process: STARTING */

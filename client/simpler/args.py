@@ -9,10 +9,11 @@ bytes describe them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import msgpack
+import msgspec
 
 from simpler.buffer_handle import TensorRef
 from simpler.errors import ArgumentError
@@ -27,11 +28,10 @@ Scalar = int | float | bool | bytes | str
 T = TypeVar("T")
 
 _SMALLEST_INT, _LARGEST_INT = -(1 << 63), (1 << 64) - 1
-_TAGS = {tag.value: tag for tag in TensorArgType}
-_DATA_TYPES = {dtype.value: dtype for dtype in DataType}
+_PLAIN = (int, float, bool, bytes, str)
 
 
-class TensorRecord(NamedTuple):
+class TensorRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A tensor in a heap or a device buffer, as the payload describes it."""
 
     tag: TensorArgType
@@ -48,11 +48,15 @@ class TensorRecord(NamedTuple):
         return self.place < 0
 
 
-class DecodedArgs(NamedTuple):
+class DecodedArgs(msgspec.Struct, array_like=True, frozen=True):
     """A payload, decoded."""
 
-    tensors: list[TensorRecord]
-    scalars: list[Scalar]
+    tensors: Sequence[TensorRecord]
+    scalars: Sequence[Any]  # each a Scalar
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(DecodedArgs).decode
 
 
 class TaskArgs:
@@ -61,11 +65,10 @@ class TaskArgs:
     ``len()`` is the number of both together.
     """
 
-    __slots__ = ("__weakref__", "_scalars", "_tags", "_tensors")
+    __slots__ = ("__weakref__", "_scalars", "_tensors")
 
     def __init__(self) -> None:
-        self._tensors: list[np.ndarray[Any, Any] | Tensor | TensorRef] = []
-        self._tags: list[TensorArgType] = []
+        self._tensors: list[tuple[np.ndarray[Any, Any] | Tensor | TensorRef, TensorArgType]] = []
         self._scalars: list[Scalar] = []
 
     def add_tensor(
@@ -79,19 +82,15 @@ class TaskArgs:
         """
         if not isinstance(tensor, (Tensor, TensorRef)):
             _check_array(tensor)
-        self._tags.append(_checked_tag(tag))
-        self._tensors.append(tensor)
+        self._tensors.append((tensor, _checked_tag(tag)))
         return self
 
     def add_scalar(self, value: Scalar) -> Self:
         """Adds a number, a bool, bytes or a string; an int has 64 bits. Raises ArgumentError for anything else, and for
         a string that is no Unicode text, such as a file name that was decoded with surrogateescape.
         """
-        if not isinstance(value, (int, float, bool, bytes, str)):
-            raise ArgumentError(
-                f"a scalar is an int, float, bool, bytes or str, not {type(value).__name__}; "
-                "of a NumPy scalar pass value.item(), of an array add_tensor(value)"
-            )
+        if type(value) not in _PLAIN:
+            value = _plain(value)
         if isinstance(value, int) and not _SMALLEST_INT <= value <= _LARGEST_INT:
             raise ArgumentError(f"{value} does not fit in 64 bits; pass it as bytes or str")
         if isinstance(value, str) and not value.isascii():
@@ -101,7 +100,7 @@ class TaskArgs:
 
     def tensor(self, index: int) -> Any:
         """What was added as tensor ``index``."""
-        return _at(self._tensors, index, "tensor")
+        return _at(self._tensors, index, "tensor")[0]
 
     def scalar(self, index: int) -> Scalar:
         """Scalar ``index``."""
@@ -109,16 +108,15 @@ class TaskArgs:
 
     def tag(self, index: int) -> TensorArgType:
         """The tag of tensor ``index``."""
-        return _at(self._tags, index, "tensor")
+        return _at(self._tensors, index, "tensor")[1]
 
     def set_tag(self, index: int, tag: TensorArgType) -> None:
         """Another tag for tensor ``index``. Raises ArgumentError for what is no tag."""
-        _at(self._tags, index, "tensor")
-        self._tags[index] = _checked_tag(tag)
+        self._tensors[index] = (self.tensor(index), _checked_tag(tag))
 
-    def tagged_tensors(self) -> Iterator[tuple[np.ndarray[Any, Any] | Tensor | TensorRef, TensorArgType]]:
+    def tagged_tensors(self) -> Sequence[tuple[np.ndarray[Any, Any] | Tensor | TensorRef, TensorArgType]]:
         """Each tensor with its tag, in order."""
-        return zip(self._tensors, self._tags, strict=True)
+        return self._tensors
 
     def scalars(self) -> Sequence[Scalar]:
         """All scalars, in order."""
@@ -135,7 +133,6 @@ class TaskArgs:
     def clear(self) -> None:
         """Removes everything."""
         self._tensors.clear()
-        self._tags.clear()
         self._scalars.clear()
 
     def __len__(self) -> int:
@@ -184,28 +181,34 @@ class ReceivedArgs:
 
 def encode(tensors: Sequence[TensorRecord], scalars: Sequence[Scalar]) -> bytes:
     """The payload; b"" when there is nothing in it."""
-    if not tensors and not scalars:
-        return b""
-    # The enums' values as they are stored: Enum.value is computed, and this is done for every tensor.
-    described = [(record.tag._value_, record.dtype._value_, *record[2:]) for record in tensors]
-    payload: bytes = msgpack.packb((described, scalars))
-    return payload
+    return _encode(DecodedArgs(tensors, scalars)) if tensors or scalars else b""
 
 
 def decode(payload: bytes) -> DecodedArgs:
     """What ``encode`` was given."""
-    if not payload:
-        return DecodedArgs([], [])
-    described, scalars = msgpack.unpackb(payload)
-    return DecodedArgs(
-        [TensorRecord(_TAGS[tag], _DATA_TYPES[dtype], *rest) for tag, dtype, *rest in described], scalars
-    )
+    return _decode(payload) if payload else DecodedArgs([], [])
 
 
 def _checked_tag(tag: TensorArgType) -> TensorArgType:
     if not isinstance(tag, TensorArgType):
         raise ArgumentError(f"{tag!r} is not a tag; expected a TensorArgType such as TensorArgType.INPUT")
     return tag
+
+
+def _plain(value: object) -> Scalar:
+    """What is passed of a value of a class derived from a scalar's, such as an IntEnum or numpy.float64."""
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, bytes):
+        return bytes(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    raise ArgumentError(
+        f"a scalar is an int, float, bool, bytes or str, not {type(value).__name__}; "
+        "of a NumPy scalar pass value.item(), of an array add_tensor(value)"
+    )
 
 
 def _check_text(value: str) -> None:
@@ -217,15 +220,20 @@ def _check_text(value: str) -> None:
         ) from None
 
 
-def _check_array(tensor: object) -> None:
+@cache  # an import statement costs as much as the rest of the check
+def _array_class() -> type[np.ndarray[Any, Any]]:
     import numpy as np
 
-    if not isinstance(tensor, np.ndarray):
+    return np.ndarray
+
+
+def _check_array(tensor: object) -> None:
+    if not isinstance(tensor, _array_class()):
         raise ArgumentError(
             f"a tensor argument is a NumPy array, a Tensor or a RemoteTensorRef, not {type(tensor).__name__}; "
             "of a plain number use add_scalar"
         )
-    DataType.of(tensor.dtype)
+    DataType.of_array(tensor)
     if tensor.ndim > 8:
         raise ArgumentError(f"a tensor argument has up to 8 dimensions, not {tensor.ndim}")
 

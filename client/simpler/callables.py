@@ -240,14 +240,14 @@ def verify_handle(handle: object, owner_key: bytes) -> int:
         owner, intact = handle._owner, handle._seal == _seal(owner_key, handle)
     except (AttributeError, TypeError):  # a field is missing, or holds something that has no hash
         owner, intact = _owner_mark(owner_key), False
+    if intact:  # the owner's key is in the seal
+        return handle._serial
     if owner != _owner_mark(owner_key):
         raise StaleHandle("this CallableHandle belongs to another Worker; register the callable with this one")
-    if not intact:
-        raise RegistrationError(
-            "this CallableHandle is not as Worker.register made it; register the callable again",
-            code="CALLABLE_HANDLE_MUTATED",
-        )
-    return handle._serial
+    raise RegistrationError(
+        "this CallableHandle is not as Worker.register made it; register the callable again",
+        code="CALLABLE_HANDLE_MUTATED",
+    )
 
 
 # Checked at each submit, so a plain hash: it finds a handle that was tampered with, it is no defence against code that

@@ -26,7 +26,7 @@ from simpler.device_buffers import ChipRequest, DeviceBook, DeviceBuffer, Device
 from simpler.errors import ArgumentError, DeviceError, LevelError, SimplerError
 from simpler.packing import PackedArgs
 from simpler.region import Op, Region, WorkerKind
-from simpler.region_records import NO_CALLABLE, Range
+from simpler.region_records import NO_CALLABLE, Range, RangeFields
 from simpler.run import RunHandle, TaskRef
 from simpler.targets import Targets
 from simpler.tensor import Access, DataType, TensorArgType
@@ -231,7 +231,9 @@ class ChipMemory:
         packed = PackedArgs(args, self._tree.heaps, None, self._tree.devices, buffer.worker)
         return self._request(buffer.worker, packed.payload, packed.ranges, packed.blocks)
 
-    def _request(self, worker: int, payload: bytes, ranges: Sequence[Range], blocks: Sequence[int] = ()) -> RunHandle:
+    def _request(
+        self, worker: int, payload: bytes, ranges: Sequence[RangeFields], blocks: Sequence[int] = ()
+    ) -> RunHandle:
         """A run of one task, whose result is the task's TaskRef."""
         run = self._tree.begin_run()
         submit = partial(

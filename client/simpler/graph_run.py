@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from itertools import starmap
 from typing import NoReturn
 
 from simpler._native import ffi, lib
@@ -14,13 +13,12 @@ from simpler.region_records import (
     OK,
     STALE,
     TIMEOUT,
-    Range,
+    RangeFields,
     RunInfo,
     TaskInfo,
     TaskState,
     WriteConflict,
     fail,
-    pack_range,
     packed_as,
 )
 from simpler.submission import Submission, write_submission
@@ -71,7 +69,7 @@ class GraphRun:
         op: int = 0,
         *,
         payload: bytes = b"",
-        ranges: Sequence[Range] = (),
+        ranges: Sequence[RangeFields] = (),
         blocks: Sequence[int] = (),
         after: Sequence[int] = (),
         timeout_ns: int = 0,
@@ -90,11 +88,11 @@ class GraphRun:
             submission.at_digest(digest),
             submission.args.put(payload),
             len(payload),
-            submission.ranges.put(b"".join(starmap(pack_range, ranges))),
+            submission.ranges.put_ranges(ranges) if ranges else 0,
             len(ranges),
             len(after),
-            submission.after.put_ids(after),
-            submission.blocks.put_ids(blocks),
+            submission.after.put_ids(after) if after else 0,
+            submission.blocks.put_ids(blocks) if blocks else 0,
             len(blocks),
             timeout_ns,
         )

@@ -22,7 +22,7 @@ from simpler.buffer_handle import TensorRef
 from simpler.device_buffers import DeviceBook, DeviceTensorRef, contents, existence
 from simpler.errors import ArgumentError
 from simpler.region import Region
-from simpler.region_records import Range, WriteConflict
+from simpler.region_records import RangeFields, WriteConflict
 from simpler.tensor import Access, DataType, Tensor, TensorArgType
 
 if TYPE_CHECKING:
@@ -49,11 +49,11 @@ class PackedArgs:
         """
         self._heaps, self._region, self._storage = heaps, heaps[0], storage
         self._devices, self._worker = devices, worker
-        self.ranges: list[Range] = []
+        self.ranges: list[RangeFields] = []
         self.blocks: list[int] = []
         self.copies: list[int] = []
         try:
-            records = [self._tensor(index, *tagged) for index, tagged in enumerate(args.tagged_tensors())]
+            records = [self._tensor(index, tensor, tag) for index, (tensor, tag) in enumerate(args.tagged_tensors())]
             self.payload = encode(records, args.scalars())
         except BaseException:
             self.drop_copies()
@@ -81,11 +81,11 @@ class PackedArgs:
         for first, second in combinations(written, 2):
             if np.shares_memory(written[first], written[second]):
                 raise WriteConflict(first, second)
-        self.ranges = [
-            each._replace(argument=min(written)) if each.argument in written else each for each in self.ranges
-        ]
+        self.ranges = [(*each[:4], min(written) if each[4] in written else each[4]) for each in self.ranges]
 
     def _tensor(self, index: int, tensor: object, tag: TensorArgType) -> TensorRecord:
+        if not isinstance(tensor, (Tensor, TensorRef)):
+            return self._array(index, tensor, tag)
         if isinstance(tensor, Tensor):
             assert self._storage is not None
             offset = self._storage(tensor, tag)
@@ -94,30 +94,28 @@ class PackedArgs:
             return TensorRecord(tag, tensor.dtype, tensor.shape, None, 0, offset, tensor.nbytes)
         if isinstance(tensor, DeviceTensorRef):
             return self._on_device(index, tensor, tag)
-        if isinstance(tensor, TensorRef):
-            raise ArgumentError(
-                f"tensor argument {index} is in a remote session; a SUB task or a task of a local worker cannot use "
-                "it. Fetch it with Worker.remote_copy_from, or submit the task to the worker that has it"
-            )
-        return self._array(index, tensor, tag)
+        raise ArgumentError(
+            f"tensor argument {index} is in a remote session; a SUB task or a task of a local worker cannot use it. "
+            "Fetch it with Worker.remote_copy_from, or submit the task to the worker that has it"
+        )
 
     def _array(self, index: int, array: Any, tag: TensorArgType) -> TensorRecord:
         if array.size == 0:
-            return TensorRecord(tag, DataType.of(array.dtype), array.shape, None, 0, 0, 0)
+            return TensorRecord(tag, DataType.of_array(array), array.shape, None, 0, 0, 0)
         for place, heap in enumerate(self._heaps):
-            offset = heap.offset_of(array)
-            if offset is not None:
-                return self._shared(index, array, tag, place, offset)
+            found = heap.locate(array)
+            if found is not None:
+                return self._shared(index, array, tag, (place, *found))
         return self._copied(index, array, tag)
 
-    def _shared(self, index: int, array: Any, tag: TensorArgType, place: int, offset: int) -> TensorRecord:
-        start, size = self._heaps[place].find(offset)
-        contiguous = array.flags.c_contiguous
-        runs = (
-            [(offset - start, offset - start + array.nbytes)]
-            if contiguous
-            else contiguous_runs(offset - start, array.shape, array.strides, array.itemsize)
-        )
+    def _shared(self, index: int, array: Any, tag: TensorArgType, found: tuple[int, int, int, int]) -> TensorRecord:
+        place, offset, start, size = found
+        begin, strides = offset - start, None
+        if array.flags.c_contiguous:
+            runs = [(begin, begin + array.nbytes)]
+        else:
+            strides = array.strides
+            runs = contiguous_runs(begin, array.shape, strides, array.itemsize)
         begin, end = runs[0][0], runs[-1][1]
         if begin < 0 or end > size:
             raise ArgumentError(f"tensor argument {index} reaches beyond the array that it is a view of")
@@ -127,8 +125,7 @@ class PackedArgs:
         else:
             _require_writeable(index, array, tag)
             self._order(index, tag, _NAME_BIT | place << _PLACE_SHIFT | start, runs)
-        strides = None if contiguous else array.strides
-        return TensorRecord(tag, DataType.of(array.dtype), array.shape, strides, place, offset, end - begin)
+        return TensorRecord(tag, DataType.of_array(array), array.shape, strides, place, offset, end - begin)
 
     def _on_device(self, index: int, tensor: DeviceTensorRef, tag: TensorArgType) -> TensorRecord:
         buffer = self._devices.place(index, tensor, self._worker)
@@ -148,15 +145,15 @@ class PackedArgs:
         offset = self._region.alloc(array.nbytes)
         self.copies.append(offset)
         self.blocks.append(offset)
-        dtype = DataType.of(array.dtype)
+        dtype = DataType.of_array(array)
         self._region.ndarray(offset, array.shape, dtype)[...] = array
         return TensorRecord(tag, dtype, array.shape, None, 0, offset, array.nbytes)
 
     def _order(self, index: int, tag: TensorArgType, block: int, runs: Sequence[tuple[int, int]]) -> None:
-        access = tag.ordering
-        if access is not Access.NONE:
-            bits = access._value_  # as it is stored: Enum.value is computed, and this is done for every tensor
-            self.ranges += [Range(block, begin, end, bits, index) for begin, end in runs if begin < end]
+        bits = tag.ordering._value_  # as it is stored: Enum.value is computed, and this is done for every tensor
+        if bits:
+            for begin, end in runs:
+                self.ranges.append((block, begin, end, bits, index))
 
 
 def _require_writeable(index: int, array: np.ndarray[Any, Any], tag: TensorArgType) -> None:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _ERROR_BYTES = 4096
+_from_buffer, _locate = ffi.from_buffer, lib.slr_heap_locate
 _OVERDUE = 64
 """Late tasks that are asked for at once; the others are told when asked again, at once."""
 __all__ = ["ANY_SUB", "Op", "Region", "RegionClosed", "Task", "TaskState", "WorkerKind", "WorkerState"]
@@ -60,7 +61,7 @@ class Region:
         self._region = raw
         self.heap_bytes: int = lib.slr_region_heap_bytes(raw)
         self._heap = self._mapping.heap()
-        self._base = int(ffi.cast("uintptr_t", lib.slr_region_heap(raw)))
+        self._unused_places: list[tuple[Any, memoryview]] = []
         self._taken = ffi.new("slr_task *")
         self._taken_bytes = ffi.buffer(self._taken)
 
@@ -163,15 +164,6 @@ class Region:
 
         return release
 
-    def find(self, offset: int) -> tuple[int, int]:
-        """(start, size) of the live block that holds byte ``offset``."""
-        found = ffi.new("uint64_t[2]")
-        status = lib.slr_heap_find(self._region, offset, found, found + 1)
-        if status != OK:
-            fail(status, f"heap offset {offset}")
-        start, nbytes = found
-        return start, nbytes
-
     def view(self, offset: int, nbytes: int) -> memoryview:
         """Writable bytes of the heap."""
         return self._heap[offset : offset + nbytes]
@@ -206,10 +198,35 @@ class Region:
         block[...] = 0
         return block.view(dtype.numpy_name).reshape(shape)
 
+    def locate(self, array: np.ndarray[Any, Any]) -> tuple[int, int, int] | None:
+        """Heap offset of the array's first element, and start and size of the block that it is in.
+
+        None when it is not in this heap, or has no elements.
+        """
+        if array.size == 0:
+            return None
+        if array.flags.c_contiguous:  # by the buffer protocol, which takes a fifth of the time
+            address = _from_buffer(array)
+        else:
+            address = ffi.cast("char *", array.__array_interface__["data"][0])
+        try:
+            out, place = self._unused_places.pop()  # several threads may be here
+        except IndexError:
+            out = ffi.new("slr_place *")
+            place = memoryview(ffi.buffer(out)).cast("Q")
+        status = _locate(self._region, address, out)
+        offset, start, nbytes = place
+        self._unused_places.append((out, place))
+        if status == OK:
+            return offset, start, nbytes
+        if status != lib.SLR_NOT_FOUND:
+            fail(status, "the memory of an array")
+        return None
+
     def offset_of(self, array: np.ndarray[Any, Any]) -> int | None:
-        """Heap offset of the array's first element, None when the array is not in this heap."""
-        offset = int(array.__array_interface__["data"][0]) - self._base
-        return offset if 0 <= offset < self.heap_bytes else None
+        """Heap offset of the array's first element, None when it is not in this heap, or has no elements."""
+        place = self.locate(array)
+        return None if place is None else place[0]
 
     # ---- workers
 

@@ -124,6 +124,10 @@ class Range(NamedTuple):
     argument: int
 
 
+RangeFields = tuple[int, int, int, int, int]
+"""A Range as a plain tuple, which takes a sixth of the time to make."""
+
+
 class WorkerInfo(NamedTuple):
     """A worker record. ``tasks``: completed by this id over all its processes."""
 
@@ -240,8 +244,6 @@ def packed_as(name: str) -> struct.Struct:
 
 unpack_task: Callable[[Any], tuple[Any, ...]] = packed_as("slr_task").unpack_from
 """The fields of an slr_task, in the order of simpler.h."""
-pack_range: Callable[..., bytes] = packed_as("slr_range").pack
-"""An slr_range of the fields of a Range."""
 
 
 def trace_event(event: Any) -> TraceEvent:

@@ -6,15 +6,18 @@ so nothing of the one before is left.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
-from functools import lru_cache
 from struct import Struct
 
 from simpler._native import ffi
-from simpler.region_records import packed_as
+from simpler.region_records import RangeFields, packed_as
 
 _FIRST_BYTES = 1024
 _DIGESTS_KEPT = 256
+_write_id = Struct("=Q").pack_into
+_RANGE_BYTES = packed_as("slr_range").size
+_write_range = packed_as("slr_range").pack_into
 
 write_submission = packed_as("slr_submission").pack_into
 """``write_submission(submission.fields, 0, ...)`` with every field of an slr_submission, in the order of simpler.h."""
@@ -82,9 +85,17 @@ class _Memory:
 
     def put_ids(self, ids: Sequence[int]) -> int:
         """Writes 64-bit numbers here; returns the address of the first."""
-        return self.put(_ids(len(ids)).pack(*ids))
+        if len(ids) == 1:  # as most often, and much faster
+            _write_id(self._view, 0, ids[0])
+            return self.address
+        return self.put(array("Q", ids).tobytes())
 
-
-@lru_cache(64)
-def _ids(count: int) -> Struct:
-    return Struct(f"={count}Q")
+    def put_ranges(self, ranges: Sequence[RangeFields]) -> int:
+        """Writes an array of slr_range here; returns its address."""
+        if len(ranges) * _RANGE_BYTES > len(self._view):
+            self._make(2 * len(ranges) * _RANGE_BYTES)
+        view, at = self._view, 0
+        for one in ranges:
+            _write_range(view, at, *one)
+            at += _RANGE_BYTES
+        return self.address

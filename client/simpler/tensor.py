@@ -58,6 +58,11 @@ class DataType(Enum):
         except TypeError:
             raise ArgumentError(f"{dtype!r} is not an element type; expected one of {_NAMES}") from None
 
+    @classmethod
+    def of_array(cls, array: np.ndarray[Any, Any]) -> DataType:
+        """The type of an array's elements. Raises ArgumentError as ``of`` does."""
+        return _of_numpy(array.dtype)
+
 
 @functools.cache  # a dtype's name is costly to make, and every array argument asks
 def _of_numpy(dtype: np.dtype[Any]) -> DataType:
@@ -110,24 +115,20 @@ class TensorArgType(Enum):
     NO_DEP = 4
     """Takes no part in ordering; says nothing about access."""
 
-    @property
-    def ordering(self) -> Access:
-        """The access that orders the task against others."""
-        return _ORDERING[self]
-
-    @property
-    def rights(self) -> Access:
-        """The rights that a buffer handle must carry: NO_DEP may do anything, so it needs both."""
-        return Access.BOTH if self is TensorArgType.NO_DEP else _ORDERING[self]
+    ordering: Access
+    """The access that orders the task against others."""
+    rights: Access
+    """The rights that a buffer handle must carry: NO_DEP may do anything, so it needs both."""
 
 
-_ORDERING = {
-    TensorArgType.INPUT: Access.READ,
-    TensorArgType.OUTPUT: Access.WRITE,
-    TensorArgType.INOUT: Access.BOTH,
-    TensorArgType.OUTPUT_EXISTING: Access.WRITE,
-    TensorArgType.NO_DEP: Access.NONE,
-}
+for _tag, _ordering in (
+    (TensorArgType.INPUT, Access.READ),
+    (TensorArgType.OUTPUT, Access.WRITE),
+    (TensorArgType.INOUT, Access.BOTH),
+    (TensorArgType.OUTPUT_EXISTING, Access.WRITE),
+    (TensorArgType.NO_DEP, Access.NONE),
+):
+    _tag.ordering, _tag.rights = _ordering, _ordering or Access.BOTH
 
 
 def checked_shape(shape: Sequence[int] | int) -> tuple[int, ...]:

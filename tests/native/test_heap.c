@@ -73,6 +73,20 @@ static void finds_the_block_around_a_byte(void) {
     drop_region(region);
 }
 
+static void tells_where_an_address_is(void) {
+    slr_region *region = heap_of(1 << 20);
+    uint64_t offset = alloc(region, 100);
+    const char *heap = slr_region_heap(region);
+    slr_place place;
+    OK(slr_heap_locate(region, heap + offset + 99, &place));
+    CHECK(place.offset == offset + 99 && place.start == offset && place.bytes == 100);
+    STATUS(SLR_STALE, slr_heap_locate(region, heap + offset + 100, &place));
+    STATUS(SLR_NOT_FOUND, slr_heap_locate(region, heap - 1, &place));
+    STATUS(SLR_NOT_FOUND, slr_heap_locate(region, heap + (1 << 20), &place));
+    STATUS(SLR_NOT_FOUND, slr_heap_locate(region, NULL, &place));
+    drop_region(region);
+}
+
 static void finds_blocks_at_every_distance(void) {
     slr_region *region = heap_of(1 << 24); /* distances over several levels of the bitmap */
     uint64_t start, bytes;
@@ -160,5 +174,5 @@ static void a_dead_workers_blocks_are_freed(void) {
 }
 
 MAIN(CASE(blocks_are_aligned_and_writable), CASE(references_are_counted), CASE(no_block_where_none_begins),
-     CASE(finds_the_block_around_a_byte), CASE(finds_blocks_at_every_distance), CASE(full_heap_merges_into_one_block),
+     CASE(finds_the_block_around_a_byte), CASE(tells_where_an_address_is), CASE(finds_blocks_at_every_distance), CASE(full_heap_merges_into_one_block),
      CASE(random_use_agrees_with_a_model), CASE(a_dead_workers_blocks_are_freed))

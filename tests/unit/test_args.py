@@ -180,7 +180,7 @@ def test_an_array_of_a_worker_above_is_passed_where_it_lies(region: Region, abov
     assert (array[:, 2:4] == 7).all()
     assert not received.tensor(1).flags.writeable
     assert (packed.copies, packed.blocks) == ([], [])  # its block is held by the task of the Worker above
-    names = [each.buffer for each in packed.ranges]
+    names = [buffer for buffer, *_ in packed.ranges]
     assert len(set(names)) == 2
     assert names[:-1] == names[:1] * (len(names) - 1)
     assert all(name >> 63 for name in names)
@@ -190,7 +190,7 @@ def test_the_same_offset_in_two_heaps_is_not_the_same_memory(region: Region, abo
     arrays = [each.new_array((4,), DataType.INT32) for each in (region, above)]
     assert region.offset_of(arrays[0]) == above.offset_of(arrays[1])
     packed = pack(region, TaskArgs().add_tensor(arrays[0], INOUT).add_tensor(arrays[1], INOUT), above)
-    assert len({each.buffer for each in packed.ranges}) == 2
+    assert len({buffer for buffer, *_ in packed.ranges}) == 2
 
 
 def test_what_came_as_input_from_above_is_not_written(region: Region, above: Region) -> None:  # G1

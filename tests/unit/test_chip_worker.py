@@ -227,8 +227,8 @@ def request(chip: ChipExecutor, *scalars: Scalar, tensors: Sequence[TensorRecord
     return None if reply is None else decode_result(b"".join(reply))
 
 
-def placed(buffer: int, offset: int, count: int) -> TensorRecord:
-    return TensorRecord(TensorArgType.OUTPUT, DataType.UINT8, (count,), None, -buffer, offset, count)
+def placed(buffer: int, offset: int, count: int, tag: TensorArgType = TensorArgType.OUTPUT) -> TensorRecord:
+    return TensorRecord(tag, DataType.UINT8, (count,), None, -buffer, offset, count)
 
 
 def test_a_program_allocates_copies_and_frees(region: Region, device: Device) -> None:
@@ -267,7 +267,7 @@ def test_what_programs_hold_is_never_given_to_tasks(chip: ChipExecutor, region: 
     request(chip, "free", 7)
     assert device.info().memory_used == 3
     with pytest.raises(StaleHandle):
-        chip.call(Task(1, 1, Op.CALL, ADD.content.digest, encode([placed(7, 0, 3)._replace(tag=INOUT)], [0])))
+        chip.call(Task(1, 1, Op.CALL, ADD.content.digest, encode([placed(7, 0, 3, INOUT)], [0])))
 
 
 def test_only_a_device_that_is_lost_ends_the_process(chip: ChipExecutor) -> None:
