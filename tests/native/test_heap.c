@@ -174,5 +174,5 @@ static void a_dead_workers_blocks_are_freed(void) {
 }
 
 MAIN(CASE(blocks_are_aligned_and_writable), CASE(references_are_counted), CASE(no_block_where_none_begins),
-     CASE(finds_the_block_around_a_byte), CASE(tells_where_an_address_is), CASE(finds_blocks_at_every_distance), CASE(full_heap_merges_into_one_block),
-     CASE(random_use_agrees_with_a_model), CASE(a_dead_workers_blocks_are_freed))
+     CASE(finds_the_block_around_a_byte), CASE(tells_where_an_address_is), CASE(finds_blocks_at_every_distance),
+     CASE(full_heap_merges_into_one_block), CASE(random_use_agrees_with_a_model), CASE(a_dead_workers_blocks_are_freed))
