@@ -12,8 +12,15 @@ Rules
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from typing import ClassVar
+
+_ADVICE = {
+    errno.EMFILE: "; raise the limit of open files (ulimit -n)",
+    errno.ENOMEM: "; lower heap_bytes, or raise the limit of memory (ulimit -v)",
+    errno.EAGAIN: "; raise the limit of processes (ulimit -u)",
+}
 
 
 class SimplerError(Exception):
@@ -104,6 +111,12 @@ class StartupError(SimplerError):
     """A tree of workers did not become ready; what had been started was undone."""
 
     default_code = "STARTUP_FAILED"
+
+    @classmethod
+    def of_system(cls, what: str, error: OSError) -> StartupError:
+        """``what`` could not be done, because the system refused something; with what helps, where that is known."""
+        advice = _ADVICE.get(error.errno or 0, "")
+        return cls(f"{what}: {error}{advice}")
 
 
 class CapacityError(SimplerError):

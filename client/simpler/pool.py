@@ -15,7 +15,6 @@ Rules
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import selectors
 import signal
@@ -162,8 +161,7 @@ class Pool:
         except StartupError as error:
             self._fail(error)
         except OSError as error:
-            advice = "; raise the limit of open files (ulimit -n)" if error.errno == errno.EMFILE else ""
-            self._fail(StartupError(f"{member.worker.name} could not be forked: {error}{advice}"))
+            self._fail(StartupError.of_system(f"{member.worker.name} could not be forked", error))
 
     def _fork_reporting(self, member: _Member) -> int:
         """Forks a worker with a report pipe; its reading end, which the poll loop watches."""

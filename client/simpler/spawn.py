@@ -44,7 +44,8 @@ class Spawner:
         if not sys.executable:
             raise StartupError("sys.executable is empty: there is no Python interpreter to start workers with")
         owner_end, child_end = _socket_pair()
-        with child_end:
+        with child_end, contextlib.ExitStack() as undo:
+            undo.callback(owner_end.close)
             library = str(Path(__file__).resolve().parent.parent)
             pid = os.posix_spawn(
                 sys.executable,
@@ -53,6 +54,7 @@ class Spawner:
                 file_actions=[(os.POSIX_SPAWN_DUP2, child_end.fileno(), _CHILD_FD)],
                 setsigmask=[],
             )
+            undo.pop_all()
         spawner = cls(owner_end, pid)
         try:
             own_pidfd = os.pidfd_open(os.getpid())
@@ -73,16 +75,17 @@ class Spawner:
         """
         require_one_thread(name)
         owner_end, child_end = _socket_pair()
-        own_pidfd = os.pidfd_open(os.getpid())
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()  # what is buffered would be printed by every descendant
-        try:
+        with child_end, contextlib.ExitStack() as undo:
+            undo.callback(owner_end.close)
+            own_pidfd = os.pidfd_open(os.getpid())
+            undo.callback(os.close, own_pidfd)
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()  # what is buffered would be printed by every descendant
             pid = os.fork()
             if pid == 0:
                 _run_forked(child_end, own_pidfd, preload, name)
-        finally:
+            undo.pop_all()
             os.close(own_pidfd)
-            child_end.close()
         return cls(owner_end, pid)
 
     def send(self, message: Request, fds: Sequence[int] = ()) -> None:

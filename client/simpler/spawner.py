@@ -154,11 +154,16 @@ class SpawnerProcess:
         self.send(Exited(key, ending.pid, ending.code, ending.signal, ending.stderr))
 
     def _start_pool(self, request: PoolRequest, fds: list[int]) -> None:
+        from simpler.error_record import encode_error
         from simpler.pool import Pool  # what it needs, the daemon's spawner does not
 
         if self._pool is not None or len(fds) not in (1, 2):
             raise ProtocolError("a PoolRequest comes once, with the region's descriptor and perhaps its eventfd")
-        self._pool = Pool(self._children, request, [os.dup(fd) for fd in fds], self.send)
+        try:
+            self._pool = Pool(self._children, request, [os.dup(fd) for fd in fds], self.send)
+        except OSError as error:
+            failed = StartupError.of_system("the spawner could not look after workers", error)
+            self.send(protocol.PoolFailed(encode_error(failed)))
 
 
 def serve(owner: socket.socket, owner_pidfd: int, preload: Sequence[str], name: str) -> None:

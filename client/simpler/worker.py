@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 from simpler import forks, limits
 from simpler.callables import CallableHandle, ChipCallable, Content, RemoteCallable, content_of
 from simpler.chip_memory import ChipMemory
-from simpler.errors import ArgumentError, LevelError, StateError
+from simpler.errors import ArgumentError, LevelError, StartupError, StateError
 from simpler.local_workers import worker_names
 from simpler.orchestrator import Orchestrator
 from simpler.region import Region
@@ -163,10 +163,12 @@ class Worker:
             try:
                 tree = Tree(self._options, self._targets, self._registry, self._remote)
                 tree.start(spawner)
-            except BaseException:
+            except BaseException as error:
                 if spawner is not None:
                     spawner.close()
                 self._move(LifeEvent.START_FAILED)
+                if isinstance(error, OSError):
+                    raise StartupError.of_system(f"this Worker of level {self.level} could not start", error) from error
                 raise
             self._tree = tree
             self._move(LifeEvent.STARTED)

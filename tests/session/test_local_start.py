@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
+import re
 import resource
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from simpler import RemoteWorkerSpec, Worker, WorkerType
+from simpler import RemoteCallable, RemoteWorkerSpec, Worker, WorkerType
 from simpler.errors import (
     ArgumentError,
+    CapacityError,
     ConnectError,
     DeviceError,
     LevelError,
@@ -194,8 +200,6 @@ def test_a_child_that_dies_or_hangs_while_starting_is_named_with_its_stderr(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deed: str, expected: str
 ) -> None:  # W1, W2
     """The callable is loaded before READY, and loading it does the deed."""
-    from simpler import RemoteCallable
-
     (tmp_path / "bad_callables.py").write_text(DYING.format(deed=deed))
     monkeypatch.syspath_prepend(str(tmp_path))
     worker = Worker(3, num_sub_workers=2, startup_timeout_s=1.5)
@@ -245,6 +249,119 @@ def test_a_start_without_enough_descriptors_says_so_and_leaves_nothing() -> None
             Worker(3, num_sub_workers=40).init()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def failure_with_descriptors(limit: int) -> StartupError | None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    worker = Worker(3, num_sub_workers=1)
+    try:
+        worker.init()
+    except StartupError as error:
+        return error
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        worker.close()
+    return None
+
+
+@pytest.mark.slow
+def test_wherever_descriptors_run_out_the_start_is_undone_and_says_so() -> None:  # W1
+    """Each further one lets the start get a little further, until it succeeds."""
+    with Worker(3):  # which imports what is needed
+        pass
+    lowest = os.dup(0)
+    os.close(lowest)
+    failures = list(itertools.takewhile(bool, map(failure_with_descriptors, range(lowest, lowest + 40))))
+    assert 2 <= len(failures) < 40
+    for failure in failures:
+        assert re.search("Too many open files.*ulimit -n", str(failure))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("executable", "expected"),
+    [("", "no Python interpreter"), ("/there/is/none", "could not start.*No such file"), ("/bin/true", "code 0")],
+)
+def test_a_start_without_an_interpreter_says_so(
+    monkeypatch: pytest.MonkeyPatch, executable: str, expected: str
+) -> None:  # W1
+    monkeypatch.setattr(sys, "executable", executable)
+    with pytest.raises(StartupError, match=expected):
+        Worker(3, num_sub_workers=1).init()
+
+
+@pytest.mark.slow
+def test_a_spawner_that_is_killed_while_starting_is_named_and_undone(monkeypatch: pytest.MonkeyPatch) -> None:  # W1, W2
+    send = Spawner.send
+
+    def killed_before(spawner: Spawner, message: Any, fds: Any = ()) -> None:
+        os.kill(spawner.pid, signal.SIGKILL)
+        send(spawner, message, fds)
+
+    monkeypatch.setattr(Spawner, "send", killed_before)
+    with pytest.raises(StartupError, match=r"spawner \(pid \d+\) ended with signal 9"):
+        Worker(3, num_sub_workers=1).init()
+
+
+@pytest.mark.slow
+def test_a_start_is_undone_when_it_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:  # W1
+    receive = Spawner.receive
+
+    def interrupted(spawner: Spawner, timeout_s: float | None) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return receive(spawner, timeout_s)
+
+    monkeypatch.setattr(Spawner, "receive", interrupted)
+    worker = Worker(3, num_sub_workers=2, device_ids=[0])
+    with pytest.raises(KeyboardInterrupt):
+        worker.init()
+    with pytest.raises(StateError, match="FAILED"):
+        worker.init()
+
+
+def test_callables_that_do_not_fit_in_the_heap_fail_the_start_and_name_the_setting() -> None:  # W1
+    data = os.urandom(1 << 20)
+    worker = Worker(3, num_sub_workers=1, heap_bytes=1 << 19)
+    worker.register(lambda args: data)
+    with pytest.raises(CapacityError, match="heap_bytes"):
+        worker.init()
+    assert worker.region is None
+
+
+@pytest.mark.slow
+def test_init_returns_after_the_slowest_worker_and_not_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # W2
+    """A callable's module is imported before READY, and each importer waits for a byte."""
+    fifo, log = tmp_path / "fifo", tmp_path / "log"
+    os.mkfifo(fifo)
+    pipe = os.open(fifo, os.O_RDWR)
+    (tmp_path / "slow_callables.py").write_text(
+        f"import os\nopen({str(fifo)!r}, 'rb', 0).read(1)\n"
+        f"with open({str(log)!r}, 'a') as log: print(os.getpid(), file=log)\n"
+        "def loaded(args): return os.getpid()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    worker = Worker(3, num_sub_workers=2)
+    handle = worker.register(RemoteCallable("slow_callables:loaded"))
+    receive = Spawner.receive
+
+    def one_is_waited_for(spawner: Spawner, timeout_s: float | None) -> Any:
+        os.write(pipe, b".")
+        with pytest.raises(TimeoutError):
+            receive(spawner, 0.2)
+        os.write(pipe, b".")
+        return receive(spawner, timeout_s)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Spawner, "receive", one_is_waited_for)
+        worker.init()
+    with contextlib.closing(worker):
+        pids = {each.pid for each in worker.stats().workers}
+        assert {int(line) for line in log.read_text().split()} == pids
+        assert worker.run(lambda orch, args, config: orch.submit_sub(handle)).result() in pids
+    os.close(pipe)
 
 
 def test_a_callable_that_nobody_can_run_is_refused() -> None:  # C9
