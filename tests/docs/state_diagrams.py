@@ -13,6 +13,7 @@ PAGE = ROOT / "docs/states.md"
 LIVES = {
     "A Worker": "simpler.worker_life",
     "A pool of workers, in their spawner": "simpler.pool",
+    "A callable, with one of its workers": "simpler.registration",
     "A remote session, in the program that opened it": "simpler.remote.session",
     "A session, in simplerd": "simplerd.sessions",
     "A remote buffer, in the program that allocated it": "simpler.remote.buffers",
