@@ -35,7 +35,7 @@ class Asking(Protocol):
     def hub(self) -> RemoteHub:
         """The sessions of the remote children."""
 
-    def begin_run(self) -> RunHandle:
+    def begin_run(self, *, names_callables: bool) -> RunHandle:
         """A new run."""
 
     def with_room(self, attempt: Callable[[], T]) -> T:
@@ -86,7 +86,7 @@ class Question:
         return True
 
     def _ask_local(self) -> tuple[RunHandle, dict[int, TaskRef]]:
-        run = self._tree.begin_run()
+        run = self._tree.begin_run(names_callables=False)
         submit, tasks = run.state.graph.submit, dict[int, TaskRef]()
         try:
             for worker in self._local:

@@ -245,7 +245,7 @@ class Registrar:
 
     def _go_on_removing(self, digest: bytes) -> None:
         installed = self._installed.get(digest)
-        if installed is None:
+        if installed is None or digest not in self._leaving:  # it has gone, or was registered again, in the meantime
             return
         if installed.used_by is not None:
             installed.used_by &= self._children.live_runs()

@@ -59,6 +59,7 @@ class Tree:
         self.devices, self.frees = DeviceBook(self.region), PendingFrees()
         self._local: LocalWorkers | None = None
         self._runs: dict[int, GraphRun] = {}
+        self._requests: set[int] = set()  # those of them that ask workers for something
         self._callbacks = DoneCallbacks(self.region)
         self._dropped: deque[GraphRun] = deque()
         self.registrar = Registrar(self, registry, targets)
@@ -160,13 +161,18 @@ class Tree:
 
     # ---- runs
 
-    def begin_run(self) -> RunHandle:
-        """A new run. Raises CapacityError when too many are held, RegionClosed after a close."""
+    def begin_run(self, *, names_callables: bool = True) -> RunHandle:
+        """A new run. Raises CapacityError when too many are held, RegionClosed after a close.
+
+        ``names_callables``: whether a callable must stay with the workers as long as this run is live.
+        """
         if self._dropped:
             with contextlib.suppress(IndexError):  # another thread may take some of them
                 for _ in range(len(self._dropped)):
                     self._forget_if_ended(self._dropped.popleft())
         graph = self.region.run_begin()
+        if not names_callables:
+            self._requests.add(graph.id)
         self._runs[graph.id] = graph
         return RunHandle(self, graph)
 
@@ -201,11 +207,13 @@ class Tree:
         if self._runs.pop(graph.id, None) is not None:
             if self._remote:
                 self._remote.run_ended(graph.id)
+            self._requests.discard(graph.id)
             self.registrar.sweep()
 
     def live_runs(self) -> frozenset[int]:
-        """Ids of the runs that have not ended."""
-        return frozenset(run for run, graph in list(self._runs.items()) if not graph.info().ended)
+        """Ids of the runs whose tasks may name callables, and that have not ended."""
+        runs = [(run, graph) for run, graph in list(self._runs.items()) if run not in self._requests]
+        return frozenset(run for run, graph in runs if not graph.info().ended)
 
     def call_when_ended(self, run: RunHandle, function: Callable[[RunHandle], object]) -> None:
         """``function(run)`` is called once: see `DoneCallbacks`."""
