@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -178,3 +179,41 @@ def test_closing_a_worker_ends_a_copy_that_waits(monkeypatch: pytest.MonkeyPatch
         with pytest.raises(SimplerError, match="closed"):
             copied.result(timeout=20)
         assert blocked.done
+
+
+def kill_at_work(worker: Worker, chip: int) -> None:
+    before = worker.stats().workers[chip].tasks
+    wait_until(lambda: worker.stats().workers[chip].tasks > before + 20)
+    os.kill(worker.stats().workers[chip].pid, signal.SIGKILL)
+
+
+def test_what_is_read_is_never_wrong_while_chips_are_killed(worker: Worker) -> None:  # W4
+    """Each thread either reads what it wrote and the kernel added, or is told that its memory is gone."""
+    over = threading.Event()
+
+    def churn(seed: int) -> tuple[int, int]:
+        good, gone, chip = 0, 0, seed % 2
+        while not (over.is_set() and good):
+            try:
+                buffer = filled(worker, worker.malloc(worker=chip, nbytes=512), [seed] * 64)
+                run(worker, INCREASE, (numbers(buffer), INOUT), chip=chip, by=good).result()
+                assert read(worker, buffer) == [seed + good] * 64
+                worker.free(buffer)
+                good += 1
+            except (StaleHandle, WorkerDied):
+                gone += 1
+        return good, gone
+
+    with ThreadPoolExecutor(4) as pool:
+        threads = [pool.submit(churn, seed) for seed in range(4)]
+        try:
+            for step in range(10):
+                kill_at_work(worker, step % 2)
+        finally:
+            over.set()
+        outcomes = [each.result(timeout=60) for each in threads]
+    assert all(good for good, _ in outcomes)
+    assert sum(gone for _, gone in outcomes) > 0
+    assert worker.region is not None
+    worker.region.check()
+    wait_until(lambda: worker.stats().live == 0)
