@@ -13,6 +13,7 @@ from simpler.region_records import (
     OK,
     STALE,
     TIMEOUT,
+    Member,
     RangeFields,
     RunInfo,
     TaskInfo,
@@ -97,6 +98,37 @@ class GraphRun:
             timeout_ns,
         )
         return self._submitted(submission)
+
+    def submit_group(
+        self, digest: bytes, members: Sequence[Member], *, after: Sequence[int] = (), timeout_ns: int = 0
+    ) -> tuple[int, list[int]]:
+        """One call of ``digest`` for each member, all at the same time. Returns the group's id, and the members'.
+
+        Arguments are numbered over all members. Raises as ``submit_with``.
+        """
+        submissions, ids = ffi.new("slr_submission[]", len(members)), ffi.new("slr_id[]", len(members))
+        code, explicit = ffi.from_buffer("uint8_t[]", digest), ffi.new("slr_id[]", after)
+        kept: list[object] = []
+        for submission, member in zip(submissions, members, strict=True):
+            submission.run, submission.worker, submission.digest = self.id, member.worker, code
+            submission.timeout_ns = timeout_ns
+            memory = (
+                ffi.from_buffer(member.payload),
+                ffi.new("slr_range[]", member.ranges),
+                ffi.new("uint64_t[]", member.blocks),
+            )
+            submission.args, submission.ranges, submission.blocks = memory
+            submission.args_bytes, submission.n_ranges = len(member.payload), len(member.ranges)
+            submission.n_blocks = len(member.blocks)
+            kept.append(memory)
+        submissions[0].after, submissions[0].n_after = explicit, len(after)
+        answers = self._submission
+        status = lib.slr_submit_group(
+            self._region, submissions, len(members), answers.to_task, ids, answers.to_conflict
+        )
+        if status != OK:
+            self._fail(status)
+        return answers.answers[0], list(ids)
 
     def _submitted(self, submission: Submission) -> int:
         status = _submit(self._region, submission.raw, submission.to_task, submission.to_conflict)

@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 from simpler.args import TaskArgs
 from simpler.call_config import CallConfig, timeout_ns_of
@@ -21,9 +21,10 @@ from simpler.callables import CallableHandle, CallableKind
 from simpler.device_buffers import DeviceBook
 from simpler.errors import ArgumentError, CapacityError, LevelError, StateError
 from simpler.graph_run import GraphRun
+from simpler.group import GroupRef, PackedGroup, checked_args_list, checked_workers
 from simpler.packing import PackedArgs
 from simpler.region import ANY_SUB, Region, WorkerKind
-from simpler.region_records import WriteConflict
+from simpler.region_records import Member, WriteConflict
 from simpler.registry import Entry, Registry
 from simpler.run import RunState, TaskRef
 from simpler.targets import Targets
@@ -47,6 +48,11 @@ class Submitting(Protocol):
         self, graph: GraphRun, worker: int, digest: bytes, args: TaskArgs | None, after: list[int]
     ) -> int:
         """Submits a task for a remote child."""
+
+    def packed_remote(
+        self, graph: GraphRun, worker: int, args: TaskArgs | None
+    ) -> contextlib.AbstractContextManager[Member]:
+        """The arguments of a remote child's task, to submit it with inside."""
 
     def with_room(self, attempt: Callable[[], T]) -> T:
         """Back-pressure: repeats what raises CapacityError, as long as anything is live that may free something."""
@@ -81,12 +87,8 @@ class Orchestrator:
         right, CapacityError when there is no room and nothing can free any.
         """
         entry = self._entry(handle, args)
-        if entry.kind is CallableKind.CHIP:
-            raise ArgumentError(f"{entry.name} is a kernel, which no SUB worker runs; use submit_next_level")
-        if not entry.target.on_subs:
-            if not self._worker.targets.subs:
-                raise LevelError(f"{entry.name} needs a SUB worker, and this Worker has none; raise num_sub_workers")
-            raise _out_of_scope(entry, "the SUB workers")
+        if entry.kind is CallableKind.CHIP or not entry.target.on_subs:
+            self._refuse_on_subs(entry)
         return self._submit(ANY_SUB, entry, args, config, after)
 
     def submit_next_level(
@@ -103,21 +105,59 @@ class Orchestrator:
         ``handle``: of a ChipCallable at level 3, of the child's orchestration function above. Errors as ``submit_sub``.
         """
         entry = self._entry(handle, args)
-        kind = self._worker.targets.kind_of_worker(worker)
-        if kind is WorkerKind.REMOTE:
-            if worker not in entry.target.remote:
-                raise _out_of_scope(entry, f"worker {worker}")
-            _require_no_timeout(config, worker)
+        if self._checked_kind(entry, worker, config) is WorkerKind.REMOTE:
             ids, owner = self._ids(after), self._worker
             task = owner.with_room(lambda: owner.submit_remote(self._graph, worker, entry.digest, args, ids))
             return TaskRef(self._run, task)
-        if kind is WorkerKind.SUB:
-            raise LevelError(f"worker {worker} is a SUB worker; submit_sub gives a task to whichever of them is free")
-        if entry.kind is not CallableKind.CHIP:
-            raise ArgumentError(f"{entry.name} is a Python callable, which no chip worker runs; use submit_sub")
-        if worker not in entry.target.local:
-            raise _out_of_scope(entry, f"worker {worker}")
         return self._submit(worker, entry, args, config, after)
+
+    def submit_sub_group(
+        self,
+        handle: Handle,
+        args_list: Sequence[TaskArgs | None],
+        config: CallConfig | None = None,
+        *,
+        after: Sequence[TaskRef] = (),
+    ) -> GroupRef:
+        """One node of the graph that runs on several SUB workers at once: a member for each entry of ``args_list``.
+
+        It starts when as many SUB workers are free, each member in a process of its own, and ends when all members
+        have; it has failed when one has. What one member waits for all wait for, and what comes after one comes after
+        all. Members are not ordered among each other: two that write the same bytes are refused. Until it starts, the
+        workers that have come wait for the others; tasks submitted later wait behind it. ``config`` is each member's.
+        Errors as ``submit_sub``; ArgumentError for more members than SUB workers.
+        """
+        entry = self._entry(handle, None)
+        if entry.kind is CallableKind.CHIP or not entry.target.on_subs:
+            self._refuse_on_subs(entry)
+        members, subs = checked_args_list(args_list), self._worker.targets.subs
+        if len(members) > len(subs):
+            raise ArgumentError(
+                f"a group of {len(members)} members needs as many SUB workers, and this Worker has {len(subs)}; raise "
+                "num_sub_workers, or submit smaller groups"
+            )
+        return self._submit_group(entry, [ANY_SUB] * len(members), members, config, after)
+
+    def submit_next_level_group(
+        self,
+        handle: Handle,
+        args_list: Sequence[TaskArgs | None],
+        config: CallConfig | None = None,
+        *,
+        workers: Sequence[int],
+        after: Sequence[TaskRef] = (),
+    ) -> GroupRef:
+        """As ``submit_sub_group``, on ``workers`` of the level below: the first member on the first of them, and so on.
+
+        Errors as ``submit_next_level``; ArgumentError unless there is a worker for each member, each another. A remote
+        worker is free when its session has no task.
+        """
+        entry = self._entry(handle, None)
+        members = checked_args_list(args_list)
+        ids = checked_workers(workers, len(members))
+        for worker in ids:
+            self._checked_kind(entry, worker, config)
+        return self._submit_group(entry, ids, members, config, after)
 
     def alloc(self, shape: Sequence[int] | int, dtype: object) -> Tensor:
         """A tensor with storage of its own, not zeroed; lives until its last user is done.
@@ -148,6 +188,29 @@ class Orchestrator:
         if args is not None and not isinstance(args, TaskArgs):
             raise ArgumentError(f"the arguments of a task are TaskArgs, not {type(args).__name__}")
         return self._registry.resolve(handle)
+
+    def _refuse_on_subs(self, entry: Entry) -> NoReturn:
+        if entry.kind is CallableKind.CHIP:
+            raise ArgumentError(f"{entry.name} is a kernel, which no SUB worker runs; use submit_next_level")
+        if not self._worker.targets.subs:
+            raise LevelError(f"{entry.name} needs a SUB worker, and this Worker has none; raise num_sub_workers")
+        raise _out_of_scope(entry, "the SUB workers")
+
+    def _checked_kind(self, entry: Entry, worker: int, config: CallConfig | None) -> WorkerKind:
+        """The kind of a worker that ``entry`` may be submitted to; raises where it may not."""
+        kind = self._worker.targets.kind_of_worker(worker)
+        if kind is WorkerKind.REMOTE:
+            if worker not in entry.target.remote:
+                raise _out_of_scope(entry, f"worker {worker}")
+            _require_no_timeout(config, worker)
+            return kind
+        if kind is WorkerKind.SUB:
+            raise LevelError(f"worker {worker} is a SUB worker; submit_sub gives a task to whichever of them is free")
+        if entry.kind is not CallableKind.CHIP:
+            raise ArgumentError(f"{entry.name} is a Python callable, which no chip worker runs; use submit_sub")
+        if worker not in entry.target.local:
+            raise _out_of_scope(entry, f"worker {worker}")
+        return kind
 
     def _submit(
         self,
@@ -190,6 +253,38 @@ class Orchestrator:
             after=after,
             timeout_ns=timeout_ns,
         )
+
+    def _submit_group(
+        self,
+        entry: Entry,
+        workers: list[int],
+        args_list: list[TaskArgs | None],
+        config: CallConfig | None,
+        after: Sequence[TaskRef],
+    ) -> GroupRef:
+        ids, timeout_ns = self._ids(after), timeout_ns_of(config)
+
+        def attempt() -> tuple[int, list[int]]:
+            with contextlib.ExitStack() as held:
+                packed = [self._member(*each, held) for each in zip(workers, args_list, strict=True)]
+                group = PackedGroup(packed, args_list)
+                try:
+                    return self._graph.submit_group(entry.digest, group.members, after=ids, timeout_ns=timeout_ns)
+                except WriteConflict as conflict:
+                    group.tell_apart(conflict)
+                    return self._graph.submit_group(entry.digest, group.members, after=ids, timeout_ns=timeout_ns)
+
+        return GroupRef(self._run, *self._worker.with_room(attempt))
+
+    def _member(self, worker: int, args: TaskArgs | None, held: contextlib.ExitStack) -> Member:
+        owner = self._worker
+        if worker != ANY_SUB and owner.targets.kind_of_worker(worker) is WorkerKind.REMOTE:
+            return held.enter_context(owner.packed_remote(self._graph, worker, args))
+        if args is None:
+            return Member(worker)
+        packed = PackedArgs(args, owner.heaps, self._storage, owner.devices, worker)
+        held.callback(packed.drop_copies)
+        return Member(worker, packed.payload, packed.ranges, packed.blocks)
 
     def _ids(self, after: Sequence[TaskRef]) -> list[int]:
         if isinstance(after, TaskRef):

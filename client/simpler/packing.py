@@ -12,7 +12,7 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
 
@@ -69,19 +69,7 @@ class PackedArgs:
 
         Raises WriteConflict when any do not.
         """
-        import numpy as np
-
-        written = {
-            index: tensor
-            for index, (tensor, tag) in enumerate(args.tagged_tensors())
-            if Access.WRITE in tag.ordering and isinstance(tensor, np.ndarray)
-        }
-        if not {conflict.first, conflict.second} <= written.keys():
-            raise conflict
-        for first, second in combinations(written, 2):
-            if np.shares_memory(written[first], written[second]):
-                raise WriteConflict(first, second)
-        self.ranges = [(*each[:4], min(written) if each[4] in written else each[4]) for each in self.ranges]
+        self.ranges = as_one_argument(self.ranges, written_apart(args.tagged_tensors(), conflict))
 
     def _tensor(self, index: int, tensor: object, tag: TensorArgType) -> TensorRecord:
         if not isinstance(tensor, (Tensor, TensorRef)):
@@ -162,6 +150,31 @@ def _require_writeable(index: int, array: np.ndarray[Any, Any], tag: TensorArgTy
             f"tensor argument {index} is tagged {tag.name}, but came here as INPUT of a task of the Worker above, and "
             "is read-only; pass it as INPUT, or tag it INOUT there"
         )
+
+
+def written_apart(tensors: Iterable[tuple[object, TensorArgType]], conflict: WriteConflict) -> Set[int]:
+    """The numbers of the arrays that are written, once it is sure that no two of them share a byte.
+
+    Raises WriteConflict when two do, or when ``conflict`` is not of two arrays.
+    """
+    import numpy as np
+
+    written = {
+        index: tensor
+        for index, (tensor, tag) in enumerate(tensors)
+        if Access.WRITE in tag.ordering and isinstance(tensor, np.ndarray)
+    }
+    if not {conflict.first, conflict.second} <= written.keys():
+        raise conflict
+    for first, second in combinations(written, 2):
+        if np.shares_memory(written[first], written[second]):
+            raise WriteConflict(first, second)
+    return written.keys()
+
+
+def as_one_argument(ranges: Iterable[RangeFields], arguments: Set[int]) -> list[RangeFields]:
+    """The ranges, with those of ``arguments`` as if of one: their spans may overlap, though their bytes do not."""
+    return [(*each[:4], min(arguments) if each[4] in arguments else each[4]) for each in ranges]
 
 
 def contiguous_runs(start: int, shape: Sequence[int], strides: Sequence[int], itemsize: int) -> list[tuple[int, int]]:

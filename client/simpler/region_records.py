@@ -128,6 +128,15 @@ RangeFields = tuple[int, int, int, int, int]
 """A Range as a plain tuple, which takes a sixth of the time to make."""
 
 
+class Member(NamedTuple):
+    """A task of a group: for ``worker`` or ANY_SUB, with its payload, its ranges, and the blocks that it keeps."""
+
+    worker: int
+    payload: bytes = b""
+    ranges: Sequence[RangeFields] = ()
+    blocks: Sequence[int] = ()
+
+
 class WorkerInfo(NamedTuple):
     """A worker record. ``tasks``: completed by this id over all its processes."""
 

@@ -5,8 +5,9 @@ What speaks to other hosts is loaded only when there is a remote child.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from simpler.args import TaskArgs
@@ -14,6 +15,7 @@ from simpler.callables import Content
 from simpler.errors import StateError
 from simpler.graph_run import GraphRun
 from simpler.region import Region, WorkerKind
+from simpler.region_records import Member
 from simpler.worker_options import WorkerOptions
 
 if TYPE_CHECKING:
@@ -76,15 +78,21 @@ class RemoteChildren:
 
     def submit(self, graph: GraphRun, worker: int, digest: bytes, args: TaskArgs | None, after: list[int]) -> int:
         """Submits a task whose buffers stay held until the run has ended."""
+        with self.packed(graph, worker, args) as member:
+            return graph.submit_with(worker, digest, payload=member.payload, ranges=member.ranges, after=after)
+
+    @contextlib.contextmanager
+    def packed(self, graph: GraphRun, worker: int, args: TaskArgs | None) -> Iterator[Member]:
+        """Arguments to submit a task of the run with inside; their buffers stay held to the end of the run, unless the
+        submission raises."""
         hub = self.hub
         packed = hub.pack(args, worker)
         try:
-            task = graph.submit_with(worker, digest, payload=packed.payload, ranges=packed.ranges, after=after)
+            yield Member(worker, packed.payload, packed.ranges)
         except BaseException:
             hub.release(packed.captured)
             raise
         hub.run_started(graph.id, packed.captured)
-        return task
 
     def run_ended(self, run: int) -> None:
         """Gives back what the run's tasks held."""

@@ -26,6 +26,7 @@ from simpler.errors import CapacityError, WorkerDied
 from simpler.graph_run import GraphRun
 from simpler.local_workers import LocalWorkers, preload, worker_names
 from simpler.region import Region
+from simpler.region_records import Member
 from simpler.registrar import Registrar
 from simpler.registry import Registry
 from simpler.remote_children import RemoteChildren
@@ -226,12 +227,16 @@ class Tree:
     # ---- submission
 
     def with_room(self, attempt: Callable[[], T]) -> T:
-        """Back-pressure: repeats what raises CapacityError, as long as anything is live that may free something."""
+        """Back-pressure: repeats what raises CapacityError, as long as anything is live that may free something.
+
+        What an attempt gives back when it fails makes no room. So it is only what others free afterwards that is waited
+        for, and, because something may have been freed just before, not for longer than SUPERVISION_INTERVAL_S.
+        """
         while True:
-            seen = self.region.space_seen()
             try:
                 return attempt()
             except CapacityError:
+                seen = self.region.space_seen()
                 if not self.region.space_may_come(seen, limits.SUPERVISION_INTERVAL_S):
                     return attempt()  # a task that ended meanwhile may have freed nothing, but needs no edge any more
                 self.look_after_workers()
@@ -246,6 +251,12 @@ class Tree:
     ) -> int:
         """Submits a task for a remote child."""
         return self._remote.submit(graph, worker, digest, args, after)
+
+    def packed_remote(
+        self, graph: GraphRun, worker: int, args: TaskArgs | None
+    ) -> contextlib.AbstractContextManager[Member]:
+        """The arguments of a remote child's task, to submit it with inside."""
+        return self._remote.packed(graph, worker, args)
 
     def look_after_workers(self) -> None:
         """Fails what is waited for when nobody watches the workers any more."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
-from simpler import CallableHandle, Orchestrator, Worker
+from simpler import CallableHandle, Orchestrator, TaskArgs, Worker
 from simpler.errors import CapacityError
 
 pytestmark = pytest.mark.slow
@@ -37,6 +38,14 @@ def test_results_that_fill_all_places_name_max_tasks(small: tuple[Worker, Callab
     worker, one = small
     with pytest.raises(CapacityError, match="raise max_tasks"):
         worker.run(lambda orch, args, config: [orch.submit_sub(one) for _ in range(5)])
+
+
+def test_what_a_refused_task_gives_back_is_no_room(small: tuple[Worker, CallableHandle]) -> None:  # G2
+    """Its copied argument is freed when it finds no place; nothing waits for that."""
+    worker, one = small
+    copied = TaskArgs().add_tensor(np.arange(100))
+    with pytest.raises(CapacityError, match="raise max_tasks"):
+        worker.run(lambda orch, args, config: [orch.submit_sub(one, copied) for _ in range(5)])
 
 
 def test_a_task_with_more_dependencies_than_max_edges_waits(

@@ -42,6 +42,7 @@ LAYERS = (
         "simpler.registration",
         "simpler.targets",
         "simpler.packing",
+        "simpler.group",
         "simpler.worker_stats",
     ),
     (
