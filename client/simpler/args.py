@@ -230,8 +230,8 @@ def _array_class() -> type[np.ndarray[Any, Any]]:
 def _check_array(tensor: object) -> None:
     if not isinstance(tensor, _array_class()):
         raise ArgumentError(
-            f"a tensor argument is a NumPy array, a Tensor or a RemoteTensorRef, not {type(tensor).__name__}; "
-            "of a plain number use add_scalar"
+            f"a tensor argument is a NumPy array, a Tensor, a DeviceTensorRef or a RemoteTensorRef, not "
+            f"{type(tensor).__name__}; of a plain number use add_scalar"
         )
     DataType.of_array(tensor)
     if tensor.ndim > 8:

@@ -46,6 +46,7 @@ KERNEL(total)
 }
 
 KERNEL(first_only) { (void)n_tensors, (void)s, (void)n_scalars; *(int64_t *)t[0].data = 1; return 0; }
+KERNEL(endless) { (void)t, (void)n_tensors, (void)s, (void)n_scalars; for (volatile int go = 1; go;); return 0; }
 KERNEL(refuse) { (void)t, (void)n_tensors, (void)n_scalars; return (int)s[0]; }
 KERNEL(overrun) { (void)n_tensors, (void)s, (void)n_scalars; ((char *)t[0].data)[t[0].bytes + 64] = 1; return 0; }
 """
@@ -53,6 +54,7 @@ INCREASE = ChipCallable.from_c_source(SOURCE, "increase", ["inout", "scalar"])
 TOTAL = ChipCallable.from_elf(INCREASE.elf, "total", ["in", "out"])
 FIRST_ONLY = ChipCallable.from_elf(INCREASE.elf, "first_only", ["out"])
 REFUSE = ChipCallable.from_elf(INCREASE.elf, "refuse", ["inout", "scalar"])
+ENDLESS = ChipCallable.from_elf(INCREASE.elf, "endless", ["inout"])
 OVERRUN = ChipCallable.from_elf(INCREASE.elf, "overrun", ["inout"])
 
 Malloc = Callable[..., DeviceBuffer]

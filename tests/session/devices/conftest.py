@@ -7,7 +7,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from session.devices.chip_program import FIRST_ONLY, INCREASE, OVERRUN, REFUSE, TOTAL, Malloc, opened, wait_until
+from session.devices.chip_program import (
+    ENDLESS,
+    FIRST_ONLY,
+    INCREASE,
+    OVERRUN,
+    REFUSE,
+    TOTAL,
+    Malloc,
+    opened,
+    wait_until,
+)
 from simpler import CallableHandle, DeviceBuffer, Worker
 from simpler.errors import StaleHandle
 
@@ -15,7 +25,7 @@ from simpler.errors import StaleHandle
 @pytest.fixture(scope="module")
 def worker() -> Iterator[Worker]:
     worker = Worker(3, device_ids=(0, 1), num_sub_workers=1, heap_bytes=1 << 25)
-    for target in (INCREASE, TOTAL, FIRST_ONLY, REFUSE, OVERRUN):
+    for target in (INCREASE, TOTAL, FIRST_ONLY, REFUSE, OVERRUN, ENDLESS):
         worker.register(target)
     with worker:
         yield worker

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from session.devices.chip_program import (
+    ENDLESS,
     FIRST_ONLY,
     INCREASE,
     INOUT,
@@ -30,6 +31,7 @@ from session.devices.chip_program import (
 )
 from simpler import (
     CallableHandle,
+    CallConfig,
     ChipCallable,
     Orchestrator,
     TaskArgs,
@@ -37,8 +39,9 @@ from simpler import (
     Worker,
     limits,
 )
-from simpler.errors import DeviceError, SimplerError, StaleHandle, WorkerDied
+from simpler.errors import DeviceError, SimplerError, StaleHandle, TaskTimeout, WorkerDied
 from simpler.local_workers import LocalWorkers
+from simpler.region import WorkerState
 
 pytestmark = pytest.mark.slow
 
@@ -217,3 +220,18 @@ def test_what_is_read_is_never_wrong_while_chips_are_killed(worker: Worker) -> N
     assert worker.region is not None
     worker.region.check()
     wait_until(lambda: worker.stats().live == 0)
+
+
+def test_memory_goes_with_a_chip_worker_whose_task_was_late(worker: Worker, malloc: Malloc) -> None:  # G7
+    data = filled(worker, malloc(8), [1])
+
+    def orchestrate(orch: Orchestrator, args: Any, config: Any) -> None:
+        operands = TaskArgs().add_tensor(numbers(data), INOUT)
+        orch.submit_next_level(ENDLESS.hashid, operands, CallConfig(timeout_s=0.05), worker=0)
+
+    with pytest.raises(TaskTimeout, match="endless"):
+        worker.run(orchestrate)
+    wait_until(lambda: worker.stats().workers[0].state in (WorkerState.SPINNING, WorkerState.PARKED))
+    with pytest.raises(StaleHandle, match="is gone"):
+        read(worker, data)
+    assert read(worker, filled(worker, malloc(8), [7])) == [7]
