@@ -228,3 +228,18 @@ def test_several_threads_use_device_memory_at_once(worker: Worker) -> None:
         list(pool.map(churn, range(4)))
     assert worker.region is not None
     worker.region.check()
+
+
+def test_the_members_of_a_group_have_memory_of_their_own_chips(worker: Worker, malloc: Malloc) -> None:  # G3
+    chips = [filled(worker, malloc(16, chip), [chip, 10]) for chip in (0, 1)]
+
+    def orchestrate(orch: Orchestrator, args: Any, config: Any) -> None:
+        for _ in range(5):
+            members = [TaskArgs().add_tensor(numbers(data), INOUT).add_scalar(3) for data in chips]
+            orch.submit_next_level_group(INCREASE.hashid, members, workers=[0, 1])
+
+    worker.run(orchestrate)
+    assert [read(worker, data) for data in chips] == [[15, 25], [16, 25]]
+    crossed = [TaskArgs().add_tensor(numbers(data), INOUT).add_scalar(3) for data in chips]
+    with pytest.raises(ArgumentError, match="is in the memory of chip worker 0, which a task of worker 1"):
+        worker.run(lambda orch, args, config: orch.submit_next_level_group(INCREASE.hashid, crossed, workers=[1, 0]))
