@@ -164,6 +164,7 @@ class Orchestrator:
 
         Raises CapacityError when the heap is full and nothing can free any of it.
         """
+        self._require_use()
         tensor = Tensor(shape, dtype)
         self._worker.with_room(lambda: self._give_storage(tensor))
         return tensor
@@ -171,20 +172,28 @@ class Orchestrator:
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
         """Tensors made inside are let go at its end, rather than at that of the function. Scopes may nest."""
+        self._require_use()
+        depth = len(self._scopes)
         self._scopes.append(None)
         try:
             yield
         finally:
-            _let_go(self._scopes.pop())
+            self._end_scopes(depth)
 
     def close(self) -> None:
         """The orchestration function has returned."""
-        while self._scopes:
+        self._end_scopes(0)
+
+    def _end_scopes(self, depth: int) -> None:
+        while len(self._scopes) > depth:
             _let_go(self._scopes.pop())
 
-    def _entry(self, handle: Handle, args: object) -> Entry:
+    def _require_use(self) -> None:
         if threading.get_ident() != self._thread or not self._scopes:
             raise StateError("an Orchestrator is for the thread that runs its orchestration function, until it returns")
+
+    def _entry(self, handle: Handle, args: object) -> Entry:
+        self._require_use()
         if args is not None and not isinstance(args, TaskArgs):
             raise ArgumentError(f"the arguments of a task are TaskArgs, not {type(args).__name__}")
         return self._registry.resolve(handle)

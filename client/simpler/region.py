@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _ERROR_BYTES = 4096
+_MORE_THAN_ANY_HEAP = 1 << 63  # and still 64 bits
 _from_buffer, _locate = ffi.from_buffer, lib.slr_heap_locate
 _OVERDUE = 64
 """Late tasks that are asked for at once; the others are told when asked again, at once."""
@@ -131,7 +132,7 @@ class Region:
     def alloc(self, nbytes: int) -> int:
         """A new block with one reference, the caller's; not zeroed. Raises CapacityError when the heap is full."""
         out = ffi.new("uint64_t *")
-        status = lib.slr_heap_alloc(self._region, nbytes, out)
+        status = lib.slr_heap_alloc(self._region, min(nbytes, _MORE_THAN_ANY_HEAP), out)
         if status != OK:
             fail(status, f"allocating {nbytes} bytes in a heap of {self.heap_bytes}")
         return int(out[0])

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import Any, Protocol
 
 from simpler.descriptors import format_hashid
@@ -74,8 +74,17 @@ class RunState:
                 raise StateError("the task was cancelled with its run, or had no result")
             return None
         if info.state is TaskState.SUCCEEDED:
-            return None if info.record is None else decode_result(info.record)
+            return None if info.record is None else self._decoded(info, info.record)
         raise _Failures(self.graph, self.owner.name_of).error_of(task)
+
+    def _decoded(self, info: TaskInfo, record: memoryview) -> object:
+        try:
+            return decode_result(record)
+        except TaskError as error:
+            name = self.owner.name_of(info.digest)
+            error.message = f"{name}: {error.message}"
+            error.context = {"callable": name, "hashid": format_hashid(info.digest), "worker": info.worker}
+            raise
 
 
 class RunHandle:
@@ -133,6 +142,11 @@ class RunHandle:
 
     def orchestrated(self, value: object) -> None:
         """The orchestration function has returned; nothing more is submitted."""
+        if type(value) is CoroutineType:
+            value.close()
+            name = value.__qualname__
+            self.orchestration_failed(ArgumentError(f"{name} is async, and was not run; give a function that is not"))
+            return
         self._value = value
         self.state.graph.seal()
         self.state.orchestrating = False

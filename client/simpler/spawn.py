@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +29,8 @@ class Spawner:
     def __init__(self, owner_end: socket.socket, pid: int) -> None:
         self.socket = owner_end
         self.pid = pid
+        self.pidfd = -1
+        self._owner = os.getpid()
         try:
             self.pidfd = os.pidfd_open(pid)
         except OSError:  # out of descriptors: its socket's end is its own end
@@ -133,6 +136,12 @@ class Spawner:
                 os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
             os.close(self.pidfd)
             self.pidfd = -1
+
+    def __del__(self) -> None:
+        """Of a program that dropped its Worker without closing it."""
+        if self.pidfd >= 0 and self._owner == os.getpid() and not sys.is_finalizing():
+            warnings.warn(f"spawner {self.pid} was left without close", ResourceWarning, stacklevel=2, source=self)
+            self.close()
 
     def _ended(self) -> StartupError:
         ending = "has closed its socket"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
@@ -242,3 +243,13 @@ def test_busy_workers_of_a_killed_parent_are_no_orphans_after_two_seconds() -> N
         os.close(pidfd)
     parent.wait()
     parent.stdout.close()
+
+
+def test_a_worker_that_is_dropped_leaves_nothing_behind_and_is_warned_of() -> None:  # W3
+
+    def start_and_drop() -> None:
+        Worker(3, num_sub_workers=1).init()
+        gc.collect()
+
+    with pytest.warns(ResourceWarning, match="left without close"):
+        start_and_drop()

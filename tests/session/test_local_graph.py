@@ -468,3 +468,112 @@ def test_a_tensor_of_another_run_is_refused(worker: Worker) -> None:  # G2
     worker.run(take)
     with pytest.raises(StaleHandle):
         worker.run(take)
+
+
+def test_an_interrupted_orchestration_function_ends_its_run_and_no_other(worker: Worker) -> None:  # G5
+    handle = worker.register(lambda args: 1)
+
+    def interrupted(orch: Orchestrator, args: Any, config: Any) -> None:
+        orch.submit_sub(handle)
+        raise KeyboardInterrupt("enough")
+
+    with pytest.raises(KeyboardInterrupt, match="enough"):
+        worker.submit(interrupted)
+    assert worker.run(lambda orch, args, config: orch.submit_sub(handle)).result() == 1
+
+
+def test_a_run_within_an_orchestration_function_is_a_run_of_its_own(worker: Worker) -> None:  # G6
+    one, fail = worker.register(lambda args: 1), worker.register(lambda args: 1 // 0)
+
+    def outer(orch: Orchestrator, args: Any, config: Any) -> Any:
+        with pytest.raises(TaskError, match="ZeroDivisionError"):
+            worker.run(lambda orch, args, config: orch.submit_sub(fail))
+        return orch.submit_sub(one)
+
+    assert worker.run(outer).result() == 1
+
+
+def test_what_is_no_orchestration_function_is_told_so(worker: Worker) -> None:  # G5
+    async def not_run(orch: Orchestrator, args: Any, config: Any) -> None:
+        raise AssertionError
+
+    with pytest.raises(ArgumentError, match="not_run is async"):
+        worker.run(not_run)
+    with pytest.raises(TypeError, match="not callable"):
+        worker.run(3)  # type: ignore[arg-type]
+
+
+def test_the_first_root_is_raised_and_lists_all_failures_in_order(worker: Worker) -> None:  # G4
+    def fail(args: Any) -> None:
+        raise LookupError(args.scalar(0))
+
+    handle = worker.register(fail)
+
+    def two_roots(orch: Orchestrator, args: Any, config: Any) -> Any:
+        refs = [orch.submit_sub(handle, TaskArgs().add_scalar("first"))]
+        refs.append(orch.submit_sub(handle, TaskArgs().add_scalar("poisoned"), after=refs))
+        orch.submit_sub(handle, TaskArgs().add_scalar("second"))
+        return refs
+
+    run = worker.submit(two_roots)
+    with pytest.raises(TaskError) as caught:
+        run.result()
+    failures = caught.value.failures
+    assert failures[0] is caught.value
+    assert sorted(type(each).__name__ for each in failures) == ["TaskError", "TaskError", "UpstreamFailed"]
+    upstream = next(each for each in failures if isinstance(each, UpstreamFailed))
+    assert "first" in upstream.message
+    assert upstream.__cause__ in failures
+    with pytest.raises(TaskError) as again:
+        run.result()
+    assert again.value is caught.value
+
+
+def test_memory_of_an_orchestrator_that_is_over_cannot_be_had(worker: Worker) -> None:  # G2
+    def leaves_a_scope_open(orch: Orchestrator, args: Any, config: Any) -> Any:
+        scope = orch.scope()
+        scope.__enter__()
+        return orch, scope, orch.alloc((1 << 20,), "int8")
+
+    before = worker.stats().heap_used
+    orch, scope, _ = worker.run(leaves_a_scope_open)
+    assert worker.stats().heap_used == before
+    scope.__exit__(None, None, None)
+    with pytest.raises(StateError, match="until it returns"):
+        orch.alloc(1, "int8")
+    with pytest.raises(StateError, match="until it returns"), orch.scope():
+        raise AssertionError
+
+
+def test_a_scope_ends_those_inside_it_that_were_left_open(worker: Worker) -> None:  # G2
+    def nested(orch: Orchestrator, args: Any, config: Any) -> None:
+        outer = orch.alloc((4,), "int8")
+        with orch.scope():
+            orch.scope().__enter__()
+            inner = orch.alloc((4,), "int8")
+        assert outer.offset is not None
+        with pytest.raises(StaleHandle):
+            orch.submit_sub(worker.register(fill), TaskArgs().add_tensor(inner, INOUT).add_scalar(0))
+
+    worker.run(nested)
+
+
+def test_sizes_beyond_any_heap_name_the_setting(worker: Worker) -> None:  # G2
+    with pytest.raises(CapacityError, match="heap_bytes"):
+        worker.array((1 << 62, 8), "int64")
+    with pytest.raises(CapacityError, match="heap_bytes"):
+        worker.run(lambda orch, args, config: orch.alloc((1 << 62, 8), "int64"))
+
+
+def test_a_result_that_cannot_be_rebuilt_says_whose_it_is(worker: Worker) -> None:  # G10
+    class Odd:
+        def __reduce__(self) -> Any:
+            return (int, ("no number",))
+
+    handle = worker.register(lambda args: Odd())
+    ref = worker.run(lambda orch, args, config: orch.submit_sub(handle))
+    with pytest.raises(TaskError, match=r"<lambda>: .*cannot be rebuilt here \(ValueError") as caught:
+        ref.result()
+    assert caught.value.code == "RESULT_NOT_SERIALIZABLE"
+    assert caught.value.context["hashid"] == handle.hashid
+    assert caught.value.context["worker"] in (0, 1)
