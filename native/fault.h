@@ -8,9 +8,11 @@
 #ifdef SLR_FAULTS
 #include <stdint.h>
 
-extern const char *const slri_fault_points[]; /* every point there is, NULL last */
+/* Also for the tests in Python, which find the two by name in the built extension. */
+#define SLRI_FOR_TESTS __attribute__((visibility("default")))
+extern SLRI_FOR_TESTS const char *const slri_fault_points[]; /* every point there is, NULL last */
 /* The process sends itself the signal when it comes there after passing `skip` times. */
-void slri_fault_arm(const char *point, uint32_t skip, int signal);
+SLRI_FOR_TESTS void slri_fault_arm(const char *point, uint32_t skip, int signal);
 void slri_fault(const char *point);
 #define SLRI_FAULT(point) slri_fault(point)
 #else

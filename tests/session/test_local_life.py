@@ -140,6 +140,21 @@ def test_a_worker_that_is_killed_while_idle_is_replaced_with_its_callables() -> 
         assert worker.stats().restarts == 1
 
 
+def test_a_worker_that_is_stopped_and_killed_holds_up_nobody_for_longer() -> None:  # W4
+    """One task waits while both workers are stopped, whichever of them was to take it."""
+    with Worker(3, num_sub_workers=2) as worker:
+        handle = worker.register(lambda args: __import__("os").getpid())
+        stopped, killed = (each.pid for each in worker.stats().workers)
+        for pid in (stopped, killed):
+            os.kill(pid, signal.SIGSTOP)
+        run = worker.submit(lambda orch, args, config: orch.submit_sub(handle))
+        assert not run.wait(0.05)
+        os.kill(killed, signal.SIGKILL)
+        assert run.result().result() not in (stopped, killed)
+        os.kill(stopped, signal.SIGCONT)
+        assert {each.pid for each in worker.stats().workers} >= {stopped}
+
+
 def test_the_pool_goes_on_after_a_task_killed_its_worker() -> None:  # W4
     with Worker(3, num_sub_workers=2) as worker:
         die = worker.register(lambda args: __import__("os").kill(__import__("os").getpid(), 9))
