@@ -1,27 +1,109 @@
-/* The table of callables: what a re-forked worker loads from. Registering is rare, so entries are found by looking at
- * each. */
+/*
+ * The table of callables: what a re-forked worker loads from. Entries are found by an index of buckets, and empty ones
+ * by a free list; both are derived from the entries' state.
+ *
+ * A bucket holds 1 + the number of an entry, 0: none. An entry is in the first bucket that was empty from its home on,
+ * which its digest says; there are at least twice as many buckets as entries, so a search ends soon.
+ */
 #include <string.h>
 
 #include "region.h"
 
-static slri_callable *find(const slr_region *region, const uint8_t *digest) {
-    for (uint32_t i = 0; i < region->header->config.callables; i++)
-        if (region->callables[i].state && memcmp(region->callables[i].digest, digest, SLR_DIGEST_BYTES) == 0)
-            return &region->callables[i];
-    return NULL;
+uint32_t slri_callable_buckets(const slr_config *config) {
+    uint32_t buckets = 2;
+    while (buckets < 2ull * config->callables)
+        buckets *= 2;
+    return buckets;
+}
+
+static uint32_t last_bucket(const slr_region *region) {
+    return slri_callable_buckets(&region->header->config) - 1;
+}
+
+static uint32_t home_of(const slr_region *region, const uint8_t *digest) {
+    uint32_t bits; /* of a SHA-256: as good as random */
+    memcpy(&bits, digest, sizeof bits);
+    return bits & last_bucket(region);
+}
+
+/* The bucket of the digest, or the empty one in which it would be. */
+static uint32_t bucket_of(const slr_region *region, const uint8_t *digest) {
+    uint32_t last = last_bucket(region), at = home_of(region, digest);
+    for (; region->buckets[at]; at = (at + 1) & last)
+        if (memcmp(region->callables[region->buckets[at] - 1].digest, digest, SLR_DIGEST_BYTES) == 0)
+            break;
+    return at;
+}
+
+slri_callable *slri_callable_find(const slr_region *region, const uint8_t *digest) {
+    uint32_t found = region->buckets[bucket_of(region, digest)];
+    return found ? &region->callables[found - 1] : NULL;
+}
+
+/* Empties a bucket, and moves those up that would be searched for across it. */
+static void empty_bucket(slr_region *region, uint32_t hole) {
+    uint32_t last = last_bucket(region), *buckets = region->buckets;
+    for (uint32_t at = (hole + 1) & last; buckets[at]; at = (at + 1) & last) {
+        uint32_t home = home_of(region, region->callables[buckets[at] - 1].digest);
+        if (((at - home) & last) >= ((at - hole) & last)) {
+            buckets[hole] = buckets[at];
+            hole = at;
+        }
+    }
+    buckets[hole] = 0;
 }
 
 static slri_callable *find_empty(const slr_region *region) {
-    for (uint32_t i = 0; i < region->header->config.callables; i++)
-        if (!region->callables[i].state)
-            return &region->callables[i];
-    return NULL;
+    const slri_header *header = region->header;
+    uint32_t empty = header->callables_free != SLRI_NONE ? header->callables_free : header->callables_fresh;
+    return empty < header->config.callables ? &region->callables[empty] : NULL;
+}
+
+static uint32_t number_of(const slr_region *region, const slri_callable *entry) {
+    return (uint32_t)(entry - region->callables);
+}
+
+/* The entry that find_empty found is used from now on. */
+static void enter(slr_region *region, slri_callable *entry) {
+    slri_header *header = region->header;
+    uint32_t number = number_of(region, entry);
+    if (header->callables_free == number)
+        header->callables_free = entry->next;
+    else
+        header->callables_fresh++;
+    region->buckets[bucket_of(region, entry->digest)] = number + 1;
+}
+
+static void leave(slr_region *region, slri_callable *entry) {
+    empty_bucket(region, bucket_of(region, entry->digest));
+    entry->next = region->header->callables_free;
+    region->header->callables_free = number_of(region, entry);
+}
+
+void slri_callables_rebuild(slr_region *region) {
+    slri_header *header = region->header;
+    uint32_t fresh = header->config.callables;
+    while (fresh && !region->callables[fresh - 1].state)
+        fresh--;
+    header->callables_fresh = fresh;
+    header->callables_free = SLRI_NONE;
+    memset(region->buckets, 0, (last_bucket(region) + 1) * sizeof *region->buckets);
+    for (uint32_t i = fresh; i-- > 0;) {
+        slri_callable *entry = &region->callables[i];
+        if (entry->state) {
+            slri_heap_keep(region, entry->content);
+            region->buckets[bucket_of(region, entry->digest)] = i + 1;
+        } else {
+            entry->next = header->callables_free;
+            header->callables_free = i;
+        }
+    }
 }
 
 /* SLR_NOT_FOUND where the digest is new. */
 static int add_reference(slr_region *region, const uint8_t *digest, uint32_t kind, const void *content,
                          uint64_t bytes) {
-    slri_callable *entry = find(region, digest);
+    slri_callable *entry = slri_callable_find(region, digest);
     if (!entry)
         return SLR_NOT_FOUND;
     bool same = entry->kind == kind && entry->content_bytes == bytes &&
@@ -44,6 +126,8 @@ static int fill(slr_region *region, const uint8_t *digest, uint32_t kind, uint64
     slri_commit(&entry->references, 1);
     SLRI_FAULT("callable:filled");
     slri_commit(&entry->state, 1);
+    SLRI_FAULT("callable:used");
+    enter(region, entry);
     slri_heap_adopt(region, staged);
     return SLR_OK;
 }
@@ -79,13 +163,15 @@ int slr_callable_drop(slr_region *region, const uint8_t *digest, uint32_t *refer
     if (!region || !digest || !references_left)
         return SLR_INVALID;
     slri_lock(region);
-    slri_callable *entry = find(region, digest);
+    slri_callable *entry = slri_callable_find(region, digest);
     if (entry) {
         *references_left = entry->references - 1;
         if (entry->references > 1) {
             slri_commit(&entry->references, entry->references - 1);
         } else {
             slri_commit(&entry->state, 0);
+            SLRI_FAULT("callable:emptied");
+            leave(region, entry);
             slri_heap_unkeep(region, entry->content);
         }
     }
@@ -107,7 +193,7 @@ int slr_callable_get(slr_region *region, const uint8_t *digest, slr_callable *ou
     if (!region || !digest || !out)
         return SLR_INVALID;
     slri_lock(region);
-    const slri_callable *entry = find(region, digest);
+    const slri_callable *entry = slri_callable_find(region, digest);
     if (entry)
         copy_out(entry, out);
     slri_unlock(region);

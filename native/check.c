@@ -289,6 +289,26 @@ static bool check_hand(check *c, uint32_t worker) {
            slri_broken(c, "worker %u in state %u waits with slot %u of another", worker, w->state, w->member);
 }
 
+static bool check_callables(check *c) {
+    const slr_region *region = c->region;
+    const slri_header *header = region->header;
+    uint32_t used = 0, empty = 0, indexed = 0;
+    for (uint32_t i = 0; i < header->config.callables; i++)
+        if (region->callables[i].state) {
+            used++;
+            if (slri_callable_find(region, region->callables[i].digest) != &region->callables[i])
+                return slri_broken(c, "callable %u is not found by its digest", i);
+        }
+    for (uint32_t i = 0; i < slri_callable_buckets(&header->config); i++)
+        indexed += region->buckets[i] != 0;
+    for (uint32_t i = header->callables_free; i != SLRI_NONE; i = region->callables[i].next)
+        if (i >= header->callables_fresh || region->callables[i].state || ++empty > header->callables_fresh)
+            return slri_broken(c, "callable %u is not empty, but on the free list", i);
+    return (indexed == used && used + empty == header->callables_fresh) ||
+           slri_broken(c, "of %u callables %u are used, %u free and %u in the index", header->callables_fresh, used,
+                       empty, indexed);
+}
+
 static bool check_workers(check *c) {
     const slr_region *region = c->region;
     const slri_header *header = region->header;
@@ -313,7 +333,7 @@ static bool check_workers(check *c) {
 
 static int run_checks(check *c) {
     bool sound = check_heap(c) && check_queues(c) && check_runs(c) && check_edges(c) && check_slots(c) &&
-                 slri_check_groups(c) && check_workers(c) && check_deadlines(c);
+                 slri_check_groups(c) && check_workers(c) && check_deadlines(c) && check_callables(c);
     return sound ? SLR_OK : SLR_CORRUPT;
 }
 

@@ -28,6 +28,8 @@ const char *const slri_fault_points[] = {
     "run:release",
     "cancel:drained",
     "callable:filled",
+    "callable:used",
+    "callable:emptied",
     "park:parked",
     "abandon:marked",
     "group:built",

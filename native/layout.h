@@ -1,5 +1,6 @@
 /*
- * What lies in a region, byte for byte: header, workers, runs, callables, slots, edges, trace ring, block bitmap, heap.
+ * What lies in a region, byte for byte: header, workers, runs, callables and their index, slots, edges, trace ring,
+ * block bitmap, heap.
  *
  * Every word is guarded by header.lock unless its comment says otherwise. Words marked "primary" are each changed by
  * one store (slri_commit) and are what recover.c trusts after a holder of the lock has died; the rest is derived from
@@ -58,6 +59,8 @@ typedef struct {
     uint32_t edges_free;                  /* derived: free list by edge.next */
     uint32_t edges_fresh;                 /* derived: edges from here on are not on the free list, and free */
     uint32_t edges_used;                  /* derived */
+    uint32_t callables_free;              /* derived: free list by callable.next */
+    uint32_t callables_fresh;             /* derived: callables from here on are not on the free list, and empty */
     uint32_t runs_live;                   /* derived: OPEN or SEALED */
     uint32_t runs_next;                   /* where to look first for a free run */
     uint32_t recoveries;
@@ -165,8 +168,8 @@ typedef struct {
     uint32_t state; /* primary: 0 empty, 1 used */
     uint32_t kind;
     uint32_t references; /* primary */
-    uint32_t reserved;
-    uint64_t content; /* primary */
+    uint32_t next;       /* derived: in the free list */
+    uint64_t content;    /* primary */
     uint64_t content_bytes;
     uint8_t digest[SLR_DIGEST_BYTES];
 } slri_callable;
@@ -200,6 +203,7 @@ typedef struct {
     uint64_t workers;
     uint64_t runs;
     uint64_t callables;
+    uint64_t buckets; /* of the index of callables */
     uint64_t slots;
     uint64_t edges;
     uint64_t trace;

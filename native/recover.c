@@ -175,12 +175,6 @@ static void rebuild_mailboxes(slr_region *region) {
     }
 }
 
-static void keep_callables(slr_region *region) {
-    for (uint32_t i = 0; i < region->header->config.callables; i++)
-        if (region->callables[i].state)
-            slri_heap_keep(region, region->callables[i].content);
-}
-
 static void end_lost_runs(slr_region *region) {
     int64_t now_ns = slri_now_ns();
     for (uint32_t i = 0; i < region->header->config.runs; i++)
@@ -194,7 +188,7 @@ void slri_recover(slr_region *region) {
     lose_runs(region);
     sort_out_slots(region);
     rebuild_mailboxes(region);
-    keep_callables(region);
+    slri_callables_rebuild(region);
     slri_heap_rebuild(region);
     SLRI_FAULT("recover:heap");
     end_lost_runs(region);

@@ -42,6 +42,7 @@ static void lay_out(const slr_config *config, slri_layout *layout) {
     layout->workers = place(&end, config->workers * sizeof(slri_worker));
     layout->runs = place(&end, config->runs * sizeof(slri_run));
     layout->callables = place(&end, config->callables * sizeof(slri_callable));
+    layout->buckets = place(&end, slri_callable_buckets(config) * sizeof(uint32_t));
     layout->slots = place(&end, config->slots * sizeof(slri_slot));
     layout->edges = place(&end, config->edges * sizeof(slri_edge));
     layout->trace = place(&end, config->trace_events * sizeof(slr_trace_event));
@@ -67,6 +68,7 @@ static void set_addresses(slr_region *region) {
     region->workers = (slri_worker *)(base + layout->workers);
     region->runs = (slri_run *)(base + layout->runs);
     region->callables = (slri_callable *)(base + layout->callables);
+    region->buckets = (uint32_t *)(base + layout->buckets);
     region->slots = (slri_slot *)(base + layout->slots);
     region->edges = (slri_edge *)(base + layout->edges);
     region->trace = (slr_trace_event *)(base + layout->trace);
@@ -125,7 +127,7 @@ static int initialise(slr_region *region, const slr_config *config) {
     header->shared.head = header->shared.tail = SLRI_NONE;
     header->spinners = spinners();
     header->alarm_ns = INT64_MAX;
-    header->parked = header->slots_free = header->edges_free = SLRI_NONE;
+    header->parked = header->slots_free = header->edges_free = header->callables_free = SLRI_NONE;
     for (uint32_t i = 0; i < config->workers; i++) {
         slri_worker *worker = &region->workers[i];
         worker->queue.head = worker->queue.tail = SLRI_NONE;

@@ -24,6 +24,7 @@ struct slr_region {
     slri_worker *workers;
     slri_run *runs;
     slri_callable *callables;
+    uint32_t *buckets;
     slri_slot *slots;
     slri_edge *edges;
     slr_trace_event *trace;
@@ -218,6 +219,11 @@ void slri_submission_connect(slr_region *region, uint32_t slot, const slri_depen
 /* ---- conflict.c ---- no lock needed
  * SLR_CONFLICT, and which two arguments of one submission write the same bytes. */
 int slri_conflict_find(const slr_submission *submission, uint64_t *conflict);
+
+/* ---- callable.c ---- */
+uint32_t slri_callable_buckets(const slr_config *config);                           /* no lock needed */
+slri_callable *slri_callable_find(const slr_region *region, const uint8_t *digest); /* NULL: none of that digest */
+void slri_callables_rebuild(slr_region *region); /* recovery: contents kept again, index and free list rebuilt */
 
 /* ---- trace.c ---- */
 void slri_trace_add(slr_region *region, uint32_t slot, int64_t ended_ns);

@@ -123,6 +123,7 @@ static void pass_every_point(const scene *s) {
     pass_a_deadline(s);
     uint64_t block = block_with(region, "kept by tasks");
     OK(slr_callable_put(region, digest, 1, "more code", 9));
+    OK(slr_callable_drop(region, digest, &failed));
     end_run(region, begin_run(region));
     run_a_group(region, s->dying, block);
     slr_id run = s->dying, first = submit_with(region, run, SUB0, Y, block);

@@ -285,6 +285,32 @@ static void callables_are_counted_by_digest(void) {
     drop_region(region);
 }
 
+/* Digests that share few homes in the index come and go; a plain count of references says what must be there. */
+static void callables_that_collide_are_told_apart(void) {
+    enum { DIGESTS = 12, STEPS = 4000 };
+    slr_region *region = make_region();
+    uint32_t counts[DIGESTS] = {0}, used = 0, left, seed = 1;
+    slr_callable found;
+    for (int step = 0; step < STEPS; step++) {
+        seed = seed * 1664525 + 1013904223;
+        uint32_t which = (seed >> 8) % DIGESTS;
+        uint8_t digest[SLR_DIGEST_BYTES] = {(uint8_t)(13 + which % 3)}; /* their homes are next to the table's end */
+        digest[31] = (uint8_t)which;
+        if (seed >> 31) {
+            int expected = counts[which] || used < small_config().callables ? SLR_OK : SLR_CALLABLES_FULL;
+            STATUS(expected, slr_callable_put(region, digest, 1, digest, sizeof digest));
+            used += expected == SLR_OK && !counts[which]++;
+        } else {
+            STATUS(counts[which] ? SLR_OK : SLR_NOT_FOUND, slr_callable_drop(region, digest, &left));
+            used -= counts[which] && !--counts[which];
+        }
+        STATUS(counts[which] ? SLR_OK : SLR_NOT_FOUND, slr_callable_get(region, digest, &found));
+        CHECK(!counts[which] || found.references == counts[which]);
+        check_graph(region);
+    }
+    drop_region(region);
+}
+
 static void only_a_sealed_region_of_this_version_is_mapped(void) {
     slr_region *region = make_region(), *again;
     int fd = slr_region_fd(region), other = memfd_create("other", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -330,6 +356,6 @@ MAIN(CASE(a_starting_worker_gets_nothing), CASE(only_sub_workers_share), CASE(sh
      CASE(a_remote_worker_is_told_by_eventfd), CASE(a_dead_worker_fails_only_what_it_held),
      CASE(the_whole_hand_of_a_remote_worker_fails), CASE(the_dead_are_not_waited_for),
      CASE(an_abandoned_worker_fails_its_queue_and_what_comes), CASE(shared_work_fails_with_the_last_sub_worker),
-     CASE(shutdown_ends_every_take), CASE(callables_are_counted_by_digest),
+     CASE(shutdown_ends_every_take), CASE(callables_are_counted_by_digest), CASE(callables_that_collide_are_told_apart),
      CASE(only_a_sealed_region_of_this_version_is_mapped), CASE(impossible_configurations_are_refused),
      CASE(every_status_has_its_name))
