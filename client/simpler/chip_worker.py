@@ -20,7 +20,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from simpler.args import Scalar, TensorRecord, decode
-from simpler.callables import CallableKind, ChipBlob, ChipDescriptor, Content, Direction
+from simpler.callables import ChipBlob, ChipDescriptor, Content, Direction
 from simpler.device import Device, DeviceTensor, Kernel
 from simpler.device_buffers import ChipRequest
 from simpler.device_memory import DeviceBuffers, DeviceMemory
@@ -78,7 +78,6 @@ class ChipExecutor:
     before.
     """
 
-    kinds = frozenset({CallableKind.CHIP})
     source_file = __file__
 
     def __init__(self, heaps: Sequence[Region], device: Device, runtime: str, generation: int = 0) -> None:

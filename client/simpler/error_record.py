@@ -23,13 +23,13 @@ def encode_error(
 ) -> bytes:
     """``error`` as a record.
 
-    ``skip_frames_of``: a file whose frames at the head of the traceback are ours, not the user's. ``may_pickle``: False
-    in the daemon, which never loads pickle. ``context`` says where it happened (worker, host, session, hashid) and is
-    added to what the error itself carries.
+    ``skip_frames_of``: how the paths of files begin whose frames at the head of the traceback are not the user's.
+    ``may_pickle``: False in the daemon, which never loads pickle. ``context`` says where it happened (worker, host,
+    session, hashid), save for what the error itself carries: that is from nearer by.
     """
     pickled = _pickled if may_pickle else _no_pickle
     if isinstance(error, SimplerError):
-        record = _describe(error, dict(error.context) | context)
+        record = _describe(error, context | dict(error.context))
         cause = error.__cause__
         record["traceback"] = error.remote_traceback if isinstance(error, TaskError) else ""
         record["pickle"] = pickled(cause) if cause is not None else None
@@ -80,7 +80,7 @@ def _place(context: dict[str, str | int]) -> str:
 
 def _traceback_text(error: BaseException, skip_frames_of: str) -> str:
     frames: TracebackType | None = error.__traceback__
-    while frames is not None and skip_frames_of and frames.tb_frame.f_code.co_filename == skip_frames_of:
+    while frames is not None and skip_frames_of and frames.tb_frame.f_code.co_filename.startswith(skip_frames_of):
         frames = frames.tb_next
     return "".join(traceback.format_exception(type(error), error, frames))
 

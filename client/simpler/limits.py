@@ -22,6 +22,8 @@ MAX_WORKERS = 1 << 10
 STARTUP_TIMEOUT_S = 60.0
 SPIN_US = 50
 """How long an idle worker watches for work before it sleeps: about the cost of one futex wake."""
+START_MARGIN_S = 1.0
+"""How much earlier than its parent a child has to be READY, at most: what is late is named by what is nearest to it."""
 CLOSE_TIMEOUT_S = 10.0
 """How long ``close`` waits for live runs, and then for processes, before it escalates."""
 INTERRUPTED_GRACE_S = 1.0

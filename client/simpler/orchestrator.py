@@ -215,8 +215,13 @@ class Orchestrator:
             return kind
         if kind is WorkerKind.SUB:
             raise LevelError(f"worker {worker} is a SUB worker; submit_sub gives a task to whichever of them is free")
-        if entry.kind is not CallableKind.CHIP:
+        if kind is WorkerKind.CHIP and entry.kind is not CallableKind.CHIP:
             raise ArgumentError(f"{entry.name} is a Python callable, which no chip worker runs; use submit_sub")
+        if kind is WorkerKind.DIST and entry.kind is CallableKind.CHIP:
+            raise ArgumentError(
+                f"{entry.name} is a kernel, which worker {worker} runs only inside an orchestration function: submit a "
+                "Python function that calls orch.submit_next_level"
+            )
         if worker not in entry.target.local:
             raise _out_of_scope(entry, f"worker {worker}")
         return kind

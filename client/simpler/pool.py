@@ -100,7 +100,7 @@ class _Member:
 class Pool:
     """The workers of one region. ``send`` takes reports to the owner.
 
-    ``fds``: the region, and where there are remote workers the eventfd that rings for them; the pool's own from now on.
+    ``fds``: as PoolRequest says; the pool's own from now on.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Pool:
         self._env = request.env
         self._fds = fds
         self._region = Region.attach(fds[0])
-        if len(fds) > 1:
+        if request.rings_remote_workers:
             self._region.set_notify_fd(fds[1])
         self._oom = OomWatch()
         self._state = PoolState.STARTING

@@ -12,6 +12,8 @@ import os
 import threading
 from dataclasses import dataclass, field
 
+import msgspec
+
 from simpler.callables import (
     CallableHandle,
     CallableKind,
@@ -28,7 +30,7 @@ from simpler.targets import NOWHERE, Target
 
 @dataclass(slots=True)
 class Entry:
-    """One digest. ``name`` is for people; ``handles`` are the live ones.
+    """One digest. ``name`` is for people; ``handles`` are the serials of the live ones.
 
     ``scope``: the workers that ``register`` was given, None for all that it is usually for. ``target``: who that is,
     once the Worker has started.
@@ -40,7 +42,25 @@ class Entry:
     kind: CallableKind
     scope: frozenset[int] | None
     target: Target
-    handles: set[CallableHandle] = field(default_factory=set)
+    handles: set[int] = field(default_factory=set)
+
+
+class RegisteredContent(msgspec.Struct, frozen=True):
+    """An entry, as it goes to another process of its Worker."""
+
+    descriptor: bytes
+    payload: bytes
+    name: str
+    scope: frozenset[int] | None
+    handles: list[int]
+
+
+class RegistryContents(msgspec.Struct, frozen=True):
+    """A whole registry, as it goes to another process of its Worker."""
+
+    key: bytes
+    serial: int
+    entries: list[RegisteredContent]
 
 
 class Registry:
@@ -50,8 +70,29 @@ class Registry:
         self.lock = threading.RLock()
         self._key = os.urandom(16)
         self._serial = 0
-        self._by_handle: dict[CallableHandle | str, Entry] = {}
+        self._by_handle: dict[int | str, Entry] = {}  # by the serial of a handle, or the hashid
         self._by_digest: dict[bytes, Entry] = {}
+
+    def contents(self) -> RegistryContents:
+        """All of it, for ``restored``."""
+        entries = [
+            RegisteredContent(
+                entry.content.descriptor, entry.content.payload, entry.name, entry.scope, sorted(entry.handles)
+            )
+            for entry in self.entries()
+        ]
+        return RegistryContents(self._key, self._serial, entries)
+
+    @classmethod
+    def restored(cls, contents: RegistryContents) -> Registry:
+        """The registry that ``contents`` gave; it knows the same handles."""
+        registry = cls()
+        for each in contents.entries:
+            entry = registry.add(Content(each.descriptor, each.payload), each.name, each.scope)
+            entry.handles.update(each.handles)
+            registry._by_handle.update(dict.fromkeys(each.handles, entry))
+        registry._key, registry._serial = contents.key, contents.serial
+        return registry
 
     def find(self, content: Content) -> Entry | None:
         """The entry of that digest. Raises RegistrationError when it has another content."""
@@ -83,8 +124,8 @@ class Registry:
         with self.lock:
             self._serial += 1
             handle = issue_handle(self._key, self._serial, entry.content, target_namespace)
-            self._by_handle[handle] = entry
-            entry.handles.add(handle)
+            self._by_handle[self._serial] = entry
+            entry.handles.add(self._serial)
             return handle
 
     def digest_of(self, handle: CallableHandle) -> bytes:
@@ -94,11 +135,11 @@ class Registry:
 
     def release(self, handle: CallableHandle) -> Entry:
         """Takes back a handle. With its last one the entry is not found any more. Raises as ``resolve`` does."""
-        verify_handle(handle, self._key)
+        serial = verify_handle(handle, self._key)
         with self.lock:
             entry = self.resolve(handle)
-            del self._by_handle[handle]
-            entry.handles.remove(handle)
+            del self._by_handle[serial]
+            entry.handles.remove(serial)
             if not entry.handles:
                 del self._by_digest[entry.digest], self._by_handle[entry.content.hashid]
             return entry
@@ -111,9 +152,9 @@ class Registry:
         """
         if isinstance(handle, str):
             parse_hashid(handle)
+            entry = self._by_handle.get(handle)
         else:
-            verify_handle(handle, self._key)
-        entry = self._by_handle.get(handle)
+            entry = self._by_handle.get(verify_handle(handle, self._key))
         if entry is not None:
             return entry
         if isinstance(handle, str):

@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 from simpler.args import TaskArgs
 from simpler.callables import Content
@@ -34,6 +35,19 @@ class RemoteChildren:
 
     def __bool__(self) -> bool:
         return bool(self.specs)
+
+    def described(self) -> dict[int, dict[str, Any]]:
+        """The specs as plain fields, for ``add`` in another process."""
+        return {
+            worker: {field.name: getattr(spec, field.name) for field in fields(spec)}
+            for worker, spec in self.specs.items()
+        }
+
+    def add(self, worker: int, described: dict[str, Any]) -> None:
+        """The spec of ``worker``, as another process described it."""
+        from simpler.remote.spec import RemoteWorkerSpec
+
+        self.specs[worker] = RemoteWorkerSpec(**described)
 
     @property
     def hub(self) -> RemoteHub:

@@ -41,6 +41,9 @@ class RunOwner(Protocol):
     def name_of(self, digest: bytes) -> str:
         """A callable's name for people."""
 
+    def path_of(self, worker: int) -> str:
+        """Where a task ran, that ``worker`` had, as the last part of a path through the tree."""
+
 
 class RunState:
     """What a run's handle and the references to its tasks share."""
@@ -75,7 +78,7 @@ class RunState:
             return None
         if info.state is TaskState.SUCCEEDED:
             return None if info.record is None else self._decoded(info, info.record)
-        raise _Failures(self.graph, self.owner.name_of).error_of(task)
+        raise _Failures(self.graph, self.owner).error_of(task)
 
     def _decoded(self, info: TaskInfo, record: memoryview) -> object:
         try:
@@ -83,7 +86,9 @@ class RunState:
         except TaskError as error:
             name = self.owner.name_of(info.digest)
             error.message = f"{name}: {error.message}"
-            error.context = {"callable": name, "hashid": format_hashid(info.digest), "worker": info.worker}
+            path = self.owner.path_of(info.worker)
+            hashid = format_hashid(info.digest)
+            error.context = {"callable": name, "hashid": hashid, "worker": info.worker, "path": path}
             raise
 
 
@@ -161,7 +166,7 @@ class RunHandle:
         graph = self.state.graph
         if self._error is None and not graph.succeeded():
             info = graph.info()
-            failures = _Failures(graph, self.state.owner.name_of)
+            failures = _Failures(graph, self.state.owner)
             errors = tuple(failures.error_of(task) for task in graph.failures(info.failed + info.poisoned))
             if info.first_failed:
                 first = failures.error_of(info.first_failed)
@@ -175,10 +180,14 @@ class RunHandle:
 
 
 class _Failures:
-    """The errors of a run's tasks, each made once."""
+    """The errors of a run's tasks, each made once.
 
-    def __init__(self, graph: GraphRun, name_of: Callable[[bytes], str]) -> None:
-        self._graph, self._name_of = graph, name_of
+    The path in an error's context grows from level to level, since each adds its own part in front: the level 5 Worker
+    makes "L5/w0 → L4/w1 → L3/sub0" of what worker 0 has told it.
+    """
+
+    def __init__(self, graph: GraphRun, owner: RunOwner) -> None:
+        self._graph, self._owner = graph, owner
         self._errors: dict[int, SimplerError] = {}
 
     def error_of(self, task: int) -> SimplerError:
@@ -191,20 +200,29 @@ class _Failures:
     def _make(self, info: TaskInfo | None) -> SimplerError:
         if info is None:
             return StateError("the task is not known any more")
-        name = self._name_of(info.digest) if info.digest != NO_CALLABLE else "a request to a worker"
+        name = self._owner.name_of(info.digest) if info.digest != NO_CALLABLE else "a request to a worker"
         if info.state is TaskState.POISONED:
             root = self.error_of(info.root)
             error = UpstreamFailed(f"{name} never started, because a task that it depends on failed: {root.message}")
             error.__cause__ = root
+            error.context = {key: value for key, value in root.context.items() if key == "path"}
             return error
+        path = self._owner.path_of(info.worker)
         if info.record is None:
-            return TaskError(f"{name} failed, and the heap had no room for its error; raise heap_bytes")
+            return TaskError(f"{name} failed, and the heap had no room for its error; raise heap_bytes", path=path)
         failure = decode_error(bytes(info.record))
         if info.digest == NO_CALLABLE:
             return failure
-        if not failure.message.startswith(f"kernel {name} "):
-            failure.message = f"{name}: {failure.message}"
-        failure.context = {"callable": name, "hashid": format_hashid(info.digest)} | dict(failure.context)
+        message, below = failure.message, failure.context.get("path")
+        if not message.startswith(f"kernel {name} "):
+            message = f"{name}: {message.removeprefix(f'{below}: ')}"
+        if below:
+            path = f"{path} → {below}"
+            message = f"{path}: {message}"
+        failure.message = message
+        failure.context = (
+            {"callable": name, "hashid": format_hashid(info.digest)} | dict(failure.context) | {"path": path}
+        )
         return failure
 
 

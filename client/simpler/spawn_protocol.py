@@ -70,14 +70,16 @@ class PoolWorker(msgspec.Struct, frozen=True):
 class PoolRequest(msgspec.Struct, frozen=True, tag="pool"):
     """Fork and keep these workers of the region whose descriptor comes along; one pool per spawner.
 
-    All must be READY before ``deadline``, in seconds of CLOCK_MONOTONIC, which all processes of a host share; whoever
-    replaces one of them, within ``startup_timeout_s``.
+    The region's descriptor is followed by its eventfd where it ``rings_remote_workers``, then by the regions of the
+    Workers above. All must be READY before ``deadline``, in seconds of CLOCK_MONOTONIC, which all processes of a host
+    share; whoever replaces one of them, within ``startup_timeout_s``.
     """
 
     workers: list[PoolWorker]
     deadline: float
     startup_timeout_s: float
     env: dict[str, str | None] | None = None
+    rings_remote_workers: bool = False
 
 
 class PoolStop(msgspec.Struct, frozen=True, tag="pool-stop"):

@@ -157,8 +157,10 @@ class SpawnerProcess:
         from simpler.error_record import encode_error
         from simpler.pool import Pool  # what it needs, the daemon's spawner does not
 
-        if self._pool is not None or len(fds) not in (1, 2):
-            raise ProtocolError("a PoolRequest comes once, with the region's descriptor and perhaps its eventfd")
+        if self._pool is not None or len(fds) < 1 + request.rings_remote_workers:
+            raise ProtocolError(
+                "a PoolRequest comes once, with the region's descriptor and, if it says so, its eventfd"
+            )
         try:
             self._pool = Pool(self._children, request, [os.dup(fd) for fd in fds], self.send)
         except OSError as error:

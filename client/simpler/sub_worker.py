@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from simpler.args import DecodedArgs, ReceivedArgs, decode
-from simpler.callables import CallableKind, Content, load
+from simpler.callables import Content, load
 from simpler.errors import SimplerError
 from simpler.region import Region, Task
 from simpler.result_record import encode_result
@@ -17,7 +17,6 @@ from simpler.worker_process import WorkerSpec, run_worker
 class SubExecutor:
     """Runs Python callables; each is loaded once."""
 
-    kinds = frozenset({CallableKind.PYTHON_SERIALIZED, CallableKind.PYTHON_IMPORT})
     source_file = __file__
 
     def __init__(self, heaps: Sequence[Region], spec: WorkerSpec) -> None:

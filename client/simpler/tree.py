@@ -12,7 +12,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from simpler import limits
@@ -25,13 +25,14 @@ from simpler.error_record import encode_error
 from simpler.errors import CapacityError, WorkerDied
 from simpler.graph_run import GraphRun
 from simpler.local_workers import LocalWorkers, preload, worker_names
-from simpler.region import Region
+from simpler.region import ANY_SUB, Region
 from simpler.region_records import Member
 from simpler.registrar import Registrar
 from simpler.registry import Registry
 from simpler.remote_children import RemoteChildren
 from simpler.run import RunHandle
 from simpler.spawn import Spawner
+from simpler.subtree import Subtree
 from simpler.targets import Targets
 from simpler.worker_options import WorkerOptions
 
@@ -44,19 +45,27 @@ T = TypeVar("T")
 class Tree:
     """The running children of one Worker. Methods may be called from several threads, after ``start``."""
 
-    def __init__(self, options: WorkerOptions, targets: Targets, registry: Registry, remote: RemoteChildren) -> None:
-        self.options, self.registry = options, registry
-        self.targets, self._remote = targets, remote
-        self._n_children = targets.subs.stop + len(remote.specs)
+    def __init__(
+        self,
+        options: WorkerOptions,
+        targets: Targets,
+        registry: Registry,
+        *,
+        children: Mapping[int, Subtree],
+        remote: RemoteChildren,
+        above: Sequence[Region],
+    ) -> None:
+        self.options, self.registry, self.targets = options, registry, targets
+        self._children, self._remote = children, remote
         self.region = Region.create(
-            workers=max(self._n_children, 1),
+            workers=max(targets.n_workers, 1),
             heap_bytes=options.heap_bytes,
             slots=options.max_tasks,
             edges=options.max_edges,
             runs=options.max_runs,
             callables=options.max_callables,
         )
-        self.heaps: Sequence[Region] = (self.region,)
+        self.heaps: Sequence[Region] = (self.region, *above)
         self.devices, self.frees = DeviceBook(self.region), PendingFrees()
         self._local: LocalWorkers | None = None
         self._runs: dict[int, GraphRun] = {}
@@ -85,14 +94,21 @@ class Tree:
             raise
 
     def _start_local(self, spawner: Spawner | None, deadline: float) -> None:
-        if not self.targets.subs.stop:
+        if not self.targets.local:
             if spawner is not None:
                 spawner.close()
             return
         if spawner is None:
             name = f"{self.options.name or 'simpler'}-spawn"
-            spawner = Spawner.exec(preload=preload(self.options), name=name)
-        self._local = LocalWorkers(self.options, self.region, spawner, self._remote.notify_fd)
+            spawner = Spawner.exec(preload=preload(self.options, self._children), name=name)
+        self._local = LocalWorkers(
+            self.options,
+            self.targets,
+            heaps=self.heaps,
+            children=self._children,
+            spawner=spawner,
+            notify_fd=self._remote.notify_fd,
+        )
         try:
             self._local.start(deadline)
         except BaseException:
@@ -142,8 +158,8 @@ class Tree:
         """Ends the runs that did not: whoever waits for one, or asks later, is told."""
         if not self._runs:
             return
-        names = dict(enumerate(worker_names(self.options)))
-        for worker in range(self._n_children):
+        names = worker_names(self.options, self.targets)
+        for worker in range(self.targets.n_workers):
             name = names.get(worker, f"w{worker}")
             closed = WorkerDied(
                 f"worker {name} was ended, because its Worker was closed and the task had not ended by then",
@@ -219,6 +235,11 @@ class Tree:
     def call_when_ended(self, run: RunHandle, function: Callable[[RunHandle], object]) -> None:
         """``function(run)`` is called once: see `DoneCallbacks`."""
         self._callbacks.add(run, function, self.look_after_workers)
+
+    def path_of(self, worker: int) -> str:
+        """Where in the tree a task ran: "L3/sub0"; "L3" when no worker had it."""
+        label = "" if worker == ANY_SUB else f"/{self.targets.label(worker)}"
+        return f"L{self.options.level}{label}"
 
     def name_of(self, digest: bytes) -> str:
         """A callable's name for people."""

@@ -5,7 +5,9 @@ Rules
   2. ``init`` returns with all children READY, or raises after undoing everything. ``close`` may be called at any time,
      from any thread, any number of times.
   3. No thread is started and nothing is forked in the user's process: a spawner forks, and replaces who dies.
-  4. Worker ids: CHIP workers in the order of ``device_ids``, then SUB workers, then remote children as they are added.
+  4. Worker ids: CHIP workers in the order of ``device_ids``, then SUB workers, then DIST children as they are added.
+  5. A Worker that is a child of another only describes what is to be built: its parent starts it in a process of its
+     own (dist_worker.py), runs and closes it.
 """
 
 from __future__ import annotations
@@ -14,10 +16,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
 from simpler import forks, limits
-from simpler.callables import CallableHandle, ChipCallable, Content, RemoteCallable, content_of
+from simpler.callables import CallableHandle, CallableKind, ChipCallable, Content, RemoteCallable, content_of
 from simpler.chip_memory import ChipMemory
 from simpler.errors import ArgumentError, LevelError, StartupError, StateError
 from simpler.local_workers import worker_names
@@ -27,6 +30,7 @@ from simpler.registry import Registry, display_name
 from simpler.remote_children import RemoteChildren
 from simpler.run import RunHandle
 from simpler.spawn import Spawner
+from simpler.subtree import Subtree
 from simpler.targets import Targets
 from simpler.tensor import DataType, checked_shape
 from simpler.trace import ProcessTrace, Span, Trace, all_events, task_spans
@@ -46,7 +50,7 @@ __all__ = ["Worker", "WorkerType"]
 
 
 class Worker:
-    """Runs task graphs on CHIP and SUB workers of this host (level 3), or on remote Workers and SUB workers (4 and up).
+    """Runs task graphs on CHIP and SUB workers of this host (level 3), or on lower Workers and SUB workers (4 and up).
 
     ``device_ids``: one CHIP worker for each device, opened with the driver ``platform`` for kernels of ``runtime``.
     ``num_sub_workers``: Python processes. ``heap_bytes``: shared memory for arrays, arguments and results; virtual
@@ -105,9 +109,12 @@ class Worker:
         self._life = Life.NEW
         self._life_lock = threading.RLock()
         self._spawner = spawner
+        self._parent: tuple[Worker, int] | None = None  # with the id that this Worker has there
+        self._children: dict[int, Worker] = {}
         self._remote = RemoteChildren()
-        self._targets = Targets(self._options, self._remote.specs.keys())
+        self._targets = Targets(self._options, self._remote.specs, self._children)
         self._registry = Registry()
+        self._above: Sequence[Region] = ()  # the regions of the Workers above, from the nearest up
         self._tree: Tree | None = None
         self._pid = self._forks = 0  # of the process that called init
         self._last_run: tuple[int, str, int, int] | None = None  # id, orchestration function, its start and end in ns
@@ -128,6 +135,31 @@ class Worker:
             raise ArgumentError(f"accepts_worker_type takes a WorkerType, such as WorkerType.SUB, not {kind!r}")
         return kind in accepted_types(self.level)
 
+    def can_run(self, kind: CallableKind) -> bool:
+        """Whether a child can run callables of that kind."""
+        return self._targets.can_run(kind)
+
+    def add_worker(self, child: Worker) -> int:
+        """Adds a DIST child on this host: a Worker of a lower level, in a process of its own. Returns its worker id.
+
+        Both must not have been started; from here on this Worker starts, runs and closes the child. What the child is
+        to run is registered here, or with the child before ``init``. Raises LevelError for a child that the level does
+        not take, StateError when either was started, or the child is somebody's already.
+        """
+        if not isinstance(child, Worker):
+            raise ArgumentError(f"add_worker takes a Worker, not {type(child).__name__}")
+        with self._life_lock:
+            worker = self._new_child_id()
+            if child.level >= self.level:
+                which = "this is the Worker itself" if child is self else f"this one is of {child.level}"
+                raise LevelError(
+                    f"a child of a Worker of level {self.level} is of a level from {LOWEST_LEVEL} to {self.level - 1}; "
+                    f"{which}"
+                )
+            child._attach(self, worker)
+            self._children[worker] = child
+        return worker
+
     def add_remote_worker(self, spec: RemoteWorkerSpec) -> int:
         """Adds a DIST child on another host, or behind a daemon on this one; before ``init``. Returns its worker id.
 
@@ -137,13 +169,58 @@ class Worker:
 
         if not isinstance(spec, RemoteWorkerSpec):
             raise ArgumentError(f"add_remote_worker takes a RemoteWorkerSpec, not {type(spec).__name__}")
+        with self._life_lock:
+            worker = self._new_child_id()
+            self._remote.specs[worker] = spec
+        return worker
+
+    def _new_child_id(self) -> int:
         if not self.accepts_worker_type(WorkerType.DIST):
             raise LevelError(f"a Worker of level {self.level} takes CHIP and SUB workers, not DIST; make one of 4")
+        life = self._top()._life
+        if life is not Life.NEW:
+            raise StateError(f"children are added before init; this Worker is {life.name}")
+        return self._targets.n_workers
+
+    def _attach(self, parent: Worker, worker: int) -> None:
         with self._life_lock:
-            if self._life is not Life.NEW:
-                raise StateError(f"children are added before init; this Worker is {self._life.name}")
-            worker = self._targets.subs.stop + len(self._remote.specs)
-            self._remote.specs[worker] = spec
+            if self._spawner is not None:
+                raise ArgumentError("a Worker with a spawner of its own is for this process, and cannot be a child")
+            self._move(LifeEvent.ATTACH)
+            self._parent = parent, worker
+
+    def _top(self) -> Worker:
+        """The Worker that starts this one, which may be itself."""
+        return self if self._parent is None else self._parent[0]._top()
+
+    def _subtree(self) -> Subtree:
+        """What this Worker is, for the process that it is to live in."""
+        children = {worker: child._subtree() for worker, child in self._children.items()}
+        return Subtree(self._options, self._registry.contents(), children, self._remote.described())
+
+    @classmethod
+    def rebuilt(
+        cls, subtree: Subtree, *, name: str, startup_timeout_s: float, spawner: Spawner | None, above: Sequence[Region]
+    ) -> Worker:
+        """The Worker that ``subtree`` describes, in the process that it is to live in; not started.
+
+        ``name``: where it has none of its own. ``startup_timeout_s``: at most. ``above``: the regions of the Workers
+        above, from the nearest up. ``spawner``: as the constructor takes it.
+        """
+        options = subtree.options
+        settings = {field.name: getattr(options, field.name) for field in fields(options)}
+        settings["name"] = options.name or name
+        settings["startup_timeout_s"] = min(options.startup_timeout_s, startup_timeout_s)
+        worker = cls(**settings, spawner=spawner)
+        worker._registry, worker._above = Registry.restored(subtree.registry), above
+        for child in sorted([*subtree.children, *subtree.remote]):
+            if child in subtree.remote:
+                worker._remote.add(child, subtree.remote[child])
+            else:
+                below = subtree.children[child]
+                worker.add_worker(
+                    cls.rebuilt(below, name="", startup_timeout_s=startup_timeout_s, spawner=None, above=())
+                )
         return worker
 
     # ---- life
@@ -161,7 +238,15 @@ class Worker:
             spawner, self._spawner = self._spawner, None
             tree = None
             try:
-                tree = Tree(self._options, self._targets, self._registry, self._remote)
+                children = {worker: child._subtree() for worker, child in self._children.items()}
+                tree = Tree(
+                    self._options,
+                    self._targets,
+                    self._registry,
+                    children=children,
+                    remote=self._remote,
+                    above=self._above,
+                )
                 tree.start(spawner)
             except BaseException as error:
                 if spawner is not None:
@@ -206,12 +291,20 @@ class Worker:
         try:
             self._life = TRANSITIONS[self._life, event]
         except KeyError:
-            raise StateError(f"{event.value} is not possible: this Worker is {self._life.name}") from None
+            raise StateError(f"{event.value} is not possible: this Worker is {self._described_life()}") from None
+
+    def _described_life(self) -> str:
+        if self._parent is None:
+            return self._life.name
+        parent, worker = self._parent
+        name = f" {parent._options.name!r}" if parent._options.name else ""
+        return f"worker {worker} of the level {parent.level} Worker{name}, which starts, runs and closes it"
 
     def _ready(self) -> Tree:
         tree = self._tree
         if tree is None:
-            raise StateError(f"this Worker is {self._life.name}, not READY; use it between init and close")
+            advice = "; use it between init and close" if self._parent is None else ""
+            raise StateError(f"this Worker is {self._described_life()}{advice}")
         if self._forks != forks.generation:
             raise StateError(
                 f"this Worker belongs to process {self._pid}, of which this one ({os.getpid()}) is a forked copy; "
@@ -238,12 +331,23 @@ class Worker:
         other workers), REGISTER_TOMBSTONE_ACTIVE (an earlier ``unregister`` is not confirmed yet),
         REGISTER_PARTIAL_FAILURE and REGISTER_CLEANUP_UNCERTAIN (a worker could not confirm that it gave it back).
         """
-        content, name = content_of(target), display_name(target)
         scope = self._targets.scope_of(workers)
+        return self.register_content(content_of(target), display_name(target), scope)
+
+    def register_content(self, content: Content, name: str, scope: frozenset[int] | None = None) -> CallableHandle:
+        """``register`` for what another process has named, serialized and checked."""
         with self._registry.lock:
-            if self._life is Life.NEW:
+            if self._may_grow():
                 return self._registry.enter(content, name, scope, self._namespace(content, name, scope))
         return self._ready().registrar.register(content, name, scope)
+
+    def _may_grow(self) -> bool:
+        """Whether nothing was started yet. Raises StateError for a child that was: it lives in another process."""
+        if self._parent is None:
+            return self._life is Life.NEW
+        if self._top()._life is not Life.NEW:
+            raise StateError(f"this Worker is {self._described_life()}; register with the Worker at the top instead")
+        return True
 
     def unregister(self, handle: CallableHandle) -> None:
         """Gives a handle back, which is dead from then on. With the last one of its content, workers forget that.
@@ -260,8 +364,8 @@ class Worker:
             tree.registrar.unregister(handle)
 
     def _namespace(self, content: Content, name: str, scope: frozenset[int] | None) -> str:
-        if self.level > LOWEST_LEVEL and not self._remote:
-            return "remote"  # init says whether a remote child was added in time
+        if self.level > LOWEST_LEVEL and not self._targets.can_run(content.kind):
+            return "remote"  # init says whether a child that can was added in time
         return self._targets.of(content, name, scope).namespace
 
     # ---- runs
@@ -374,8 +478,7 @@ class Worker:
 
     def stats(self) -> WorkerStats:
         """The counters of this moment."""
-        ids = range(self._targets.subs.stop + len(self._remote.specs))
-        return worker_stats(self._ready().region, ids)
+        return worker_stats(self._ready().region, range(self._targets.n_workers))
 
     def trace(self) -> Trace:
         """What ran where and when in the last run, remote sessions included. Raises StateError when there was none.
@@ -399,7 +502,7 @@ class Worker:
         own = f"L{self.level} {name or 'host'} orchestration"
         spans = task_spans([event for event in all_events(region) if event.run == run], names)
         lanes = [ProcessTrace(os.getpid(), own, [orchestration])]
-        for worker, worker_name in enumerate(worker_names(self._options)):
+        for worker, worker_name in worker_names(self._options, self._targets).items():
             pid = region.worker_info(worker).pid
             lanes.append(ProcessTrace(pid, f"{label} {worker_name}", spans.get(worker, [])))
         return lanes

@@ -9,6 +9,7 @@ class Life(Enum):
     """States of a Worker."""
 
     NEW = "new"
+    ATTACHED = "attached"
     STARTING = "starting"
     READY = "ready"
     CLOSED = "closed"
@@ -18,6 +19,7 @@ class Life(Enum):
 class LifeEvent(Enum):
     """What changes the state of a Worker."""
 
+    ATTACH = "attach to a parent"
     INIT = "init"
     STARTED = "started"
     START_FAILED = "start failed"
@@ -25,6 +27,7 @@ class LifeEvent(Enum):
 
 
 TRANSITIONS = {
+    (Life.NEW, LifeEvent.ATTACH): Life.ATTACHED,
     (Life.NEW, LifeEvent.INIT): Life.STARTING,
     (Life.STARTING, LifeEvent.STARTED): Life.READY,
     (Life.STARTING, LifeEvent.START_FAILED): Life.FAILED,

@@ -4,12 +4,14 @@ Rules
   1. What user code raises, SystemExit and KeyboardInterrupt included, is the task's failure; the process goes on,
      unless its executor says that it is of no use any more. Then it ends, and its spawner replaces it.
   2. The first process of a worker id loads every callable of its kind before READY, so that one that cannot be loaded
-     fails the start and is named. A replacement loads what it is asked for: it is to be there within milliseconds.
+     fails the start and is named. A replacement loads what it is asked for: it is to be there within milliseconds. But
+     each process of a DIST worker loads everything, because the code that it runs names callables by hashid.
   3. Registering and unregistering are tasks, so they happen between tasks, and their errors reach who asked.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -18,14 +20,25 @@ from typing import Protocol
 
 import msgspec
 
-from simpler.callables import CallableKind, Content, format_hashid, validate_content
+from simpler.callables import Content, format_hashid, validate_content
 from simpler.error_record import encode_error
-from simpler.errors import RegistrationError, StaleHandle
+from simpler.errors import RegistrationError, SimplerError, StaleHandle
 from simpler.region import Op, Region, RegionClosed, Task
 from simpler.region_records import SUCCEEDED, Done
 from simpler.spawn_protocol import READY
 
 _CALL, _UNREGISTER, _CONTROL = int(Op.CALL), int(Op.UNREGISTER), int(Op.CONTROL)
+
+
+class DistSpec(msgspec.Struct, frozen=True):
+    """What a DIST worker is told besides. ``subtree``: where its description lies in the heap, offset and bytes.
+
+    It has until ``deadline`` to be READY, in seconds of CLOCK_MONOTONIC; a replacement has ``startup_timeout_s``.
+    """
+
+    subtree: tuple[int, int]
+    deadline: float
+    startup_timeout_s: float
 
 
 class WorkerSpec(msgspec.Struct, frozen=True):
@@ -34,6 +47,8 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     worker: int
     name: str
     spin_us: int
+    kinds: list[int]
+    """The kinds of callable that it loads before it is READY."""
     platform: str = ""
     runtime: str = ""
     device_id: int | None = None
@@ -42,6 +57,7 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     """Whether the eventfd that announces work for remote workers is among the process's descriptors."""
     workers_above: int = 0
     """How many Workers there are above the process's own; their regions are among its descriptors."""
+    dist: DistSpec | None = None
 
     def encode(self) -> bytes:
         """As the ``argument`` of a PoolWorker."""
@@ -56,10 +72,8 @@ class WorkerSpec(msgspec.Struct, frozen=True):
 class Executor(Protocol):
     """What runs tasks in one worker process."""
 
-    kinds: frozenset[CallableKind]
-    """The kinds of callable that it runs."""
     source_file: str
-    """Frames of this file at the head of a traceback are not the user's."""
+    """Frames of files whose path begins so, at the head of a traceback are not the user's."""
 
     def load(self, content: Content) -> None:
         """Makes a callable ready, once before the first call."""
@@ -104,6 +118,8 @@ def run_worker(argument: bytes, fds: list[int], make: Callable[[Sequence[Region]
         tasks = _TaskLoop(region, spec, make(heaps, spec))
         if report is not None:
             tasks.load_all()
+        elif spec.dist is not None:
+            tasks.load_again()
     except Exception as error:
         if report is None:
             raise
@@ -134,8 +150,15 @@ class _TaskLoop:
 
     def load_all(self) -> None:
         for digest, kind in self._region.callables():
-            if kind in self._executor.kinds:
+            if kind in self._spec.kinds:
                 self._load(digest)
+
+    def load_again(self) -> None:
+        """In a replacement: what cannot be loaded now is tried again by the task that names it, which is then told."""
+        for digest, kind in self._region.callables():
+            if kind in self._spec.kinds:
+                with contextlib.suppress(SimplerError):
+                    self._load(digest)
 
     def run(self) -> None:
         """Task after task until the region is shut down. No result is held while the next task is waited for."""

@@ -257,10 +257,10 @@ async def test_requests_take_effect_in_the_order_they_were_sent(daemon: Foregrou
     async with client_of(daemon.endpoint) as client:
         session = await client.open()
         lane = await client.lane(session, "command")
-        content, seen = content_of(note), []
+        content, seen = content_of(note), {}
 
         async def ask(number: int) -> None:
-            seen.append(await run(lane, content, RemoteArgs(scalars=[number])))
+            seen[number] = await run(lane, content, RemoteArgs(scalars=[number]))
 
         async def unregister() -> None:
             await lane.request(Unregister(digest=content.digest))
@@ -270,7 +270,7 @@ async def test_requests_take_effect_in_the_order_they_were_sent(daemon: Foregrou
             for work in (lambda: ask(0), lambda: ask(1), lambda: ask(2), unregister):
                 nursery.start_soon(work)
                 await trio.testing.wait_all_tasks_blocked()
-        assert seen == [[0], [0, 1], [0, 1, 2]]
+        assert seen == {0: [0], 1: [0, 1], 2: [0, 1, 2]}
         with pytest.raises(RegistrationError, match=f"{content.hashid} is not registered") as caught:
             await ask(3)
         assert caught.value.code == "CALLABLE_NOT_REGISTERED"
@@ -334,17 +334,17 @@ def kernel() -> ChipCallable:
         (
             kernel,
             "CALLABLE_KIND_UNSUPPORTED",
-            "has no chip to run it; give the session devices",
+            "has no chip to run it; give it devices",
         ),
         (lambda: RemoteCallable("json:dumps"), "CALLABLE_IMPORT_FAILED", "json"),
         (lambda: RemoteCallable("no_such_module:f"), "CALLABLE_IMPORT_FAILED", "no_such_module"),
     ],
 )
 async def test_what_the_session_cannot_use_is_refused_at_register(
-    daemon: ForegroundDaemon, make: Callable[[], object], code: str, why: str
+    daemon: ForegroundDaemon, tmp_path: Path, make: Callable[[], object], code: str, why: str
 ) -> None:  # C4 C9
     async with client_of(daemon.endpoint) as client:
-        session = await client.open(import_paths=["/nowhere"])
+        session = await client.open(import_paths=[str(tmp_path)])
         lane = await client.lane(session, "command")
         with pytest.raises(RegistrationError, match=why) as caught:
             await register(lane, make())

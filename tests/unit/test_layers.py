@@ -21,6 +21,8 @@ SOURCES = {
 LAYERS = (
     ("simplerctl",),
     ("simplerd",),
+    ("simpler.dist_worker",),
+    ("simpler.inner_callables",),
     ("simpler.worker",),
     ("simpler.tree", "simpler.local_workers", "simpler.remote_children", "simpler.done_callbacks"),
     ("simpler.registrar",),
@@ -44,6 +46,7 @@ LAYERS = (
         "simpler.packing",
         "simpler.group",
         "simpler.worker_stats",
+        "simpler.subtree",
     ),
     (
         "simpler.args",

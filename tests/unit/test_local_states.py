@@ -14,6 +14,7 @@ def test_close_is_possible_in_every_state_but_while_starting() -> None:  # W1, W
     closed = {state: LIFE.get((state, LifeEvent.CLOSE)) for state in Life}
     assert closed == {
         Life.NEW: Life.CLOSED,
+        Life.ATTACHED: None,  # its parent closes it
         Life.STARTING: None,  # the lock makes a close wait until the start has ended
         Life.READY: Life.CLOSED,
         Life.CLOSED: Life.CLOSED,
@@ -21,10 +22,11 @@ def test_close_is_possible_in_every_state_but_while_starting() -> None:  # W1, W
     }
 
 
-def test_a_worker_starts_once() -> None:  # W1
+def test_a_worker_starts_once_or_is_a_child() -> None:  # W1, L2
     allowed = {pair for pair in itertools.product(Life, LifeEvent) if pair in LIFE and pair[1] is not LifeEvent.CLOSE}
     assert allowed == {
         (Life.NEW, LifeEvent.INIT),
+        (Life.NEW, LifeEvent.ATTACH),
         (Life.STARTING, LifeEvent.STARTED),
         (Life.STARTING, LifeEvent.START_FAILED),
     }

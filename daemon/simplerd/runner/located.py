@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import simpler
 import simplerd
 from simpler.error_record import decode_error, encode_error
-from simpler.errors import SimplerError
 
 T = TypeVar("T")
 _OURS = tuple(str(Path(package.__file__).parent) for package in (simpler, simplerd) if package.__file__)
@@ -24,8 +23,7 @@ def located(work: Callable[[], T], **where: str) -> T:
     try:
         return work()
     except BaseException as error:  # user code may raise anything, SystemExit included
-        known = error.context if isinstance(error, SimplerError) else {}
-        added: dict[str, Any] = {name: value for name, value in where.items() if name not in known}
+        added: dict[str, Any] = dict(where)
         record = encode_error(error.with_traceback(_users_part(error.__traceback__)), **added)
     traveller = decode_error(record)
     raise traveller from traveller.__cause__

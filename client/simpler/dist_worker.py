@@ -1,0 +1,113 @@
+"""A DIST worker: a process that holds a whole Worker of a lower level, and runs orchestration functions on it.
+
+Rules
+  1. The spawner of the level below is forked first, while this process has one thread; then the Worker is built from
+     its description and started. What speaks to other hosts starts its thread after all that.
+  2. The process is READY when everything below it is, and has what is registered above it.
+  3. When the spawner below ends, this process ends, so that the level above makes both anew. When this process ends,
+     however that comes, its spawner and all below go with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from simpler import limits
+from simpler.args import ReceivedArgs, decode
+from simpler.call_config import CallConfig
+from simpler.callables import Content
+from simpler.errors import SimplerError
+from simpler.inner_callables import InnerCallables
+from simpler.local_workers import preload
+from simpler.region import Region, Task
+from simpler.spawn import Spawner
+from simpler.subtree import Subtree
+from simpler.worker import Worker
+from simpler.worker_process import WorkerSpec, run_worker
+
+
+class DistExecutor:
+    """Runs orchestration functions on the Worker that the process holds, started when this is made."""
+
+    source_file = str(Path(__file__).parent)
+
+    def __init__(self, heaps: Sequence[Region], spec: WorkerSpec) -> None:
+        assert spec.dist is not None
+        self._heaps = heaps
+        subtree = Subtree.decode(heaps[0].view(*spec.dist.subtree))
+        spawner = _fork_spawner(subtree, spec.name) if subtree.has_local_workers else None
+        left_s = _time_left(spec, is_replacement=heaps[0].worker_info(spec.worker).deaths > 0)
+        worker = Worker.rebuilt(subtree, spawner=spawner, above=heaps, name=spec.name, startup_timeout_s=left_s)
+        worker.init()
+        self._worker = worker
+        self._callables = InnerCallables(worker, subtree.options.import_paths, f"worker {spec.name}")
+        if spawner is not None:
+            _leave_when_it_ends(spawner)
+
+    def load(self, content: Content) -> None:
+        """Loads the function here, and registers it with all below that can run it."""
+        self._callables.register(content)
+
+    def unload(self, digest: bytes) -> None:
+        """Takes it back."""
+        self._callables.unregister(digest)
+
+    def call(self, task: Task) -> Sequence[bytes | memoryview] | None:
+        """Runs the orchestration function to the end of its graph."""
+        args = ReceivedArgs(self._heaps, decode(task.args))
+        return self._callables.run(task.digest, args, CallConfig.of_task(task.timeout_ns))
+
+    def control(self, task: Task) -> Sequence[bytes | memoryview] | None:
+        """There are no requests yet."""
+        raise SimplerError("a DIST worker does not know this request", code="UNSUPPORTED")
+
+    def must_leave(self, error: BaseException) -> bool:
+        """Never for what a task raised: the end of the spawner below is told by a signal."""
+        return False
+
+    def close(self) -> None:
+        """Ends everything below."""
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._worker.close()
+
+
+def main(argument: bytes, fds: list[int]) -> None:
+    """Entry of the process; ``argument`` and ``fds`` as ``run_worker`` takes them."""
+    with contextlib.ExitStack() as closing:
+
+        def make(heaps: Sequence[Region], spec: WorkerSpec) -> DistExecutor:
+            executor = DistExecutor(heaps, spec)
+            closing.callback(executor.close)
+            return executor
+
+        run_worker(argument, fds, make)
+
+
+def _fork_spawner(subtree: Subtree, name: str) -> Spawner:
+    modules = preload(subtree.options, subtree.children)
+    return Spawner.fork(preload=modules, name=f"{subtree.options.name or name}-spawn")
+
+
+def _time_left(spec: WorkerSpec, *, is_replacement: bool) -> float:
+    """For everything below to start in: less than the level above has, so that whoever is late is named from below."""
+    assert spec.dist is not None
+    left = spec.dist.startup_timeout_s if is_replacement else max(0.0, spec.dist.deadline - time.monotonic())
+    return left - min(limits.START_MARGIN_S, left / 10)
+
+
+def _leave_when_it_ends(spawner: Spawner) -> None:
+    """It is a child of this process, so its end is a signal here, whatever this process does or waits for."""
+
+    def look(*_: object) -> None:
+        if not spawner.is_alive():
+            print(f"the spawner (pid {spawner.pid}) of this process's workers has ended", file=sys.stderr, flush=True)
+            os._exit(1)
+
+    signal.signal(signal.SIGCHLD, look)
+    look()

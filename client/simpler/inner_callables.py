@@ -1,0 +1,123 @@
+"""The callables of a Worker that serves a level above, and the runs of its orchestration functions.
+
+This is the same whether the level above is in another process of this host (dist_worker.py) or has a session here.
+
+Rules
+  1. A Python callable is loaded here, where it may be an orchestration function, and registered with the Worker too
+     when a child of its can run it; a kernel is registered with the Worker alone. Registering twice counts twice.
+  2. A run has ended when ``run`` returns or raises, whatever was raised: what the task borrowed may be given back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+from simpler.callables import CallableHandle, CallableKind, ChipBlob, Content, load
+from simpler.descriptors import format_hashid
+from simpler.errors import RegistrationError
+from simpler.registry import display_name
+from simpler.result_record import encode_result
+from simpler.run import TaskRef
+from simpler.worker import Worker
+
+
+class _Registered:
+    """A callable. ``function`` is None for kernels, ``handles`` empty where no child of the Worker has it."""
+
+    def __init__(self, function: Callable[..., Any] | None) -> None:
+        self.function = function
+        self.references = 0
+        self.handles: list[CallableHandle] = []
+
+
+class _Left(Exception):
+    """An orchestration function raised what is no Exception, such as SystemExit."""
+
+    def __init__(self, cause: BaseException) -> None:
+        self.cause = cause
+
+
+class InnerCallables:
+    """``where``: who has them, for errors. ``import_paths``: folders that modules must lie under, None allows any."""
+
+    def __init__(self, worker: Worker, import_paths: Sequence[str] | None, where: str) -> None:
+        self._worker, self._import_paths, self._where = worker, import_paths, where
+        self._registered: dict[bytes, _Registered] = {}
+
+    def register(self, content: Content) -> None:
+        """Installs validated content wherever it can be used. Raises RegistrationError, changing nothing."""
+        entry = self._registered.get(content.digest)
+        is_kernel = content.kind is CallableKind.CHIP
+        if entry is None:
+            entry = _Registered(None if is_kernel else _contained(load(content, self._import_paths)))
+        if self._worker.can_run(content.kind):
+            entry.handles.append(self._worker.register_content(content, _name_of(content, entry.function)))
+        elif is_kernel:
+            raise RegistrationError(
+                f"{content.hashid} is a kernel, and {self._where} has no chip to run it; give it devices (device_ids)",
+                code="CALLABLE_KIND_UNSUPPORTED",
+                hashid=content.hashid,
+            )
+        entry.references += 1
+        self._registered[content.digest] = entry
+
+    def unregister(self, digest: bytes) -> None:
+        """Gives one reference back. Raises RegistrationError when there is none."""
+        entry = self._find(digest)
+        if entry.handles:
+            self._worker.unregister(entry.handles.pop())
+        entry.references -= 1
+        if entry.references == 0:
+            del self._registered[digest]
+
+    def run(self, digest: bytes, args: object, config: object) -> list[bytes | memoryview] | None:
+        """Runs an orchestration function to the end of its graph; gives the result record of what it returned, if any,
+        or of what the task returned whose TaskRef it returned.
+
+        Raises whatever it or its tasks raised.
+        """
+        function = self._find(digest).function
+        if function is None:
+            raise RegistrationError(
+                f"{format_hashid(digest)} is a kernel, which {self._where} runs only inside an orchestration function: "
+                "submit a Python function that calls orch.submit_next_level",
+                code="CALLABLE_KIND_UNSUPPORTED",
+            )
+        try:
+            value = self._worker.run(function, args, config)
+        except _Left as left:
+            raise left.cause from None
+        if isinstance(value, TaskRef):  # it means nothing to the level above; what its task returned does
+            value = value.result()
+        return None if value is None else encode_result(value)
+
+    def _find(self, digest: bytes) -> _Registered:
+        entry = self._registered.get(digest)
+        if entry is None:
+            hashid = format_hashid(digest)
+            raise RegistrationError(
+                f"{hashid} is not registered in {self._where}", code="CALLABLE_NOT_REGISTERED", hashid=hashid
+            )
+        return entry
+
+
+def _name_of(content: Content, function: Callable[..., Any] | None) -> str:
+    """What people call it: the level above knows it by that name, too."""
+    return ChipBlob.decode(content.payload).symbol if function is None else display_name(function)
+
+
+def _contained(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function``, but its run is waited for even when it exits: ``Worker.run`` leaves at once otherwise."""
+
+    @wraps(function)
+    def contained(*args: object) -> Any:
+        try:
+            return function(*args)
+        except Exception:
+            raise
+        except BaseException as leaving:
+            raise _Left(leaving) from None
+
+    return contained
