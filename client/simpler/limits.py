@@ -30,6 +30,8 @@ INTERRUPTED_GRACE_S = 1.0
 """The same for a program that leaves its ``with`` block by Ctrl-C or sys.exit: nobody waits for its runs any more."""
 SUPERVISION_INTERVAL_S = 0.2
 """How often a waiting parent looks whether its spawner is still there."""
+SIGNAL_INTERVAL_S = 1.0
+"""How often an idle DIST worker sees to its signals: one that comes just before it goes to sleep does not wake it."""
 STDERR_LINES = 50
 STDERR_LINE_BYTES = 4096
 MAX_RESTARTS = 5

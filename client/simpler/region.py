@@ -290,15 +290,14 @@ class Region:
         status = lib.slr_worker_take(self._region, worker, spin_us, timeout_ns, self._taken)
         return self._task_of(worker, status, spin_us, timeout_ns)
 
-    def next(self, worker: int, done: Done, spin_us: int) -> Task:
+    def next(self, worker: int, done: Done, spin_us: int, timeout_ns: int) -> Task | None:
         """Ends the task last taken as ``done`` says, and waits for the next one: the hot path of a worker, in one call.
 
-        Raises RegionClosed once the region is shut down, StaleHandle when the worker was declared dead.
+        None when none came within ``timeout_ns`` (< 0: wait without end). Raises RegionClosed once the region is shut
+        down, StaleHandle when the worker was declared dead.
         """
-        status = lib.slr_worker_next(self._region, worker, *done, spin_us, -1, self._taken)
-        task = self._task_of(worker, status, spin_us, -1)
-        assert task is not None  # it waits without end
-        return task
+        status = lib.slr_worker_next(self._region, worker, *done, spin_us, timeout_ns, self._taken)
+        return self._task_of(worker, status, spin_us, timeout_ns)
 
     def _task_of(self, worker: int, status: int, spin_us: int, timeout_ns: int) -> Task | None:
         while status == INTERRUPTED:  # Python's signal handlers have run by now

@@ -20,6 +20,7 @@ from typing import Protocol
 
 import msgspec
 
+from simpler import limits
 from simpler.callables import Content, format_hashid, validate_content
 from simpler.error_record import encode_error
 from simpler.errors import RegistrationError, SimplerError, StaleHandle
@@ -163,11 +164,14 @@ class _TaskLoop:
     def run(self) -> None:
         """Task after task until the region is shut down. No result is held while the next task is waited for."""
         region, worker, spin_us = self._region, self._spec.worker, self._spec.spin_us
+        look_s = None if self._spec.dist is None else limits.SIGNAL_INTERVAL_S
+        look_ns = -1 if look_s is None else int(look_s * 1e9)
+        task = None
         try:
-            task = region.take(worker, spin_us=spin_us, timeout_s=None)
-            assert task is not None
             while True:
-                task = region.next(worker, self._done(task), spin_us)
+                while task is None:
+                    task = region.take(worker, spin_us=spin_us, timeout_s=look_s)
+                task = region.next(worker, self._done(task), spin_us, look_ns)
         except (RegionClosed, StaleHandle):  # closed; or condemned, and about to be killed
             return
 
