@@ -75,6 +75,8 @@ PROGRAM = [
     "run:release",
     "cancel:drained",
     "callable:filled",
+    "callable:used",
+    "callable:emptied",
     "heap:split",
     "heap:taken",
     "heap:merged",
@@ -349,7 +351,7 @@ def program_dies(point: str, skip: int) -> None:
         scene.check_whole()
         fault_points.arm(point, skip)
         scene.worker.run(lambda orch, *_: orch.submit_sub_group(scene.ready, [None]))
-        scene.worker.register(lambda args: "another")
+        scene.worker.unregister(scene.worker.register(lambda args: "another"))
         scene.worker.run(lambda orch, *_: scene.graph(orch))
         run = scene.worker.submit(partial(cancelled, scene, point))
         scene.gates[0] = 1
