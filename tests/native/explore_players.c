@@ -1,0 +1,329 @@
+/*
+ * What the explorer plays: a parent that submits small graphs, workers that run them, and one that watches the workers;
+ * and what must hold of any order in which they do it. See explore.h.
+ *
+ * The reference is the plan itself, read byte by byte in the order of submission: two tasks that touch a byte, one of
+ * them writing, keep their order; a task that reads a byte counts on its last writer.
+ */
+#include "explore.h"
+
+#define PARENT       0
+#define BYTES        8
+#define RECORD_BYTES 8
+
+explored_plan plan;
+
+/* ---- the reference ---- */
+
+static bool touches(const planned *task, uint32_t byte, uint8_t access) {
+    for (int r = 0; r < 2; r++)
+        if (task->ranges[r].access & access && byte >= task->ranges[r].begin && byte < task->ranges[r].end)
+            return true;
+    return false;
+}
+
+static bool ordered(uint32_t first, uint32_t second) {
+    const planned *a = &plan.tasks[first], *b = &plan.tasks[second];
+    for (uint32_t byte = 0; byte < BYTES; byte++)
+        if ((touches(a, byte, SLR_WRITE) && touches(b, byte, SLR_READ | SLR_WRITE)) ||
+            (touches(a, byte, SLR_READ) && touches(b, byte, SLR_WRITE)))
+            return true;
+    return b->after >> first & 1;
+}
+
+static bool counts_on(uint32_t task, uint32_t producer) {
+    for (uint32_t byte = 0; byte < BYTES; byte++) {
+        uint32_t writer = task;
+        while (writer-- > 0 && !touches(&plan.tasks[writer], byte, SLR_WRITE))
+            ;
+        if (writer == producer && touches(&plan.tasks[task], byte, SLR_READ))
+            return true;
+    }
+    return plan.tasks[task].after >> producer & 1;
+}
+
+/* ---- workers ---- */
+
+static void begin_task(uint32_t actor, uint32_t task) {
+    CHECK(++world.seen.begun[task] == 1);
+    world.actors[actor].holds = task + 1;
+    for (uint32_t other = 0; other < plan.n_tasks; other++) {
+        if (other < task && ordered(other, task))
+            for (uint32_t i = 0; i < ACTORS; i++)
+                CHECK(world.actors[i].holds != other + 1);
+        if (other < task && counts_on(task, other))
+            CHECK(world.seen.done[other] && plan.tasks[other].ends != FAILS);
+        if (other > task && ordered(task, other))
+            CHECK(!world.seen.begun[other]);
+    }
+}
+
+static uint32_t number_of(uint32_t actor, const slr_task *task) {
+    uint32_t number;
+    memcpy(&number, (char *)slr_region_heap(world_region(actor)) + task->args_offset, sizeof number);
+    return number;
+}
+
+static uint64_t make_record(uint32_t actor, uint32_t number) {
+    uint64_t record = 0;
+    if (plan.tasks[number].ends == RETURNS) {
+        doing("alloc");
+        OK(slr_heap_alloc(world_region(actor), RECORD_BYTES, &record));
+    }
+    return record;
+}
+
+static int end_body(uint32_t actor, uint32_t number) {
+    world.seen.done[number] = 1;
+    world.actors[actor].holds = 0;
+    return plan.tasks[number].ends == FAILS ? SLR_TASK_FAILED : SLR_TASK_SUCCEEDED;
+}
+
+/* Until there is nothing to take at the moment: the status that said so. */
+static int run_tasks(uint32_t actor) {
+    slr_task task = {0};
+    slr_region *region = world_region(actor);
+    uint32_t worker = actor - FIRST_WORKER;
+    doing("take");
+    int status = slr_worker_take(region, worker, plan.spin_us, -1, &task);
+    while (status == SLR_OK) {
+        uint32_t number = number_of(actor, &task);
+        begin_task(actor, number);
+        uint64_t record = make_record(actor, number);
+        doing("complete and take the next");
+        int outcome = end_body(actor, number);
+        status = slr_worker_next(region, worker, outcome, record, record ? RECORD_BYTES : 0, plan.spin_us, -1, &task);
+    }
+    return status;
+}
+
+static void work(uint32_t actor) {
+    slr_region *region = world_region(actor);
+    int status;
+    if (world.actors[actor].replaces) {
+        doing("start");
+        OK(slr_worker_attach(region, actor - FIRST_WORKER, 1));
+        OK(slr_worker_ready(region, actor - FIRST_WORKER));
+    }
+    do
+        status = run_tasks(actor);
+    while (status == SLR_INTERRUPTED);
+    STATUS(SLR_CLOSED, status);
+}
+
+static void complete_remotely(uint32_t actor, const slr_task *task) {
+    uint32_t number = number_of(actor, task);
+    uint64_t record = make_record(actor, number);
+    doing("complete");
+    int outcome = end_body(actor, number);
+    OK(slr_worker_complete(world_region(actor), task->worker, task->id, outcome, record, record ? RECORD_BYTES : 0));
+}
+
+/* The consumer of a REMOTE worker: takes what there is, ends it in the opposite order, then waits for the eventfd. */
+static void work_remotely(uint32_t actor) {
+    slr_task held[MOST_TASKS];
+    slr_region *region = world_region(actor);
+    for (;;) {
+        uint32_t n = 0;
+        int status;
+        doing("take");
+        while ((status = slr_worker_take(region, actor - FIRST_WORKER, 0, 0, &held[n])) == SLR_OK) {
+            begin_task(actor, number_of(actor, &held[n]));
+            n++;
+        }
+        if (status == SLR_CLOSED)
+            return;
+        STATUS(SLR_TIMEOUT, status);
+        while (n-- > 0)
+            complete_remotely(actor, &held[n]);
+        doing("wait for the eventfd");
+        pause_at(AT_EVENT);
+        world.event = 0;
+    }
+}
+
+/* ---- the parent ---- */
+
+static int submit_task(uint32_t number) {
+    const planned *task = &plan.tasks[number];
+    slr_region *region = world_region(PARENT);
+    slr_range ranges[2];
+    slr_id after[MOST_TASKS];
+    slr_submission submission = call_of(world.seen.run, task->worker ? task->worker - 1 : SLR_ANY_SUB);
+    submission.args = &number;
+    submission.args_bytes = sizeof number;
+    submission.ranges = ranges;
+    submission.after = after;
+    for (int r = 0; r < 2; r++)
+        if (task->ranges[r].access)
+            ranges[submission.n_ranges++] =
+                range_of(1ull << 63 | 1, task->ranges[r].begin, task->ranges[r].end, task->ranges[r].access);
+    for (uint32_t i = 0; i < number; i++)
+        if (task->after >> i & 1)
+            after[submission.n_after++] = world.seen.ids[i];
+    for (;;) {
+        uint64_t conflict;
+        doing("submit");
+        if (plan.slots < MOST_TASKS)
+            pause_at(AT_GLANCE);
+        uint32_t seen = slr_space_seen(region);
+        int status = slr_submit(region, &submission, &world.seen.ids[number], &conflict);
+        if (status != SLR_SLOTS_FULL)
+            return status;
+        doing("wait for space");
+        status = slr_space_wait(region, seen, -1);
+        CHECK(status == SLR_OK || status == SLR_INTERRUPTED || (status == SLR_INVALID && world.seen.deaths));
+    }
+}
+
+static bool ended_badly(uint32_t state) {
+    return state == SLR_TASK_FAILED || state == SLR_TASK_POISONED;
+}
+
+static void check_task(uint32_t number, const slr_task_info *infos, bool cancelled) {
+    const slr_task_info *info = &infos[number];
+    bool poisoned = false, rightly = false;
+    for (uint32_t i = 0; i < number; i++) {
+        poisoned |= counts_on(number, i) && ended_badly(infos[i].state);
+        rightly |= info->root == world.seen.ids[i] && infos[i].state == SLR_TASK_FAILED;
+    }
+    uint8_t begun = world.seen.begun[number], done = world.seen.done[number];
+    if (info->state == SLR_TASK_POISONED)
+        CHECK(!begun && poisoned && rightly);
+    else if (info->state == SLR_TASK_FAILED)
+        CHECK((plan.tasks[number].ends == FAILS && done) || world.seen.deaths);
+    else
+        CHECK(begun == done && (begun || cancelled) && (!poisoned || cancelled));
+}
+
+static void check_run(void) {
+    slr_region *region = world_region(PARENT);
+    slr_task_info infos[MOST_TASKS];
+    slr_run_info run;
+    uint32_t failed = 0, poisoned = 0;
+    doing("check");
+    OK(slr_run_query(region, world.seen.run, &run));
+    CHECK(run.ended && run.live == 0);
+    CHECK(!run.lost || world.seen.deaths);
+    CHECK(run.cancelled == run.lost || plan.cancels);
+    for (uint32_t i = 0; i < ACTORS; i++)
+        CHECK(!world.actors[i].holds);
+    if (run.lost)
+        return;
+    for (uint32_t i = 0; i < world.seen.submitted; i++) {
+        if (slr_task_query(region, world.seen.ids[i], &infos[i]) != SLR_OK)
+            infos[i] = (slr_task_info){0};
+        check_task(i, infos, run.cancelled);
+        failed += infos[i].state == SLR_TASK_FAILED;
+        poisoned += infos[i].state == SLR_TASK_POISONED;
+    }
+    CHECK(run.tasks == world.seen.submitted && run.failed == failed && run.poisoned == poisoned);
+}
+
+static void make_run(bool last) {
+    slr_region *region = world_region(PARENT);
+    int status;
+    memset(world.seen.begun, 0, sizeof world.seen.begun);
+    memset(world.seen.done, 0, sizeof world.seen.done);
+    world.seen.submitted = 0;
+    doing("begin a run");
+    OK(slr_run_begin(region, 0, &world.seen.run));
+    for (uint32_t i = 0; i < plan.n_tasks; i++, world.seen.submitted++) {
+        status = submit_task(i);
+        if (status == SLR_CLOSED)
+            break;
+        OK(status);
+    }
+    CHECK(world.seen.submitted == plan.n_tasks || world.seen.deaths || plan.cancels);
+    if (last)
+        world_forget_private(PARENT);
+    doing("seal");
+    OK(slr_run_seal(region, world.seen.run));
+    do {
+        doing("wait for the run");
+        status = slr_run_wait(region, world.seen.run, plan.spin_us, -1);
+    } while (status == SLR_INTERRUPTED);
+    OK(status);
+    check_run();
+    doing("release");
+    OK(slr_run_release(region, world.seen.run));
+}
+
+static void be_parent(uint32_t actor) {
+    for (uint32_t i = 0; i < plan.runs; i++)
+        make_run(i + 1 == plan.runs);
+    doing("shut down");
+    OK(slr_region_shutdown(world_region(actor)));
+}
+
+static void cancel(uint32_t actor) {
+    doing("cancel");
+    pause_at(AT_GLANCE);
+    int status = slr_run_cancel(world_region(actor), world.seen.run);
+    CHECK(status == SLR_OK || status == SLR_STALE);
+}
+
+/* ---- the watcher of the workers ---- */
+
+static void bury(uint32_t watcher, uint32_t dead) {
+    uint32_t failed;
+    slr_region *region = world_region(watcher);
+    world.actors[dead].holds = 0;
+    doing("report a death");
+    if (plan.gives_up) {
+        OK(slr_worker_abandon(region, dead - FIRST_WORKER, "died", 4));
+        world.actors[dead].stand = ENDED;
+    } else {
+        OK(slr_worker_died(region, dead - FIRST_WORKER, "died", 4, &failed));
+        CHECK(failed <= 1);
+        world_respawn(dead);
+    }
+}
+
+static void watch(uint32_t actor) {
+    for (;;) {
+        doing("watch");
+        pause_at(AT_WATCH);
+        uint32_t dead = FIRST_WORKER;
+        while (dead < ACTORS && world.actors[dead].stand != KILLED)
+            dead++;
+        if (dead == ACTORS)
+            return;
+        bury(actor, dead);
+    }
+}
+
+/* ---- worlds ---- */
+
+void build_world(void) {
+    world_create(&(slr_config){
+        .heap_bytes = 4096, .slots = plan.slots, .edges = 12, .runs = 1, .callables = 1, .workers = plan.workers});
+    world.deaths_left = plan.deaths;
+    world.interrupts_left = plan.interrupts;
+    for (uint32_t i = 0; i < plan.workers; i++) {
+        bool remote = plan.kinds[i] == SLR_WORKER_REMOTE;
+        slr_region *region = world_region(FIRST_WORKER + i);
+        OK(slr_worker_define(region, i, plan.kinds[i]));
+        OK(slr_worker_attach(region, i, 1));
+        OK(slr_worker_ready(region, i));
+        world_spawn(FIRST_WORKER + i, remote ? work_remotely : work, !remote);
+    }
+    world_spawn(PARENT, be_parent, false);
+    uint32_t next = FIRST_WORKER + plan.workers;
+    if (plan.deaths)
+        world_spawn(next++, watch, false);
+    if (plan.cancels) {
+        world_spawn(next, cancel, false);
+        world_share_process(next, PARENT);
+    }
+}
+
+void scenario_check_end(void) {
+    slr_stats stats;
+    bool buried = true;
+    for (uint32_t i = 0; i < ACTORS; i++)
+        buried &= world.actors[i].stand != KILLED;
+    OK(slr_region_stats(world_region(NOBODY), &stats));
+    CHECK(stats.slots_used == 0 && stats.live == 0 && stats.runs_live == 0);
+    CHECK(stats.heap_used == 0 || !buried || plan.gives_up);
+}
