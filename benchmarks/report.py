@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.measurement import Result, Samples
 
-ROW = "{:<52} {:>17} {:>10} {:>19} {:>9}  {}"
+ROW = "{:<64} {:>17} {:>10} {:>19} {:>9}  {}"
 HEAD = ROW.format("", "target", "median", "p10 to p90", "p99", "")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 from simpler.args import ReceivedArgs
@@ -15,6 +17,17 @@ def nothing() -> None:
 
 def no_op(args: ReceivedArgs) -> None:
     """For sub-workers."""
+
+
+def touch(args: ReceivedArgs) -> None:
+    """Looks at one element of its first tensor."""
+    assert args.tensor(0)[0] == 0
+
+
+def die(args: ReceivedArgs) -> None:
+    """Notes the time in its first tensor, and is killed."""
+    args.tensor(0)[0] = time.monotonic_ns()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def gate(args: ReceivedArgs) -> None:

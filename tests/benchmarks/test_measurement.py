@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from benchmarks.measurement import Result, Samples
 
-from benchmarks import report, sessions
+from benchmarks import executors, report, sessions, waking
 
 SLOW, FAST = Samples([30.0, 10.0, 20.0]), Samples([5.0, 5.0, 5.0])
 
@@ -53,3 +54,24 @@ def test_cpu_time_is_counted_over_the_whole_tree() -> None:
         assert len(sessions.process_tree(parent.pid)) == 2
         assert sessions.cpu_ns(parent.pid) > 20_000_000
         parent.communicate()
+
+
+def test_a_result_may_be_judged_by_its_worst() -> None:
+    assert Result("a", "µs", 15.0, SLOW, judged_at=10).reached
+    assert not Result("a", "µs", 25.0, SLOW, judged_at=99).reached
+    assert SLOW.minus(10).values == [20.0, 0.0, 10.0]
+    assert SLOW.over(10).median == 2.0
+
+
+def test_what_is_not_installed_is_said_with_how_to_get_it() -> None:
+    with pytest.raises(ValueError, match="'spark' is none of dask, ray"):
+        executors.add_extras(["spark"])
+    missing = [name for name, (module, _) in executors.EXTRAS.items() if importlib.util.find_spec(module) is None]
+    for name in missing:
+        with pytest.raises(ValueError, match=rf"{name} is not installed here: .*\[bench-{name}\]"):
+            executors.add_extras([name])
+
+
+@pytest.mark.slow
+def test_the_bare_futex_round_trip_is_measured() -> None:
+    assert len(waking.bare_round_trips().values) == waking.ROUNDS // 2

@@ -1,0 +1,63 @@
+"""Tasks for workers that sleep, beside what the machine itself takes to wake a process and to be woken by it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks.executors import WORKERS, Pool, measure_pools
+from benchmarks.measurement import Result, Samples
+from benchmarks.tasks import no_op, nothing
+from simpler import Orchestrator, Worker
+
+ROUNDS = 500
+POOL_ROUNDS = 100
+GAP_S = 0.003
+"""Long enough for every worker to have gone to sleep."""
+MICROSECONDS = 1e6
+SOURCE = Path(__file__).with_name("futex_roundtrip.c")
+
+
+def measure() -> Iterator[Result]:
+    """The rows, as they come."""
+    before = bare_round_trips()
+    with Worker(3, num_sub_workers=WORKERS, name="bench") as worker:
+        handle = worker.register(no_op)
+
+        def graph(orch: Orchestrator, _args: object, _config: object) -> None:
+            orch.submit_sub(handle)
+
+        took = _after_gaps(lambda: worker.run(graph), ROUNDS)
+    bare = Samples([*before.values, *bare_round_trips().values])  # the machine may have become faster or slower
+    yield Result("bare futex round trip between two sleeping processes, in C", "µs", None, bare)
+    yield Result("one no-op task for parked workers", "µs", None, took, others=measure_pools(_pool_after_gaps))
+    yield Result("    the same", "of the bare one", 1.3, took.over(bare.median))
+
+
+def bare_round_trips() -> Samples:
+    """Of the C program, in microseconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "futex_roundtrip"
+        compiler = os.environ.get("CC", "cc")
+        subprocess.run([compiler, "-std=gnu11", "-D_GNU_SOURCE", "-O2", str(SOURCE), "-o", str(program)], check=True)
+        command = [str(program), str(ROUNDS // 2), str(int(GAP_S * MICROSECONDS))]
+        said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    return Samples([float(line) for line in said.split()])
+
+
+def _after_gaps(call: Callable[[], object], rounds: int) -> Samples:
+    values = []
+    for _ in range(rounds):
+        time.sleep(GAP_S)
+        began = time.perf_counter()
+        call()
+        values.append((time.perf_counter() - began) * MICROSECONDS)
+    return Samples(values)
+
+
+def _pool_after_gaps(pool: Pool) -> Samples:
+    return _after_gaps(lambda: pool.submit(nothing).result(), POOL_ROUNDS)
