@@ -70,6 +70,7 @@ class Device:
         out, why = ffi.new("slr_device **"), ffi.new("char[]", _WHY_BYTES)
         self.driver, self.device_id = driver, device_id
         self._device: Any = ffi.NULL
+        self._kernel_status = ffi.new("int *")  # made once: a device is used by one thread
         status = lib.slr_device_open(driver.encode(), device_id, out, why, _WHY_BYTES)
         if status != lib.SLR_OK:
             self._fail(status, "opening it", ffi.string(why))
@@ -139,14 +140,15 @@ class Device:
 
         A kernel gets each scalar as 64 bits: an int or bool as its value, a float as the bits of a double.
         """
-        described = ffi.new("slr_tensor[]", [_described(tensor) for tensor in tensors])
-        values = ffi.new("uint64_t[]", [scalar_bits(scalar) for scalar in scalars])
-        kernel_status = ffi.new("int *")
+        described = ffi.new("slr_tensor[]", [_described(tensor) for tensor in tensors]) if tensors else ffi.NULL
+        values = ffi.new("uint64_t[]", [scalar_bits(scalar) for scalar in scalars]) if scalars else ffi.NULL
         status = lib.slr_device_launch(
-            self._device, kernel._raw, described, len(tensors), values, len(scalars), kernel_status
+            self._device, kernel._raw, described, len(tensors), values, len(scalars), self._kernel_status
         )
+        if status == lib.SLR_OK:
+            return 0
         if status == lib.SLR_DEVICE_LAUNCH:
-            return int(kernel_status[0])
+            return int(self._kernel_status[0])
         self._check(status, f"launching kernel {kernel.symbol}")
         return 0
 
@@ -155,10 +157,11 @@ class Device:
         self._check(lib.slr_device_synchronize(self._device), "waiting for it")
 
     def _check(self, status: int, doing: str) -> None:
+        if status == lib.SLR_OK:
+            return
         if self._device == ffi.NULL:
             raise StateError(f"device {self.device_id} ({self.driver}): {doing}: the device is closed")
-        if status != lib.SLR_OK:
-            self._fail(status, doing, ffi.string(lib.slr_device_error(self._device)))
+        self._fail(status, doing, ffi.string(lib.slr_device_error(self._device)))
 
     def _fail(self, status: int, doing: str, sentence: bytes) -> NoReturn:
         text = f"device {self.device_id} ({self.driver}): {doing}: {sentence.decode(errors='replace')}"
