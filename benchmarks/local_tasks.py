@@ -44,10 +44,7 @@ def measure() -> Iterator[Result]:
         yield _fan_out(worker, handle)
         yield _big_tensor(worker)
         yield _submit_cost(worker, handle)
-    with Worker(3, device_ids=(0, 1), name="bench") as chips:
-        kernel = chips.register(ChipCallable.from_c_source(EMPTY_KERNEL, "empty", []))
-        hop = _per_hop(lambda: chips.run(_chain_on_chips(kernel)), HOPS)
-        yield Result(f"one hop of {HOPS:,} tasks on two chips in turn", "µs", 4, hop)
+    yield _chips_in_turn()
 
 
 def _round_trip(worker: Worker, handle: CallableHandle) -> Iterator[Result]:
@@ -90,6 +87,14 @@ def _chains(worker: Worker, handle: CallableHandle) -> Iterator[Result]:
     yield Result(f"one hop of a chain of {HOPS:,} tasks, each after the last", "µs", 2.5, after, others=pools)
     yield Result(f"one hop of {HOPS:,} tasks INOUT on one array, all submitted", "µs", 2.5, alone)
     yield Result("    the same while they are being submitted", "µs", None, inout)
+
+
+def _chips_in_turn() -> Result:
+    with Worker(3, device_ids=(0, 1), num_sub_workers=1, name="bench") as worker:
+        kernel = worker.register(ChipCallable.from_c_source(EMPTY_KERNEL, "empty", []))
+        gates = worker.register(gate)
+        hops = Samples([_hops_in_turn(worker, kernel, gates) / HOPS * MICROSECONDS for _ in range(REPEATS)])
+    return Result(f"one hop of {HOPS:,} tasks on two chips in turn, all submitted", "µs", 4, hops)
 
 
 def _fan_out(worker: Worker, handle: CallableHandle) -> Result:
@@ -144,15 +149,6 @@ def _chain_after(handle: CallableHandle) -> Graph:
     return graph
 
 
-def _chain_on_chips(handle: CallableHandle) -> Graph:
-    def graph(orch: Orchestrator, _args: object, _config: object) -> None:
-        last = orch.submit_next_level(handle, worker=0)
-        for hop in range(1, HOPS):
-            last = orch.submit_next_level(handle, worker=hop % 2, after=[last])
-
-    return graph
-
-
 def _chain_inout(handle: CallableHandle, array: np.ndarray) -> Graph:
     def graph(orch: Orchestrator, _args: object, _config: object) -> None:
         args = TaskArgs().add_tensor(array, TensorArgType.INOUT)
@@ -173,6 +169,23 @@ def _hops_alone(worker: Worker, handle: CallableHandle, gates: CallableHandle) -
         orch.submit_sub(gates, chained)
         for _ in range(HOPS):
             orch.submit_sub(handle, chained)
+        opened = time.perf_counter()
+        flag[0] = 1
+
+    worker.run(graph)
+    return time.perf_counter() - opened
+
+
+def _hops_in_turn(worker: Worker, kernel: CallableHandle, gates: CallableHandle) -> float:
+    """As ``_hops_alone``, each task after the last and on the other chip."""
+    flag = worker.array((1,), np.int8)
+    opened = 0.0
+
+    def graph(orch: Orchestrator, _args: object, _config: object) -> None:
+        nonlocal opened
+        last = orch.submit_sub(gates, TaskArgs().add_tensor(flag, TensorArgType.NO_DEP))
+        for hop in range(HOPS):
+            last = orch.submit_next_level(kernel, worker=hop % 2, after=[last])
         opened = time.perf_counter()
         flag[0] = 1
 

@@ -259,4 +259,4 @@ def _owner_mark(owner_key: bytes) -> int:
 
 
 def _seal(owner_key: bytes, handle: CallableHandle) -> int:
-    return hash((owner_key, handle._owner, handle._serial, handle.digest, int(handle.kind), handle.target_namespace))
+    return hash((owner_key, handle._owner, handle._serial, handle.digest, handle.kind._value_, handle.target_namespace))

@@ -59,7 +59,7 @@ class GraphRun:
     def submit(self, worker: int, digest: bytes, op: int = 0, timeout_ns: int = 0) -> int:
         """A task without arguments and dependencies. Returns its id; raises CapacityError when there is no room."""
         submission = self._submission
-        code = submission.at_digest(digest)
+        code = submission.pinned.get(digest) or submission.pin(digest)
         write_submission(submission.fields, 0, self.id, worker, op, code, 0, 0, 0, 0, 0, 0, 0, 0, timeout_ns)
         return self._submitted(submission)
 
@@ -86,7 +86,7 @@ class GraphRun:
             self.id,
             worker,
             op,
-            submission.at_digest(digest),
+            submission.pinned.get(digest) or submission.pin(digest),
             submission.args.put(payload),
             len(payload),
             submission.ranges.put_ranges(ranges) if ranges else 0,

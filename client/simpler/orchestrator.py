@@ -9,10 +9,10 @@ Rules
 from __future__ import annotations
 
 import contextlib
-import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from threading import get_ident
 from typing import NoReturn, Protocol, TypeVar
 
 from simpler.args import TaskArgs
@@ -30,6 +30,7 @@ from simpler.run import RunState, TaskRef
 from simpler.targets import Targets
 from simpler.tensor import Tensor, TensorArgType
 
+_CHIP = CallableKind.CHIP  # looking up a member of an Enum takes as long as comparing with it ten times
 T = TypeVar("T")
 Handle = CallableHandle | str
 
@@ -70,7 +71,7 @@ class Orchestrator:
         self._worker, self._graph, self._run = worker, run.graph, run
         self._region, self._registry = worker.region, worker.registry
         self._scopes: list[weakref.WeakSet[Tensor] | None] = [None]  # a set once there is a tensor: most runs have none
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
 
     def submit_sub(
         self,
@@ -87,7 +88,7 @@ class Orchestrator:
         right, CapacityError when there is no room and nothing can free any.
         """
         entry = self._entry(handle, args)
-        if entry.kind is CallableKind.CHIP or not entry.target.on_subs:
+        if entry.kind is _CHIP or not entry.target.on_subs:
             self._refuse_on_subs(entry)
         return self._submit(ANY_SUB, entry, args, config, after)
 
@@ -189,11 +190,12 @@ class Orchestrator:
             _let_go(self._scopes.pop())
 
     def _require_use(self) -> None:
-        if threading.get_ident() != self._thread or not self._scopes:
+        if get_ident() != self._thread or not self._scopes:
             raise StateError("an Orchestrator is for the thread that runs its orchestration function, until it returns")
 
     def _entry(self, handle: Handle, args: object) -> Entry:
-        self._require_use()
+        if get_ident() != self._thread or not self._scopes:
+            self._require_use()  # which raises; asked here first, because this is the hot path
         if args is not None and not isinstance(args, TaskArgs):
             raise ArgumentError(f"the arguments of a task are TaskArgs, not {type(args).__name__}")
         return self._registry.resolve(handle)

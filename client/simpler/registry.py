@@ -151,13 +151,13 @@ class Registry:
         hashid (HASHID_FORMAT_INVALID) and an unknown one (CALLABLE_KIND_UNSUPPORTED), ArgumentError for anything else.
         """
         if isinstance(handle, str):
-            parse_hashid(handle)
             entry = self._by_handle.get(handle)
         else:
             entry = self._by_handle.get(verify_handle(handle, self._key))
         if entry is not None:
             return entry
         if isinstance(handle, str):
+            parse_hashid(handle)
             raise RegistrationError(f"{handle} is not registered with this Worker", code="CALLABLE_KIND_UNSUPPORTED")
         raise StaleHandle(f"{handle!r} was unregistered; register the callable again")
 

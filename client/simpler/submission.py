@@ -26,7 +26,19 @@ write_submission = packed_as("slr_submission").pack_into
 class Submission:
     """An slr_submission, the memory that it points to, and two words for the answers of slr_submit."""
 
-    __slots__ = ("_digests", "after", "answers", "args", "blocks", "fields", "ranges", "raw", "to_conflict", "to_task")
+    __slots__ = (
+        "_pins",
+        "after",
+        "answers",
+        "args",
+        "blocks",
+        "fields",
+        "pinned",
+        "ranges",
+        "raw",
+        "to_conflict",
+        "to_task",
+    )
 
     def __init__(self) -> None:
         self.raw = ffi.new("slr_submission *")
@@ -35,7 +47,9 @@ class Submission:
         self.to_conflict = self.to_task + 1
         self.answers = memoryview(ffi.buffer(self.to_task)).cast("Q")
         self.args, self.ranges, self.blocks, self.after = (_Memory(_FIRST_BYTES) for _ in range(4))
-        self._digests: dict[bytes, _Memory] = {}
+        self.pinned: dict[bytes, int] = {}
+        """The addresses of digests."""
+        self._pins: list[_Memory] = []
 
     @classmethod
     def taken(cls) -> Submission:
@@ -49,15 +63,15 @@ class Submission:
         """For others to use."""
         _unused.append(self)
 
-    def at_digest(self, digest: bytes) -> int:
-        """The address of a copy of ``digest``."""
-        known = self._digests.get(digest)
-        if known is not None:
-            return known.address
-        if len(self._digests) == _DIGESTS_KEPT:
-            self._digests.clear()
-        memory = self._digests[digest] = _Memory(len(digest))
-        return memory.put(digest)
+    def pin(self, digest: bytes) -> int:
+        """The address of a copy of ``digest``, from now on also in ``pinned``."""
+        if len(self.pinned) == _DIGESTS_KEPT:
+            self.pinned.clear()
+            self._pins.clear()
+        memory = _Memory(len(digest))
+        self._pins.append(memory)
+        address = self.pinned[digest] = memory.put(digest)
+        return address
 
 
 _unused: list[Submission] = []

@@ -9,7 +9,7 @@ from simpler.submission import Submission, write_submission
 def fields_of(
     submission: Submission, digest: bytes, payload: bytes, after: list[int]
 ) -> tuple[bytes, bytes, list[int]]:
-    at = submission.at_digest(digest), submission.args.put(payload), submission.after.put_ids(after)
+    at = submission.pin(digest), submission.args.put(payload), submission.after.put_ids(after)
     write_submission(
         submission.fields, 0, 7, 1, 0, at[0], at[1], len(payload), 0, 0, len(after), at[2], 0, 0, 5_000_000_000
     )
@@ -33,7 +33,10 @@ def test_any_number_of_digests_is_told_apart() -> None:
     submission = Submission()
     for number in (*range(1000), *range(1000)):
         digest = number.to_bytes(32)
-        assert bytes(ffi.buffer(ffi.cast("uint8_t *", submission.at_digest(digest)), 32)) == digest
+        assert (
+            bytes(ffi.buffer(ffi.cast("uint8_t *", submission.pinned.get(digest) or submission.pin(digest)), 32))
+            == digest
+        )
 
 
 def test_one_is_taken_by_one_at_a_time() -> None:
