@@ -287,6 +287,13 @@ def has_a_lock_as_default() -> Any:
     return work
 
 
+def has_a_lock_as_keyword_default() -> Any:
+    def work(*, guard: object = threading.Lock()) -> None:
+        pass
+
+    return work
+
+
 def has_a_lock_as_attribute() -> Any:
     def work() -> None:
         pass
@@ -309,7 +316,10 @@ def reaches_a_lock_through_a_global() -> Any:
         (has_a_lock_as_attribute(), "work.guard['deep'][1]"),
         (reaches_a_lock_through_a_global(), "work.__globals__['lock']"),
         (functools.partial(print, 1, end=LOCK), "partial.keywords['end']"),
+        (has_a_lock_as_keyword_default(), "work.__kwdefaults__['guard']"),
         (Holder({1: LOCK}), "Holder.items[0][1]"),
+        (Holder(Holder((1, {LOCK}))).__call__, "__call__.__self__.items[0].items[0][1][0]"),
+        (Holder({LOCK: 1}), "Holder.items[0].keys()[0]"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -423,6 +433,14 @@ def test_a_forged_handle_is_refused() -> None:  # C3
         verify_handle(object.__new__(CallableHandle), b"key")
     with pytest.raises(ArgumentError, match=r"expected a CallableHandle from Worker\.register, not str"):
         verify_handle("sha256:", b"key")
+
+
+def test_a_callable_that_holds_a_handle_is_refused_by_path(handle: CallableHandle) -> None:  # C3, C7
+    held = {"handles": [handle]}
+    with refused(
+        "CALLABLE_NOT_SERIALIZABLE", r"\['held'\]\['handles'\]\[0\] is of type CallableHandle.*pass handle\.hashid"
+    ):
+        content_of(lambda: held)
 
 
 @pytest.mark.parametrize("way", [pickle.dumps, copy.copy, copy.deepcopy])
