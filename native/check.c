@@ -375,7 +375,7 @@ int slr_region_stats(slr_region *region, slr_stats *out) {
         .poisoned = header->poisoned,
         .cancelled = header->cancelled,
         .live = header->live,
-        .heap_bytes = header->config.heap_bytes,
+        .heap_bytes = header->config.heap_bytes - SLRI_RESERVE_BYTES,
         .heap_used = header->heap_used,
         .heap_peak = header->heap_peak,
         .shared_queue = header->shared.length,

@@ -10,7 +10,7 @@
 static uint64_t error_block(slr_region *region, const void *error, uint64_t error_bytes) {
     if (!error_bytes)
         return 0;
-    uint64_t offset = slri_heap_take(region, error_bytes);
+    uint64_t offset = slri_heap_take(region, error_bytes, 0);
     if (offset) {
         slri_heap_keep(region, offset);
         memcpy(slri_heap_at(region, offset), error, error_bytes);

@@ -96,13 +96,15 @@ static void split(slr_region *region, uint64_t at, uint64_t extent) {
     bin_add(region, at + extent);
 }
 
-uint64_t slri_heap_take(slr_region *region, uint64_t bytes) {
+uint64_t slri_heap_take(slr_region *region, uint64_t bytes, uint64_t reserve) {
     slri_header *header = region->header;
     if (bytes > header->config.heap_bytes)
         return 0;
     uint64_t extent = SLRI_LINE + (bytes + SLRI_LINE - 1) / SLRI_LINE * SLRI_LINE;
     if (extent < MIN_EXTENT)
         extent = MIN_EXTENT;
+    if (header->heap_used + extent > header->config.heap_bytes - reserve)
+        return 0;
     uint64_t found = find_free(region, extent);
     if (!found)
         return 0;
@@ -245,11 +247,11 @@ void slri_heap_rebuild(slr_region *region) {
     header->heap_used = used;
 }
 
-int slr_heap_alloc(slr_region *region, uint64_t bytes, uint64_t *offset) {
+static int alloc(slr_region *region, uint64_t bytes, uint64_t reserve, uint64_t *offset) {
     if (!region || !offset)
         return SLR_INVALID;
     slri_lock(region);
-    uint64_t taken = slri_heap_take(region, bytes);
+    uint64_t taken = slri_heap_take(region, bytes, reserve);
     if (taken)
         slri_commit(&slri_heap_live(region, taken)->held, 1);
     slri_unlock(region);
@@ -257,6 +259,14 @@ int slr_heap_alloc(slr_region *region, uint64_t bytes, uint64_t *offset) {
         return SLR_HEAP_FULL;
     *offset = taken;
     return SLR_OK;
+}
+
+int slr_heap_alloc(slr_region *region, uint64_t bytes, uint64_t *offset) {
+    return alloc(region, bytes, SLRI_RESERVE_BYTES, offset);
+}
+
+int slr_heap_alloc_error(slr_region *region, uint64_t bytes, uint64_t *offset) {
+    return alloc(region, bytes, 0, offset);
 }
 
 int slr_heap_ref(slr_region *region, uint64_t offset) {

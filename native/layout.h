@@ -190,6 +190,9 @@ typedef struct {
 
 #define SLRI_BLOCK_USED 1ull
 
+/* Part of every heap, on top of what was asked for: for error records alone, so that a full heap hides no failure. */
+#define SLRI_RESERVE_BYTES (64ull << 10)
+
 _Static_assert(sizeof(slri_slot) == 3 * SLRI_LINE, "a slot is three cache lines");
 _Static_assert(sizeof(slri_block) == SLRI_LINE, "a block header is one cache line");
 _Static_assert(sizeof(slri_worker) == 3 * SLRI_LINE, "the doorbell has a line of its own");

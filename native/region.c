@@ -24,7 +24,7 @@ static uint64_t round_up(uint64_t value, uint64_t step) {
 }
 
 static bool config_valid(const slr_config *config) {
-    return config->heap_bytes >= PAGE && config->heap_bytes <= MAX_HEAP_BYTES && config->slots &&
+    return config->heap_bytes >= PAGE && config->heap_bytes <= MAX_HEAP_BYTES + SLRI_RESERVE_BYTES && config->slots &&
            config->slots <= MAX_ENTRIES && config->edges <= MAX_ENTRIES && config->runs &&
            config->runs <= MAX_ENTRIES && config->callables <= MAX_ENTRIES && config->workers &&
            config->workers <= SLRI_MAX_WORKERS && config->trace_events <= MAX_ENTRIES;
@@ -144,7 +144,7 @@ int slr_region_create(const slr_config *config, slr_region **out) {
     if (!config || !out || config->heap_bytes > MAX_HEAP_BYTES)
         return SLR_INVALID;
     slr_config rounded = *config;
-    rounded.heap_bytes = round_up(config->heap_bytes, PAGE);
+    rounded.heap_bytes = config->heap_bytes ? round_up(config->heap_bytes, PAGE) + SLRI_RESERVE_BYTES : 0;
     if (!config_valid(&rounded))
         return SLR_INVALID;
     slri_layout layout;

@@ -85,7 +85,8 @@ bool slri_spin(const uint32_t *word, uint32_t value, const uint32_t *length, int
 
 /* ---- heap.c ---- */
 void slri_heap_init(slr_region *region);
-uint64_t slri_heap_take(slr_region *region, uint64_t bytes);     /* no reference yet; 0: full */
+/* No reference yet; 0: full. `reserve`: how much of it is kept back, 0 or SLRI_RESERVE_BYTES. */
+uint64_t slri_heap_take(slr_region *region, uint64_t bytes, uint64_t reserve);
 slri_block *slri_heap_live(slr_region *region, uint64_t offset); /* NULL: not the offset of a live block */
 void slri_heap_keep(slr_region *region, uint64_t offset);
 void slri_heap_unkeep(slr_region *region, uint64_t offset);

@@ -110,8 +110,8 @@ int slr_region_create(const slr_config *config, slr_region **out); /* a memfd, s
 int slr_region_attach(int fd, slr_region **out);                   /* duplicates fd */
 void slr_region_detach(slr_region *region);                        /* unmaps; other processes are not affected */
 int slr_region_fd(const slr_region *region);
-void *slr_region_heap(const slr_region *region); /* this process's address of heap offset 0 */
-uint64_t slr_region_heap_bytes(const slr_region *region);
+void *slr_region_heap(const slr_region *region);          /* this process's address of heap offset 0 */
+uint64_t slr_region_heap_bytes(const slr_region *region); /* with what is kept back for error records */
 /* This process's descriptor of the eventfd that is signalled when a REMOTE worker gets work and when a run that was
  * begun with SLR_RUN_NOTIFY ends; set once, SLR_INVALID after that. A duplicate is kept until slr_region_detach, so the
  * caller may close its own at any time. */
@@ -126,6 +126,8 @@ const char *slr_status_name(int status);
 /* One reference, the caller's process's; not zeroed. When a SUB, CHIP or DIST worker dies, the references of the blocks
  * that its process allocated end with it; one process therefore attaches one such worker per slr_region. */
 int slr_heap_alloc(slr_region *region, uint64_t bytes, uint64_t *offset);
+/* The same for an error record: it may also have the last of the heap, which is kept back for error records. */
+int slr_heap_alloc_error(slr_region *region, uint64_t bytes, uint64_t *offset);
 int slr_heap_ref(slr_region *region, uint64_t offset);
 /* Frees at the last. SLR_STALE: offset is not a live block's; SLR_INVALID: no process holds a reference to it. */
 int slr_heap_unref(slr_region *region, uint64_t offset);

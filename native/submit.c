@@ -92,7 +92,7 @@ static int place_arguments(slr_region *region, const slr_submission *submission,
     if (staged) {
         slri_heap_adopt(region, staged);
     } else if (submission->args_bytes || submission->n_blocks) {
-        *block = slri_heap_take(region, head_bytes(submission) + submission->args_bytes);
+        *block = slri_heap_take(region, head_bytes(submission) + submission->args_bytes, SLRI_RESERVE_BYTES);
         if (!*block)
             return SLR_HEAP_FULL;
         slri_heap_keep(region, *block);

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from simpler import limits
 from simpler._native import ffi, lib
-from simpler.errors import CapacityError, RegistrationError, SimplerError, StateError
+from simpler.errors import RegistrationError, SimplerError, StateError
 from simpler.graph_run import GraphRun
 from simpler.mapping import Mapping
 from simpler.region_records import (
@@ -134,7 +134,7 @@ class Region:
         out = ffi.new("uint64_t *")
         status = lib.slr_heap_alloc(self._region, min(nbytes, _MORE_THAN_ANY_HEAP), out)
         if status != OK:
-            fail(status, f"allocating {nbytes} bytes in a heap of {self.heap_bytes}")
+            fail(status, f"allocating {nbytes} bytes in a heap of {self.stats().heap_bytes}")
         return int(out[0])
 
     def store(self, data: bytes | memoryview) -> int:
@@ -320,11 +320,13 @@ class Region:
         return Done(TaskState.SUCCEEDED, record, nbytes)
 
     def failed(self, error: bytes) -> Done:
-        """How a task ends with an error record, which is left out when the heap has no room for it."""
-        try:
-            return Done(TaskState.FAILED, self.store(error), len(error))
-        except CapacityError:
+        """How a task ends with an error record, which is left out when not even what is kept for such has room."""
+        out = ffi.new("uint64_t *")
+        if lib.slr_heap_alloc_error(self._region, len(error), out) != OK:
             return Done(TaskState.FAILED, 0, 0)
+        offset = int(out[0])
+        self._heap[offset : offset + len(error)] = error
+        return Done(TaskState.FAILED, offset, len(error))
 
     def complete(self, worker: int, task_id: int, *, result: bytes | None = None, error: bytes | None = None) -> bool:
         """Ends a task with a result record, an error record, or as a success without either.

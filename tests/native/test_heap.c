@@ -82,7 +82,7 @@ static void tells_where_an_address_is(void) {
     CHECK(place.offset == offset + 99 && place.start == offset && place.bytes == 100);
     STATUS(SLR_STALE, slr_heap_locate(region, heap + offset + 100, &place));
     STATUS(SLR_NOT_FOUND, slr_heap_locate(region, heap - 1, &place));
-    STATUS(SLR_NOT_FOUND, slr_heap_locate(region, heap + (1 << 20), &place));
+    STATUS(SLR_NOT_FOUND, slr_heap_locate(region, heap + slr_region_heap_bytes(region), &place));
     STATUS(SLR_NOT_FOUND, slr_heap_locate(region, NULL, &place));
     drop_region(region);
 }
@@ -104,7 +104,7 @@ static void finds_blocks_at_every_distance(void) {
 static void full_heap_merges_into_one_block(void) {
     slr_region *region = make_region();
     static uint64_t blocks[1 << 15];
-    uint64_t random = 7, whole = slr_region_heap_bytes(region) - 64;
+    uint64_t random = 7, whole = small_config().heap_bytes - 64;
     uint32_t n = 0;
     while (slr_heap_alloc(region, next_random(&random) % 300, &blocks[n]) == SLR_OK)
         n++;
@@ -119,6 +119,28 @@ static void full_heap_merges_into_one_block(void) {
     STATUS(SLR_HEAP_FULL, slr_heap_alloc(region, UINT64_MAX, blocks));
     OK(slr_heap_unref(region, alloc(region, whole)));
     CHECK(stats_of(region).heap_peak <= slr_region_heap_bytes(region));
+    drop_region(region);
+}
+
+/* G4: what fails when nothing is left still says why. */
+static void a_full_heap_has_room_for_errors(void) {
+    slr_region *region = make_region();
+    uint64_t all = alloc(region, small_config().heap_bytes - 64), error;
+    char record[1000] = "why";
+    uint32_t failed;
+    STATUS(SLR_HEAP_FULL, slr_heap_alloc(region, 1, &error));
+    OK(slr_heap_alloc_error(region, sizeof record, &error));
+    slr_id run = begin_run(region), task = submit(region, call_of(run, SUB0));
+    CHECK(take(region, SUB0) == task);
+    OK(slr_worker_died(region, SUB0, record, sizeof record, &failed));
+    slr_task_info info;
+    OK(slr_task_query(region, task, &info));
+    CHECK(failed == 1 && info.record_bytes == sizeof record);
+    STATUS(SLR_HEAP_FULL, slr_heap_alloc_error(region, 1 << 20, &error));
+    OK(slr_heap_unref(region, error));
+    OK(slr_heap_unref(region, all));
+    CHECK(stats_of(region).heap_bytes == small_config().heap_bytes);
+    end_run(region, run);
     drop_region(region);
 }
 
@@ -175,4 +197,5 @@ static void a_dead_workers_blocks_are_freed(void) {
 
 MAIN(CASE(blocks_are_aligned_and_writable), CASE(references_are_counted), CASE(no_block_where_none_begins),
      CASE(finds_the_block_around_a_byte), CASE(tells_where_an_address_is), CASE(finds_blocks_at_every_distance),
-     CASE(full_heap_merges_into_one_block), CASE(random_use_agrees_with_a_model), CASE(a_dead_workers_blocks_are_freed))
+     CASE(full_heap_merges_into_one_block), CASE(a_full_heap_has_room_for_errors), CASE(random_use_agrees_with_a_model),
+     CASE(a_dead_workers_blocks_are_freed))

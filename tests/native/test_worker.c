@@ -340,7 +340,7 @@ static void impossible_configurations_are_refused(void) {
     config = small_config();
     config.heap_bytes = 4097;
     OK(slr_region_create(&config, &region));
-    CHECK(slr_region_heap_bytes(region) == 8192);
+    CHECK(stats_of(region).heap_bytes == 8192);
     drop_region(region);
 }
 

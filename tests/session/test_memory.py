@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import resource
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from simpler import Orchestrator, TaskArgs, Tensor, TensorArgType, Worker
-from simpler.errors import TaskError
+from simpler.errors import CapacityError, TaskError, WorkerDied
 
 pytestmark = pytest.mark.slow
 MIB = 1 << 20
@@ -171,6 +172,20 @@ def test_what_failed_tasks_and_those_behind_them_used_is_given_back(worker: Work
         worker.run(chain)
     gc.collect()
     assert worker.stats().heap_used == before
+
+
+def test_an_error_has_room_in_a_heap_that_is_full(worker: Worker) -> None:  # G4, G2
+    fail, leave = worker.register(lambda args: os.environ["WHY"]), worker.register(lambda args: os._exit(3))
+    held = []
+    for nbytes in (MIB // 64, 1):
+        with contextlib.suppress(CapacityError):
+            while True:
+                held.append(worker.array((nbytes,), "uint8"))
+    with pytest.raises(TaskError, match="KeyError") as caught:
+        worker.run(lambda orch, args, config: orch.submit_sub(fail))
+    assert isinstance(caught.value.__cause__, KeyError)
+    with pytest.raises(WorkerDied, match="exited with code 3"):
+        worker.run(lambda orch, args, config: orch.submit_sub(leave))
 
 
 def test_a_result_passes_through_the_heap_once_and_through_no_pipe() -> None:  # G10
