@@ -398,6 +398,33 @@ static void cancelling_frees_those_who_wait(void) {
     drop_region(region);
 }
 
+/* G3, G7: a member's time begins with its group's, whether its worker has looked yet or not. */
+static void a_member_may_be_late_before_its_worker_looks(void) {
+    slr_region *region = make_group_region();
+    slr_id run = begin_run(region);
+    slr_submission members[2] = {call_of(run, CHIP0), call_of(run, CHIP1)};
+    slr_overdue late[2];
+    slr_task task;
+    uint32_t count, failed;
+    int64_t next_ns;
+    members[0].timeout_ns = members[1].timeout_ns = 1000;
+    group g = submit_members(region, members, 2);
+    CHECK(take(region, CHIP0) == 0);
+    OK(slr_workers_overdue(region, INT64_MAX - 1, late, 2, &count, &next_ns));
+    CHECK(count == 0); /* gathering takes as long as it takes */
+    CHECK(take(region, CHIP1) == g.members[1]);
+    OK(slr_workers_overdue(region, INT64_MAX - 1, late, 2, &count, &next_ns));
+    CHECK(count == 2 && late[0].worker == CHIP0 && late[0].task == g.members[0]);
+    STATUS(SLR_STALE, slr_worker_take(region, CHIP0, 0, 0, &task));
+    check_graph(region);
+    OK(slr_worker_died(region, CHIP0, "late", 4, &failed));
+    CHECK(failed == 1);
+    OK(slr_worker_died(region, CHIP1, "late", 4, &failed));
+    CHECK(failed == 1 && run_info(region, run).failed == 2);
+    end_run(region, run);
+    drop_region(region);
+}
+
 /* G3, G11: a worker that sleeps with its member is woken by the last to join. */
 static void who_waits_asleep_is_woken(void) {
     slr_region *region = make_group_region();
@@ -427,4 +454,5 @@ MAIN(CASE(a_group_starts_when_all_its_workers_are_there), CASE(members_are_order
      CASE(two_groups_on_the_same_workers_do_not_hold_each_other_up), CASE(a_remote_worker_joins_when_its_hand_is_empty),
      CASE(a_worker_that_dies_waiting_gives_its_place_back), CASE(a_started_member_dies_with_its_worker),
      CASE(a_group_fails_with_a_worker_that_is_given_up), CASE(a_group_fails_when_too_few_sub_workers_are_left),
-     CASE(cancelling_frees_those_who_wait), CASE(who_waits_asleep_is_woken))
+     CASE(a_member_may_be_late_before_its_worker_looks), CASE(cancelling_frees_those_who_wait),
+     CASE(who_waits_asleep_is_woken))

@@ -75,6 +75,21 @@ static slr_id submit_job(slr_region *region, slr_id run, uint32_t worker, uint32
     }
 }
 
+/* Jobs number, number + 1, ... on as many SUB workers at once. SLR_CLOSED, SLR_SLOTS_FULL: as slr_submit. */
+static int submit_group_of_jobs(slr_region *region, slr_id run, uint32_t n, uint32_t number) {
+    slr_submission members[SUBS];
+    job what[SUBS];
+    slr_id group, ids[SUBS];
+    uint64_t conflict;
+    for (uint32_t i = 0; i < n; i++) {
+        what[i].number = number + i;
+        members[i] = call_of(run, SLR_ANY_SUB);
+        members[i].args = &what[i];
+        members[i].args_bytes = sizeof what[i];
+    }
+    return slr_submit_group(region, members, n, &group, ids, &conflict);
+}
+
 static uint64_t make_counters(slr_region *region, uint32_t n) {
     uint64_t offset;
     OK(slr_heap_alloc(region, n * sizeof(uint32_t), &offset));
@@ -112,7 +127,7 @@ static void every_task_runs_once_under_back_pressure(void) {
     stop(region, pids, SUBS);
 }
 
-/* One try: what is refused, because everything is full or the run was just lost, is never run. */
+/* One try: what is refused, because everything is full or the run was just lost, is never run. Now and then a group. */
 static void try_job(slr_region *region, slr_id run, uint32_t number) {
     job what = {number};
     slr_submission submission = call_of(run, SLR_ANY_SUB);
@@ -121,7 +136,8 @@ static void try_job(slr_region *region, slr_id run, uint32_t number) {
     slr_id task;
     uint64_t conflict;
     uint32_t seen = slr_space_seen(region);
-    int status = slr_submit(region, &submission, &task, &conflict);
+    int status = number % 20 == 19 ? submit_group_of_jobs(region, run, 2, number - 1)
+                                   : slr_submit(region, &submission, &task, &conflict);
     if (status == SLR_SLOTS_FULL)
         status = slr_space_wait(region, seen, LATEST_NS);
     CHECK(status == SLR_OK || status == SLR_CLOSED || (status == SLR_INVALID && run_info(region, run).lost));
@@ -143,7 +159,8 @@ static void workers_killed_at_random_lose_only_their_task(void) {
             run = begin_run(region);
             lost++;
         }
-        try_job(region, run, i);
+        if (i % 20 != 18)
+            try_job(region, run, i); /* 18 is a member of the group of 19 */
         if (i % (N / KILLS) == 0) {
             uint32_t victim = next_random(&random) % SUBS, failed;
             kill(pids[victim], SIGKILL);
@@ -180,6 +197,10 @@ static void no_wake_up_is_lost(void) {
         uint32_t tasks = 1 + next_random(&random) % 5;
         for (uint32_t i = 0; i < tasks; i++)
             submit_job(region, run, next_random(&random) % 3 ? SLR_ANY_SUB : next_random(&random) % SUBS, i, counters);
+        if (round % 3 == 0)
+            OK(submit_group_of_jobs(region, run, 1 + round % SUBS, 0));
+        for (uint32_t i = 0; round % 6 == 0 && i < tasks; i++)
+            submit_job(region, run, SLR_ANY_SUB, i, counters);
         OK(slr_run_seal(region, run));
         OK(slr_run_wait(region, run, next_random(&random) % 30, LATEST_NS));
         OK(slr_run_release(region, run));

@@ -13,8 +13,8 @@ typedef struct {
     uint32_t number;
 } player;
 
-/* Plain words that only the order of the graph protects: one for each submitter. */
-static uint64_t words[SUBMITTERS];
+/* Plain words that only the order of the graph protects: two for each submitter, the second for members of groups. */
+static uint64_t words[2 * SUBMITTERS];
 
 static void *work(void *argument) {
     const player *me = argument;
@@ -31,23 +31,31 @@ static void *work(void *argument) {
     return NULL;
 }
 
+/* Every fifth a group of two, each with a word. */
 static void submit_chain(slr_region *region, slr_id run, uint32_t number) {
-    slr_range range = range_of(1ull << 63 | number, 0, 8, SLR_WRITE);
-    slr_submission submission = call_of(run, SLR_ANY_SUB);
-    submission.args = &number;
-    submission.args_bytes = sizeof number;
-    submission.ranges = &range;
-    submission.n_ranges = 1;
-    for (int i = 0; i < TASKS_EACH; i++) {
-        slr_id task;
+    uint32_t which[2] = {number, SUBMITTERS + number};
+    slr_range ranges[2] = {range_of(1ull << 63 | number, 0, 8, SLR_WRITE),
+                           range_of(1ull << 63 | number, 8, 16, SLR_WRITE)};
+    slr_submission members[2] = {call_of(run, SLR_ANY_SUB), call_of(run, SLR_ANY_SUB)};
+    for (int i = 0; i < 2; i++) {
+        members[i].args = &which[i];
+        members[i].args_bytes = sizeof which[i];
+        members[i].ranges = &ranges[i];
+        members[i].n_ranges = 1;
+    }
+    for (int i = 0; i < TASKS_EACH;) {
+        slr_id task, ids[2];
         uint64_t conflict;
         uint32_t seen = slr_space_seen(region);
-        submission.worker = i % 3 ? SLR_ANY_SUB : SUB1;
-        int status = slr_submit(region, &submission, &task, &conflict);
-        if (status == SLR_OK)
-            continue;
-        CHECK(status == SLR_SLOTS_FULL);
-        OK(slr_space_wait(region, seen, LATEST_NS));
+        slr_submission single = members[0];
+        single.worker = i % 3 ? SLR_ANY_SUB : SUB1;
+        int status = i % 5 == 4 ? slr_submit_group(region, members, 2, &task, ids, &conflict)
+                                : slr_submit(region, &single, &task, &conflict);
+        i += status == SLR_OK;
+        if (status != SLR_OK) {
+            CHECK(status == SLR_SLOTS_FULL);
+            OK(slr_space_wait(region, seen, LATEST_NS));
+        }
     }
 }
 
