@@ -108,8 +108,8 @@ BUGS = {
     ),
     "a worker is woken but its doorbell not rung": (
         "mailbox.c",
-        "SLR_WORKER_SPINNING);\n    ring(worker);",
-        "SLR_WORKER_SPINNING);",
+        "ring(worker);\n    if (slri_is_kind",
+        "if (slri_is_kind",
         "a_diamond",
         "nobody can go on",
     ),
