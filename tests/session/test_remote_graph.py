@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ from simpler.errors import (
     RegistrationError,
     StaleHandle,
     TaskError,
+    TaskTimeout,
     UpstreamFailed,
 )
 from simplerd.foreground import ForegroundDaemon
@@ -89,6 +91,14 @@ def fail_below(orch: Orchestrator, args: Any, config: object = None) -> None:
 
 def divide(args: Any) -> float:
     return 1 / 0
+
+
+def hang(args: Any) -> None:
+    signal.pause()
+
+
+def hang_below(orch: Orchestrator, args: Any, config: object = None) -> None:
+    orch.submit_sub(args.scalar(0), None, CallConfig(timeout_s=0.05))
 
 
 def local_thirteen(args: Any) -> int:
@@ -251,6 +261,16 @@ def test_a_task_that_a_sessions_function_returns_stands_for_its_result(worker: W
     total = worker.register(lambda args: float(args.tensor(0).sum()))
     below, args = worker.register(sum_below), TaskArgs().add_tensor(np.ones(7)).add_scalar(total.hashid)
     assert worker.run(lambda orch, _, config: orch.submit_next_level(below, args, worker=FIRST)).result() == 7.0
+
+
+def test_a_late_task_of_a_session_is_ended_there_and_told_here(worker: Worker) -> None:  # G7, R6
+    below, task, add_up = worker.register(hang), worker.register(hang_below), worker.register(combine)
+    args = TaskArgs().add_scalar(below.hashid)
+    for _ in range(2):
+        with pytest.raises(TaskTimeout, match=r"ran for longer than its timeout_s of 0\.05 s") as caught:
+            worker.run(lambda orch, *_: orch.submit_next_level(task, args, worker=FIRST))
+        assert caught.value.context["timeout_ns"] == 50_000_000
+    assert worker.run(lambda orch, *_: orch.submit_next_level(add_up, None, worker=FIRST)).result() == ([], [])
 
 
 def test_an_exception_crosses_with_its_class_and_traceback(worker: Worker) -> None:  # R6
