@@ -66,6 +66,7 @@ SPAWNER = [
     "heap:split",
     "heap:taken",
 ]
+CHILD = ["submit:slot", "submit:edges", "submit:queued", "run:begin", "run:release", "heap:split", "heap:taken"]
 PROGRAM = [
     "submit:slot",
     "submit:edges",
@@ -259,6 +260,47 @@ def member_dies(point: str, skip: int) -> None:
         scene.check_whole()
 
 
+def child_dies(point: str, skip: int) -> None:
+    """The process of a DIST child dies in what it does with its own tree, which goes with it; a new one takes over."""
+    spawner = Spawner.fork(preload=PRELOAD, name="walk-spawn")
+    top = Worker(4, heap_bytes=1 << 24, spin_us=0, spawner=spawner)
+    top.add_worker(Worker(3, num_sub_workers=1, heap_bytes=1 << 24, spin_us=0))
+    with top:
+        array, leaf = top.array(100, "int64"), top.register(increase)
+        below = top.register(orchestrate_below)
+
+        def call(point: str) -> Any:
+            args = TaskArgs().add_tensor(array, INOUT).add_scalar(leaf.hashid).add_scalar(point).add_scalar(skip)
+            return top.submit(lambda orch, *_: orch.submit_next_level(below, args, worker=0))
+
+        assert call("").result().result() == 3
+        victim = Watched(top.stats().workers[0].pid)
+        said = expect_death(call(point), maybe=True)
+        for _ in range(2):
+            if not victim.has_ended(0):
+                said = expect_death(call(""), maybe=True)  # what the first run left may be cleared away now
+        if skip and not victim.has_ended(0):
+            sys.exit(NOT_PASSED)
+        victim.must_end()
+        assert f"(pid {victim.pid} on " in said
+        array[:] = 0
+        assert call("").result().result() == 3
+        assert top.region is not None
+        top.region.check()
+        assert top.stats().live == 0
+
+
+def orchestrate_below(orch: Orchestrator, args: Any, config: object) -> Any:
+    """In the child: three tasks, one after the other, as ``increase``; armed where it is told so."""
+    if args.scalar(1):
+        fault_points.arm(args.scalar(1), args.scalar(2))
+    scratch = orch.alloc(100, "int64")
+    for _ in range(3):
+        task = TaskArgs().add_tensor(args.tensor(0), INOUT).add_tensor(scratch, TensorArgType.OUTPUT)
+        last = orch.submit_sub(args.scalar(0), task)
+    return last
+
+
 def recoverer_dies(point: str, skip: int) -> None:
     """A SUB worker dies with the lock held, and so does the other, which takes the lock next, while it recovers."""
     with small_pool(subs=2) as scene:
@@ -373,6 +415,7 @@ def cancelled(scene: Scene, point: str, orch: Orchestrator, *unused: object) -> 
 ROLES: dict[str, tuple[list[str], Callable[[str, int], None]]] = {
     "worker": (WORKER, worker_dies),
     "member": (MEMBER, member_dies),
+    "child": (CHILD, child_dies),
     "recoverer": (RECOVERER, recoverer_dies),
     "spawner": (SPAWNER, spawner_dies),
     "program": (PROGRAM, program_dies),

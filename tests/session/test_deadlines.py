@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import time
@@ -12,7 +13,18 @@ from typing import Any
 
 import pytest
 
-from simpler import ArgumentError, CallConfig, ChipCallable, Orchestrator, TaskArgs, TaskTimeout, UpstreamFailed, Worker
+from simpler import (
+    ArgumentError,
+    CallableHandle,
+    CallConfig,
+    ChipCallable,
+    Orchestrator,
+    TaskArgs,
+    TaskTimeout,
+    TensorArgType,
+    UpstreamFailed,
+    Worker,
+)
 from simpler.errors import WorkerDied
 
 pytestmark = pytest.mark.slow
@@ -192,6 +204,43 @@ def test_a_late_kernel_is_ended() -> None:  # G7
         with pytest.raises(TaskTimeout, match=r"endless: it ran .* worker chip0"):
             call((1 << 63) - 1, SOON)
         call(1000, None)
+
+
+def orchestrate_below(orch: Orchestrator, args: Any, config: Any) -> Any:
+    """In a child: leaves its pid, submits the leaf of scalar 0, and returns what it was given as its config."""
+    args.tensor(0)[0] = os.getpid()
+    orch.submit_sub(args.scalar(0), TaskArgs().add_tensor(args.tensor(0), TensorArgType.INOUT))
+    return config
+
+
+def hang_as_a_leaf(args: Any) -> None:
+    args.tensor(0)[1] = os.getpid()
+    signal.pause()
+
+
+def test_a_late_child_ends_with_all_below_and_is_replaced() -> None:  # G7, W3
+    top = Worker(4)
+    top.add_worker(Worker(3, num_sub_workers=1))
+    with top:
+        pids, below = top.array(2, "int64"), top.register(orchestrate_below)
+        leaf, stuck = top.register(lambda args: None), top.register(hang_as_a_leaf)
+
+        def call(leaf: CallableHandle, config: CallConfig) -> Any:
+            args = TaskArgs().add_tensor(pids, TensorArgType.INOUT).add_scalar(leaf.hashid)
+            return top.submit(lambda orch, *_: orch.submit_next_level(below, args, config, worker=0))
+
+        assert call(leaf, LATER).result().result() == LATER
+        assert call(leaf, CallConfig()).result().result() is None
+        run = call(stuck, CallConfig(1.5))
+        while not pids.all():
+            os.sched_yield()
+        pidfds = [os.pidfd_open(pid) for pid in pids]
+        with pytest.raises(TaskTimeout, match=r"timeout_s of 1\.5 s; worker .* was killed by SIGKILL"):
+            run.result()
+        assert [select.select([pidfd], [], [], 2) for pidfd in pidfds] == [([pidfd], [], []) for pidfd in pidfds]
+        for pidfd in pidfds:
+            os.close(pidfd)
+        assert call(leaf, LATER).result().result() == LATER
 
 
 def test_deadlines_cost_nothing_while_nothing_runs(worker: Worker) -> None:  # W5, G7
