@@ -14,16 +14,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from simpler.callables import (
-    CallableHandle,
-    CallableKind,
-    ChipCallable,
-    Content,
-    RemoteCallable,
-    issue_handle,
-    parse_hashid,
-    verify_handle,
-)
+from simpler.callable_handle import CallableHandle, Passport, issue_handle, verify_handle
+from simpler.callables import CallableKind, ChipCallable, Content, RemoteCallable, parse_hashid
 from simpler.errors import RegistrationError, StaleHandle
 from simpler.targets import NOWHERE, Target
 
@@ -70,6 +62,7 @@ class Registry:
         self.lock = threading.RLock()
         self._key = os.urandom(16)
         self._serial = 0
+        self.passport = Passport()
         self._by_handle: dict[int | str, Entry] = {}  # by the serial of a handle, or the hashid
         self._by_digest: dict[bytes, Entry] = {}
 
@@ -123,7 +116,7 @@ class Registry:
         """A new handle of the entry."""
         with self.lock:
             self._serial += 1
-            handle = issue_handle(self._key, self._serial, entry.content, target_namespace)
+            handle = issue_handle(self._key, self._serial, entry.content, target_namespace, self.passport)
             self._by_handle[self._serial] = entry
             entry.handles.add(self._serial)
             return handle

@@ -187,6 +187,7 @@ class Worker:
             if self._spawner is not None:
                 raise ArgumentError("a Worker with a spawner of its own is for this process, and cannot be a child")
             self._move(LifeEvent.ATTACH)
+            self._registry.passport.valid = True
             self._parent = parent, worker
 
     def _top(self) -> Worker:

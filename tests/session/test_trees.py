@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,7 +19,7 @@ from simpler import (
     TensorArgType,
     Worker,
 )
-from simpler.errors import ArgumentError, LevelError, RegistrationError, StateError
+from simpler.errors import ArgumentError, LevelError, RegistrationError, StaleHandle, StateError
 from simpler.region import WorkerKind
 from simpler.spawn import Spawner
 from simplerd.foreground import ForegroundDaemon
@@ -276,6 +277,32 @@ def test_a_kernel_needs_chips_somewhere_below() -> None:  # C9
     top = Worker(5)
     top.add_worker(with_chips)
     assert top.register(INCREASE).target_namespace == "local"
+
+
+@pytest.mark.slow
+def test_a_childs_handle_works_in_the_child_and_only_there() -> None:  # C3
+    top = Worker(4, num_sub_workers=1)
+    near, other = Worker(3, num_sub_workers=1), Worker(3, num_sub_workers=1)
+    near.register(len)  # so that serials alone do not tell
+    for child in (near, other):
+        top.add_worker(child)
+    handle = near.register(lambda args: "below")
+    ask = top.register(lambda orch, args, config: orch.submit_sub(handle))
+    with pytest.raises(RegistrationError, match="cannot be pickled or copied"):
+        copy.copy(handle)
+    with top:
+        assert top.run(on(1, ask)).result() == "below"
+        with pytest.raises(StaleHandle, match="belongs to another Worker"):
+            top.run(on(2, ask))
+        with pytest.raises(StaleHandle, match="belongs to another Worker"):
+            top.run(lambda orch, *_: orch.submit_sub(handle))
+
+
+def test_a_handle_of_a_worker_that_is_nobodys_child_stays_here() -> None:  # C3, C7
+    top = Worker(4, num_sub_workers=1)
+    handle = top.register(len)
+    with pytest.raises(RegistrationError, match=r"'handle'\] is of type CallableHandle.*hashid instead"):
+        top.register(lambda orch, args, config: orch.submit_sub(handle))
 
 
 @pytest.mark.slow

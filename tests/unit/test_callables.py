@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from simpler import limits
+from simpler.callable_handle import CallableHandle, Passport, issue_handle, verify_handle
 from simpler.callables import (
-    CallableHandle,
     CallableKind,
     ChipBlob,
     ChipCallable,
@@ -25,11 +25,9 @@ from simpler.callables import (
     Direction,
     RemoteCallable,
     content_of,
-    issue_handle,
     load,
     parse_hashid,
     validate_content,
-    verify_handle,
 )
 from simpler.content import BLOB_VERSION
 from simpler.descriptors import (
@@ -389,7 +387,7 @@ def test_identity_needs_neither_numpy_nor_cloudpickle() -> None:
 
 @pytest.fixture
 def handle() -> CallableHandle:
-    return issue_handle(b"key", 5, content_of(len), "sub")
+    return issue_handle(b"key", 5, content_of(len), "sub", Passport())
 
 
 def test_a_handle_shows_what_it_stands_for(handle: CallableHandle) -> None:  # C3
@@ -401,7 +399,7 @@ def test_a_handle_shows_what_it_stands_for(handle: CallableHandle) -> None:  # C
 
 
 def test_handles_of_one_content_are_not_one(handle: CallableHandle) -> None:  # C3
-    assert issue_handle(b"key", 6, content_of(len), "sub") != handle
+    assert issue_handle(b"key", 6, content_of(len), "sub", Passport()) != handle
 
 
 def test_a_handle_of_another_worker_is_refused(handle: CallableHandle) -> None:  # C3
@@ -447,3 +445,35 @@ def test_a_callable_that_holds_a_handle_is_refused_by_path(handle: CallableHandl
 def test_a_handle_does_not_travel(handle: CallableHandle, way: Any) -> None:  # C3
     with refused("CALLABLE_NOT_SERIALIZABLE", r"pass handle\.hashid instead"):
         way(handle)
+
+
+@pytest.fixture
+def travelled() -> CallableHandle:
+    """A child's handle as it arrives in another process."""
+    passport = Passport()
+    passport.valid = True
+    sent: CallableHandle = pickle.loads(pickle.dumps(issue_handle(b"key", 5, content_of(len), "sub", passport)))
+    return sent
+
+
+def test_a_childs_handle_is_checked_where_it_arrives(travelled: CallableHandle) -> None:  # C3
+    with pytest.raises(StaleHandle, match="belongs to another Worker"):
+        verify_handle(travelled, b"other")
+    assert [verify_handle(travelled, b"key") for _ in range(2)] == [5, 5]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("digest", bytes(32)), ("kind", CallableKind.CHIP), ("target_namespace", "x"), ("_serial", 6), ("_serial", -1)],
+)
+def test_a_handle_that_was_changed_on_its_way_is_found_out(
+    travelled: CallableHandle, name: str, value: object
+) -> None:  # C3
+    object.__setattr__(travelled, name, value)
+    with refused("CALLABLE_HANDLE_MUTATED", "is not as Worker.register made it"):
+        verify_handle(travelled, b"key")
+
+
+def test_a_handle_travels_once(travelled: CallableHandle) -> None:  # C3
+    with refused("CALLABLE_NOT_SERIALIZABLE", r"pass handle\.hashid instead"):
+        pickle.dumps(travelled)

@@ -59,6 +59,7 @@ LAYERS = (
         "simpler.worker_life",
     ),
     (
+        "simpler.callable_handle",
         "simpler.chip_callable",
         "simpler.content",
         "simpler.descriptors",
