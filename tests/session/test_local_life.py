@@ -201,20 +201,41 @@ def cpu_ns(pid: int) -> int:
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
 
 
+def descendants(pid: int) -> list[int]:
+    children: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        children += [int(child) for child in (task / "children").read_text().split()]
+    return children + [below for child in children for below in descendants(child)]
+
+
+def pause(seconds: float) -> None:
+    select.select([], [], [], seconds)
+
+
 def test_an_idle_tree_uses_no_processor_time() -> None:  # W5
-    with Worker(3, num_sub_workers=2) as worker:
-        handle = worker.register(noop)
-        worker.run(lambda orch, args, config: orch.submit_sub(handle))
-        pids = [each.pid for each in worker.stats().workers]
-        pids.append(int(Path(f"/proc/{pids[0]}/stat").read_text().rpartition(")")[2].split()[1]))
-        while any(each.state.name != "PARKED" for each in worker.stats().workers):
-            os.sched_yield()
-        before = [cpu_ns(pid) for pid in pids]
-        pidfd = os.pidfd_open(pids[0])
-        select.select([pidfd], [], [], 2.0)
-        os.close(pidfd)
-        used = sum(cpu_ns(pid) for pid in pids) - sum(before)
-        assert used <= 0.001 * 2.0 * 1e9
+    host = Worker(3, num_sub_workers=1, device_ids=[0])
+    others = set(descendants(os.getpid()))
+    worker = Worker(4, num_sub_workers=2)
+    child = worker.add_worker(host)
+    orchestrate, handle = worker.register(lambda orch, args, config: None), worker.register(noop)
+
+    def both(orch: Orchestrator, args: Any, config: Any) -> None:
+        orch.submit_next_level(orchestrate, worker=child)
+        orch.submit_sub(handle)
+
+    with worker:
+        worker.run(both)
+        pids = [pid for pid in descendants(os.getpid()) if pid not in others]
+        assert len(pids) == 7  # two spawners, the child, its chip and SUB worker, two SUB workers
+
+        def used_ns() -> int:
+            return sum(cpu_ns(pid) for pid in pids)
+
+        before = -1
+        while before != (before := used_ns()):  # until all are parked
+            pause(0.1)
+        pause(2.0)
+        assert used_ns() - before <= 0.001 * 2.0 * 1e9
 
 
 def test_a_program_that_forks_takes_nothing_from_the_worker() -> None:  # W3
