@@ -29,7 +29,8 @@ from simpler.errors import (
 )
 from simpler.region import Region, TaskState, WorkerKind
 from simpler.remote.registration import ask
-from simpler.remote.session import TRANSITIONS, RemoteSession, SessionEvent, SessionState
+from simpler.remote.session import RemoteSession
+from simpler.remote.session_life import TRANSITIONS, SessionEvent, SessionState
 from simpler.remote.spec import RemoteWorkerSpec
 from simpler.remote.transfers import copy_from, copy_to
 from simpler.wire.link import Link

@@ -17,7 +17,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from enum import Enum, auto
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -39,6 +38,7 @@ from simpler.region import Region, RegionClosed
 from simpler.region_records import Task as GraphTask
 from simpler.region_records import unpack_trace
 from simpler.remote.clock import ClockOffset
+from simpler.remote.session_life import TRANSITIONS, SessionEvent, SessionState
 from simpler.remote.spec import RemoteWorkerSpec
 from simpler.trace import ProcessTrace, task_spans
 from simpler.wire.endpoint import connect
@@ -65,40 +65,6 @@ from simpler.wire.serving import Buffer, Handler
 T = TypeVar("T")
 ReplyT = TypeVar("ReplyT", bound=Message)
 _log = logging.getLogger("simpler.remote")
-
-
-class SessionState(Enum):
-    """Life of a session, as its program sees it."""
-
-    NEW = auto()
-    OPENING = auto()
-    READY = auto()
-    LOST = auto()
-    CLOSED = auto()
-
-
-class SessionEvent(Enum):
-    """What happens to a session."""
-
-    OPEN = auto()
-    OPENED = auto()
-    LOSS = auto()
-    CLOSE = auto()
-
-
-TRANSITIONS: dict[tuple[SessionState, SessionEvent], SessionState] = {
-    (SessionState.NEW, SessionEvent.OPEN): SessionState.OPENING,
-    (SessionState.NEW, SessionEvent.CLOSE): SessionState.CLOSED,
-    (SessionState.OPENING, SessionEvent.OPENED): SessionState.READY,
-    (SessionState.OPENING, SessionEvent.LOSS): SessionState.LOST,
-    (SessionState.OPENING, SessionEvent.CLOSE): SessionState.CLOSED,
-    (SessionState.READY, SessionEvent.LOSS): SessionState.LOST,
-    (SessionState.READY, SessionEvent.CLOSE): SessionState.CLOSED,
-    (SessionState.LOST, SessionEvent.LOSS): SessionState.LOST,
-    (SessionState.LOST, SessionEvent.CLOSE): SessionState.CLOSED,
-    (SessionState.CLOSED, SessionEvent.LOSS): SessionState.CLOSED,
-    (SessionState.CLOSED, SessionEvent.CLOSE): SessionState.CLOSED,
-}
 
 
 class RemoteSession(Handler):
