@@ -12,7 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simpler import CallConfig, ChipCallable, Orchestrator, TaskArgs, TaskTimeout, Tensor, TensorArgType, Worker
+from simpler import (
+    CallConfig,
+    ChipCallable,
+    DeviceTensorRef,
+    Orchestrator,
+    TaskArgs,
+    TaskTimeout,
+    Tensor,
+    TensorArgType,
+    Worker,
+)
 from simpler.errors import (
     ArgumentError,
     LevelError,
@@ -374,6 +384,12 @@ int meet(const slr_tensor *t, uint32_t n_tensors, const uint64_t *s, uint32_t n_
     *(int64_t *)t[1].data = (int64_t)s[0];
     return 0;
 }
+int increase(const slr_tensor *t, uint32_t n_tensors, const uint64_t *s, uint32_t n_scalars)
+{
+    (void)n_tensors, (void)n_scalars;
+    *(int64_t *)t[0].data += (int64_t)s[0];
+    return 0;
+}
 int refuse(const slr_tensor *t, uint32_t n_tensors, const uint64_t *s, uint32_t n_scalars)
 {
     (void)t, (void)n_tensors, (void)n_scalars;
@@ -401,6 +417,29 @@ def test_a_group_of_kernels_runs_on_two_chips_at_once(tmp_path: Path) -> None:  
         statuses = [TaskArgs().add_scalar(status) for status in (0, 3)]
         with pytest.raises(TaskError, match="returned 3"):
             worker.run(lambda orch, *_: orch.submit_next_level_group(refuse, statuses, workers=[0, 1]))
+
+
+def test_each_member_has_the_memory_of_its_own_chip() -> None:  # G3
+    increase = ChipCallable.from_elf(MEET.elf, "increase", ["inout", "scalar"])
+    with Worker(3, device_ids=[0, 1]) as worker:
+        handle = worker.register(increase)
+        buffers = [worker.malloc(worker=chip, nbytes=8) for chip in range(2)]
+        for buffer in buffers:
+            worker.copy_to(buffer, np.zeros(1, "int64"))
+        tensors = [DeviceTensorRef(buffer, shape=1, dtype="int64") for buffer in buffers]
+        members = [TaskArgs().add_tensor(each, INOUT).add_scalar(i + 1) for i, each in enumerate(tensors)]
+
+        def thrice(orch: Orchestrator, args: Any, config: Any) -> None:
+            for _ in range(3):
+                orch.submit_next_level_group(handle, members, workers=[0, 1])
+
+        worker.run(thrice)
+        for number, buffer in enumerate(buffers, 1):
+            found = np.zeros(1, "int64")
+            worker.copy_from(buffer, found)
+            assert found.tolist() == [3 * number]
+        with pytest.raises(ArgumentError, match="tensor argument 0"):
+            worker.run(lambda orch, *_: orch.submit_next_level_group(handle, members, workers=[1, 0]))
 
 
 # ---- what is refused
