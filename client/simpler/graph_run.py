@@ -22,7 +22,7 @@ from simpler.region_records import (
     fail,
     packed_as,
 )
-from simpler.submission import Submission, write_submission
+from simpler.submission import Submission, unused, write_submission
 
 # The hot ones once, since looking up a function of the library costs as much as calling it.
 _begin, _submit, _seal, _wait = lib.slr_run_begin, lib.slr_submit, lib.slr_run_seal, lib.slr_run_wait
@@ -45,14 +45,17 @@ class GraphRun:
         self._region = mapping.raw
         self.submitter: int | None = threading.get_ident()
         """The thread that submits tasks; None once there will be no more."""
-        self._submission = Submission.taken()
+        try:
+            self._submission = unused.pop()
+        except IndexError:
+            self._submission = Submission()
         status = _begin(self._region, lib.SLR_RUN_NOTIFY if notify else 0, self._submission.to_task)
         self.id = self._submission.answers[0] if status == OK else 0
         if status != OK:
             fail(status, "beginning a run")
 
     def __del__(self) -> None:
-        self._submission.give_back()
+        unused.append(self._submission)
         if self.id and self._mapping.is_usable():
             _release(self._region, self.id)
 
@@ -61,7 +64,10 @@ class GraphRun:
         submission = self._submission
         code = submission.pinned.get(digest) or submission.pin(digest)
         write_submission(submission.fields, 0, self.id, worker, op, code, 0, 0, 0, 0, 0, 0, 0, 0, timeout_ns)
-        return self._submitted(submission)
+        status = _submit(self._region, submission.raw, submission.to_task, submission.to_conflict)
+        if status != OK:
+            self._fail(status)
+        return submission.answers[0]
 
     def submit_with(
         self,
@@ -97,7 +103,10 @@ class GraphRun:
             len(blocks),
             timeout_ns,
         )
-        return self._submitted(submission)
+        status = _submit(self._region, submission.raw, submission.to_task, submission.to_conflict)
+        if status != OK:
+            self._fail(status)
+        return submission.answers[0]
 
     def submit_group(
         self, digest: bytes, members: Sequence[Member], *, after: Sequence[int] = (), timeout_ns: int = 0
@@ -129,12 +138,6 @@ class GraphRun:
         if status != OK:
             self._fail(status)
         return answers.answers[0], list(ids)
-
-    def _submitted(self, submission: Submission) -> int:
-        status = _submit(self._region, submission.raw, submission.to_task, submission.to_conflict)
-        if status != OK:
-            self._fail(status)
-        return submission.answers[0]
 
     def seal(self) -> None:
         """Nothing more will be submitted; the run ends with its last task."""

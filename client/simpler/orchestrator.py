@@ -183,7 +183,9 @@ class Orchestrator:
 
     def close(self) -> None:
         """The orchestration function has returned."""
-        self._end_scopes(0)
+        if self._scopes != [None]:
+            self._end_scopes(0)
+        self._scopes.clear()
 
     def _end_scopes(self, depth: int) -> None:
         while len(self._scopes) > depth:

@@ -1,7 +1,7 @@
 """What a task is submitted with, in C memory that is used again and again: making it costs as much as submitting.
 
-A Submission is one run's, and so one thread's, from ``taken`` until ``give_back``. Each task writes all of its fields,
-so nothing of the one before is left.
+A Submission is one run's, and so one thread's, from when it is taken out of ``unused`` until it is put back. Each task
+writes all of its fields, so nothing of the one before is left.
 """
 
 from __future__ import annotations
@@ -51,18 +51,6 @@ class Submission:
         """The addresses of digests."""
         self._pins: list[_Memory] = []
 
-    @classmethod
-    def taken(cls) -> Submission:
-        """One that nobody uses."""
-        try:
-            return _unused.pop()
-        except IndexError:
-            return cls()
-
-    def give_back(self) -> None:
-        """For others to use."""
-        _unused.append(self)
-
     def pin(self, digest: bytes) -> int:
         """The address of a copy of ``digest``, from now on also in ``pinned``."""
         if len(self.pinned) == _DIGESTS_KEPT:
@@ -74,7 +62,8 @@ class Submission:
         return address
 
 
-_unused: list[Submission] = []
+unused: list[Submission] = []
+"""Those that no run has."""
 
 
 class _Memory:

@@ -222,7 +222,7 @@ class Tree:
     def run_ended(self, graph: GraphRun) -> None:
         """The run needs not be kept from here on."""
         if self._runs.pop(graph.id, None) is not None:
-            if self._remote:
+            if self._remote.specs:
                 self._remote.run_ended(graph.id)
             self._requests.discard(graph.id)
             self.registrar.sweep()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from simpler._native import ffi
-from simpler.submission import Submission, write_submission
+from simpler.region import Region
+from simpler.submission import Submission, unused, write_submission
 
 
 def fields_of(
@@ -39,8 +40,13 @@ def test_any_number_of_digests_is_told_apart() -> None:
         )
 
 
-def test_one_is_taken_by_one_at_a_time() -> None:
-    first = Submission.taken()
-    assert Submission.taken() is not first
-    first.give_back()
-    assert Submission.taken() is first
+def test_runs_that_live_at_once_have_one_each_and_leave_them_to_others() -> None:
+    region = Region.create(workers=1, heap_bytes=1 << 20)
+    runs = [region.run_begin() for _ in range(3)]
+    for run in runs:
+        run.seal()
+    before = len(unused)
+    del runs, run
+    assert len(unused) == before + 3
+    assert len({id(each) for each in unused}) == len(unused)
+    region.close()
