@@ -120,6 +120,12 @@ def increase(args: Any) -> int:
     return int(args.tensor(0)[0])
 
 
+def increase_when_open(args: Any) -> int:
+    while not args.tensor(0)[-1]:
+        os.sched_yield()
+    return increase(args)
+
+
 def die(args: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -266,7 +272,7 @@ def child_dies(point: str, skip: int) -> None:
     top = Worker(4, heap_bytes=1 << 24, spin_us=0, spawner=spawner)
     top.add_worker(Worker(3, num_sub_workers=1, heap_bytes=1 << 24, spin_us=0))
     with top:
-        array, leaf = top.array(100, "int64"), top.register(increase)
+        array, leaf = top.array(100, "int64"), top.register(increase_when_open)
         below = top.register(orchestrate_below)
 
         def call(point: str) -> Any:
@@ -291,13 +297,15 @@ def child_dies(point: str, skip: int) -> None:
 
 
 def orchestrate_below(orch: Orchestrator, args: Any, config: object) -> Any:
-    """In the child: three tasks, one after the other, as ``increase``; armed where it is told so."""
+    """In the child: three tasks, one after the other, which begin once all are submitted; armed where it is told so."""
+    args.tensor(0)[-1] = 0
     if args.scalar(1):
         fault_points.arm(args.scalar(1), args.scalar(2))
     scratch = orch.alloc(100, "int64")
     for _ in range(3):
         task = TaskArgs().add_tensor(args.tensor(0), INOUT).add_tensor(scratch, TensorArgType.OUTPUT)
         last = orch.submit_sub(args.scalar(0), task)
+    args.tensor(0)[-1] = 1
     return last
 
 
@@ -394,7 +402,7 @@ def program_dies(point: str, skip: int) -> None:
         fault_points.arm(point, skip)
         scene.worker.run(lambda orch, *_: orch.submit_sub_group(scene.ready, [None]))
         scene.worker.unregister(scene.worker.register(lambda args: "another"))
-        scene.worker.run(lambda orch, *_: scene.graph(orch))
+        scene.worker.run(lambda orch, *_: scene.graph(orch, scene.arm, point, fault_points.NEVER))
         run = scene.worker.submit(partial(cancelled, scene, point))
         scene.gates[0] = 1
         with contextlib.suppress(ZeroDivisionError):
