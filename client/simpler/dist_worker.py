@@ -22,8 +22,8 @@ from simpler import limits
 from simpler.args import ReceivedArgs, decode
 from simpler.call_config import CallConfig
 from simpler.callables import Content
-from simpler.errors import SimplerError
 from simpler.inner_callables import InnerCallables
+from simpler.lanes import answer_trace
 from simpler.local_workers import preload
 from simpler.region import Region, Task
 from simpler.spawn import Spawner
@@ -64,8 +64,8 @@ class DistExecutor:
         return self._callables.run(task.digest, args, CallConfig.of_task(task.timeout_ns))
 
     def control(self, task: Task) -> Sequence[bytes | memoryview] | None:
-        """There are no requests yet."""
-        raise SimplerError("a DIST worker does not know this request", code="UNSUPPORTED")
+        """What ran below, for the trace of the level above."""
+        return answer_trace(task.args, self._worker.lanes_since)
 
     def must_leave(self, error: BaseException) -> bool:
         """Never for what a task raised: the end of the spawner below is told by a signal."""

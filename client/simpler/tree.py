@@ -34,6 +34,7 @@ from simpler.run import RunHandle
 from simpler.spawn import Spawner
 from simpler.subtree import Subtree
 from simpler.targets import Targets
+from simpler.trace import ProcessTrace
 from simpler.worker_options import WorkerOptions
 
 if TYPE_CHECKING:
@@ -235,6 +236,10 @@ class Tree:
     def call_when_ended(self, run: RunHandle, function: Callable[[RunHandle], object]) -> None:
         """``function(run)`` is called once: see `DoneCallbacks`."""
         self._callbacks.add(run, function, self.look_after_workers)
+
+    def remote_lanes(self, since_ns: int) -> list[ProcessTrace]:
+        """What the processes of the remote children did since then."""
+        return self._remote.hub.trace(since_ns, self.registry.names()) if self._remote.is_open else []
 
     def path_of(self, worker: int) -> str:
         """Where in the tree a task ran: "L3/sub0"; "L3" when no worker had it."""

@@ -23,7 +23,7 @@ from simpler import forks, limits
 from simpler.callables import CallableHandle, CallableKind, ChipCallable, Content, RemoteCallable, content_of
 from simpler.chip_memory import ChipMemory
 from simpler.errors import ArgumentError, LevelError, StartupError, StateError
-from simpler.local_workers import worker_names
+from simpler.lanes import lanes_below, own_lanes
 from simpler.orchestrator import Orchestrator
 from simpler.region import Region
 from simpler.registry import Registry, display_name
@@ -33,7 +33,7 @@ from simpler.spawn import Spawner
 from simpler.subtree import Subtree
 from simpler.targets import Targets
 from simpler.tensor import DataType, checked_shape
-from simpler.trace import ProcessTrace, Span, Trace, all_events, task_spans
+from simpler.trace import ProcessTrace, Span, Trace
 from simpler.tree import Tree
 from simpler.worker_life import TRANSITIONS, Life, LifeEvent
 from simpler.worker_options import LOWEST_LEVEL, WorkerOptions, WorkerType, accepted_types
@@ -482,28 +482,20 @@ class Worker:
         return worker_stats(self._ready().region, range(self._targets.n_workers))
 
     def trace(self) -> Trace:
-        """What ran where and when in the last run, remote sessions included. Raises StateError when there was none.
+        """What ran where and when in the last run, Workers below included. Raises StateError when there was none.
 
-        A session answers in its turn, behind the tasks that it was given before.
+        A Worker below answers in its turn, behind the tasks that it was given before.
         """
-        self._ready()
+        tree = self._ready()
         if self._last_run is None:
             raise StateError("there is no run to trace yet")
-        run, name, begun_ns, ended_ns = self._last_run
-        span = Span(name, begun_ns, ended_ns, "orchestration", {})
-        names = self._registry.names()
-        lanes = self._local_lanes(run, span, names)
-        if self._remote.is_open:
-            lanes += self._remote.hub.trace(span.start_ns, names)
-        return Trace(lanes)
+        run, function, begun_ns, ended_ns = self._last_run
+        span = Span(function, begun_ns, ended_ns, "orchestration", {})
+        name = f"L{self.level} {self._options.name or 'host'} orchestration"
+        lanes = own_lanes(tree, lambda event: event.run == run)
+        return Trace([ProcessTrace(os.getpid(), name, [span]), *lanes, *lanes_below(tree, begun_ns)])
 
-    def _local_lanes(self, run: int, orchestration: Span, names: Mapping[bytes, str]) -> list[ProcessTrace]:
-        region, name = self._ready().region, self._options.name
-        label = f"L{self.level}" if name else f"L{self.level} host"  # workers have the name in theirs
-        own = f"L{self.level} {name or 'host'} orchestration"
-        spans = task_spans([event for event in all_events(region) if event.run == run], names)
-        lanes = [ProcessTrace(os.getpid(), own, [orchestration])]
-        for worker, worker_name in worker_names(self._options, self._targets).items():
-            pid = region.worker_info(worker).pid
-            lanes.append(ProcessTrace(pid, f"{label} {worker_name}", spans.get(worker, [])))
-        return lanes
+    def lanes_since(self, since_ns: int) -> list[ProcessTrace]:
+        """What the workers of this Worker and of those below did since then, for the trace of the Worker above."""
+        tree = self._ready()
+        return [*own_lanes(tree, lambda event: event.ended_ns > since_ns), *lanes_below(tree, since_ns)]

@@ -140,6 +140,43 @@ def test_children_are_shown_with_the_other_workers(top: Worker) -> None:  # L3
 
 
 @pytest.mark.slow
+def test_the_trace_has_a_lane_for_each_process_below(daemon: ForegroundDaemon) -> None:
+    middle, top = Worker(4, num_sub_workers=1), Worker(5, name="top")
+    middle.add_worker(Worker(3, num_sub_workers=1))
+    middle.add_remote_worker(RemoteWorkerSpec(daemon.endpoint, num_sub_workers=1))
+    top.add_worker(middle)
+
+    def leaf(args: Any) -> None: ...
+
+    hashid = top.register(leaf).hashid
+
+    def ask(orch: Any, args: Any, config: Any) -> None:
+        orch.submit_sub(hashid)
+
+    below = top.register(ask).hashid
+
+    def spread(orch: Any, args: Any, config: Any) -> None:
+        orch.submit_sub(hashid)
+        for worker in (1, 2):
+            orch.submit_next_level(below, worker=worker)
+
+    with top:
+        top.run(on(0, top.register(spread)))  # an earlier run, which is not to be seen
+        top.run(on(0, top.register(spread)))
+        processes = top.trace().processes
+    lanes = [(lane.name, [span.name.rpartition(".")[2] for span in lane.spans]) for lane in processes]
+    assert lanes[:5] == [
+        ("L5 top orchestration", ["<lambda>"]),
+        ("L5 top.w0", ["spread"]),
+        ("L4 top.w0.sub0", ["leaf"]),
+        ("L4 top.w0.w1", ["ask"]),
+        ("L3 top.w0.w1.sub0", ["leaf"]),
+    ]
+    assert [spans for _, spans in lanes[5:]] == [["leaf"], ["ask"]]
+    assert len({lane.pid for lane in processes}) == len(processes)
+
+
+@pytest.mark.slow
 def test_a_tree_of_four_levels_runs_functions_at_each() -> None:  # L2
     bottom, mapped = Worker(3, num_sub_workers=1), Worker(4)
     mapped.add_worker(bottom)
