@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
-from simpler.callables import CallableKind
 from simpler.error_record import decode_error, encode_error
 from simpler.errors import StartupError, WorkerDied
 from simpler.region import Region, WorkerKind
@@ -142,7 +141,6 @@ class LocalWorkers:
             worker=worker,
             name=name,
             spin_us=options.spin_us,
-            kinds=[each for each in CallableKind if worker in self._targets.usual(each)],
             platform=options.platform,
             runtime=options.runtime,
             device_id=options.device_ids[worker] if kind is WorkerKind.CHIP else None,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 import weakref
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _ERROR_BYTES = 4096
+_ID_BYTES = array("I").itemsize
 _MORE_THAN_ANY_HEAP = 1 << 63  # and still 64 bits
 _from_buffer, _locate = ffi.from_buffer, lib.slr_heap_locate
 _OVERDUE = 64
@@ -377,13 +379,14 @@ class Region:
 
     # ---- callables
 
-    def callable_put(self, digest: bytes, kind: int, content: bytes) -> None:
-        """Adds a reference, storing the content at the first.
+    def callable_put(self, digest: bytes, kind: int, content: bytes, workers: Sequence[int]) -> None:
+        """Adds a reference, storing the content at the first, and which local ``workers`` it is for.
 
         Raises StateError when it is there with other content, RegistrationError LOCAL_SLOT_EXHAUSTED when the table is
         full, CapacityError when the heap is.
         """
-        status = lib.slr_callable_put(self._region, digest, kind, content, len(content))
+        stored = array("I", [len(workers), *workers]).tobytes() + content
+        status = lib.slr_callable_put(self._region, digest, kind, stored, len(stored))
         if status == lib.SLR_CONFLICT:
             raise StateError(f"callable sha256:{digest.hex()} is registered with other content")
         if status == lib.SLR_CALLABLES_FULL:
@@ -399,19 +402,22 @@ class Region:
         self._checked(lib.slr_callable_drop(self._region, digest, left), f"callable sha256:{digest.hex()}")
         return int(left[0])
 
-    def callable_content(self, digest: bytes) -> tuple[int, bytes]:
-        """(kind, content). Raises KeyError for an unknown digest."""
+    def callable_content(self, digest: bytes) -> bytes:
+        """The content. Raises KeyError for an unknown digest."""
         entry = ffi.new("slr_callable *")
         self._checked(lib.slr_callable_get(self._region, digest, entry), f"callable sha256:{digest.hex()}")
-        return entry.kind, bytes(self.view(entry.content_offset, entry.content_bytes))
+        stored = self.view(entry.content_offset, entry.content_bytes)
+        return bytes(stored[_ID_BYTES * (1 + _count(stored)) :])
 
-    def callables(self) -> Iterator[tuple[bytes, int]]:
-        """(digest, kind) of every callable in the table."""
+    def callables(self) -> Iterator[tuple[bytes, Sequence[int]]]:
+        """(digest, local workers that it is for) of every callable in the table."""
         entry = ffi.new("slr_callable *")
         index = 0
         while (status := lib.slr_callable_at(self._region, index, entry)) != lib.SLR_INVALID:
             if status == OK:
-                yield bytes(entry.digest), entry.kind
+                stored = self.view(entry.content_offset, entry.content_bytes)
+                ids = stored[_ID_BYTES : _ID_BYTES * (1 + _count(stored))]
+                yield bytes(entry.digest), array("I", bytes(ids))
             index += 1
 
     # ---- observation
@@ -438,3 +444,8 @@ class Region:
     def _checked(self, status: int, what: str) -> None:
         if status != OK:
             fail(status, what)
+
+
+def _count(stored: memoryview) -> int:
+    """How many worker ids stand before a callable's content."""
+    return array("I", bytes(stored[:_ID_BYTES]))[0]

@@ -64,24 +64,13 @@ class Registrar:
         self._sweeping = threading.Lock()
 
     def adopt(self) -> None:
-        """What was registered before the start goes into the region: each child loads it, and is READY only then.
-
-        What is for some workers only follows by ``install_scoped``, once they are READY.
-        """
+        """What was registered before the start goes into the region: who it is for loads it, and is READY only then."""
         for entry in self._registry.entries():
-            entry.target = self._targets.of(entry.content, entry.name, entry.scope)
-            if entry.scope is not None:
-                continue
-            self._region.callable_put(entry.digest, entry.kind, entry.content.encode())
+            entry.target = target = self._targets.of(entry.content, entry.name, entry.scope)
+            self._region.callable_put(entry.digest, entry.kind, entry.content.encode(), target.local)
             for event in (RegistrationEvent.PREPARE, RegistrationEvent.CONFIRM, RegistrationEvent.COMMIT):
-                self._ledger.move(entry.digest, entry.target.workers, event)
-            self._installed[entry.digest] = _Installed(entry.content, entry.target)
-
-    def install_scoped(self) -> None:
-        """The rest of what was registered before the start."""
-        for entry in self._registry.entries():
-            if entry.scope is not None:
-                self._install(entry.content, self._targets.of(entry.content, entry.name, entry.scope), entry.name)
+                self._ledger.move(entry.digest, target.workers, event)
+            self._installed[entry.digest] = _Installed(entry.content, target)
 
     def register(self, content: Content, name: str, scope: frozenset[int] | None) -> CallableHandle:
         """A handle, once every target has confirmed. Raises as ``Worker.register`` says."""
@@ -152,7 +141,9 @@ class Registrar:
         self._leaving.discard(digest)
         self._installed[digest] = _Installed(content, target)
         try:
-            self._children.with_room(partial(self._region.callable_put, digest, content.kind, content.encode()))
+            self._children.with_room(
+                partial(self._region.callable_put, digest, content.kind, content.encode(), target.local)
+            )
             self._prepare(content, live)
         except BaseException as cause:
             self._take_back(digest, cause)

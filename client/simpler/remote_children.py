@@ -72,7 +72,7 @@ class RemoteChildren:
         self,
         options: WorkerOptions,
         heaps: Sequence[Region],
-        contents: Callable[[], list[Content]],
+        contents: Callable[[int], list[Content]],
         startup_timeout_s: float,
     ) -> None:
         """Opens every session; when one of them is refused, none stays open."""

@@ -86,7 +86,6 @@ class Tree:
             if self._remote:
                 left = max(1.0, deadline - time.monotonic())
                 self._remote.open(self.options, self.heaps, self._remote_contents, left)
-            self.registrar.install_scoped()
         except BaseException:
             try:
                 self._end(limits.CLOSE_TIMEOUT_S)
@@ -289,5 +288,5 @@ class Tree:
         if self._local is not None:
             self._local.look()
 
-    def _remote_contents(self) -> list[Content]:
-        return [entry.content for entry in self.registry.entries() if entry.scope is None and entry.target.remote]
+    def _remote_contents(self, worker: int) -> list[Content]:
+        return [entry.content for entry in self.registry.entries() if worker in entry.target.remote]

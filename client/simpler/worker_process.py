@@ -48,8 +48,6 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     worker: int
     name: str
     spin_us: int
-    kinds: list[int]
-    """The kinds of callable that it loads before it is READY."""
     platform: str = ""
     runtime: str = ""
     device_id: int | None = None
@@ -150,14 +148,14 @@ class _TaskLoop:
         self._loaded: set[bytes] = set()
 
     def load_all(self) -> None:
-        for digest, kind in self._region.callables():
-            if kind in self._spec.kinds:
+        for digest, workers in self._region.callables():
+            if self._spec.worker in workers:
                 self._load(digest)
 
     def load_again(self) -> None:
         """In a replacement: what cannot be loaded now is tried again by the task that names it, which is then told."""
-        for digest, kind in self._region.callables():
-            if kind in self._spec.kinds:
+        for digest, workers in self._region.callables():
+            if self._spec.worker in workers:
                 with contextlib.suppress(SimplerError):
                     self._load(digest)
 
@@ -203,7 +201,7 @@ class _TaskLoop:
 
     def _load(self, digest: bytes) -> None:
         try:
-            _, encoded = self._region.callable_content(digest)
+            encoded = self._region.callable_content(digest)
         except KeyError:
             raise RegistrationError(
                 f"callable {format_hashid(digest)} is not registered any more; unregister after the runs that use it",

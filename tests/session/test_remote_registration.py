@@ -91,7 +91,7 @@ def test_sessions_and_sub_workers_can_be_told_apart(worker: Worker) -> None:  # 
 
 def test_a_kernel_that_no_session_can_run_is_refused_by_all(worker: Worker) -> None:  # C9
     kernel = ChipCallable("add", (), b"\x7fELF", "x86_64")
-    with refused("CALLABLE_KIND_UNSUPPORTED", "has no chip to run it; give the session devices"):
+    with refused("CALLABLE_KIND_UNSUPPORTED", "has no chip to run it; give it devices"):
         worker.register(kernel)
 
 

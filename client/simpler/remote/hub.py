@@ -38,9 +38,9 @@ _log = logging.getLogger("simpler.remote")
 class RemoteHub:
     """The remote children of one Worker. Every method may be called from any thread, blocks, and raises errors.*.
 
-    ``heaps``: that of the Worker, then those of the Workers above it. ``contents`` gives the callables to install while
-    sessions open. ``notify_fd``: the eventfd that the C library signals, owned by the caller, who keeps it until
-    ``close`` has returned.
+    ``heaps``: that of the Worker, then those of the Workers above it. ``contents`` gives the callables that a worker's
+    session is to have from the start. ``notify_fd``: the eventfd that the C library signals, owned by the caller, who
+    keeps it until ``close`` has returned.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class RemoteHub:
         heaps: Sequence[Region],
         specs: Mapping[int, RemoteWorkerSpec],
         *,
-        contents: Callable[[], list[Content]],
+        contents: Callable[[int], list[Content]],
         startup_timeout_s: float,
         name: str,
         notify_fd: int,
@@ -165,19 +165,16 @@ class RemoteHub:
         return lanes
 
     async def _open_all(self) -> None:
-        contents = self._contents()
         failures: list[SimplerError] = []
         async with trio.open_nursery() as opening:
             for worker in self._sessions:
-                opening.start_soon(self._open_one, worker, contents, failures, opening.cancel_scope)
+                opening.start_soon(self._open_one, worker, failures, opening.cancel_scope)
         if failures:
             raise failures[0]
         self._io.nursery.start_soon(self._watch_mailboxes)
 
-    async def _open_one(
-        self, worker: int, contents: list[Content], failures: list[SimplerError], others: trio.CancelScope
-    ) -> None:
-        timeout_s = self._startup_timeout_s
+    async def _open_one(self, worker: int, failures: list[SimplerError], others: trio.CancelScope) -> None:
+        timeout_s, contents = self._startup_timeout_s, self._contents(worker)
         manifest = self._specs[worker].manifest(
             name=f"{self._name}/{worker}", startup_timeout_s=timeout_s, imports=_imports(contents)
         )
