@@ -27,15 +27,15 @@ each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: 
 
 @pytest.mark.slow
 def test_the_readme_examples_print_what_they_say() -> None:
-    local, remote = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    promised = re.findall(r"print\(.*\)  # (.*)", local + remote)
-    assert len(promised) == 2
+    local, remote, tree = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    promised = re.findall(r"print\(.*\)  # (.*)", local + remote + tree)
+    assert len(promised) == 3
     with ForegroundDaemon() as daemon:
-        source = local + remote.replace("unix:/run/simplerd/session.sock", daemon.endpoint)
+        source = local + remote.replace("unix:/run/simplerd/session.sock", daemon.endpoint) + tree
         done = subprocess.run(
             [sys.executable, "-"], input=source, capture_output=True, text=True, timeout=60, check=False
         )
-    assert (done.returncode, done.stdout.split()) == (0, promised), done.stderr
+    assert (done.returncode, done.stdout.splitlines()) == (0, promised), done.stderr
 
 
 @pytest.mark.slow
