@@ -4,7 +4,8 @@ Rules
   1. NEW -> STARTING -> READY -> CLOSED, or FAILED, by the table in worker_life.py alone.
   2. ``init`` returns with all children READY, or raises after undoing everything. ``close`` may be called at any time,
      from any thread, any number of times.
-  3. No thread is started and nothing is forked in the user's process: a spawner forks, and replaces who dies.
+  3. Nothing is forked in the user's process, since it may have threads: a spawner forks, and replaces who dies. Threads
+     are started there for remote children, and where a function is to be called at the end of a run.
   4. Worker ids: CHIP workers in the order of ``device_ids``, then SUB workers, then DIST children as they are added.
   5. A Worker that is a child of another only describes what is to be built: its parent starts it in a process of its
      own (dist_worker.py), runs and closes it.
@@ -17,11 +18,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Self, SupportsIndex
+from typing import TYPE_CHECKING, Any, Self
 
 from simpler import forks, limits
 from simpler.callables import CallableHandle, CallableKind, ChipCallable, Content, RemoteCallable, content_of
-from simpler.chip_memory import ChipMemory
 from simpler.errors import ArgumentError, LevelError, StartupError, StateError
 from simpler.lanes import lanes_below, own_lanes
 from simpler.orchestrator import Orchestrator
@@ -32,24 +32,20 @@ from simpler.run import RunHandle
 from simpler.spawn import Spawner
 from simpler.subtree import Subtree
 from simpler.targets import Targets
-from simpler.tensor import DataType, checked_shape
 from simpler.trace import ProcessTrace, Span, Trace
 from simpler.tree import Tree
 from simpler.worker_life import TRANSITIONS, Life, LifeEvent
+from simpler.worker_memory import WorkerMemory
 from simpler.worker_options import LOWEST_LEVEL, WorkerOptions, WorkerType, accepted_types
 from simpler.worker_stats import WorkerStats, worker_stats
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from simpler.device_buffers import DeviceBuffer
-    from simpler.remote.buffers import RemoteBufferHandle
     from simpler.remote.spec import RemoteWorkerSpec
 
 __all__ = ["Worker", "WorkerType"]
 
 
-class Worker:
+class Worker(WorkerMemory):
     """Runs task graphs on CHIP and SUB workers of this host (level 3), or on lower Workers and SUB workers (4 and up).
 
     ``device_ids``: one CHIP worker for each device, opened with the driver ``platform`` for kernels of ``runtime``.
@@ -402,78 +398,6 @@ class Worker:
             )  # not the function, which holds arrays
             self._last_run = (run.state.graph.id, name, begun_ns, time.monotonic_ns())
         return run
-
-    def array(self, shape: Sequence[int] | int, dtype: object) -> np.ndarray[Any, Any]:
-        """A zeroed array that workers see without a copy, as are all views of it. Its memory is freed with the last.
-
-        Raises CapacityError when the heap is full.
-        """
-        sizes, kind = checked_shape(shape), DataType.of(dtype)
-        return self._ready().region.new_array(sizes, kind)
-
-    # ---- memory of chips
-
-    def malloc(self, *, worker: int, nbytes: SupportsIndex) -> DeviceBuffer:
-        """Memory of a chip, with undefined contents, until ``free`` or the end of the chip worker's process.
-
-        What a DeviceTensorRef describes in it is an argument for tasks of that chip, which is not copied. This waits
-        for the tasks that the chip worker was given before, as do copies.
-
-        Raises LevelError for a worker that is no chip, DeviceError DEVICE_MEMORY when the chip has no room.
-        """
-        return ChipMemory(self._ready()).malloc(worker, nbytes)
-
-    def free(self, buffer: DeviceBuffer) -> None:
-        """Gives the memory back, at once or when the last task that uses it is done; does not wait for that.
-
-        Raises StaleHandle when it was freed before, or is gone since its chip worker died.
-        """
-        ChipMemory(self._ready()).free(buffer)
-
-    def copy_to(self, buffer: DeviceBuffer, src: object, *, offset: SupportsIndex = 0) -> None:
-        """Copies ``src``, anything with the buffer protocol, into device memory from byte ``offset`` on.
-
-        Ordered like a task by the bytes it touches: after the tasks that use them now, before those submitted later. An
-        array from ``Worker.array``, or a view of one, goes straight from where it is. Returns once it is there.
-
-        Raises ArgumentError beyond the buffer, StaleHandle as ``free`` does, DeviceError, and WorkerDied; then parts of
-        it may have been copied.
-        """
-        ChipMemory(self._ready()).copy_to(buffer, src, offset)
-
-    def copy_from(self, buffer: DeviceBuffer, dst: object, *, offset: SupportsIndex = 0) -> None:
-        """Fills ``dst``, a writable buffer, from device memory, from byte ``offset`` on.
-
-        Order and errors are those of ``copy_to``.
-        A ``dst`` that is not contiguous in memory has to be a view of an array from ``Worker.array``.
-        """
-        ChipMemory(self._ready()).copy_from(buffer, dst, offset)
-
-    # ---- memory of remote sessions
-
-    def remote_malloc(self, *, worker: int, nbytes: int) -> RemoteBufferHandle:
-        """Memory in the session of a remote worker. Raises CapacityError when it has no room.
-
-        A session does one thing after the other: this waits for the tasks that it was given before, however long they
-        take.
-        """
-        self._ready()
-        return self._remote.hub.buffers.malloc(worker=worker, nbytes=nbytes)
-
-    def remote_free(self, handle: RemoteBufferHandle) -> None:
-        """Gives the memory back, once no task uses it any more; waits as ``remote_malloc`` does."""
-        self._ready()
-        self._remote.hub.buffers.free(handle)
-
-    def remote_copy_to(self, handle: RemoteBufferHandle, src: object, *, offset: int = 0) -> None:
-        """Copies ``src``, anything with the buffer protocol, into the remote memory from byte ``offset`` on."""
-        self._ready()
-        self._remote.hub.buffers.copy_to(handle, src, offset=offset)
-
-    def remote_copy_from(self, handle: RemoteBufferHandle, dst: object, *, offset: int = 0) -> None:
-        """Fills ``dst``, a writable buffer, from the remote memory, from byte ``offset`` on."""
-        self._ready()
-        self._remote.hub.buffers.copy_from(handle, dst, offset=offset)
 
     # ---- observation
 

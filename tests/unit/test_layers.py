@@ -24,6 +24,7 @@ LAYERS = (
     ("simpler.dist_worker",),
     ("simpler.inner_callables",),
     ("simpler.worker",),
+    ("simpler.worker_memory",),
     ("simpler.lanes",),
     ("simpler.tree", "simpler.local_workers", "simpler.remote_children", "simpler.done_callbacks"),
     ("simpler.registrar",),
