@@ -123,12 +123,9 @@ static int look_at_queues(slr_region *region, uint32_t index, int64_t now_ns, sl
         slri_worker_move(region, index, idle);
         return SLR_TIMEOUT;
     }
-    if (region->slots[*taken].leader == SLRI_NONE) {
-        slri_task_start(region, *taken, index, now_ns);
-    } else if (!slri_group_join(region, index, *taken, now_ns)) {
-        slri_mailbox_kick(region);
-        return SLR_TIMEOUT;
-    }
+    if (region->slots[*taken].leader != SLRI_NONE)
+        return slri_group_join(region, index, *taken, now_ns) ? SLR_OK : SLR_TIMEOUT;
+    slri_task_start(region, *taken, index, now_ns);
     return SLR_OK;
 }
 
