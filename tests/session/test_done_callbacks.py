@@ -182,6 +182,27 @@ def test_closing_ends_what_is_waited_for_and_has_it_told_before_it_returns(
         run.result()
 
 
+def test_a_function_that_does_not_return_holds_up_closing_for_a_bounded_time(
+    worker: Worker, fifo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # W3
+    monkeypatch.setattr(limits, "CLOSE_TIMEOUT_S", 0.1)
+    run, entered, go_on = submit_waiting(worker, fifo), threading.Event(), threading.Event()
+
+    def waits(run: RunHandle) -> None:
+        entered.set()
+        go_on.wait()
+
+    run.add_done_callback(waits)
+    fifo.write_text("")
+    assert entered.wait(30)
+    worker.close()
+    threads = callback_threads()
+    assert threads
+    go_on.set()
+    for thread in threads:
+        thread.join(30)
+
+
 def test_a_forked_copy_has_no_thread_to_call_it(worker: Worker, fifo: Path) -> None:
     run = submit_waiting(worker, fifo)
     pid = os.fork()
