@@ -1,4 +1,4 @@
-"""A Worker's shared-memory region as Python sees it: with device.py, the only place that calls the C library.
+"""A Worker's shared-memory region as Python sees it. With its runs, its callables and device.py, all that calls C.
 
 Rules
   1. Thin and typed: one method per C function, statuses become exceptions, offsets stay offsets.
@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 import os
 import weakref
-from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from simpler import limits
 from simpler._native import ffi, lib
-from simpler.errors import RegistrationError, SimplerError, StateError
+from simpler.callable_table import CallableTable
+from simpler.errors import SimplerError
 from simpler.graph_run import GraphRun
 from simpler.mapping import Mapping
 from simpler.region_records import (
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 _ERROR_BYTES = 4096
-_ID_BYTES = array("I").itemsize
 _MORE_THAN_ANY_HEAP = 1 << 63  # and still 64 bits
 _from_buffer, _locate = ffi.from_buffer, lib.slr_heap_locate
 _OVERDUE = 64
@@ -64,6 +63,7 @@ class Region:
         self._region = raw
         self.heap_bytes: int = lib.slr_region_heap_bytes(raw)
         self._heap = self._mapping.heap()
+        self.callables = CallableTable(self._mapping, self._heap)
         self._unused_places: list[tuple[Any, memoryview]] = []
         self._taken = ffi.new("slr_task *")
         self._taken_bytes = ffi.buffer(self._taken)
@@ -115,7 +115,7 @@ class Region:
 
     def close(self) -> None:
         """Lets go of the mapping, which goes with the last array over it. Nothing else may be called, then or now."""
-        del self._mapping, self._region, self._heap
+        del self._mapping, self._region, self._heap, self.callables
 
     def shutdown(self) -> None:
         """Every worker's ``take`` raises RegionClosed from now on."""
@@ -377,49 +377,6 @@ class Region:
         if status not in (OK, TIMEOUT, INTERRUPTED):
             fail(status, "waiting for the end of any run")
 
-    # ---- callables
-
-    def callable_put(self, digest: bytes, kind: int, content: bytes, workers: Sequence[int]) -> None:
-        """Adds a reference, storing the content at the first, and which local ``workers`` it is for.
-
-        Raises StateError when it is there with other content, RegistrationError LOCAL_SLOT_EXHAUSTED when the table is
-        full, CapacityError when the heap is.
-        """
-        stored = array("I", [len(workers), *workers]).tobytes() + content
-        status = lib.slr_callable_put(self._region, digest, kind, stored, len(stored))
-        if status == lib.SLR_CONFLICT:
-            raise StateError(f"callable sha256:{digest.hex()} is registered with other content")
-        if status == lib.SLR_CALLABLES_FULL:
-            raise RegistrationError(
-                f"callable sha256:{digest.hex()} has no place: all are in use; raise max_callables, or unregister some",
-                code="LOCAL_SLOT_EXHAUSTED",
-            )
-        self._checked(status, "storing a callable")
-
-    def callable_drop(self, digest: bytes) -> int:
-        """Gives up a reference; returns how many are left."""
-        left = ffi.new("uint32_t *")
-        self._checked(lib.slr_callable_drop(self._region, digest, left), f"callable sha256:{digest.hex()}")
-        return int(left[0])
-
-    def callable_content(self, digest: bytes) -> bytes:
-        """The content. Raises KeyError for an unknown digest."""
-        entry = ffi.new("slr_callable *")
-        self._checked(lib.slr_callable_get(self._region, digest, entry), f"callable sha256:{digest.hex()}")
-        stored = self.view(entry.content_offset, entry.content_bytes)
-        return bytes(stored[_ID_BYTES * (1 + _count(stored)) :])
-
-    def callables(self) -> Iterator[tuple[bytes, Sequence[int]]]:
-        """(digest, local workers that it is for) of every callable in the table."""
-        entry = ffi.new("slr_callable *")
-        index = 0
-        while (status := lib.slr_callable_at(self._region, index, entry)) != lib.SLR_INVALID:
-            if status == OK:
-                stored = self.view(entry.content_offset, entry.content_bytes)
-                ids = stored[_ID_BYTES : _ID_BYTES * (1 + _count(stored))]
-                yield bytes(entry.digest), array("I", bytes(ids))
-            index += 1
-
     # ---- observation
 
     def trace(self, cursor: int, room: int = 1024) -> tuple[list[TraceEvent], int]:
@@ -444,8 +401,3 @@ class Region:
     def _checked(self, status: int, what: str) -> None:
         if status != OK:
             fail(status, what)
-
-
-def _count(stored: memoryview) -> int:
-    """How many worker ids stand before a callable's content."""
-    return array("I", bytes(stored[:_ID_BYTES]))[0]

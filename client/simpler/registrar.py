@@ -67,7 +67,7 @@ class Registrar:
         """What was registered before the start goes into the region: who it is for loads it, and is READY only then."""
         for entry in self._registry.entries():
             entry.target = target = self._targets.of(entry.content, entry.name, entry.scope)
-            self._region.callable_put(entry.digest, entry.kind, entry.content.encode(), target.local)
+            self._region.callables.put(entry.digest, entry.kind, entry.content.encode(), target.local)
             for event in (RegistrationEvent.PREPARE, RegistrationEvent.CONFIRM, RegistrationEvent.COMMIT):
                 self._ledger.move(entry.digest, target.workers, event)
             self._installed[entry.digest] = _Installed(entry.content, target)
@@ -142,7 +142,7 @@ class Registrar:
         self._installed[digest] = _Installed(content, target)
         try:
             self._children.with_room(
-                partial(self._region.callable_put, digest, content.kind, content.encode(), target.local)
+                partial(self._region.callables.put, digest, content.kind, content.encode(), target.local)
             )
             self._prepare(content, live)
         except BaseException as cause:
@@ -257,7 +257,7 @@ class Registrar:
         del self._installed[digest]
         self._leaving.discard(digest)
         with contextlib.suppress(KeyError):  # there was no room for its content
-            self._region.callable_drop(digest)
+            self._region.callables.drop(digest)
 
     def _forget_the_gone(self, digest: bytes) -> None:
         """Who was given up meanwhile has nothing any more."""

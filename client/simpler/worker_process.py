@@ -148,13 +148,13 @@ class _TaskLoop:
         self._loaded: set[bytes] = set()
 
     def load_all(self) -> None:
-        for digest, workers in self._region.callables():
+        for digest, workers in self._region.callables:
             if self._spec.worker in workers:
                 self._load(digest)
 
     def load_again(self) -> None:
         """In a replacement: what cannot be loaded now is tried again by the task that names it, which is then told."""
-        for digest, workers in self._region.callables():
+        for digest, workers in self._region.callables:
             if self._spec.worker in workers:
                 with contextlib.suppress(SimplerError):
                     self._load(digest)
@@ -201,7 +201,7 @@ class _TaskLoop:
 
     def _load(self, digest: bytes) -> None:
         try:
-            encoded = self._region.callable_content(digest)
+            encoded = self._region.callables.content(digest)
         except KeyError:
             raise RegistrationError(
                 f"callable {format_hashid(digest)} is not registered any more; unregister after the runs that use it",

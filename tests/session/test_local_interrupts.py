@@ -90,4 +90,4 @@ def test_ctrl_c_while_registering_forgets_the_callable(worker: Worker, fifo: Pat
     assert worker.run(lambda orch, args, config: orch.submit_sub(handle)).result() == "done"
     worker.unregister(handle)
     assert worker.region is not None
-    assert handle.digest not in dict(worker.region.callables())
+    assert handle.digest not in dict(worker.region.callables)

@@ -61,7 +61,7 @@ def call(worker: Worker, handle: CallableHandle | str) -> Any:
 
 def is_in_table(worker: Worker, handle: CallableHandle) -> bool:
     assert worker.region is not None
-    return handle.digest in dict(worker.region.callables())
+    return handle.digest in dict(worker.region.callables)
 
 
 def behind(worker: Worker, gate: Gate, blocks: CallableHandle, handle: CallableHandle) -> RunHandle:
@@ -241,7 +241,7 @@ def test_what_one_worker_refuses_is_taken_back_from_the_other(tmp_path: Path) ->
             worker.register(target)  # loaded once more: the first had forgotten it
         assert list(tmp_path.iterdir())
         assert worker.region is not None
-        assert list(worker.region.callables()) == []
+        assert list(worker.region.callables) == []
 
 
 def test_a_worker_that_dies_while_loading_is_named_and_replaced(worker: Worker) -> None:  # C5, W4

@@ -123,5 +123,5 @@ def test_threads_and_deaths_leave_the_registry_whole() -> None:  # C6, C3, W4
             assert worker.run(lambda orch, args, config, handle=handle: orch.submit_sub(handle)).result() == number
             worker.unregister(handle)
         assert worker.region is not None
-        assert list(worker.region.callables()) == []
+        assert list(worker.region.callables) == []
         worker.region.check()

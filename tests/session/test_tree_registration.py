@@ -72,7 +72,7 @@ def test_what_one_process_of_a_tree_refuses_is_taken_back_from_all(top: Worker, 
     for child in (FIRST, SECOND):
         assert not run_at(top, asks, child, TaskArgs().add_scalar(hashid))
     assert top.region is not None
-    assert hashid.removeprefix("sha256:") not in {digest.hex() for digest, _ in top.region.callables()}
+    assert hashid.removeprefix("sha256:") not in {digest.hex() for digest, _ in top.region.callables}
 
 
 def test_a_callable_for_one_child_is_there_alone_and_in_who_takes_its_place(top: Worker) -> None:  # C5, C9, W4

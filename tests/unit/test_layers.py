@@ -69,7 +69,7 @@ LAYERS = (
         "simpler.unserializable",
     ),
     ("simpler.region", "simpler.wire", "simpler.spawn_protocol"),
-    ("simpler.graph_run", "simpler.result_record"),
+    ("simpler.graph_run", "simpler.callable_table", "simpler.result_record"),
     ("simpler.submission",),
     ("simpler.region_records", "simpler.mapping"),
     ("simpler.buffer_handle",),
@@ -129,6 +129,7 @@ def test_only_the_bindings_touch_the_native_module() -> None:
     assert users == {
         "simpler.region",
         "simpler.graph_run",
+        "simpler.callable_table",
         "simpler.submission",
         "simpler.region_records",
         "simpler.mapping",
