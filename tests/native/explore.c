@@ -43,9 +43,10 @@ static uint32_t deepest;
 
 static void tell_stand(const char *indent, uint32_t index) {
     static const char *const stands[] = {
-        "is absent", "is new",  "wants the lock", "wakes others",     "goes to sleep",    "sleeps",
-        "was woken", "spins",   "may die",        "waits for events", "waits for deaths", "looks without the lock",
-        "has ended", "is dead",
+        "is absent",       "is new",           "wants the lock",   "wakes others",
+        "goes to sleep",   "sleeps",           "was woken",        "spins",
+        "may die",         "waits for events", "waits for deaths", "acts without the lock",
+        "is to be killed", "has ended",        "is dead",
     };
     const actor *a = &world.actors[index];
     fprintf(stderr, "%sactor %u, in \"%s\", %s", indent, index, a->doing ? a->doing : "", stands[a->stand]);

@@ -38,7 +38,8 @@ typedef enum {
     AT_FAULT,  /* holds the lock, and might die here */
     AT_EVENT,  /* waits for the eventfd */
     AT_WATCH,  /* waits for a worker to die */
-    AT_GLANCE, /* before it reads a word without the lock */
+    AT_GLANCE, /* before it does something without the lock */
+    CONDEMNED, /* has to be killed */
     ENDED,
     KILLED,
 } stand;
@@ -68,10 +69,13 @@ typedef struct {
 typedef struct {
     uint8_t begun[MOST_TASKS]; /* how often */
     uint8_t done[MOST_TASKS];
+    uint8_t by[MOST_TASKS];   /* which actor */
+    uint8_t late[MOST_TASKS]; /* called so by the watcher */
     uint32_t submitted;
     uint32_t deaths;
     slr_id run;
     slr_id ids[MOST_TASKS];
+    slr_id nodes[MOST_TASKS]; /* the same, or the group's */
 } witness;
 
 /* Everything that changes, but for the region, the stacks and the core's private memory. */
@@ -105,7 +109,7 @@ void world_create(const slr_config *config); /* the region, and a mapping of it 
 void world_spawn(uint32_t actor, void (*script)(uint32_t actor), bool mortal);
 void world_share_process(uint32_t actor, uint32_t with); /* a second thread of that actor's process */
 void world_respawn(uint32_t actor);                      /* the same script from its beginning, in a new process */
-void world_kill(uint32_t actor);
+void world_kill(uint32_t actor); /* it dies here, if it lives */
 void world_forget_private(uint32_t actor); /* what its process knows of what it has submitted */
 slr_region *world_region(uint32_t actor);
 uint32_t world_choices(uint32_t actor, choice *out);
@@ -137,7 +141,9 @@ typedef struct {
     touched ranges[2];
     uint32_t after;  /* a bit for each task */
     uint32_t worker; /* 1 + the worker it is for; 0: any */
+    uint32_t others; /* this and so many next ones are a group */
     int ends;
+    bool timed; /* has a timeout, which may pass at any time */
 } planned;
 
 /* One scenario's settings; the same in every world of it. */
@@ -152,7 +158,8 @@ typedef struct {
     uint32_t deaths;
     uint32_t interrupts;
     bool gives_up; /* a worker that died is abandoned, not replaced */
-    bool cancels;
+    bool cancels; /* a thread of the parent, at any time */
+    bool closes;  /* the same */
 } explored_plan;
 
 extern explored_plan plan;

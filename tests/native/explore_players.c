@@ -10,6 +10,7 @@
 #define PARENT       0
 #define BYTES        8
 #define RECORD_BYTES 8
+#define TIMEOUT_NS   1000
 
 explored_plan plan;
 
@@ -22,18 +23,25 @@ static bool touches(const planned *task, uint32_t byte, uint8_t access) {
     return false;
 }
 
-static bool ordered(uint32_t first, uint32_t second) {
-    const planned *a = &plan.tasks[first], *b = &plan.tasks[second];
+static uint32_t first_of_node(uint32_t task) {
+    for (uint32_t i = 0; i < task; i++)
+        if (i + plan.tasks[i].others >= task)
+            return i;
+    return task;
+}
+
+/* Of tasks, without regard to the groups they are in. */
+static bool overlap(const planned *a, const planned *b) {
     for (uint32_t byte = 0; byte < BYTES; byte++)
         if ((touches(a, byte, SLR_WRITE) && touches(b, byte, SLR_READ | SLR_WRITE)) ||
             (touches(a, byte, SLR_READ) && touches(b, byte, SLR_WRITE)))
             return true;
-    return b->after >> first & 1;
+    return false;
 }
 
-static bool counts_on(uint32_t task, uint32_t producer) {
+static bool member_counts_on(uint32_t task, uint32_t producer) {
     for (uint32_t byte = 0; byte < BYTES; byte++) {
-        uint32_t writer = task;
+        uint32_t writer = first_of_node(task);
         while (writer-- > 0 && !touches(&plan.tasks[writer], byte, SLR_WRITE))
             ;
         if (writer == producer && touches(&plan.tasks[task], byte, SLR_READ))
@@ -42,11 +50,49 @@ static bool counts_on(uint32_t task, uint32_t producer) {
     return plan.tasks[task].after >> producer & 1;
 }
 
+/* What one member of a group waits for all do, and who waits for one waits for all. */
+static bool related(uint32_t first, uint32_t second, bool (*relation)(uint32_t first, uint32_t second)) {
+    uint32_t a = first_of_node(first), b = first_of_node(second);
+    for (uint32_t i = a; a != b && i <= a + plan.tasks[a].others; i++)
+        for (uint32_t j = b; j <= b + plan.tasks[b].others; j++)
+            if (relation(i, j))
+                return true;
+    return false;
+}
+
+static bool member_ordered(uint32_t first, uint32_t second) {
+    return overlap(&plan.tasks[first], &plan.tasks[second]) || plan.tasks[second].after >> first & 1;
+}
+
+static bool ordered(uint32_t first, uint32_t second) {
+    return related(first, second, member_ordered);
+}
+
+static bool counts_on(uint32_t task, uint32_t producer) {
+    return related(task, producer, member_counts_on);
+}
+
 /* ---- workers ---- */
+
+/* No member begins before all have a worker, each another one. */
+static void check_group(uint32_t actor, uint32_t task) {
+    uint32_t first = first_of_node(task);
+    if (!plan.tasks[first].others)
+        return;
+    world.seen.by[task] = (uint8_t)actor;
+    for (uint32_t i = first; i <= first + plan.tasks[first].others; i++) {
+        const slri_slot *slot = &observer->slots[(uint32_t)world.seen.ids[i]];
+        bool waits =
+            slot->state == SLR_TASK_PENDING || slot->state == SLR_TASK_READY || slot->state == SLR_TASK_GATHERING;
+        CHECK(slot->generation != world.seen.ids[i] >> 32 || !waits);
+        CHECK(i == task || !world.seen.begun[i] || world.seen.by[i] != world.seen.by[task]);
+    }
+}
 
 static void begin_task(uint32_t actor, uint32_t task) {
     CHECK(++world.seen.begun[task] == 1);
     world.actors[actor].holds = task + 1;
+    check_group(actor, task);
     for (uint32_t other = 0; other < plan.n_tasks; other++) {
         if (other < task && ordered(other, task))
             for (uint32_t i = 0; i < ACTORS; i++)
@@ -108,6 +154,8 @@ static void work(uint32_t actor) {
     do
         status = run_tasks(actor);
     while (status == SLR_INTERRUPTED);
+    if (status == SLR_STALE)
+        pause_at(CONDEMNED);
     STATUS(SLR_CLOSED, status);
 }
 
@@ -144,30 +192,56 @@ static void work_remotely(uint32_t actor) {
 
 /* ---- the parent ---- */
 
-static int submit_task(uint32_t number) {
-    const planned *task = &plan.tasks[number];
-    slr_region *region = world_region(PARENT);
+typedef struct {
+    uint32_t number;
     slr_range ranges[2];
     slr_id after[MOST_TASKS];
+} submitted_parts;
+
+static slr_submission submission_of(uint32_t number, submitted_parts *parts) {
+    const planned *task = &plan.tasks[number];
     slr_submission submission = call_of(world.seen.run, task->worker ? task->worker - 1 : SLR_ANY_SUB);
-    submission.args = &number;
-    submission.args_bytes = sizeof number;
-    submission.ranges = ranges;
-    submission.after = after;
+    parts->number = number;
+    submission.args = &parts->number;
+    submission.args_bytes = sizeof parts->number;
+    submission.ranges = parts->ranges;
+    submission.after = parts->after;
+    submission.timeout_ns = task->timed ? TIMEOUT_NS : 0;
     for (int r = 0; r < 2; r++)
         if (task->ranges[r].access)
-            ranges[submission.n_ranges++] =
+            parts->ranges[submission.n_ranges++] =
                 range_of(1ull << 63 | 1, task->ranges[r].begin, task->ranges[r].end, task->ranges[r].access);
     for (uint32_t i = 0; i < number; i++)
         if (task->after >> i & 1)
-            after[submission.n_after++] = world.seen.ids[i];
+            parts->after[submission.n_after++] = world.seen.nodes[i];
+    return submission;
+}
+
+static int submit_node_at_once(uint32_t first) {
+    uint32_t n = plan.tasks[first].others + 1;
+    slr_region *region = world_region(PARENT);
+    submitted_parts parts[MOST_TASKS];
+    slr_submission members[MOST_TASKS];
+    uint64_t conflict;
+    slr_id node;
+    for (uint32_t i = 0; i < n; i++)
+        members[i] = submission_of(first + i, &parts[i]);
+    slr_id *ids = &world.seen.ids[first];
+    int status = n == 1 ? slr_submit(region, members, ids, &conflict)
+                        : slr_submit_group(region, members, n, &node, ids, &conflict);
+    for (uint32_t i = 0; i < n && status == SLR_OK; i++)
+        world.seen.nodes[first + i] = n == 1 ? *ids : node;
+    return status;
+}
+
+static int submit_node(uint32_t first) {
+    slr_region *region = world_region(PARENT);
     for (;;) {
-        uint64_t conflict;
         doing("submit");
         if (plan.slots < MOST_TASKS)
             pause_at(AT_GLANCE);
         uint32_t seen = slr_space_seen(region);
-        int status = slr_submit(region, &submission, &world.seen.ids[number], &conflict);
+        int status = submit_node_at_once(first);
         if (status != SLR_SLOTS_FULL)
             return status;
         doing("wait for space");
@@ -183,10 +257,11 @@ static bool ended_badly(uint32_t state) {
 static void check_task(uint32_t number, const slr_task_info *infos, bool cancelled) {
     const slr_task_info *info = &infos[number];
     bool poisoned = false, rightly = false;
-    for (uint32_t i = 0; i < number; i++) {
+    for (uint32_t i = 0; i < first_of_node(number); i++) {
         poisoned |= counts_on(number, i) && ended_badly(infos[i].state);
         rightly |= info->root == world.seen.ids[i] && infos[i].state == SLR_TASK_FAILED;
     }
+    CHECK(!world.seen.late[number] || info->state == SLR_TASK_FAILED);
     uint8_t begun = world.seen.begun[number], done = world.seen.done[number];
     if (info->state == SLR_TASK_POISONED)
         CHECK(!begun && poisoned && rightly);
@@ -225,16 +300,22 @@ static void make_run(bool last) {
     int status;
     memset(world.seen.begun, 0, sizeof world.seen.begun);
     memset(world.seen.done, 0, sizeof world.seen.done);
+    memset(world.seen.by, 0, sizeof world.seen.by);
+    memset(world.seen.late, 0, sizeof world.seen.late);
     world.seen.submitted = 0;
     doing("begin a run");
-    OK(slr_run_begin(region, 0, &world.seen.run));
-    for (uint32_t i = 0; i < plan.n_tasks; i++, world.seen.submitted++) {
-        status = submit_task(i);
+    status = slr_run_begin(region, 0, &world.seen.run);
+    if (status == SLR_CLOSED && plan.closes)
+        return;
+    OK(status);
+    while (world.seen.submitted < plan.n_tasks) {
+        status = submit_node(world.seen.submitted);
         if (status == SLR_CLOSED)
             break;
         OK(status);
+        world.seen.submitted += plan.tasks[world.seen.submitted].others + 1;
     }
-    CHECK(world.seen.submitted == plan.n_tasks || world.seen.deaths || plan.cancels);
+    CHECK(world.seen.submitted == plan.n_tasks || world.seen.deaths || plan.cancels || plan.closes);
     if (last)
         world_forget_private(PARENT);
     doing("seal");
@@ -243,6 +324,8 @@ static void make_run(bool last) {
         doing("wait for the run");
         status = slr_run_wait(region, world.seen.run, plan.spin_us, -1);
     } while (status == SLR_INTERRUPTED);
+    if (status == SLR_CLOSED && plan.closes)
+        return;
     OK(status);
     check_run();
     doing("release");
@@ -263,6 +346,12 @@ static void cancel(uint32_t actor) {
     CHECK(status == SLR_OK || status == SLR_STALE);
 }
 
+static void close_region(uint32_t actor) {
+    doing("shut down early");
+    pause_at(AT_GLANCE);
+    OK(slr_region_shutdown(world_region(actor)));
+}
+
 /* ---- the watcher of the workers ---- */
 
 static void bury(uint32_t watcher, uint32_t dead) {
@@ -280,16 +369,36 @@ static void bury(uint32_t watcher, uint32_t dead) {
     }
 }
 
+/* What is late is killed, in its own time, and reported as any other death. */
+static void kill_late_workers(uint32_t watcher, int64_t now_ns) {
+    slr_overdue late[2];
+    uint32_t n;
+    int64_t next_ns;
+    doing("look for late tasks");
+    world.alarm = 0;
+    OK(slr_workers_overdue(world_region(watcher), now_ns, late, 2, &n, &next_ns));
+    for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t task = 0; task < plan.n_tasks; task++)
+            world.seen.late[task] |= world.seen.ids[task] == late[i].task;
+        doing("kill");
+        pause_at(AT_GLANCE);
+        world_kill(FIRST_WORKER + late[i].worker);
+    }
+}
+
 static void watch(uint32_t actor) {
     for (;;) {
         doing("watch");
         pause_at(AT_WATCH);
+        if (chosen == IS_LATE || world.alarm)
+            kill_late_workers(actor, chosen == IS_LATE ? BEGINNING_NS + 2 * TIMEOUT_NS : BEGINNING_NS);
         uint32_t dead = FIRST_WORKER;
         while (dead < ACTORS && world.actors[dead].stand != KILLED)
             dead++;
-        if (dead == ACTORS)
+        if (dead < ACTORS)
+            bury(actor, dead);
+        else if (world.actors[PARENT].stand == ENDED)
             return;
-        bury(actor, dead);
     }
 }
 
@@ -310,10 +419,13 @@ void build_world(void) {
     }
     world_spawn(PARENT, be_parent, false);
     uint32_t next = FIRST_WORKER + plan.workers;
-    if (plan.deaths)
+    bool timed = false;
+    for (uint32_t i = 0; i < plan.n_tasks; i++)
+        timed |= plan.tasks[i].timed;
+    if (plan.deaths || timed)
         world_spawn(next++, watch, false);
-    if (plan.cancels) {
-        world_spawn(next, cancel, false);
+    if (plan.cancels || plan.closes) {
+        world_spawn(next, plan.cancels ? cancel : close_region, false);
         world_share_process(next, PARENT);
     }
 }
@@ -324,6 +436,8 @@ void scenario_check_end(void) {
     for (uint32_t i = 0; i < ACTORS; i++)
         buried &= world.actors[i].stand != KILLED;
     OK(slr_region_stats(world_region(NOBODY), &stats));
+    if (plan.closes)
+        return;
     CHECK(stats.slots_used == 0 && stats.live == 0 && stats.runs_live == 0);
     CHECK(stats.heap_used == 0 || !buried || plan.gives_up);
 }

@@ -11,7 +11,7 @@
     memset(&plan, 0, sizeof plan);                                                                                     \
     plan.workers = 2;                                                                                                  \
     plan.runs = 1;                                                                                                     \
-    plan.slots = MOST_TASKS;                                                                                           \
+    plan.slots = MOST_TASKS + 2; /* groups have one of their own */                                                    \
     const planned tasks[] = {__VA_ARGS__};                                                                             \
     memcpy(plan.tasks, tasks, sizeof tasks);                                                                           \
     plan.n_tasks = sizeof tasks / sizeof *tasks
@@ -60,6 +60,13 @@ static void directed_tasks(void) {
 static void cancelled_at_any_time(void) {
     PLAN({.ranges = {{0, 1, W}}, .ends = FAILS}, {.ranges = {{0, 1, R}}}, {.ranges = {{0, 1, W}}}, FREE_TASK);
     plan.cancels = true;
+    build_world();
+}
+
+/* W3: from another thread, with tasks in flight: everybody comes to an end. */
+static void closed_at_any_time(void) {
+    PLAN({.ranges = {{0, 1, W}}}, {.ranges = {{0, 1, R}}}, {.others = 1}, FREE_TASK);
+    plan.closes = true;
     build_world();
 }
 
@@ -114,6 +121,72 @@ static void death_and_cancellation(void) {
     build_world();
 }
 
+/* G3: a group waits for what one of its members reads, and what reads one's bytes waits for all. */
+static void a_group_starts_together(void) {
+    PLAN({.ranges = {{0, 1, W}}}, {.ranges = {{0, 1, R}, {1, 2, W}}, .others = 1}, {.ranges = {{2, 3, W}}},
+         {.ranges = {{1, 2, R}}}, FREE_TASK);
+    build_world();
+}
+
+/* G3: with a task between them that needs only one; nobody waits for ever. */
+static void two_groups_on_the_same_workers(void) {
+    PLAN({.others = 1}, FREE_TASK, FREE_TASK, {.others = 1}, FREE_TASK);
+    build_world();
+}
+
+/* G3, G4 */
+static void a_member_fails(void) {
+    PLAN({.ends = FAILS, .others = 1}, {.ranges = {{0, 1, W}}, .ends = RETURNS}, {.ranges = {{0, 1, R}}}, {.after = 1});
+    build_world();
+}
+
+static void a_group_on_workers_of_its_choice(void) {
+    PLAN({.worker = 2}, {.worker = 2, .others = 1}, {.worker = 3}, {.worker = 3}, {.worker = 2, .after = 1 << 3});
+    plan.workers = 3;
+    plan.kinds[1] = plan.kinds[2] = SLR_WORKER_CHIP;
+    build_world();
+}
+
+static void a_group_with_a_remote_worker(void) {
+    PLAN({.worker = 1}, {.worker = 1, .others = 1}, {.worker = 2}, {.worker = 1});
+    plan.kinds[0] = SLR_WORKER_REMOTE;
+    plan.kinds[1] = SLR_WORKER_CHIP;
+    build_world();
+}
+
+static void a_gathering_group_is_cancelled(void) {
+    PLAN({.others = 1}, FREE_TASK, FREE_TASK);
+    plan.cancels = true;
+    build_world();
+}
+
+/* G3, W4: before, while and after the group gathers. */
+static void a_worker_of_a_group_dies(void) {
+    PLAN({.others = 1}, FREE_TASK);
+    plan.deaths = 1;
+    build_world();
+}
+
+/* G3, W4: one worker is left, which is not enough. */
+static void a_worker_of_a_group_is_given_up(void) {
+    PLAN({.others = 1}, {.ranges = {{0, 1, W}}}, {.ranges = {{0, 1, R}}});
+    plan.deaths = 1;
+    plan.gives_up = true;
+    build_world();
+}
+
+/* G7: at any moment; what was called late never ends well, and the pool is whole again. */
+static void tasks_are_late(void) {
+    PLAN({.ranges = {{0, 1, W}}, .timed = true}, {.ranges = {{0, 1, R}}}, {.timed = true});
+    build_world();
+}
+
+/* G3, G7 */
+static void a_member_of_a_group_is_late(void) {
+    PLAN({.others = 1, .timed = true}, FREE_TASK, {.after = 1});
+    build_world();
+}
+
 #define SCENARIO(name) {#name, name}
 const scenario scenarios[] = {
     SCENARIO(a_diamond),
@@ -122,6 +195,7 @@ const scenario scenarios[] = {
     SCENARIO(back_pressure),
     SCENARIO(directed_tasks),
     SCENARIO(cancelled_at_any_time),
+    SCENARIO(closed_at_any_time),
     SCENARIO(signals_arrive),
     SCENARIO(tasks_of_a_remote_worker),
     SCENARIO(a_worker_dies),
@@ -129,5 +203,15 @@ const scenario scenarios[] = {
     SCENARIO(two_deaths),
     SCENARIO(workers_are_given_up),
     SCENARIO(death_and_cancellation),
+    SCENARIO(a_group_starts_together),
+    SCENARIO(two_groups_on_the_same_workers),
+    SCENARIO(a_member_fails),
+    SCENARIO(a_group_on_workers_of_its_choice),
+    SCENARIO(a_group_with_a_remote_worker),
+    SCENARIO(a_gathering_group_is_cancelled),
+    SCENARIO(a_worker_of_a_group_dies),
+    SCENARIO(a_worker_of_a_group_is_given_up),
+    SCENARIO(tasks_are_late),
+    SCENARIO(a_member_of_a_group_is_late),
 };
 const size_t n_scenarios = sizeof scenarios / sizeof *scenarios;

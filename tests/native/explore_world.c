@@ -79,6 +79,7 @@ void world_forget_private(uint32_t index) {
 void world_step(uint32_t index, choice what) {
     actor *a = &world.actors[index];
     if (what == DIES) {
+        world.deaths_left--;
         world_kill(index);
     } else {
         current = index;
@@ -157,12 +158,13 @@ void world_respawn(uint32_t index) {
 
 void world_kill(uint32_t index) {
     actor *a = &world.actors[index];
+    if (a->stand >= ENDED)
+        return;
     a->stand = KILLED;
     a->doing = "its last moments";
     a->word = a->until_ns = a->value = 0;
     a->watched = a->length = NULL;
     a->now_ns = BEGINNING_NS;
-    world.deaths_left--;
     world.seen.deaths++;
     if (world.lock_owner != index + 1)
         return;
@@ -195,12 +197,13 @@ uint32_t world_choices(uint32_t index, choice *out) {
     uint32_t n = 0;
     bool stays = a->stand == ABSENT || a->stand >= ENDED || a->stand == ASLEEP || a->stand == AT_SPIN ||
                  (a->stand == AT_LOCK && world.lock_owner) || (a->stand == AT_EVENT && !world.event) ||
-                 (a->stand == AT_WATCH && !somebody_to_bury());
+                 (a->stand == AT_WATCH && !somebody_to_bury() && !world.alarm) || a->stand == CONDEMNED;
     if (!stays)
         out[n++] = GOES_ON;
     if (a->stand == AT_SPIN && sees_change(a))
         out[n++] = SEES_A_CHANGE;
-    if (a->stand == AT_SPIN || (a->stand == ASLEEP && a->until_ns != INT64_MAX))
+    bool tasks_may_be_late = a->stand == AT_WATCH && observer->header->alarm_ns != INT64_MAX;
+    if (a->stand == AT_SPIN || (a->stand == ASLEEP && a->until_ns != INT64_MAX) || tasks_may_be_late)
         out[n++] = IS_LATE;
     if (a->stand == ASLEEP && world.interrupts_left)
         out[n++] = IS_INTERRUPTED;

@@ -89,7 +89,7 @@ def explore(explorer: Path, scenario: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_every_order_keeps_the_rules(explorer: Path, scenario: str) -> None:
-    # G1, G2, G4, G7, G11, W4
+    # G1, G2, G3, G4, G5, G7, G11, W3, W4
     ended = explore(explorer, scenario)
     assert ended.returncode == 0, ended.stderr
     states = re.match(rf"{scenario}: (\d+) states", ended.stdout)
@@ -140,6 +140,20 @@ BUGS = {
         "",
         "two_deaths",
         "heap offset",
+    ),
+    "a worker that waits for its group is not called": (
+        "group.c",
+        "slri_worker_call(region, taker);",
+        "(void)taker;",
+        "a_group_starts_together",
+        "nobody can go on",
+    ),
+    "a late task may still end well": (
+        "worker.c",
+        "slot->taker != index || worker->condemned)",
+        "slot->taker != index)",
+        "tasks_are_late",
+        "condemned without a late task",
     ),
 }
 """Name: the file, what it says, what it would say with the bug, the scenario that finds it, and what that says."""
