@@ -327,7 +327,8 @@ static bool check_workers(check *c) {
             return slri_broken(c, "worker %u is on the stack of parked ones in state %u", i, region->workers[i].state);
     if (parked)
         return slri_broken(c, "%u parked workers are not on the stack", parked);
-    return header->shared.length <= spinning || header->parked == SLRI_NONE ||
+    /* Once the region is closed nobody takes, and each who sleeps has been woken, though not yet looked. */
+    return header->closed || header->shared.length <= spinning || header->parked == SLRI_NONE ||
            slri_broken(c, "%u tasks wait, %u workers spin, and others sleep", header->shared.length, spinning);
 }
 

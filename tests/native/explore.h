@@ -88,6 +88,7 @@ typedef struct {
     uint32_t deaths_left;
     uint32_t interrupts_left;
     uint32_t arena_used;
+    uint64_t heap_bytes; /* of the heap: what is not one free block at its end */
     witness seen;
 } explored_world;
 
@@ -120,6 +121,7 @@ void doing(const char *what);
 
 /* ---- explore_states.c ---- */
 void world_forget(void); /* the lock is free */
+void world_measure_heap(void);
 uint64_t world_bytes(void);
 void world_save(uint8_t *to);
 void world_restore(const uint8_t *from);

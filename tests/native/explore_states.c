@@ -37,7 +37,19 @@ static void forget_heap(void) {
         if (block->extent & SLRI_BLOCK_USED)
             continue;
         GARBAGE(block->held, block->bin_next);
-        memset(block + 1, 0xdb, extent - sizeof *block);
+        if (at + extent < heap_bytes)
+            memset(block + 1, 0xdb, extent - sizeof *block);
+    }
+}
+
+/* Up to the header of a free block that is the last: what follows that nobody reads. */
+void world_measure_heap(void) {
+    uint64_t at = 0, end = 0, heap_bytes = observer->header->config.heap_bytes;
+    while (end < heap_bytes) {
+        const slri_block *block = (const slri_block *)(observer->heap + end);
+        at = end;
+        end += block->extent & ~SLRI_BLOCK_USED;
+        world.heap_bytes = block->extent & SLRI_BLOCK_USED ? end : at + sizeof *block;
     }
 }
 
@@ -85,9 +97,9 @@ static uint32_t pieces(piece *out) {
     out[n++] = (piece){(uint8_t *)r->callables, c->callables * sizeof *r->callables};
     out[n++] = (piece){(uint8_t *)r->slots, c->slots * sizeof *r->slots};
     out[n++] = (piece){(uint8_t *)r->edges, (c->edges * sizeof *r->edges + 7) / 8 * 8};
-    for (uint32_t level = 0; level < r->layout.bitmap_levels; level++)
-        out[n++] = (piece){(uint8_t *)r->bitmap[level], 8};
-    out[n++] = (piece){r->heap, c->heap_bytes};
+    out[n++] = (piece){(uint8_t *)r->buckets, slri_callable_buckets(c) * sizeof *r->buckets};
+    out[n++] = (piece){(uint8_t *)r->bitmap[0], r->layout.bitmap_end - r->layout.bitmap[0]};
+    out[n++] = (piece){r->heap, world.heap_bytes};
     for (uint32_t i = 0; i < ACTORS; i++)
         if (stack_bytes(&world.actors[i], i))
             out[n++] = (piece){world.actors[i].top_of_stack, stack_bytes(&world.actors[i], i)};
