@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ import numpy as np
 import pytest
 
 from simpler import CallConfig, Orchestrator, RemoteTensorRef, RemoteWorkerSpec, TaskArgs, TensorArgType, Worker
-from simpler.errors import ArgumentError, TaskError, UpstreamFailed
+from simpler.errors import ArgumentError, SessionLost, TaskError, UpstreamFailed
+from simpler.region_records import WorkerState
 from simplerd.foreground import ForegroundDaemon
 
 pytestmark = pytest.mark.slow
@@ -89,6 +92,41 @@ def test_a_group_over_sessions_fails_with_one_of_them(worker: Worker) -> None:  
         worker.run(submit)
     assert [type(each) for each in caught.value.failures] == [TaskError, UpstreamFailed]
     assert refs[0].members[0].result() == "fine"
+
+
+def name_process(orch: Orchestrator, args: Any, config: object = None) -> int:
+    return os.getpid()
+
+
+def read_fifo(orch: Orchestrator, args: Any, config: object = None) -> str:
+    return Path(args.scalar(0)).read_text()
+
+
+def test_a_group_fails_with_a_session_that_is_lost(tmp_path: Path) -> None:  # G3, R4
+    """One session waits with its member, the other is killed: the group can never start, and lets the first go."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with ForegroundDaemon() as daemon:
+        worker = Worker(level=4)
+        for _ in range(2):
+            worker.add_remote_worker(RemoteWorkerSpec(daemon.endpoint))
+        with worker:
+            pid_of, read = worker.register(name_process), worker.register(read_fifo)
+            victim = worker.run(lambda orch, *_: orch.submit_next_level(pid_of, worker=1)).result()
+
+            def submit(orch: Orchestrator, args: Any, config: Any) -> None:
+                orch.submit_next_level(read, TaskArgs().add_scalar(str(fifo)), worker=1)
+                orch.submit_next_level_group(pid_of, [None] * 2, workers=[0, 1])
+
+            run = worker.submit(submit)
+            latest = time.monotonic() + 20
+            while worker.stats().workers[0].state is not WorkerState.GATHERED and time.monotonic() < latest:
+                time.sleep(0.001)
+            os.kill(victim, signal.SIGKILL)
+            with pytest.raises(SessionLost, match="SIGKILL") as caught:
+                run.result()
+            assert [type(each) for each in caught.value.failures] == [SessionLost] * 3
+            assert isinstance(worker.run(lambda orch, *_: orch.submit_next_level(pid_of, worker=0)).result(), int)
 
 
 def test_a_group_with_a_remote_member_takes_no_timeout(worker: Worker) -> None:  # G3, G7
