@@ -23,12 +23,12 @@ from simpler.args import ReceivedArgs, decode
 from simpler.call_config import CallConfig
 from simpler.callables import Content
 from simpler.inner_callables import InnerCallables
+from simpler.inner_worker import InnerWorker
 from simpler.lanes import answer_trace
 from simpler.local_workers import preload
 from simpler.region import Region, Task
 from simpler.spawn import Spawner
 from simpler.subtree import Subtree
-from simpler.worker import Worker
 from simpler.worker_process import WorkerSpec, run_worker
 
 
@@ -43,7 +43,7 @@ class DistExecutor:
         subtree = Subtree.decode(heaps[0].view(*spec.dist.subtree))
         spawner = _fork_spawner(subtree, spec.name) if subtree.has_local_workers else None
         left_s = _time_left(spec, is_replacement=heaps[0].worker_info(spec.worker).deaths > 0)
-        worker = Worker.rebuilt(subtree, spawner=spawner, above=heaps, name=spec.name, startup_timeout_s=left_s)
+        worker = InnerWorker.rebuilt(subtree, spawner=spawner, above=heaps, name=spec.name, startup_timeout_s=left_s)
         worker.init()
         self._worker = worker
         self._callables = InnerCallables(worker, subtree.options.import_paths, f"worker {spec.name}")

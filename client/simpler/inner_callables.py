@@ -17,10 +17,10 @@ from typing import Any
 from simpler.callables import CallableHandle, CallableKind, ChipBlob, Content, load
 from simpler.descriptors import format_hashid
 from simpler.errors import RegistrationError
+from simpler.inner_worker import InnerWorker
 from simpler.registry import display_name
 from simpler.result_record import encode_result
 from simpler.run import TaskRef
-from simpler.worker import Worker
 
 
 class _Registered:
@@ -42,7 +42,7 @@ class _Left(Exception):
 class InnerCallables:
     """``where``: who has them, for errors. ``import_paths``: folders that modules must lie under, None allows any."""
 
-    def __init__(self, worker: Worker, import_paths: Sequence[str] | None, where: str) -> None:
+    def __init__(self, worker: InnerWorker, import_paths: Sequence[str] | None, where: str) -> None:
         self._worker, self._import_paths, self._where = worker, import_paths, where
         self._registered: dict[bytes, _Registered] = {}
 

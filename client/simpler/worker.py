@@ -17,7 +17,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Self
 
 from simpler import forks, limits
@@ -195,31 +194,6 @@ class Worker(WorkerMemory):
         children = {worker: child._subtree() for worker, child in self._children.items()}
         return Subtree(self._options, self._registry.contents(), children, self._remote.described())
 
-    @classmethod
-    def rebuilt(
-        cls, subtree: Subtree, *, name: str, startup_timeout_s: float, spawner: Spawner | None, above: Sequence[Region]
-    ) -> Worker:
-        """The Worker that ``subtree`` describes, in the process that it is to live in; not started.
-
-        ``name``: where it has none of its own. ``startup_timeout_s``: at most. ``above``: the regions of the Workers
-        above, from the nearest up. ``spawner``: as the constructor takes it.
-        """
-        options = subtree.options
-        settings = {field.name: getattr(options, field.name) for field in fields(options)}
-        settings["name"] = options.name or name
-        settings["startup_timeout_s"] = min(options.startup_timeout_s, startup_timeout_s)
-        worker = cls(**settings, spawner=spawner)
-        worker._registry, worker._above = Registry.restored(subtree.registry), above
-        for child in sorted([*subtree.children, *subtree.remote]):
-            if child in subtree.remote:
-                worker._remote.add(child, subtree.remote[child])
-            else:
-                below = subtree.children[child]
-                worker.add_worker(
-                    cls.rebuilt(below, name="", startup_timeout_s=startup_timeout_s, spawner=None, above=())
-                )
-        return worker
-
     # ---- life
 
     def init(self) -> None:
@@ -329,10 +303,9 @@ class Worker(WorkerMemory):
         REGISTER_PARTIAL_FAILURE and REGISTER_CLEANUP_UNCERTAIN (a worker could not confirm that it gave it back).
         """
         scope = self._targets.scope_of(workers)
-        return self.register_content(content_of(target), display_name(target), scope)
+        return self._register(content_of(target), display_name(target), scope)
 
-    def register_content(self, content: Content, name: str, scope: frozenset[int] | None = None) -> CallableHandle:
-        """``register`` for what another process has named, serialized and checked."""
+    def _register(self, content: Content, name: str, scope: frozenset[int] | None) -> CallableHandle:
         with self._registry.lock:
             if self._may_grow():
                 return self._registry.enter(content, name, scope, self._namespace(content, name, scope))
@@ -418,8 +391,3 @@ class Worker(WorkerMemory):
         name = f"L{self.level} {self._options.name or 'host'} orchestration"
         lanes = own_lanes(tree, lambda event: event.run == run)
         return Trace([ProcessTrace(os.getpid(), name, [span]), *lanes, *lanes_below(tree, begun_ns)])
-
-    def lanes_since(self, since_ns: int) -> list[ProcessTrace]:
-        """What the workers of this Worker and of those below did since then, for the trace of the Worker above."""
-        tree = self._ready()
-        return [*own_lanes(tree, lambda event: event.ended_ns > since_ns), *lanes_below(tree, since_ns)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -131,6 +132,24 @@ def test_what_is_registered_later_reaches_every_level_and_is_taken_back(top: Wor
     top.unregister(late)
     with pytest.raises(RegistrationError, match="not registered"):
         top.run(on(2, ask))
+
+
+@pytest.mark.slow
+def test_a_group_runs_on_two_children_at_once(top: Worker) -> None:  # G3
+    def meet(orch: Any, args: Any, config: Any) -> int:
+        mine, theirs = args.tensor(0), args.tensor(1)
+        mine[0] = 1
+        while not theirs[0]:  # ends only when both run
+            time.sleep(0)
+        return os.getpid()
+
+    flags, handle = top.array((2, 8), "int64"), top.register(meet)
+    members = [
+        TaskArgs().add_tensor(flags[mine], TensorArgType.NO_DEP).add_tensor(flags[1 - mine], TensorArgType.NO_DEP)
+        for mine in (0, 1)
+    ]
+    group = top.run(lambda orch, *_: orch.submit_next_level_group(handle, members, workers=[1, 2]))
+    assert len(set(group.result())) == 2
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ LAYERS = (
     ("simplerd",),
     ("simpler.dist_worker",),
     ("simpler.inner_callables",),
+    ("simpler.inner_worker",),
     ("simpler.worker",),
     ("simpler.worker_memory",),
     ("simpler.lanes",),

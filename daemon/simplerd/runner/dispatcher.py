@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -17,11 +16,11 @@ from simpler import limits
 from simpler.args import DecodedArgs, ReceivedArgs, TensorRecord
 from simpler.callables import validate_content
 from simpler.inner_callables import InnerCallables
+from simpler.inner_worker import InnerWorker
 from simpler.region import Region
 from simpler.tensor import DataType, TensorArgType
 from simpler.wire.messages import Task
 from simpler.wire.task_args import BufferTensor, InlineTensor, RemoteArgs
-from simpler.worker import Worker
 from simplerd.runner.buffers import SessionBuffers
 from simplerd.runner.control_protocol import Launch
 
@@ -38,11 +37,11 @@ class DispatchedRun(NamedTuple):
 class Dispatcher:
     """The session's callables and the runs of its orchestration functions."""
 
-    def __init__(self, launch: Launch, worker: Worker, buffers: SessionBuffers, import_paths: Sequence[str]) -> None:
+    def __init__(self, launch: Launch, worker: InnerWorker, buffers: SessionBuffers) -> None:
         assert worker.region is not None
         self._region: Region = worker.region
         self._buffers = buffers
-        self._callables = InnerCallables(worker, import_paths, f"session {launch.session}")
+        self._callables = InnerCallables(worker, launch.import_paths, f"session {launch.session}")
         self.runs: deque[DispatchedRun] = deque(maxlen=limits.TRACE_EVENTS)
         """The last runs, for the trace."""
 

@@ -24,10 +24,10 @@ from simpler import spawn_protocol
 from simpler.callables import RemoteCallable, load
 from simpler.error_record import encode_error
 from simpler.errors import SimplerError, StartupError
+from simpler.inner_worker import InnerWorker
 from simpler.spawn import Spawner
 from simpler.wire.link import Link
 from simpler.wire.serving import Handler
-from simpler.worker import Worker
 from simplerd.runner import control_protocol
 from simplerd.runner.buffers import SessionBuffers
 from simplerd.runner.control_protocol import Failed, Lane, Launch, Ready, Stop
@@ -67,7 +67,7 @@ def rehearse(argument: bytes, fds: list[int]) -> None:
     """The entry of a process that only shows that it could be forked and that everything above was imported."""
 
 
-def start(launch: Launch) -> Worker:
+def start(launch: Launch) -> InnerWorker:
     """The inner Worker, READY, with everything forked and every import checked."""
     manifest = launch.manifest
     install(session_environment(os.environ, manifest.env))
@@ -77,7 +77,7 @@ def start(launch: Launch) -> Worker:
         random.seed()
     sys.path[:0] = launch.import_paths
     spawner = Spawner.fork(preload=["simpler.sub_worker", "simpler.chip_worker"], name=f"{launch.session}-spawn")
-    worker = Worker(
+    worker = InnerWorker(
         level=3,
         device_ids=manifest.device_ids,
         num_sub_workers=manifest.num_sub_workers,
@@ -99,14 +99,14 @@ def start(launch: Launch) -> Worker:
     return worker
 
 
-async def serve(launch: Launch, control: socket.socket, worker: Worker) -> None:
+async def serve(launch: Launch, control: socket.socket, worker: InnerWorker) -> None:
     """Says READY and serves the lanes until the daemon says Stop or is gone."""
     assert worker.region is not None
     manifest = launch.manifest
     chips = list(range(len(manifest.device_ids)))
     subs = list(range(len(chips), len(chips) + manifest.num_sub_workers))
     buffers = SessionBuffers(worker.region, launch.session)
-    dispatcher = Dispatcher(launch, worker, buffers, launch.import_paths)
+    dispatcher = Dispatcher(launch, worker, buffers)
     thread = OrchestrationThread()
     trace = SessionTrace(launch, worker.region, dispatcher, chips, subs)
     handlers: dict[str, Handler] = {

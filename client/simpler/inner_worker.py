@@ -1,0 +1,54 @@
+"""A Worker that serves a level above: in the process of a DIST worker, or in a session's runner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Self
+
+from simpler.callables import CallableHandle, Content
+from simpler.lanes import lanes_below, own_lanes
+from simpler.region import Region
+from simpler.registry import Registry
+from simpler.spawn import Spawner
+from simpler.subtree import Subtree
+from simpler.trace import ProcessTrace
+from simpler.worker import Worker
+
+
+class InnerWorker(Worker):
+    """What the level above needs of a Worker besides."""
+
+    @classmethod
+    def rebuilt(
+        cls, subtree: Subtree, *, name: str, startup_timeout_s: float, spawner: Spawner | None, above: Sequence[Region]
+    ) -> Self:
+        """The Worker that ``subtree`` describes, in the process that it is to live in; not started.
+
+        ``name``: where it has none of its own. ``startup_timeout_s``: at most. ``above``: the regions of the Workers
+        above, from the nearest up. ``spawner``: as the constructor takes it.
+        """
+        options = subtree.options
+        settings = {field.name: getattr(options, field.name) for field in fields(options)}
+        settings["name"] = options.name or name
+        settings["startup_timeout_s"] = min(options.startup_timeout_s, startup_timeout_s)
+        worker = cls(**settings, spawner=spawner)
+        worker._registry, worker._above = Registry.restored(subtree.registry), above
+        for child in sorted([*subtree.children, *subtree.remote]):
+            if child in subtree.remote:
+                worker._remote.add(child, subtree.remote[child])
+            else:
+                below = subtree.children[child]
+                worker.add_worker(
+                    cls.rebuilt(below, name="", startup_timeout_s=startup_timeout_s, spawner=None, above=())
+                )
+        return worker
+
+    def register_content(self, content: Content, name: str) -> CallableHandle:
+        """``register`` for what another process has named, serialized and checked."""
+        return self._register(content, name, None)
+
+    def lanes_since(self, since_ns: int) -> list[ProcessTrace]:
+        """What the workers of this Worker and of those below did since then, for the trace of the Worker above."""
+        tree = self._ready()
+        return [*own_lanes(tree, lambda event: event.ended_ns > since_ns), *lanes_below(tree, since_ns)]
