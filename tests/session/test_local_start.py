@@ -175,6 +175,20 @@ def test_a_preload_that_fails_is_named_with_what_it_said(
     worker.close()
 
 
+@pytest.mark.slow
+def test_a_preload_that_hangs_is_named_when_the_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W2: with the spawner itself stuck, it is the program that says what it waited for, and kills it."""
+    (tmp_path / "hangs_on_import.py").write_text("import signal; signal.pause()")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("simpler.local_workers._REPORT_S", 0.1)
+    monkeypatch.setattr("simpler.spawn._REAP_TIMEOUT_S", 0.1)
+    worker = Worker(3, num_sub_workers=1, preload=["hangs_on_import"], startup_timeout_s=0.3)
+    with pytest.raises(
+        StartupError, match=r"not ready within 0\.3 s \(startup_timeout_s\); it imports .*hangs_on_import"
+    ):
+        worker.init()
+
+
 DYING = """
 import os, sys
 def __getattr__(name):
