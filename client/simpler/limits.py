@@ -17,6 +17,8 @@ DEVICE_FREES_PENDING = 64
 TRACE_EVENTS = 1 << 16
 HEAP_BYTES = 1 << 30
 MAX_WORKERS = 1 << 10
+HIGHEST_LEVEL_WITH_LOCAL = 14
+"""The processes below a Worker of this host get a descriptor for each Worker above: MAX_FDS of spawn_protocol.py."""
 
 # ---- worker life
 STARTUP_TIMEOUT_S = 60.0

@@ -151,6 +151,9 @@ class Worker(WorkerMemory):
                     f"a child of a Worker of level {self.level} is of a level from {LOWEST_LEVEL} to {self.level - 1}; "
                     f"{which}"
                 )
+            highest = limits.HIGHEST_LEVEL_WITH_LOCAL
+            if self.level > highest:
+                raise LevelError(f"a Worker of level {self.level} holds no Workers of this host; up to {highest} do")
             child._attach(self, worker)
             self._children[worker] = child
         return worker

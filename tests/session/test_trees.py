@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +18,7 @@ from simpler import (
     TaskArgs,
     TensorArgType,
     Worker,
+    limits,
 )
 from simpler.errors import ArgumentError, LevelError, RegistrationError, StaleHandle, StateError
 from simpler.region import WorkerKind
@@ -135,24 +135,6 @@ def test_what_is_registered_later_reaches_every_level_and_is_taken_back(top: Wor
 
 
 @pytest.mark.slow
-def test_a_group_runs_on_two_children_at_once(top: Worker) -> None:  # G3
-    def meet(orch: Any, args: Any, config: Any) -> int:
-        mine, theirs = args.tensor(0), args.tensor(1)
-        mine[0] = 1
-        while not theirs[0]:  # ends only when both run
-            time.sleep(0)
-        return os.getpid()
-
-    flags, handle = top.array((2, 8), "int64"), top.register(meet)
-    members = [
-        TaskArgs().add_tensor(flags[mine], TensorArgType.NO_DEP).add_tensor(flags[1 - mine], TensorArgType.NO_DEP)
-        for mine in (0, 1)
-    ]
-    group = top.run(lambda orch, *_: orch.submit_next_level_group(handle, members, workers=[1, 2]))
-    assert len(set(group.result())) == 2
-
-
-@pytest.mark.slow
 def test_children_are_shown_with_the_other_workers(top: Worker) -> None:  # L3
     kinds = [worker.kind for worker in top.stats().workers]
     assert kinds == [WorkerKind.SUB, WorkerKind.DIST, WorkerKind.DIST]
@@ -240,6 +222,34 @@ INCREASE = ChipCallable.from_c_source(
 )
 
 
+def descend(hashid: str) -> Callable[..., Any]:
+    """An orchestration function that passes its array on to worker 0."""
+    return lambda orch, args, config: orch.submit_next_level(
+        hashid, TaskArgs().add_tensor(args.tensor(0), INOUT), worker=0
+    )
+
+
+@pytest.mark.slow
+def test_a_tree_may_have_eleven_workers_above_the_lowest() -> None:  # L2
+    top = Worker(3, num_sub_workers=1)
+    for level in range(4, limits.HIGHEST_LEVEL_WITH_LOCAL + 1):
+        upper = Worker(level)
+        upper.add_worker(top)
+        top = upper
+    leaf = top.register(add).hashid
+
+    def lowest(orch: Any, args: Any, config: Any) -> None:
+        orch.submit_sub(leaf, TaskArgs().add_tensor(args.tensor(0), INOUT).add_scalar(1))
+
+    step = top.register(lowest)
+    for _ in range(4, limits.HIGHEST_LEVEL_WITH_LOCAL):
+        step = top.register(descend(step.hashid))
+    with top:
+        array = top.array((3,), "int64")
+        top.run(on(0, step, TaskArgs().add_tensor(array, INOUT)))
+        assert array.tolist() == [1, 1, 1]
+
+
 @pytest.mark.slow
 def test_local_and_remote_children_share_one_row_of_ids(daemon: ForegroundDaemon) -> None:  # L2, L3, R8
     top = Worker(4, num_sub_workers=1)
@@ -275,6 +285,8 @@ def test_a_child_is_lower_than_its_parent_and_nobody_elses() -> None:  # L1, L2
     for unfit in (Worker(5), Worker(6)):
         with pytest.raises(LevelError, match="from 3 to 4; this one is of"):
             parent.add_worker(unfit)
+    with pytest.raises(LevelError, match="a Worker of level 15 holds no Workers of this host; up to 14 do"):
+        Worker(15).add_worker(Worker(3))
     with pytest.raises(LevelError, match="the Worker itself"):
         parent.add_worker(parent)
     with pytest.raises(ArgumentError, match="takes a Worker"):
