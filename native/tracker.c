@@ -1,8 +1,8 @@
 /*
  * Dependencies by overlap: which tasks last wrote and since read each byte range of each buffer.
  *
- * Private to the process that submits, guarded by the region's lock. Each buffer has a sorted array of disjoint
- * intervals, each with its last writer and the readers since. An id whose task is over says nothing any more, except
+ * Private to the process that submits, guarded by the region's lock. Each buffer has disjoint intervals
+ * in order, each with its last writer and the readers since. An id whose task is over says nothing any more, except
  * that a writer that failed poisons readers of its own run while that run takes submissions; such entries are dropped
  * as arrays grow, so the whole stays bounded by what is live, not by what was submitted.
  *
@@ -66,7 +66,7 @@ static bool rebuild_table(const slr_region *region, slri_tracker *tracker) {
         if (old->n)
             *slot_of(table, room, old->buffer) = *old;
         else
-            free(old->intervals);
+            slri_intervals_forget(old);
     }
     free(tracker->table);
     tracker->table = table;
@@ -140,8 +140,9 @@ static bool depend_on_range(slr_region *region, slr_id run, const slr_range *ran
     const slri_track *t = range->begin < range->end ? find_track(region, range->buffer) : NULL;
     if (!t)
         return true;
-    for (uint32_t i = slri_intervals_after(t, range->begin); i < t->n && t->intervals[i].begin < range->end; i++) {
-        slri_interval *it = &t->intervals[i];
+    slri_cursor cursor = slri_intervals_after(t, range->begin);
+    const slri_interval *it;
+    for (; (it = slri_interval_at(t, cursor)) && it->begin < range->end; cursor = slri_interval_next(t, cursor)) {
         if (!depend(region, run, it->writer, range->access & SLR_READ ? SLRI_DATA : SLRI_ORDER))
             return false;
         if (!(range->access & SLR_WRITE))
@@ -260,10 +261,8 @@ void slri_tracker_record(slr_region *region, const slr_submission *submission, s
 void slri_tracker_free(slri_tracker *tracker) {
     if (!tracker)
         return;
-    for (uint32_t i = 0; i < tracker->room; i++) {
+    for (uint32_t i = 0; i < tracker->room; i++)
         slri_intervals_forget(&tracker->table[i]);
-        free(tracker->table[i].intervals);
-    }
     free(tracker->table);
     free(tracker->found);
     free(tracker->stamps);

@@ -38,7 +38,7 @@ STDERR_LINES = 50
 STDERR_LINE_BYTES = 4096
 MAX_RESTARTS = 5
 """Deaths of one worker in a row, without a task completed in between, after which it is given up."""
-TENSOR_RUNS = 64
+TENSOR_RUNS = 1024
 """Strided views are ordered by their exact contiguous runs up to this many, else by their bounding range."""
 TOMBSTONE_GRACE_S = 0.5
 """How long ``register`` and ``unregister`` wait for an earlier ``unregister`` of the same callable to be confirmed. Who

@@ -17,6 +17,7 @@ ADDRESS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 BUILDS = {  # how each program is compiled, and the library with it
     "test_heap.c": ADDRESS,
     "test_graph.c": ADDRESS,
+    "test_intervals.c": ADDRESS,
     "test_group.c": ADDRESS,
     "test_programs.c": ADDRESS,
     "test_run.c": ADDRESS,

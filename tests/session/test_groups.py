@@ -173,12 +173,12 @@ def test_members_get_storage_for_their_outputs_and_may_read_the_same(worker: Wor
 
 
 def test_columns_that_share_no_byte_may_be_written_by_several_members(worker: Worker) -> None:  # G3, G9
-    data = worker.array((100, 30), "int64")  # more rows than a column is ordered by
+    data = worker.array((1100, 30), "int64")  # more rows than a column is ordered by
     fill = worker.register(lambda args: args.tensor(0).fill(args.scalar(0)))
     columns = [data[:, 10 * i : 10 * i + 10] for i in range(SUBS)]
     members = [TaskArgs().add_tensor(each, OUTPUT_EXISTING).add_scalar(i) for i, each in enumerate(columns)]
     worker.run(lambda orch, *_: orch.submit_sub_group(fill, members))
-    assert data.sum(axis=0).tolist() == [0] * 10 + [100] * 10 + [200] * 10
+    assert data.sum(axis=0).tolist() == [0] * 10 + [1100] * 10 + [2200] * 10
 
 
 def test_a_group_waits_for_room_and_takes_it_only_as_a_whole() -> None:  # G2, G3

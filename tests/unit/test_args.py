@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -99,7 +100,8 @@ def test_runs_cover_the_bytes_of_a_view_and_no_others_while_they_are_few(view: n
 
 
 def test_a_view_in_too_many_pieces_is_ordered_by_what_spans_it() -> None:  # G1
-    assert contiguous_runs(8, (100,), (16,), 8) == [(8, 8 + 99 * 16 + 8)]
+    assert contiguous_runs(8, (2000,), (16,), 8) == [(8, 8 + 1999 * 16 + 8)]
+    assert len(contiguous_runs(8, (1000,), (16,), 8)) == 1000
 
 
 @pytest.fixture
@@ -199,3 +201,11 @@ def test_what_came_as_input_from_above_is_not_written(region: Region, above: Reg
     for tag in (INOUT, TensorArgType.OUTPUT_EXISTING, TensorArgType.NO_DEP):
         with pytest.raises(ArgumentError, match="INPUT of a task of the Worker above"):
             pack(region, TaskArgs().add_tensor(array, tag), above)
+
+
+def test_tiles_side_by_side_of_many_rows_do_not_overlap(region: Region) -> None:  # G1
+    matrix = region.new_array((1000, 8), DataType.INT32)
+    left, right = (pack(region, TaskArgs().add_tensor(tile, INOUT)).ranges for tile in (matrix[:, :4], matrix[:, 4:]))
+    assert len(left) == len(right) == 1000
+    bounds = sorted((begin, end) for _, begin, end, _, _ in [*left, *right])
+    assert all(end <= begin for (_, end), (begin, _) in pairwise(bounds))
