@@ -19,7 +19,7 @@ FOLDERS = "native|cffi_build|client|daemon|systemd|tests|examples|benchmarks|doc
 LINK = re.compile(r"\]\(([^)#]+)\)")
 PATH = re.compile(rf"`((?:{FOLDERS})/[\w./-]*)`")
 SYMBOL = re.compile(r"`([\w.]+)` in `([\w./]+)`")
-"""How architecture.md names a symbol: `Class.method` in `path/below/the/root.py`."""
+"""How a page names a symbol: `Class.method` in `path/below/the/root.py`."""
 MAKE = re.compile(r"`make ([a-z]+)`|^make ([a-z]+)", re.MULTILINE)
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -65,8 +65,9 @@ def test_state_diagrams_are_those_of_the_code() -> None:
     assert state_diagrams.PAGE.read_text() == state_diagrams.page(), "run python tests/docs/state_diagrams.py"
 
 
-def test_symbols_named_by_the_architecture_exist() -> None:
-    named = SYMBOL.findall((ROOT / "docs/architecture.md").read_text())
+@pytest.mark.parametrize("page", ["architecture.md", "graph.md"])
+def test_symbols_that_a_page_names_exist(page: str) -> None:
+    named = SYMBOL.findall((ROOT / "docs" / page).read_text())
     assert len(named) >= 20
     missing = [f"{symbol} in {path}" for symbol, path in named if not defines(ROOT / path, symbol)]
     assert not missing
