@@ -109,6 +109,9 @@ class ChipExecutor:
         """
         loaded, args = self._kernels[task.digest], decode(task.args)
         check_arguments(loaded, args.tensors, args.scalars)
+        if not args.tensors:
+            self._launch(loaded, (), args.scalars)
+            return
         placed: list[DeviceTensor] = []
         try:
             for record, direction in zip(args.tensors, loaded.tensors, strict=True):
