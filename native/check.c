@@ -1,5 +1,5 @@
 /*
- * slr_graph_check: every rule of the region, walked under the lock; and slr_region_stats.
+ * slr_graph_check: every rule of the region, walked under the lock.
  *
  * Each check computes a derived word from primary ones by another way than the code that keeps it, and says in one
  * sentence what does not agree.
@@ -309,6 +309,15 @@ static bool check_callables(check *c) {
                        empty, indexed);
 }
 
+/* Who sleeps has nothing that it could take: see rule 4 of mailbox.c. */
+static bool check_asleep(check *c, uint32_t worker) {
+    const slri_worker *w = &c->region->workers[worker];
+    if (w->state != SLR_WORKER_PARKED || !w->queue.length)
+        return true;
+    return (slri_is_kind(w, SLR_WORKER_REMOTE) && w->held && c->region->slots[w->queue.head].leader != SLRI_NONE) ||
+           slri_broken(c, "worker %u sleeps while %u tasks wait in its queue", worker, w->queue.length);
+}
+
 static bool check_workers(check *c) {
     const slr_region *region = c->region;
     const slri_header *header = region->header;
@@ -317,7 +326,7 @@ static bool check_workers(check *c) {
         bool sub = slri_is_kind(&region->workers[i], SLR_WORKER_SUB);
         spinning += sub && region->workers[i].state == SLR_WORKER_SPINNING;
         parked += sub && region->workers[i].state == SLR_WORKER_PARKED;
-        if (!check_hand(c, i))
+        if (!check_hand(c, i) || !check_asleep(c, i))
             return false;
     }
     if (spinning != header->spinning)
@@ -363,27 +372,4 @@ int slr_graph_check(slr_region *region, char *why, size_t why_bytes) {
     free(c.alive);
     free(c.kept);
     return status;
-}
-
-int slr_region_stats(slr_region *region, slr_stats *out) {
-    if (!region || !out)
-        return SLR_INVALID;
-    slri_lock(region);
-    const slri_header *header = region->header;
-    *out = (slr_stats){
-        .tasks = header->tasks,
-        .failures = header->failures,
-        .poisoned = header->poisoned,
-        .cancelled = header->cancelled,
-        .live = header->live,
-        .heap_bytes = header->config.heap_bytes - SLRI_RESERVE_BYTES,
-        .heap_used = header->heap_used,
-        .heap_peak = header->heap_peak,
-        .shared_queue = header->shared.length,
-        .runs_live = header->runs_live,
-        .recoveries = header->recoveries,
-        .slots_used = header->slots_used,
-    };
-    slri_unlock(region);
-    return SLR_OK;
 }

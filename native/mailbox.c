@@ -8,9 +8,10 @@
  *      task.
  *   3. slri_worker_move is the only function that changes a worker's state; it keeps the count of spinners and the
  *      stack of parked ones, whose top (the one asleep for the shortest time) is woken first.
- *   4. A REMOTE worker's consumer is a task of the parent's event loop: PARKED means that it has seen its queue empty
+ *   4. A REMOTE worker's consumer is a task of the parent's event loop: PARKED means that it has seen nothing to take
  *      and relies on the eventfd. It never spins and never takes from the shared queue. A member of a group is popped
- *      for it only when it holds no task.
+ *      for it only when it holds no task; whatever ends that wait, or takes the member away, offers it what is next
+ *      (slri_mailbox_offer).
  */
 #include "region.h"
 
@@ -58,6 +59,8 @@ void slri_mailbox_remove(slr_region *region, uint32_t slot) {
     if (queue->tail == slot)
         queue->tail = before;
     __atomic_store_n(&queue->length, queue->length - 1, __ATOMIC_RELAXED);
+    if (region->slots[slot].target != SLR_ANY_SUB)
+        slri_mailbox_offer(region, region->slots[slot].target);
 }
 
 bool slri_worker_exists(const slr_region *region, uint32_t worker) {
@@ -140,6 +143,17 @@ void slri_mailbox_kick(slr_region *region) {
         slri_worker_wake(region, header->parked);
 }
 
+static bool must_be_free_first(const slr_region *region, const slri_worker *worker) {
+    uint32_t first = worker->queue.head;
+    return worker->held && first != SLRI_NONE && region->slots[first].leader != SLRI_NONE;
+}
+
+void slri_mailbox_offer(slr_region *region, uint32_t index) {
+    const slri_worker *worker = &region->workers[index];
+    if (worker->state == SLR_WORKER_PARKED && worker->queue.length && !must_be_free_first(region, worker))
+        slri_worker_wake(region, index);
+}
+
 void slri_mailbox_push(slr_region *region, uint32_t slot) {
     uint32_t target = region->slots[slot].target;
     if (target == SLR_ANY_SUB) {
@@ -149,15 +163,10 @@ void slri_mailbox_push(slr_region *region, uint32_t slot) {
     }
     slri_worker *worker = &region->workers[target];
     queue_append(region, &worker->queue, slot);
-    if (worker->state == SLR_WORKER_PARKED)
-        slri_worker_wake(region, target);
-    else if (worker->state == SLR_WORKER_SPINNING)
+    if (worker->state == SLR_WORKER_SPINNING)
         ring(worker);
-}
-
-static bool must_be_free_first(const slr_region *region, const slri_worker *worker) {
-    uint32_t first = worker->queue.head;
-    return worker->held && first != SLRI_NONE && region->slots[first].leader != SLRI_NONE;
+    else
+        slri_mailbox_offer(region, target);
 }
 
 uint32_t slri_mailbox_pop(slr_region *region, uint32_t index) {

@@ -255,6 +255,29 @@ int slr_region_shutdown(slr_region *region) {
     return SLR_OK;
 }
 
+int slr_region_stats(slr_region *region, slr_stats *out) {
+    if (!region || !out)
+        return SLR_INVALID;
+    slri_lock(region);
+    const slri_header *header = region->header;
+    *out = (slr_stats){
+        .tasks = header->tasks,
+        .failures = header->failures,
+        .poisoned = header->poisoned,
+        .cancelled = header->cancelled,
+        .live = header->live,
+        .heap_bytes = header->config.heap_bytes - SLRI_RESERVE_BYTES,
+        .heap_used = header->heap_used,
+        .heap_peak = header->heap_peak,
+        .shared_queue = header->shared.length,
+        .runs_live = header->runs_live,
+        .recoveries = header->recoveries,
+        .slots_used = header->slots_used,
+    };
+    slri_unlock(region);
+    return SLR_OK;
+}
+
 const char *slr_status_name(int status) {
     static const char *const names[] = {
         "SLR_OK",        "SLR_INVALID",   "SLR_SYSTEM",     "SLR_TIMEOUT",     "SLR_STALE",     "SLR_CLOSED",

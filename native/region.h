@@ -109,6 +109,7 @@ void slri_bitmap_wipe(slr_region *region);
 void slri_mailbox_push(slr_region *region, uint32_t slot);
 void slri_mailbox_return(slr_region *region, uint32_t slot); /* to the front of the queue that it was popped from */
 void slri_mailbox_remove(slr_region *region, uint32_t slot);
+void slri_mailbox_offer(slr_region *region, uint32_t worker); /* wakes it, if it sleeps and its queue has work for it */
 uint32_t slri_mailbox_pop(slr_region *region, uint32_t worker);
 void slri_mailbox_count(slr_region *region, uint32_t worker);            /* recovery: once for each worker */
 bool slri_may_spin(const slr_region *region, const slri_worker *worker); /* or has to park at once */

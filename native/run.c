@@ -124,9 +124,11 @@ int slr_run_cancel(slr_region *region, slr_id id) {
     if (run && run->state != SLRI_RUN_ENDED) {
         slri_commit(&run->cancelled, 1);
         cancel_queue(region, &region->header->shared, id, now_ns);
-        for (uint32_t i = 0; i < region->header->config.workers; i++)
+        for (uint32_t i = 0; i < region->header->config.workers; i++) {
             if (region->workers[i].queue.length)
                 cancel_queue(region, &region->workers[i].queue, id, now_ns);
+            slri_mailbox_offer(region, i);
+        }
         slri_group_cancel(region, id, now_ns);
         seal(region, run, now_ns);
     }

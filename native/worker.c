@@ -177,8 +177,7 @@ static int complete(slr_region *region, uint32_t index, slr_id task, int outcome
         slri_worker_move(region, index, SLR_WORKER_SPINNING);
     slri_task_end(region, (uint32_t)task, outcome == SLR_TASK_FAILED ? SLRI_FAIL : SLRI_SUCCEED, record, record_bytes,
                   now_ns);
-    if (is_remote(worker) && worker->state == SLR_WORKER_PARKED && worker->queue.length && !worker->held)
-        slri_worker_wake(region, index); /* a member of a group waits until it holds nothing */
+    slri_mailbox_offer(region, index); /* a REMOTE one: a member of a group waits until it holds nothing */
     return SLR_OK;
 }
 

@@ -293,6 +293,26 @@ static void a_remote_worker_joins_when_its_hand_is_empty(void) {
     drop_region(region);
 }
 
+/* G3: what a member kept a remote worker from taking is offered to it when the member goes, whatever ends it. */
+static void a_member_that_goes_leaves_the_way_free(void) {
+    for (int cancelled = 0; cancelled <= 1; cancelled++) {
+        slr_region *region = make_group_region();
+        slr_id run = begin_run(region), other = begin_run(region), held = submit(region, call_of(other, FAR));
+        CHECK(take(region, FAR) == held);
+        submit_chips(region, run, FAR, CHIP0);
+        slr_id behind = submit(region, call_of(other, FAR));
+        CHECK(take(region, FAR) == 0 && info_of(region, FAR).state == SLR_WORKER_PARKED);
+        OK(cancelled ? slr_run_cancel(region, run) : slr_worker_abandon(region, CHIP0, "gave up", 7));
+        check_graph(region);
+        CHECK(info_of(region, FAR).state == SLR_WORKER_SPINNING && take(region, FAR) == behind);
+        succeed(region, FAR, held);
+        succeed(region, FAR, behind);
+        end_run(region, other);
+        end_run(region, run);
+        drop_region(region);
+    }
+}
+
 /* G3, W4: who waited with a member leaves it to another, at the front of the queue. */
 static void a_worker_that_dies_waiting_gives_its_place_back(void) {
     slr_region *region = make_group_region();
@@ -452,7 +472,7 @@ MAIN(CASE(a_group_starts_when_all_its_workers_are_there), CASE(members_are_order
      CASE(a_group_without_room_changes_nothing), CASE(a_group_fails_with_its_first_member),
      CASE(a_poisoned_group_never_starts), CASE(a_waiting_group_keeps_its_place),
      CASE(two_groups_on_the_same_workers_do_not_hold_each_other_up), CASE(a_remote_worker_joins_when_its_hand_is_empty),
-     CASE(a_worker_that_dies_waiting_gives_its_place_back), CASE(a_started_member_dies_with_its_worker),
-     CASE(a_group_fails_with_a_worker_that_is_given_up), CASE(a_group_fails_when_too_few_sub_workers_are_left),
-     CASE(a_member_may_be_late_before_its_worker_looks), CASE(cancelling_frees_those_who_wait),
-     CASE(who_waits_asleep_is_woken))
+     CASE(a_member_that_goes_leaves_the_way_free), CASE(a_worker_that_dies_waiting_gives_its_place_back),
+     CASE(a_started_member_dies_with_its_worker), CASE(a_group_fails_with_a_worker_that_is_given_up),
+     CASE(a_group_fails_when_too_few_sub_workers_are_left), CASE(a_member_may_be_late_before_its_worker_looks),
+     CASE(cancelling_frees_those_who_wait), CASE(who_waits_asleep_is_woken))
