@@ -1,4 +1,7 @@
-"""Tasks for workers that sleep, beside what the machine itself takes to wake a process and to be woken by it."""
+"""Tasks for workers that sleep, beside what the machine itself takes to wake a process and to be woken by it.
+
+The program has a processor of its own in both, so that both measure the same thing: see futex_roundtrip.c.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.executors import WORKERS, Pool, measure_pools
@@ -31,9 +35,10 @@ def measure() -> Iterator[Result]:
         def graph(orch: Orchestrator, _args: object, _config: object) -> None:
             orch.submit_sub(handle)
 
-        took = _after_gaps(lambda: worker.run(graph), ROUNDS)
+        with _apart([info.pid for info in worker.stats().workers]):
+            took = _after_gaps(lambda: worker.run(graph), ROUNDS)
     bare = Samples([*before.values, *bare_round_trips().values])  # the machine may have become faster or slower
-    yield Result("bare futex round trip between two sleeping processes, in C", "µs", None, bare)
+    yield Result("bare futex round trip between two sleeping processes", "µs", None, bare)
     yield Result("one no-op task for parked workers", "µs", None, took, others=measure_pools(_pool_after_gaps))
     yield Result("    the same", "of the bare one", 1.3, took.over(bare.median))
 
@@ -47,6 +52,21 @@ def bare_round_trips() -> Samples:
         command = [str(program), str(ROUNDS // 2), str(int(GAP_S * MICROSECONDS))]
         said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
     return Samples([float(line) for line in said.split()])
+
+
+@contextmanager
+def _apart(workers: Sequence[int]) -> Iterator[None]:
+    """This process keeps to the first processor, the workers to the others."""
+    before = os.sched_getaffinity(0)
+    first, *others = sorted(before)
+    try:
+        if others:
+            os.sched_setaffinity(0, {first})
+            for pid in workers:
+                os.sched_setaffinity(pid, others)
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _after_gaps(call: Callable[[], object], rounds: int) -> Samples:
