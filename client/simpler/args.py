@@ -17,7 +17,7 @@ import msgspec
 
 from simpler.buffer_handle import TensorRef
 from simpler.errors import ArgumentError
-from simpler.tensor import DataType, Tensor, TensorArgType
+from simpler.tensor import DataType, Tensor, TensorArgType, element_type
 
 if TYPE_CHECKING:
     import numpy as np
@@ -233,7 +233,7 @@ def _check_array(tensor: object) -> None:
             f"a tensor argument is a NumPy array, a Tensor, a DeviceTensorRef or a RemoteTensorRef, not "
             f"{type(tensor).__name__}; of a plain number use add_scalar"
         )
-    DataType.of_array(tensor)
+    element_type(tensor.dtype)
     if tensor.ndim > 8:
         raise ArgumentError(f"a tensor argument has up to 8 dimensions, not {tensor.ndim}")
 

@@ -254,23 +254,21 @@ class Orchestrator:
         owner = self._worker
         packed = PackedArgs(args, owner.heaps, self._storage, owner.devices, worker)
         try:
-            return self._submit_packed(worker, entry, packed, after, timeout_ns)
-        except WriteConflict as conflict:
-            packed.tell_apart(args, conflict)
-            return self._submit_packed(worker, entry, packed, after, timeout_ns)
+            while True:
+                try:
+                    return self._graph.submit_with(
+                        worker,
+                        entry.digest,
+                        payload=packed.payload,
+                        ranges=packed.ranges,
+                        blocks=packed.blocks,
+                        after=after,
+                        timeout_ns=timeout_ns,
+                    )
+                except WriteConflict as conflict:
+                    packed.tell_apart(args, conflict)  # raises it again where it is one
         finally:
             packed.drop_copies()
-
-    def _submit_packed(self, worker: int, entry: Entry, packed: PackedArgs, after: list[int], timeout_ns: int) -> int:
-        return self._graph.submit_with(
-            worker,
-            entry.digest,
-            payload=packed.payload,
-            ranges=packed.ranges,
-            blocks=packed.blocks,
-            after=after,
-            timeout_ns=timeout_ns,
-        )
 
     def _submit_group(
         self,

@@ -23,7 +23,7 @@ from simpler.device_buffers import DeviceBook, DeviceTensorRef, contents, existe
 from simpler.errors import ArgumentError
 from simpler.region import Region
 from simpler.region_records import RangeFields, WriteConflict
-from simpler.tensor import Access, DataType, Tensor, TensorArgType
+from simpler.tensor import Access, Tensor, TensorArgType, element_type
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,7 +89,7 @@ class PackedArgs:
 
     def _array(self, index: int, array: Any, tag: TensorArgType) -> TensorRecord:
         if array.size == 0:
-            return TensorRecord(tag, DataType.of_array(array), array.shape, None, 0, 0, 0)
+            return TensorRecord(tag, element_type(array.dtype), array.shape, None, 0, 0, 0)
         for place, heap in enumerate(self._heaps):
             found = heap.locate(array)
             if found is not None:
@@ -113,7 +113,7 @@ class PackedArgs:
         else:
             _require_writeable(index, array, tag)
             self._order(index, tag, _NAME_BIT | place << _PLACE_SHIFT | start, runs)
-        return TensorRecord(tag, DataType.of_array(array), array.shape, strides, place, offset, end - begin)
+        return TensorRecord(tag, element_type(array.dtype), array.shape, strides, place, offset, end - begin)
 
     def _on_device(self, index: int, tensor: DeviceTensorRef, tag: TensorArgType) -> TensorRecord:
         buffer = self._devices.place(index, tensor, self._worker)
@@ -133,7 +133,7 @@ class PackedArgs:
         offset = self._region.alloc(array.nbytes)
         self.copies.append(offset)
         self.blocks.append(offset)
-        dtype = DataType.of_array(array)
+        dtype = element_type(array.dtype)
         self._region.ndarray(offset, array.shape, dtype)[...] = array
         return TensorRecord(tag, dtype, array.shape, None, 0, offset, array.nbytes)
 

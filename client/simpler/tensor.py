@@ -54,18 +54,14 @@ class DataType(Enum):
         import numpy as np
 
         try:
-            return _of_numpy(np.dtype(dtype))  # type: ignore[call-overload]
+            return element_type(np.dtype(dtype))  # type: ignore[call-overload]
         except TypeError:
             raise ArgumentError(f"{dtype!r} is not an element type; expected one of {_NAMES}") from None
 
-    @classmethod
-    def of_array(cls, array: np.ndarray[Any, Any]) -> DataType:
-        """The type of an array's elements. Raises ArgumentError as ``of`` does."""
-        return _of_numpy(array.dtype)
-
 
 @functools.cache  # a dtype's name is costly to make, and every array argument asks
-def _of_numpy(dtype: np.dtype[Any]) -> DataType:
+def element_type(dtype: np.dtype[Any]) -> DataType:
+    """The type of an array's elements. Raises ArgumentError as ``DataType.of`` does."""
     name = str(dtype.name).upper()
     if name not in DataType.__members__ or not dtype.isnative:
         raise ArgumentError(
