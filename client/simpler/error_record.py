@@ -71,7 +71,9 @@ def decode_error(record: bytes, *, trust_pickle: bool = True) -> SimplerError:
 
 
 def _describe(error: SimplerError, context: dict[str, str | int]) -> dict[str, object]:
-    return {"class": type(error).__name__, "code": error.code, "message": error.message, "context": context}
+    known = error_classes()
+    rebuilt = next(cls for cls in type(error).__mro__ if known.get(cls.__name__) is cls)
+    return {"class": rebuilt.__name__, "code": error.code, "message": error.message, "context": context}
 
 
 def _place(context: dict[str, str | int]) -> str:

@@ -33,11 +33,19 @@ class SimplerError(Exception):
 
     def __init__(self, message: str, *, code: str | None = None, **context: str | int) -> None:
         super().__init__(message)
-        self.message = message
         self.code = code or self.default_code
         self.context: Mapping[str, str | int] = context
         self.failures: tuple[SimplerError, ...] = ()
         """All failures of the run that this error was raised for, itself included; empty outside runs."""
+
+    @property
+    def message(self) -> str:
+        """The text, which each level of a tree that the error comes through puts its own part before."""
+        return str(self.args[0])
+
+    @message.setter
+    def message(self, message: str) -> None:
+        self.args = (message,)
 
     def __str__(self) -> str:
         return self.message
@@ -168,11 +176,13 @@ class SessionLost(SimplerError):
 
 
 def error_classes() -> dict[str, type[SimplerError]]:
-    """Every class of the tree by its name, for rebuilding an error that came from another process."""
+    """Every class of the tree by its name that is made of a message, a code and a context, as all but a few are: for
+    rebuilding an error that came from another process."""
     found: dict[str, type[SimplerError]] = {}
     pending: list[type[SimplerError]] = [SimplerError]
     while pending:
         cls = pending.pop()
-        found[cls.__name__] = cls
+        if cls.__init__ is SimplerError.__init__:
+            found[cls.__name__] = cls
         pending.extend(cls.__subclasses__())
     return found

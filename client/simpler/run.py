@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from types import CoroutineType, TracebackType
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from simpler.descriptors import format_hashid
 from simpler.error_record import decode_error
@@ -205,7 +205,8 @@ class _Failures:
             root = self.error_of(info.root)
             error = UpstreamFailed(f"{name} never started, because a task that it depends on failed: {root.message}")
             error.__cause__ = root
-            error.context = {key: value for key, value in root.context.items() if key == "path"}
+            where = {key: value for key, value in root.context.items() if key == "path"}
+            error.context = {"callable": name, "hashid": format_hashid(info.digest)} | where
             return error
         path = self._owner.path_of(info.worker)
         if info.record is None:
@@ -234,6 +235,12 @@ class TaskRef:
     def __init__(self, run: RunState, task: int) -> None:
         self.run = run
         self.id = task
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a TaskRef is for the process that submitted the task; an orchestration function may return one TaskRef "
+            "alone, and what its task returns goes to the level above"
+        )
 
     def result(self) -> Any:
         """What a SUB callable returned, once the run has ended; None for one that returned nothing.

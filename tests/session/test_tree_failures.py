@@ -16,6 +16,7 @@ import pytest
 
 from simpler import CallConfig, RemoteCallable, RemoteWorkerSpec, TaskArgs, TensorArgType, Worker
 from simpler.errors import (
+    ArgumentError,
     DeviceError,
     RegistrationError,
     StartupError,
@@ -125,7 +126,28 @@ def test_what_depends_on_a_failure_below_is_poisoned(top: Worker) -> None:  # G4
     with pytest.raises(TaskError, match="early") as caught:
         top.run(orchestrate)
     assert [type(each) for each in caught.value.failures] == [TaskError, UpstreamFailed]
-    assert caught.value.failures[1].context["path"] == "L5/w0 → L4/w1 → L3/sub0"
+    context = caught.value.failures[1].context
+    assert (context["path"], context["hashid"]) == ("L5/w0 → L4/w1 → L3/sub0", fine.hashid)
+
+
+def test_arguments_that_overlap_below_are_refused_as_they_are_here(top: Worker) -> None:  # G9, R6
+    hashid = top.register(lambda args: None).hashid
+
+    def twice(orch: Any, args: Any, config: Any) -> None:
+        array = args.tensor(0)
+        orch.submit_sub(hashid, TaskArgs().add_tensor(array[:3], INOUT).add_tensor(array[2:], INOUT))
+
+    handle, array = top.register(twice), top.array((5,), "int64")
+    with pytest.raises(ArgumentError, match="tensor arguments 0 and 1 of one task write overlapping") as caught:
+        top.run(lambda orch, *_: orch.submit_next_level(handle, TaskArgs().add_tensor(array, INOUT), worker=0))
+    assert caught.value.context["path"] == "L5/w0"
+
+
+def test_several_tasks_cannot_be_returned_to_the_level_above(top: Worker) -> None:  # G10
+    hashid = top.register(lambda args: None).hashid
+    both = top.register(lambda orch, args, config: [orch.submit_sub(hashid), orch.submit_sub(hashid)])
+    with pytest.raises(TaskError, match=r"returned a list .* return one TaskRef alone"):
+        top.run(forward(both.hashid, 0))
 
 
 def test_an_error_of_a_session_has_its_place_in_the_path(daemon: ForegroundDaemon) -> None:  # R6
@@ -174,6 +196,20 @@ def test_a_leaf_that_dies_costs_its_task_alone(top: Worker) -> None:  # W4
     assert caught.value.context["path"] == "L5/w0 → L4/w1 → L3/sub0"
     assert top.run(through(top, lambda args: "goes on", 0, 1)).result() == "goes on"
     assert [worker.pid for worker in top.stats().workers] == before
+
+
+def test_a_leaf_that_crashes_tells_where_in_its_own_code(top: Worker) -> None:  # W4
+    def crash(args: Any) -> None:
+        print("about to crash", file=sys.stderr)
+        os.abort()
+
+    with pytest.raises(WorkerDied) as caught:
+        top.run(through(top, crash, 0, 1))
+    lines = str(caught.value).splitlines()
+    assert "about to crash" in lines
+    assert "Fatal Python error: Aborted" in lines
+    frames = [line.rpartition(" in ")[2] for line in lines if line.startswith('  File "')]
+    assert (frames[0], frames[-1]) == ("crash", "_run_child")
 
 
 def test_a_child_that_is_killed_comes_back_with_all_below_it_and_its_callables(top: Worker) -> None:  # W4, C6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import pytest
 from simpler import errors
 from simpler.error_record import decode_error, encode_error
 from simpler.errors import SimplerError, TaskError, UpstreamFailed, WorkerDied, error_classes
+from simpler.region_records import WriteConflict
 
 
 class Unpicklable(Exception):
@@ -63,6 +65,22 @@ def test_our_own_errors_keep_class_code_and_context(cls: type[SimplerError]) -> 
     decoded = decode_error(encode_error(cls("what happened", code="SPECIAL", pid=7), host="here"))
     assert (type(decoded), decoded.code, str(decoded)) == (cls, "SPECIAL", "what happened")
     assert decoded.context == {"pid": 7, "host": "here"}
+
+
+def test_an_error_made_of_something_else_degrades_to_the_class_above() -> None:  # R6
+    decoded = decode_error(encode_error(WriteConflict(0, 2)))
+    assert type(decoded) is errors.ArgumentError
+    assert "tensor arguments 0 and 2" in str(decoded)
+    fields = {"class": "WriteConflict", "code": "X", "message": "m", "context": {}, "traceback": "", "pickle": None}
+    assert type(decode_error(msgpack.packb(fields))) is SimplerError
+
+
+def test_what_is_put_before_a_message_is_in_all_that_shows_it() -> None:
+    error = TaskError("boom")
+    error.message = f"L5/w0: {error.message}"
+    copied = pickle.loads(pickle.dumps(error))
+    assert str(error) == str(copied) == error.args[0] == "L5/w0: boom"
+    assert repr(error) == repr(copied) == "TaskError('L5/w0: boom')"
 
 
 def test_a_long_message_is_not_cut() -> None:
