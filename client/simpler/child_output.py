@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import selectors
 from collections import deque
@@ -22,11 +23,21 @@ _BACKLOG_BYTES = 1 << 18
 _LAST_WAIT_MS = 1000
 
 
+_FRAME = re.compile(rb'  File ".*", line \d+ in |  \.\.\.$')
+"""A line of what faulthandler writes about a crash, innermost frame first; tracebacks have a comma before "in"."""
+_FIRST_FRAME = re.compile(rb'  File ".*child_process\.py", line \d+ in _run_child$')
+
+
 class LineTail:
-    """Splits bytes into lines and keeps the last of them. Overlong lines are broken in two, never cut."""
+    """Splits bytes into lines and keeps the last of them. Overlong lines are broken in two, never cut.
+
+    Of a crash the frames before the child's first are left out. They are a copy of the stack that it was forked on,
+    which in a tree of Workers is longer than what is kept.
+    """
 
     def __init__(self) -> None:
         self._partial = b""
+        self._in_copied_frames = False
         self._kept: deque[bytes] = deque(maxlen=limits.STDERR_LINES)
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -34,9 +45,15 @@ class LineTail:
         *lines, self._partial = (self._partial + data).split(b"\n")
         pieces = [piece for line in lines for piece in _broken(line)]
         *early, self._partial = _broken(self._partial)
-        pieces += early
+        pieces = [piece for piece in pieces + early if self._is_own(piece)]
         self._kept.extend(pieces)
         return pieces
+
+    def _is_own(self, line: bytes) -> bool:
+        if self._in_copied_frames and _FRAME.match(line):
+            return False
+        self._in_copied_frames = bool(_FIRST_FRAME.match(line))
+        return True
 
     def finish(self) -> list[bytes]:
         """The last line when it had no newline, as a list of none or one."""

@@ -35,3 +35,15 @@ def test_bytes_that_are_no_text_are_shown_escaped() -> None:  # D7
     tail = LineTail()
     tail.feed(b"\xff\n")
     assert tail.lines() == ["\\xff"]
+
+
+def test_of_a_crash_the_frames_of_those_who_forked_are_left_out() -> None:  # D7
+    frame = '  File "/lib/simpler/{}.py", line 7 in {}\n'.format
+    inner = [frame("user", "crash"), frame("child_process", "_run_child")]
+    copied = [frame("child_process", "fork_child"), frame("child_process", "_run_child"), frame("spawner", "main")]
+    tail = LineTail()
+    for _ in range(2):
+        text = "".join(["Fatal Python error: Aborted\n", *inner, *copied * 30, "  ...\n", "\n", "Extension modules\n"])
+        tail.feed(text.encode())
+    expected = ["Fatal Python error: Aborted", *(line.rstrip() for line in inner), "", "Extension modules"]
+    assert tail.lines() == expected * 2
