@@ -71,7 +71,14 @@ def test_an_error_made_of_something_else_degrades_to_the_class_above() -> None: 
     decoded = decode_error(encode_error(WriteConflict(0, 2)))
     assert type(decoded) is errors.ArgumentError
     assert "tensor arguments 0 and 2" in str(decoded)
-    fields = {"class": "WriteConflict", "code": "X", "message": "m", "context": {}, "traceback": "", "pickle": None}
+    fields: dict[str, object] = {
+        "class": "WriteConflict",
+        "code": "X",
+        "message": "m",
+        "context": {},
+        "traceback": "",
+        "pickle": None,
+    }
     assert type(decode_error(msgpack.packb(fields))) is SimplerError
 
 
