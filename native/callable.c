@@ -192,7 +192,7 @@ static void copy_out(const slri_callable *entry, slr_callable *out) {
 int slr_callable_get(slr_region *region, const uint8_t *digest, slr_callable *out) {
     if (!region || !digest || !out)
         return SLR_INVALID;
-    slri_lock(region);
+    slri_lock_to_read(region);
     const slri_callable *entry = slri_callable_find(region, digest);
     if (entry)
         copy_out(entry, out);
@@ -203,7 +203,7 @@ int slr_callable_get(slr_region *region, const uint8_t *digest, slr_callable *ou
 int slr_callable_at(slr_region *region, uint32_t index, slr_callable *out) {
     if (!region || !out || index >= region->header->config.callables)
         return SLR_INVALID;
-    slri_lock(region);
+    slri_lock_to_read(region);
     bool used = region->callables[index].state;
     if (used)
         copy_out(&region->callables[index], out);

@@ -363,7 +363,7 @@ int slr_graph_check(slr_region *region, char *why, size_t why_bytes) {
     int status = SLR_SYSTEM;
     why[0] = '\0';
     if (c.seen && c.fan_in && c.alive && c.kept) {
-        slri_lock(region);
+        slri_lock_to_read(region);
         status = run_checks(&c);
         slri_unlock(region);
     }

@@ -1,6 +1,6 @@
 /*
- * Named points where a test makes the process die: with the lock held, but for those named unlocked:. Compiled only
- * with -DSLR_FAULTS; otherwise they are nothing.
+ * Named points where a test makes the process die: with the lock held and something half changed, but for those named
+ * read:, where nothing is changed, and unlocked:. Compiled only with -DSLR_FAULTS; otherwise they are nothing.
  */
 #ifndef SLRI_FAULT_H
 #define SLRI_FAULT_H

@@ -283,7 +283,7 @@ void slri_task_end(slr_region *region, uint32_t index, slri_event event, uint64_
 int slr_task_query(slr_region *region, slr_id task, slr_task_info *out) {
     if (!region || !out)
         return SLR_INVALID;
-    slri_lock(region);
+    slri_lock_to_read(region);
     const slri_slot *slot = slri_slot_find(region, task);
     if (slot) {
         *out = (slr_task_info){

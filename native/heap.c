@@ -301,7 +301,7 @@ int slr_heap_find(slr_region *region, uint64_t offset, uint64_t *start, uint64_t
         return SLR_STALE;
     uint64_t line;
     int status = SLR_STALE;
-    slri_lock(region);
+    slri_lock_to_read(region);
     if (slri_bitmap_last(region, offset / SLRI_LINE, &line)) {
         const slri_block *block = block_at(region, (line - 1) * SLRI_LINE);
         if (offset - line * SLRI_LINE < block->bytes) {

@@ -43,6 +43,7 @@ typedef struct {
     slr_config config;
 
     alignas(SLRI_LINE) pthread_mutex_t lock;
+    uint32_t changing; /* primary: 1 while the holder of the lock may have left something half changed */
     alignas(SLRI_LINE) uint32_t closed; /* 0 -> 1 once; also read without the lock */
     /* Futexes: SLRI_WORD_STEP more each time anything is freed, and each time a run ends; also read without the lock.
      */
@@ -128,7 +129,7 @@ typedef struct {
     uint32_t generation; /* primary: changed while FREE */
     slr_id run;          /* primary */
     uint32_t target;     /* primary: worker or SLR_ANY_SUB */
-    uint32_t taker;      /* primary: SLR_ANY_SUB until it is taken */
+    uint32_t taker;      /* primary: SLR_ANY_SUB until it is taken, or a worker waits with it */
     uint32_t op;
     uint32_t fan_in;   /* derived: edges that lead here */
     uint32_t edges;    /* derived: first edge to a consumer */
@@ -151,7 +152,7 @@ typedef struct {
     uint32_t leader;  /* primary: a live member's: the slot of its group; SLRI_NONE: is no member */
     uint32_t members; /* primary: a group's: how many it was submitted with; 0: is no group */
     uint32_t member;  /* derived, until it starts: a group's first member, a member's next */
-    uint32_t missing; /* derived: a group's members that have no worker yet */
+    uint32_t missing; /* primary in that 0 says that a group has started: its members that have no worker yet */
     uint32_t unended; /* derived: a group's members that are live */
     uint8_t pad[12];
 } slri_slot;
@@ -199,7 +200,7 @@ _Static_assert(sizeof(slri_worker) == 3 * SLRI_LINE, "the doorbell has a line of
 _Static_assert(sizeof(slri_run) == 3 * SLRI_LINE, "a run's word has a line of its own");
 _Static_assert(sizeof(slri_edge) == 12, "edges are small");
 _Static_assert(sizeof(slr_trace_event) == 96, "a trace event has no hidden padding");
-_Static_assert(sizeof(pthread_mutex_t) <= SLRI_LINE, "the lock has a line of its own");
+_Static_assert(sizeof(pthread_mutex_t) + sizeof(uint32_t) <= SLRI_LINE, "the lock has a line of its own");
 
 /* Where each part begins, counted from the region's first byte. A function of the configuration alone. */
 typedef struct {

@@ -1,10 +1,13 @@
 /*
  * The one lock of a region, and the wake-ups that its holder owes.
  *
- * It is a robust process-shared mutex (pthread_mutexattr_setrobust(3)): the kernel marks it when its holder dies, the
- * next locker gets EOWNERDEAD, recovers, and only then declares it consistent; one that dies recovering leaves it
- * marked. A holder that has changed a futex names it with slri_wake_later; the system call follows the unlock. One that
- * dies in between leaves its sleepers asleep: slr_worker_died and recovery wake everyone.
+ * It is a robust process-shared mutex (pthread_mutexattr_setrobust(3)): when its holder dies the kernel gives it to the
+ * next locker. header.changing tells him whether he has to recover: it stands while a holder may have left something
+ * half changed, that is, until whoever changes or recovers is done. A holder that only reads never sets it, so his
+ * death costs no run.
+ *
+ * A holder that has changed a futex names it with slri_wake_later; the system call follows the unlock. One that dies in
+ * between leaves its sleepers asleep: slr_worker_died and recovery wake everyone.
  */
 #include <errno.h>
 #include <limits.h>
@@ -40,13 +43,27 @@ static int acquire(pthread_mutex_t *lock) {
     return pthread_mutex_lock(lock);
 }
 
-void slri_lock(slr_region *region) {
-    int rc = acquire(&region->header->lock);
-    if (rc == EOWNERDEAD) {
-        slri_recover(region);
-        rc = pthread_mutex_consistent(&region->header->lock);
-    }
+static void lock(slr_region *region) {
+    slri_header *header = region->header;
+    int rc = acquire(&header->lock);
+    if (rc == EOWNERDEAD)
+        rc = pthread_mutex_consistent(&header->lock);
     assert(rc == 0);
+    if (header->changing) {
+        slri_recover(region);
+        slri_commit(&header->changing, 0);
+    }
+}
+
+void slri_lock_to_read(slr_region *region) {
+    lock(region);
+    SLRI_FAULT("read:locked");
+}
+
+void slri_lock(slr_region *region) {
+    lock(region);
+    slri_commit(&region->header->changing, 1);
+    atomic_signal_fence(memory_order_seq_cst); /* what follows is stored after it, by this process's own order */
 }
 
 static void wake(const uint32_t *word) {
@@ -71,6 +88,7 @@ void slri_unlock(slr_region *region) {
         words[i] = region->wakes[i];
     region->n_wakes = 0;
     region->notify = false;
+    slri_commit(&region->header->changing, 0);
     int rc = pthread_mutex_unlock(&region->header->lock);
     assert(rc == 0);
     if (n)

@@ -258,7 +258,7 @@ int slr_region_shutdown(slr_region *region) {
 int slr_region_stats(slr_region *region, slr_stats *out) {
     if (!region || !out)
         return SLR_INVALID;
-    slri_lock(region);
+    slri_lock_to_read(region);
     const slri_header *header = region->header;
     *out = (slr_stats){
         .tasks = header->tasks,

@@ -64,8 +64,9 @@ static inline void slri_pause(void) {
 
 /* ---- lock.c ---- */
 int slri_lock_init(slri_header *header);
-void slri_lock(slr_region *region);   /* recovers when the last holder died */
-void slri_unlock(slr_region *region); /* then wakes whom slri_wake_later named */
+void slri_lock(slr_region *region);         /* recovers when the last holder died changing something */
+void slri_lock_to_read(slr_region *region); /* for who changes nothing: his death is then no harm */
+void slri_unlock(slr_region *region);       /* then wakes whom slri_wake_later named */
 void slri_wake_later(slr_region *region, uint32_t *word);
 void slri_notify_later(slr_region *region);
 /* For when somebody may have died between changing a word and waking its sleepers, or all must look up: changes and

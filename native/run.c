@@ -191,7 +191,7 @@ int slr_run_release(slr_region *region, slr_id id) {
 int slr_run_query(slr_region *region, slr_id id, slr_run_info *out) {
     if (!region || !out)
         return SLR_INVALID;
-    slri_lock(region);
+    slri_lock_to_read(region);
     const slri_run *run = slri_run_find(region, id);
     if (run)
         *out = (slr_run_info){
@@ -213,7 +213,7 @@ int slr_run_query(slr_region *region, slr_id id, slr_run_info *out) {
 int slr_run_succeeded(slr_region *region, slr_id id) {
     if (!region)
         return SLR_INVALID;
-    slri_lock(region);
+    slri_lock_to_read(region);
     const slri_run *run = slri_run_find(region, id);
     bool well = run && run->state == SLRI_RUN_ENDED && !(run->cancelled || run->lost || run->failed || run->poisoned);
     slri_unlock(region);
@@ -223,7 +223,7 @@ int slr_run_succeeded(slr_region *region, slr_id id) {
 int slr_run_failures(slr_region *region, slr_id id, slr_id *out, uint32_t room, uint32_t *count) {
     if (!region || !count || (room && !out))
         return SLR_INVALID;
-    slri_lock(region);
+    slri_lock_to_read(region);
     const slri_run *run = slri_run_find(region, id);
     uint32_t written = 0;
     for (uint32_t i = run ? run->retained_head : SLRI_NONE; i != SLRI_NONE && written < room; i = region->slots[i].next)

@@ -33,7 +33,7 @@ int slr_trace_read(slr_region *region, uint64_t *cursor, slr_trace_event *out, u
     uint32_t ring = header->config.trace_events, written = 0;
     uint64_t at = *cursor;
     for (bool more = true; more;) {
-        slri_lock(region);
+        slri_lock_to_read(region);
         uint64_t end = header->trace_count;
         if (end > ring && at < end - ring)
             at = end - ring;

@@ -60,7 +60,7 @@ int slr_worker_ready(slr_region *region, uint32_t index) {
 int slr_worker_query(slr_region *region, uint32_t index, slr_worker_info *out) {
     if (!region || !out || !slri_worker_exists(region, index))
         return SLR_INVALID;
-    slri_lock(region);
+    slri_lock_to_read(region);
     const slri_worker *worker = &region->workers[index];
     *out = (slr_worker_info){
         .kind = worker->kind - 1,

@@ -66,7 +66,16 @@ SPAWNER = [
     "heap:split",
     "heap:taken",
 ]
-CHILD = ["submit:slot", "submit:edges", "submit:queued", "run:begin", "run:release", "heap:split", "heap:taken"]
+CHILD = [
+    "read:locked",
+    "submit:slot",
+    "submit:edges",
+    "submit:queued",
+    "run:begin",
+    "run:release",
+    "heap:split",
+    "heap:taken",
+]
 PROGRAM = [
     "submit:slot",
     "submit:edges",
@@ -293,6 +302,8 @@ def child_dies(point: str, skip: int) -> None:
         assert call("").result().result() == 3
         assert top.region is not None
         top.region.check()
+        if point == "read:locked":  # of the region above, in which it looked for an array
+            assert top.region.stats().recoveries == 0
         assert top.stats().live == 0
 
 

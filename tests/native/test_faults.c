@@ -234,7 +234,7 @@ static void survive(const scene *s, uint32_t recoveries) {
 /* W4 */
 static void death_with_the_lock_held_is_survived_at_every_point(void) {
     for (const char *const *point = slri_fault_points; *point; point++) {
-        if (!is_passed(*point) || strncmp(*point, "unlocked:", 9) == 0)
+        if (!is_passed(*point) || strncmp(*point, "unlocked:", 9) == 0 || strncmp(*point, "read:", 5) == 0)
             continue;
         uint32_t skip = 0;
         scene s = set_scene();
@@ -335,6 +335,22 @@ static void sleepers_learn_that_their_run_was_lost(void) {
     reap(waiter);
     CHECK(run_info(region, run).lost && run_info(region, run).ended);
     drop_region(region);
+}
+
+static void look_around(const scene *s) {
+    uint64_t start, bytes;
+    OK(slr_heap_find(s->region, s->held, &start, &bytes));
+}
+
+/* W4: who dies with the lock held, but has only read, costs no run; nothing is dropped. */
+static void death_of_a_reader_is_no_harm(void) {
+    scene s = set_scene();
+    CHECK(dies_at(&s, "read:locked", 0, look_around));
+    check_graph(s.region);
+    CHECK(stats_of(s.region).recoveries == 0 && !run_info(s.region, s.live).lost);
+    CHECK(dies_at(&s, "submit:edges", 0, pass_every_point)); /* nor does it hide a later one that does */
+    CHECK(dies_at(&s, "read:locked", 0, look_around));       /* who has recovered, and then only reads */
+    survive(&s, 1);
 }
 
 /* The group {CHIP, REMOTE} of s.dying, with CHIP waiting; for take_remote to start. */
@@ -476,7 +492,7 @@ static void retained_tasks_keep_their_order(void) {
 }
 
 MAIN(CASE(death_with_the_lock_held_is_survived_at_every_point), CASE(death_at_any_instruction_is_survived),
-     CASE(death_while_recovering_is_survived), CASE(sleepers_learn_that_their_run_was_lost),
-     CASE(recovery_wakes_who_was_to_be_woken), CASE(a_reported_death_wakes_who_was_to_be_woken),
-     CASE(giving_up_a_worker_is_completed_by_who_does_it_again), CASE(retained_tasks_keep_their_order),
-     CASE(a_group_is_started_whole_or_not_at_all))
+     CASE(death_of_a_reader_is_no_harm), CASE(death_while_recovering_is_survived),
+     CASE(sleepers_learn_that_their_run_was_lost), CASE(recovery_wakes_who_was_to_be_woken),
+     CASE(a_reported_death_wakes_who_was_to_be_woken), CASE(giving_up_a_worker_is_completed_by_who_does_it_again),
+     CASE(retained_tasks_keep_their_order), CASE(a_group_is_started_whole_or_not_at_all))
