@@ -33,6 +33,9 @@ _info = packed_as("slr_run_info")
 class GraphRun:
     """A run of the region. Tasks are submitted by one thread; everything else is for any.
 
+    In the middle of a submission a signal handler or a finalizer may come and submit, too. So a submission has the
+    memory that it is written into to itself, until its answers are read.
+
     Whoever keeps it keeps what its tasks retained: results and error records. It must have ended before it is
     collected.
     """
@@ -45,29 +48,31 @@ class GraphRun:
         self._region = mapping.raw
         self.submitter: int | None = threading.get_ident()
         """The thread that submits tasks; None once there will be no more."""
-        try:
-            self._submission = unused.pop()
-        except IndexError:
-            self._submission = Submission()
+        self.id = 0
+        self._submission: Submission | None = _unused_submission()
+        """None while it is in use."""
         status = _begin(self._region, lib.SLR_RUN_NOTIFY if notify else 0, self._submission.to_task)
-        self.id = self._submission.answers[0] if status == OK else 0
         if status != OK:
             fail(status, "beginning a run")
+        self.id = self._submission.answers[0]
 
     def __del__(self) -> None:
-        unused.append(self._submission)
+        if self._submission is not None:  # None: that one has refused a task
+            unused.append(self._submission)
         if self.id and self._mapping.is_usable():
             _release(self._region, self.id)
 
     def submit(self, worker: int, digest: bytes, op: int = 0, timeout_ns: int = 0) -> int:
         """A task without arguments and dependencies. Returns its id; raises CapacityError when there is no room."""
-        submission = self._submission
+        submission, self._submission = self._submission or _unused_submission(), None
         code = submission.pinned.get(digest) or submission.pin(digest)
         write_submission(submission.fields, 0, self.id, worker, op, code, 0, 0, 0, 0, 0, 0, 0, 0, timeout_ns)
         status = _submit(self._region, submission.raw, submission.to_task, submission.to_conflict)
         if status != OK:
-            self._fail(status)
-        return submission.answers[0]
+            _refuse(status, submission.answers[1])
+        task: int = submission.answers[0]
+        self._submission = submission
+        return task
 
     def submit_with(
         self,
@@ -85,7 +90,7 @@ class GraphRun:
 
         Raises CapacityError when there is no room, WriteConflict when two arguments write the same bytes.
         """
-        submission = self._submission
+        submission, self._submission = self._submission or _unused_submission(), None
         write_submission(
             submission.fields,
             0,
@@ -105,8 +110,10 @@ class GraphRun:
         )
         status = _submit(self._region, submission.raw, submission.to_task, submission.to_conflict)
         if status != OK:
-            self._fail(status)
-        return submission.answers[0]
+            _refuse(status, submission.answers[1])
+        task: int = submission.answers[0]
+        self._submission = submission
+        return task
 
     def submit_group(
         self, digest: bytes, members: Sequence[Member], *, after: Sequence[int] = (), timeout_ns: int = 0
@@ -131,13 +138,11 @@ class GraphRun:
             submission.n_blocks = len(member.blocks)
             kept.append(memory)
         submissions[0].after, submissions[0].n_after = explicit, len(after)
-        answers = self._submission
-        status = lib.slr_submit_group(
-            self._region, submissions, len(members), answers.to_task, ids, answers.to_conflict
-        )
+        leader, conflict = ffi.new("slr_id *"), ffi.new("uint64_t *")
+        status = lib.slr_submit_group(self._region, submissions, len(members), leader, ids, conflict)
         if status != OK:
-            self._fail(status)
-        return answers.answers[0], list(ids)
+            _refuse(status, conflict[0])
+        return leader[0], list(ids)
 
     def seal(self) -> None:
         """Nothing more will be submitted; the run ends with its last task."""
@@ -192,8 +197,15 @@ class GraphRun:
         if status != OK:
             fail(status, what)
 
-    def _fail(self, status: int) -> NoReturn:
-        if status == lib.SLR_CONFLICT:
-            conflict = self._submission.answers[1]
-            raise WriteConflict(conflict >> 32, conflict & 0xFFFFFFFF)
-        fail(status, "submitting a task")
+
+def _unused_submission() -> Submission:
+    try:
+        return unused.pop()
+    except IndexError:
+        return Submission()
+
+
+def _refuse(status: int, conflict: int) -> NoReturn:
+    if status == lib.SLR_CONFLICT:
+        raise WriteConflict(conflict >> 32, conflict & 0xFFFFFFFF)
+    fail(status, "submitting a task")

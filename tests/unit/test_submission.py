@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from simpler._native import ffi
-from simpler.region import Region
+from simpler.region import ANY_SUB, Region, WorkerKind
 from simpler.submission import Submission, unused, write_submission
 
 
@@ -49,4 +51,34 @@ def test_runs_that_live_at_once_have_one_each_and_leave_them_to_others() -> None
     del runs, run
     assert len(unused) == before + 3
     assert len({id(each) for each in unused}) == len(unused)
+    region.close()
+
+
+class Interrupting(list[int]):
+    """Dependencies of which there are none; ``handler`` is called when they are counted."""
+
+    def __init__(self, handler: Callable[[], object]) -> None:
+        super().__init__()
+        self.handler = handler
+
+    def __len__(self) -> int:
+        self.handler()
+        return 0
+
+
+def test_who_submits_in_the_middle_of_a_submission_does_not_change_it() -> None:  # as a signal handler may
+    region = Region.create(workers=1, heap_bytes=1 << 20)
+    region.define(0, WorkerKind.SUB)
+    region.attach_worker(0)
+    region.ready(0)
+    run = region.run_begin()
+    after = Interrupting(lambda: run.submit_with(ANY_SUB, b"h" * 32, payload=b"the handler's"))
+    outer = run.submit_with(ANY_SUB, b"o" * 32, payload=b"the program's", after=after)
+    run.seal()
+    taken = {}
+    while (task := region.take(0)) is not None:
+        taken[task.id] = (task.digest[:1], task.args)
+        region.complete(0, task.id)
+    assert taken.pop(outer) == (b"o", b"the program's")
+    assert set(taken.values()) == {(b"h", b"the handler's")}
     region.close()
