@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +40,7 @@ class DistExecutor:
         assert spec.dist is not None
         self._heaps = heaps
         subtree = Subtree.decode(heaps[0].view(*spec.dist.subtree))
-        spawner = _fork_spawner(subtree, spec.name) if subtree.has_local_workers else None
+        self._spawner = spawner = _fork_spawner(subtree, spec.name) if subtree.has_local_workers else None
         left_s = _time_left(spec, is_replacement=heaps[0].worker_info(spec.worker).deaths > 0)
         worker = InnerWorker.rebuilt(subtree, spawner=spawner, above=heaps, name=spec.name, startup_timeout_s=left_s)
         worker.init()
@@ -68,8 +67,8 @@ class DistExecutor:
         return answer_trace(task.args, self._worker.lanes_since)
 
     def must_leave(self, error: BaseException) -> bool:
-        """Never for what a task raised: the end of the spawner below is told by a signal."""
-        return False
+        """When the spawner below has ended, and the user's code took the signal that tells it."""
+        return self._spawner is not None and not self._spawner.is_alive()
 
     def close(self) -> None:
         """Ends everything below."""
@@ -106,7 +105,8 @@ def _leave_when_it_ends(spawner: Spawner) -> None:
 
     def look(*_: object) -> None:
         if not spawner.is_alive():
-            print(f"the spawner (pid {spawner.pid}) of this process's workers has ended", file=sys.stderr, flush=True)
+            # Not by print, which refuses to be called while what the signal came into is printing.
+            os.write(2, f"the spawner (pid {spawner.pid}) of this process's workers has ended\n".encode())
             os._exit(1)
 
     signal.signal(signal.SIGCHLD, look)

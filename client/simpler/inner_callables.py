@@ -85,10 +85,13 @@ class InnerCallables:
                 "submit a Python function that calls orch.submit_next_level",
                 code="CALLABLE_KIND_UNSUPPORTED",
             )
+        run = self._worker.submit(function, args, config)
         try:
-            value = self._worker.run(function, args, config)
+            value = run.result()
         except _Left as left:
             raise left.cause from None
+        finally:
+            run.wait()  # a signal's handler may have raised, such as Ctrl-C's, while the run was waited for
         if isinstance(value, TaskRef):  # it means nothing to the level above; what its task returned does
             value = value.result()
         return None if value is None else encode_result(value)

@@ -186,6 +186,28 @@ def test_a_function_that_exits_fails_its_task_once_its_own_tasks_have_ended(
     assert array.tolist() == [1, 1]
 
 
+def test_a_child_that_is_interrupted_lets_its_tasks_end_before_its_own_does(top: Worker) -> None:  # G4, G5
+    def slowly(args: Any) -> None:
+        args.tensor(0)[0] = os.getpid()
+        time.sleep(0.3)
+        args.tensor(0)[1] = 1
+
+    hashid = top.register(slowly).hashid
+
+    def wait(orch: Any, args: Any, config: Any) -> None:
+        orch.submit_sub(hashid, TaskArgs().add_tensor(args.tensor(0), INOUT))
+
+    handle, array = top.register(wait), top.array((2,), "int64")
+    args = TaskArgs().add_tensor(array, INOUT)
+    run = top.submit(lambda orch, *_: orch.submit_next_level(handle, args, worker=0))
+    while not array[0]:
+        time.sleep(0)
+    os.kill(top.stats().workers[0].pid, signal.SIGINT)
+    with pytest.raises(TaskError, match="KeyboardInterrupt"):
+        run.result()
+    assert array[1] == 1
+
+
 def test_a_leaf_that_dies_costs_its_task_alone(top: Worker) -> None:  # W4
     def die(args: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -236,6 +258,24 @@ def test_a_child_whose_own_spawner_dies_is_made_anew(top: Worker) -> None:  # W4
     assert gone([spawner, holder], within_s=2)
     assert top.run(ask).result() != spawner
     assert top.stats().workers[0].pid == pid  # it was the child's child that left
+
+
+def test_a_child_leaves_without_its_spawner_even_when_user_code_takes_the_signal(top: Worker) -> None:  # W4
+    def kill_spawner(args: Any) -> None:
+        os.kill(os.getppid(), signal.SIGKILL)
+        signal.pause()
+
+    leaf = top.register(kill_spawner).hashid
+
+    def deaf(orch: Any, args: Any, config: Any) -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        orch.submit_sub(leaf)
+
+    restarts = top.stats().restarts
+    with pytest.raises(WorkerDied, match="died with its spawner"):
+        top.run(forward(top.register(deaf).hashid, 0))
+    assert top.run(through(top, lambda args: "again", 0, 1)).result() == "again"
+    assert top.stats().restarts == restarts + 1
 
 
 def test_a_timeout_ends_a_child_with_all_below(top: Worker) -> None:  # G7

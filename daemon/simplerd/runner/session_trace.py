@@ -7,6 +7,7 @@ import time
 
 from simpler.region import Region
 from simpler.region_records import Op, TaskState, TraceEvent, pack_trace
+from simpler.trace import all_events
 from simpler.wire.messages import TraceProcess, TraceReply
 from simplerd.runner.control_protocol import Launch
 from simplerd.runner.dispatcher import Dispatcher
@@ -27,7 +28,7 @@ class SessionTrace:
 
     def since(self, since_ns: int) -> tuple[TraceReply, bytes]:
         """What ended after `since_ns` of this host's CLOCK_MONOTONIC, and who is who."""
-        events = [event for event in self._tasks() if event.ended_ns > since_ns]
+        events = [event for event in all_events(self._region) if event.ended_ns > since_ns]
         events += [event for event in self._runs() if event.ended_ns > since_ns]
         processes = [
             TraceProcess(worker=worker, name=f"{self._name} {name}", pid=self._region.worker_info(worker).pid)
@@ -35,15 +36,6 @@ class SessionTrace:
         ]
         processes.append(TraceProcess(worker=self._orchestration, name=f"{self._name} orchestration", pid=os.getpid()))
         return TraceReply(clock_ns=time.monotonic_ns(), processes=processes), pack_trace(events)
-
-    def _tasks(self) -> list[TraceEvent]:
-        found: list[TraceEvent] = []
-        cursor = 0
-        while True:
-            events, cursor = self._region.trace(cursor)
-            if not events:
-                return found
-            found += events
 
     def _runs(self) -> list[TraceEvent]:
         return [
