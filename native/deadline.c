@@ -3,8 +3,8 @@
  *
  * Rules
  *   1. header.alarm_ns is when the watcher looks next, and never later than the deadline of a RUNNING task: a take
- * whose task is due sooner lowers it and signals the watcher's eventfd, both before the slot is RUNNING. One that dies
- * or is stopped in between holds the lock, or its death makes the watcher look.
+ *      whose task is due sooner lowers it and signals the watcher's eventfd, both before the slot is RUNNING. One that
+ *      dies or is stopped in between holds the lock, or its death makes the watcher look.
  *   2. A worker whose task is late is condemned in the hold of the lock that finds it so. From then on nothing that it
  *      does counts: no task ends well after it was called late. Its death, reported as any other, ends the task.
  *   3. A task's time begins when it is taken. With as many tasks of one timeout as you like, the watcher wakes once in

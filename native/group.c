@@ -6,9 +6,10 @@
  * last that was missing joins too and starts them all.
  *
  * Rules
- *   1. Members of a group lie in queues that no other group's members overtake, because all are pushed under one hold
- * of the lock, and one that has to go back goes to the front. So two groups that need the same workers gather one after
- * the other. For this the members are all for the shared queue, or all for workers that do not use it.
+ *   1. Members of a group lie in queues that no other group's members overtake, because all are pushed under one
+ *      hold of the lock, and one that has to go back goes to the front. So two groups that need the same workers
+ *      gather one after the other. For this the members are all for the shared queue, or all for workers that do not
+ *      use it.
  *   2. What lies before a member is taken first, and what lies behind it waits only until the group has started: nobody
  *      starves.
  *   3. group.missing falls to 0 by one store, and that is the start: a group whose starter dies is started by recovery.

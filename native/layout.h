@@ -72,7 +72,7 @@ typedef struct {
     uint64_t poisoned;      /* of them POISONED */
     uint64_t cancelled;     /* of them CANCELLED */
     uint64_t trace_count;   /* events ever written */
-    int64_t alarm_ns;       /* when the watcher looks next; no later than any deadline of a RUNNING task */
+    int64_t alarm_ns;       /* primary: when the watcher looks next; no later than any deadline of a RUNNING task */
 
     alignas(SLRI_LINE) uint64_t heap_used; /* derived: bytes of used blocks, headers included */
     uint64_t heap_peak;

@@ -32,7 +32,7 @@ struct slr_region {
     uint8_t *heap;
     slri_layout layout;
     int fd;
-    /* Own, -1: none; set once under the lock, also read without it; closed by slr_region_detach. */
+    /* Own, -1: none; set once under the lock, notify_fd also read without it; closed by slr_region_detach. */
     int notify_fd, alarm_fd;
     uint32_t owner; /* worker + 1 that attached in this process; 0: the parent. Stamped on the blocks it allocates */
     uint32_t n_wakes;
@@ -187,8 +187,8 @@ void slri_run_settle(slr_region *region, slri_run *run, int64_t now_ns); /* ends
 /* ---- group.c ---- */
 /* A worker has popped a member: true when it was the last that was missing, and all of them are started. */
 bool slri_group_join(slr_region *region, uint32_t worker, uint32_t member, int64_t now_ns);
-void slri_group_leave(slr_region *region,
-                      uint32_t worker); /* a GATHERED worker is gone: another is to take its member */
+/* A GATHERED worker is gone: another is to take its member. */
+void slri_group_leave(slr_region *region, uint32_t worker);
 void slri_group_cancel(slr_region *region, slr_id run, int64_t now_ns); /* the members that workers wait with */
 void slri_group_abandon(slr_region *region, int64_t now_ns); /* fails the groups that lack workers for ever */
 /* The abandoned worker with whose error a group fails; NULL while all its members may still be taken. */

@@ -5,12 +5,14 @@
  * Rules that hold everywhere below
  *   1. Everything in a region is an offset or an index, never an address: each process maps it where it likes.
  *   2. One robust process-shared mutex guards every word of a region, except where layout.h says that a word is also
- *      read without it. It is held for tens of nanoseconds and never across a system call that sleeps.
+ *      read without it. It is never held across a system call that sleeps, and for tens of nanoseconds only, but that
+ *      the end of a worker goes through all slots and blocks in use, and cancelling through all that is queued: a
+ *      millisecond or a few for tens of thousands of tasks.
  *   3. A slot, run or block is named by an id that carries a generation; an id whose generation has passed on is
  *      SLR_STALE.
- *   4. A few primary words (slot state, worker state, block header) are each changed by a single store. Queues, free
- *      lists, edges, bins and counters are derived: when the lock's holder has died, the next locker rebuilds them
- *      and fails the live runs, so the region stays usable.
+ *   4. The primary words of layout.h (states of slots and workers, block headers and the like) are each changed by a
+ *      single store. Queues, free lists, edges, bins and counters are derived: when the lock's holder has died changing
+ *      something, the next locker rebuilds them and fails the live runs, so the region stays usable.
  *
  * Functions return SLR_OK (0) or a negative slr_status; out-parameters come last and are assigned only on success.
  * After SLR_SYSTEM, errno says which system call error it was. No function prints, exits or sets a signal handler.
@@ -52,9 +54,10 @@ typedef enum {
     SLR_WORKER_DIST = 3    /* a process that has a lower Worker */
 } slr_worker_kind;
 
-/* Life of a worker record. ABSENT -> STARTING (process attached) -> SPINNING | PARKED | RUNNING; DEAD until
- * re-attached. A SUB, CHIP or DIST worker calls slr_worker_take again at once after slr_worker_ready and
- * slr_worker_complete: it counts as SPINNING meanwhile, and nobody else is woken for work that it can do. */
+/* Life of a worker record. ABSENT -> STARTING (process attached) -> SPINNING | PARKED | GATHERED | RUNNING; DEAD until
+ * re-attached. A SUB, CHIP or DIST worker calls slr_worker_take at once after slr_worker_ready and slr_worker_complete
+ * (or instead of the latter slr_worker_next): it counts as SPINNING meanwhile, and nobody else is woken for work that
+ * it can do. */
 typedef enum {
     SLR_WORKER_ABSENT = 0,
     SLR_WORKER_STARTING = 1,
@@ -70,7 +73,7 @@ typedef enum {
     SLR_TASK_FREE = 0,
     SLR_TASK_BUILDING = 1,  /* being submitted, under the lock */
     SLR_TASK_PENDING = 2,   /* waits for fan-in */
-    SLR_TASK_READY = 3,     /* in a mailbox; a group: its members are, or run */
+    SLR_TASK_READY = 3,     /* in a mailbox; a group: its members are, or are GATHERING, or run */
     SLR_TASK_GATHERING = 4, /* a member of a group that waits at its worker for the others' workers */
     SLR_TASK_RUNNING = 5,   /* taken by a worker */
     SLR_TASK_SUCCEEDED = 6, /* retained: it has a result */
@@ -128,6 +131,7 @@ const char *slr_status_name(int status);
 int slr_heap_alloc(slr_region *region, uint64_t bytes, uint64_t *offset);
 /* The same for an error record: it may also have the last of the heap, which is kept back for error records. */
 int slr_heap_alloc_error(slr_region *region, uint64_t bytes, uint64_t *offset);
+/* One reference more. It counts as one of the process that allocated the block, and ends with it too. */
 int slr_heap_ref(slr_region *region, uint64_t offset);
 /* Frees at the last. SLR_STALE: offset is not a live block's; SLR_INVALID: no process holds a reference to it. */
 int slr_heap_unref(slr_region *region, uint64_t offset);
@@ -189,10 +193,13 @@ typedef struct {
 } slr_task;
 
 /* Next task for the worker: its own queue first, then (SUB) the shared one. Spins up to spin_us, then parks up to
- * timeout_ns (< 0: without end; 0: neither spins nor parks). Tasks of cancelled runs are never returned. A REMOTE
- * worker may hold several tasks at once; its timeout is 0, and the eventfd is signalled for it once after each
- * SLR_TIMEOUT. SLR_OK, SLR_TIMEOUT, SLR_CLOSED, SLR_INTERRUPTED; SLR_STALE: the worker was declared dead,
- * or condemned. SLR_INVALID also while it holds a task with a timeout. */
+ * timeout_ns (< 0: without end; 0: neither spins nor parks). Tasks of cancelled runs are never returned. Where the next
+ * is a member of a group that cannot start yet, the worker is GATHERED: it takes nothing else, in this call and later
+ * ones, until the group has started and the member is returned, or the group has ended without.
+ * A REMOTE worker may hold several tasks at once; its timeout is 0, and the eventfd is signalled for it once after each
+ * SLR_TIMEOUT. It joins a group only when it holds none.
+ * SLR_OK, SLR_TIMEOUT, SLR_CLOSED, SLR_INTERRUPTED; SLR_STALE: the worker was declared dead, or condemned;
+ * SLR_INVALID: it is not ready, or not REMOTE and holds a task. */
 int slr_worker_take(slr_region *region, uint32_t worker, uint32_t spin_us, int64_t timeout_ns, slr_task *out);
 /* outcome: SLR_TASK_SUCCEEDED or SLR_TASK_FAILED. record: a heap block holding the result or error record, whose
  * reference passes to the slot (0: none). The slot of a success without record is free at once. SLR_STALE: the task was
@@ -201,7 +208,7 @@ int slr_worker_complete(slr_region *region, uint32_t worker, slr_id task, int ou
                         uint64_t record_bytes);
 /* slr_worker_complete of *task, and slr_worker_take of the next into *task, in one hold of the lock. Not for REMOTE
  * workers. SLR_STALE, SLR_INVALID: as of slr_worker_complete, nothing was changed. SLR_TIMEOUT, SLR_CLOSED and
- * SLR_INTERRUPTED: the task is completed; go on with slr_worker_take. */
+ * SLR_INTERRUPTED: the task is completed, and *task as it was; go on with slr_worker_take. */
 int slr_worker_next(slr_region *region, uint32_t worker, int outcome, uint64_t record, uint64_t record_bytes,
                     uint32_t spin_us, int64_t timeout_ns, slr_task *task);
 
@@ -270,10 +277,11 @@ typedef struct {
 int slr_submit(slr_region *region, const slr_submission *submission, slr_id *out, uint64_t *conflict);
 
 /* A group: one node of the graph whose members run on `n` distinct workers at once. It starts when all of them are
- * free, ends with its last member, and has failed when one has. The members are all of one run and of op SLR_OP_CALL,
- * and all for SLR_ANY_SUB, or for workers that are not SUB ones. What one waits for all wait for, and what comes after
- * one comes after all: the group's id goes into `after` of others. All or nothing; errors as slr_submit.
- * Arguments are numbered over the whole group: two of one number are one argument, whichever members they are of. */
+ * free, ends with its last member, and has failed when one has. A timeout of a member begins with the group. The
+ * members are all of one run and of op SLR_OP_CALL, and all for SLR_ANY_SUB, or for workers that are not SUB ones. What
+ * one waits for all wait for, and what comes after one comes after all: the group's id goes into `after` of others. All
+ * or nothing; errors as slr_submit. Arguments are numbered over the whole group: two of one number are one argument,
+ * whichever members they are of. */
 int slr_submit_group(slr_region *region, const slr_submission *members, uint32_t n, slr_id *group, slr_id *ids,
                      uint64_t *conflict);
 

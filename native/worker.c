@@ -134,7 +134,7 @@ static int look(slr_region *region, uint32_t index, int64_t now_ns, slr_worker_s
     bool gathered = worker->member != SLRI_NONE;
     if (worker->condemned || worker->state == SLR_WORKER_DEAD)
         return SLR_STALE;
-    if (!in_service(worker) || (worker->timed != SLRI_NONE && !gathered))
+    if (!in_service(worker) || (worker->held && !is_remote(worker) && !gathered))
         return SLR_INVALID;
     if (region->header->closed) {
         if (!gathered)

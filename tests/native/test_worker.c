@@ -111,6 +111,24 @@ static void a_worker_ends_a_task_and_takes_the_next(void) {
     drop_region(region);
 }
 
+/* Whatever the task: a worker that took two could end one, and be refused the next with the same answer. */
+static void a_worker_holds_one_task_at_a_time(void) {
+    slr_region *region = make_region();
+    slr_id run = begin_run(region);
+    for (int timed = 0; timed <= 1; timed++) {
+        slr_submission submission = call_of(run, CHIP);
+        submission.timeout_ns = timed;
+        slr_id first = submit(region, submission), second = submit(region, submission);
+        slr_task task;
+        CHECK(take(region, CHIP) == first);
+        STATUS(SLR_INVALID, slr_worker_take(region, CHIP, 0, 0, &task));
+        CHECK(next_after(region, CHIP, first, SLR_TASK_SUCCEEDED) == second);
+        succeed(region, CHIP, second);
+    }
+    end_run(region, run);
+    drop_region(region);
+}
+
 /* The eventfd is signalled once after the REMOTE worker's consumer has seen its queue empty. */
 static void a_remote_worker_is_told_by_eventfd(void) {
     slr_region *region = make_region();
@@ -353,9 +371,10 @@ static void every_status_has_its_name(void) {
 
 MAIN(CASE(a_starting_worker_gets_nothing), CASE(only_sub_workers_share), CASE(shared_work_needs_a_sub_worker),
      CASE(only_the_taker_completes_and_only_once), CASE(a_worker_ends_a_task_and_takes_the_next),
-     CASE(a_remote_worker_is_told_by_eventfd), CASE(a_dead_worker_fails_only_what_it_held),
-     CASE(the_whole_hand_of_a_remote_worker_fails), CASE(the_dead_are_not_waited_for),
-     CASE(an_abandoned_worker_fails_its_queue_and_what_comes), CASE(shared_work_fails_with_the_last_sub_worker),
-     CASE(shutdown_ends_every_take), CASE(callables_are_counted_by_digest), CASE(callables_that_collide_are_told_apart),
+     CASE(a_worker_holds_one_task_at_a_time), CASE(a_remote_worker_is_told_by_eventfd),
+     CASE(a_dead_worker_fails_only_what_it_held), CASE(the_whole_hand_of_a_remote_worker_fails),
+     CASE(the_dead_are_not_waited_for), CASE(an_abandoned_worker_fails_its_queue_and_what_comes),
+     CASE(shared_work_fails_with_the_last_sub_worker), CASE(shutdown_ends_every_take),
+     CASE(callables_are_counted_by_digest), CASE(callables_that_collide_are_told_apart),
      CASE(only_a_sealed_region_of_this_version_is_mapped), CASE(impossible_configurations_are_refused),
      CASE(every_status_has_its_name))
