@@ -98,8 +98,20 @@ static int map(int fd, const slri_layout *layout, slr_region **out) {
     return SLR_OK;
 }
 
+/* The same file under a number above those of the standard streams: a process that was started without one of them would
+ * write what is meant for it into the region. Takes `fd`; it is -1, with errno, when that fails or has failed before. */
+static int above_streams(int fd) {
+    if (fd < 0 || fd > STDERR_FILENO)
+        return fd;
+    int above = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    int error = errno;
+    close(fd);
+    errno = error;
+    return above;
+}
+
 static int make_memfd(uint64_t bytes) {
-    int fd = memfd_create("simpler-region", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int fd = above_streams(memfd_create("simpler-region", MFD_CLOEXEC | MFD_ALLOW_SEALING));
     if (fd < 0)
         return -1;
     if (ftruncate(fd, (off_t)bytes) == 0 && fcntl(fd, F_ADD_SEALS, SEALS) == 0)

@@ -54,8 +54,9 @@ class Spawner:
                 sys.executable,
                 [sys.executable, "-c", _BOOT, library, str(_CHILD_FD)],
                 os.environ,
-                file_actions=[(os.POSIX_SPAWN_DUP2, child_end.fileno(), _CHILD_FD)],
+                file_actions=[(os.POSIX_SPAWN_DUP2, child_end.fileno(), _CHILD_FD), *_standard_streams()],
                 setsigmask=[],
+                setsid=True,
             )
             undo.pop_all()
         spawner = cls(owner_end, pid)
@@ -168,6 +169,22 @@ def _run_forked(child_end: socket.socket, owner_pidfd: int, preload: Sequence[st
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def _standard_streams() -> list[tuple[int, int, str, int, int]]:
+    """What opens /dev/null in a spawner for its input, and for the output that this process was started without.
+
+    Else what the spawner opens next would have such a number, and be written to as output.
+    """
+    missing = [fd for fd in (1, 2) if not _is_inherited(fd)]
+    return [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, *missing)]
+
+
+def _is_inherited(fd: int) -> bool:
+    try:
+        return os.get_inheritable(fd)
+    except OSError:  # it is closed
+        return False
 
 
 def _socket_pair() -> tuple[socket.socket, socket.socket]:

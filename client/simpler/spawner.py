@@ -170,7 +170,8 @@ class SpawnerProcess:
 
 def serve(owner: socket.socket, owner_pidfd: int, preload: Sequence[str], name: str) -> None:
     """The life of a spawner, in a process of its own that has just been forked or exec'd."""
-    os.setsid()
+    if os.getsid(0) != os.getpid():  # one that was exec'd has been in its own from the beginning
+        os.setsid()
     set_name(name)
     keep_only({0, 1, 2, owner.fileno(), owner_pidfd})
     with contextlib.suppress(ValueError):
@@ -221,9 +222,6 @@ def main(fd: int) -> None:
     """The entry of a spawner that was exec'd: ``fd`` is its end of the socket, on which Start comes first."""
     owner = socket.socket(fileno=fd)
     owner.set_inheritable(False)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
     packet, received, flags, _ = owner.recvmsg(
         protocol.MAX_MESSAGE_BYTES, protocol.ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
     )
