@@ -32,6 +32,7 @@ from simpler.descriptors import (
 from simpler.errors import RegistrationError
 from simpler.import_target import check_import_target, import_callable
 from simpler.unserializable import find_unserializable
+from simpler.user_traceback import user_traceback
 
 __all__ = [
     "KERNEL_INCLUDE",
@@ -149,8 +150,6 @@ def load(content: Content, import_paths: Sequence[str] | None = None) -> Callabl
 
 
 def _unpickled(content: Content) -> Callable[..., Any]:
-    import traceback
-
     import cloudpickle
 
     try:
@@ -158,7 +157,7 @@ def _unpickled(content: Content) -> Callable[..., Any]:
     except (Exception, SystemExit) as error:  # loading imports modules, and they may raise anything
         raise RegistrationError(
             f"{content.hashid} cannot be loaded here; is what it imports installed on this host?\n"
-            + "".join(traceback.format_exception(error)).rstrip(),
+            + user_traceback(error),
             code="CALLABLE_IMPORT_FAILED",
             hashid=content.hashid,
         ) from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from keyword import iskeyword
@@ -17,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from simpler.errors import RegistrationError
+from simpler.user_traceback import user_traceback
 
 
 def import_failed(target: str, why: str) -> RegistrationError:
@@ -93,11 +93,7 @@ def _import(target: str, module_name: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # a module's own code may raise anything, and its author needs to see it
-        raise import_failed(target, f"importing {module_name} raised\n{_whole(error)}") from error
-
-
-def _whole(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error)).rstrip()
+        raise import_failed(target, f"importing {module_name} raised\n{user_traceback(error)}") from error
 
 
 def _resolve(target: str, module: ModuleType, qualname: str) -> Callable[..., Any]:
@@ -110,7 +106,7 @@ def _resolve(target: str, module: ModuleType, qualname: str) -> Callable[..., An
         except AttributeError:
             raise import_failed(target, f"there is no {part!r} in {found!r}") from None
         except Exception as error:  # a module's __getattr__ is code of its author too
-            raise import_failed(target, f"looking up {part!r} in {found!r} raised\n{_whole(error)}") from error
+            raise import_failed(target, f"looking up {part!r} in {found!r} raised\n{user_traceback(error)}") from error
     if not callable(found):
         raise import_failed(target, f"it is of type {type(found).__name__}, which cannot be called")
     return found

@@ -36,6 +36,7 @@ from simpler.spawn_protocol import (
     Report,
     Start,
 )
+from simpler.user_traceback import user_traceback
 
 if TYPE_CHECKING:
     from simpler.pool import Pool
@@ -207,9 +208,7 @@ def _preload(modules: Sequence[str]) -> protocol.PreloadFailed | None:
             importlib.import_module(module)
             require_one_thread("a worker")
         except BaseException as error:  # sys.exit in a module, too, is said to the owner
-            import traceback
-
-            return protocol.PreloadFailed(module, "".join(traceback.format_exception(error)))
+            return protocol.PreloadFailed(module, user_traceback(error))
     for name, value in before.items():
         if value is None:
             del os.environ[name]

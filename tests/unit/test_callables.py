@@ -366,7 +366,7 @@ def test_a_structure_that_contains_itself_ends_the_search() -> None:  # C7
 def test_a_payload_that_cannot_be_loaded_says_why_in_full() -> None:  # C4
     payload = b"\x80\x04\x8c\x0bno_such_mod\x8c\x01f\x93."
     descriptor = SerializedDescriptor(1, 1, hashlib.sha256(payload).digest())
-    with refused("CALLABLE_IMPORT_FAILED", r"(?s)Traceback.*ModuleNotFoundError: No module named 'no_such_mod'"):
+    with refused("CALLABLE_IMPORT_FAILED", r"ModuleNotFoundError: No module named 'no_such_mod'"):
         load(validated(encode_descriptor(descriptor), payload))
 
 

@@ -75,7 +75,14 @@ LAYERS = (
     ("simpler.region_records", "simpler.mapping"),
     ("simpler.buffer_handle",),
     ("simpler.tensor", "simpler.error_record", "simpler.byte_views"),
-    ("simpler.errors", "simpler.limits", "simpler.plain_text", "simpler.forks", "simpler._native"),
+    (
+        "simpler.errors",
+        "simpler.limits",
+        "simpler.plain_text",
+        "simpler.user_traceback",
+        "simpler.forks",
+        "simpler._native",
+    ),
 )
 
 
