@@ -18,6 +18,7 @@ from typing import ClassVar
 
 _ADVICE = {
     errno.EMFILE: "; raise the limit of open files (ulimit -n)",
+    errno.EFBIG: "; lower heap_bytes, or raise the limit of file sizes (ulimit -f)",
     errno.ENOMEM: "; lower heap_bytes, or raise the limit of memory (ulimit -v)",
     errno.EAGAIN: "; raise the limit of processes (ulimit -u)",
 }

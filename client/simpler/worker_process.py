@@ -23,7 +23,7 @@ import msgspec
 from simpler import limits
 from simpler.callables import Content, format_hashid, validate_content
 from simpler.error_record import encode_error
-from simpler.errors import RegistrationError, SimplerError, StaleHandle
+from simpler.errors import RegistrationError, SimplerError, StaleHandle, StartupError
 from simpler.region import Op, Region, RegionClosed, Task
 from simpler.region_records import SUCCEEDED, Done
 from simpler.spawn_protocol import READY
@@ -131,7 +131,11 @@ def run_worker(argument: bytes, fds: list[int], make: Callable[[Sequence[Region]
 
 
 def _attached(fd: int) -> Region:
-    region = Region.attach(fd)
+    try:
+        region = Region.attach(fd)
+    except OSError as error:
+        print(StartupError.of_system("this worker cannot map the shared memory", error), file=sys.stderr)
+        raise SystemExit(1) from None
     os.close(fd)
     return region
 

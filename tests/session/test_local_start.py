@@ -292,6 +292,23 @@ def test_wherever_descriptors_run_out_the_start_is_undone_and_says_so() -> None:
         assert re.search("Too many open files.*ulimit -n", str(failure))
 
 
+LITTLE_MEMORY = """
+import resource
+from pathlib import Path
+size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + 3 * 2**29, resource.RLIM_INFINITY))
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_that_cannot_map_the_heap_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "little_memory.py").write_text(LITTLE_MEMORY)  # the spawner maps 1 GiB, its children twice
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(StartupError, match=r"worker sub0 .* before it was READY(?s:.*)lower heap_bytes") as caught:
+        Worker(3, num_sub_workers=1, heap_bytes=1 << 30, preload=["little_memory"]).init()
+    assert "Traceback" not in str(caught.value)  # W2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("executable", "expected"),
