@@ -81,6 +81,8 @@ class ChipCallable:
 
         Raises RegistrationError CALLABLE_COMPILE_FAILED with all that the compiler said, else as ``from_elf``.
         """
+        if not isinstance(source, str):
+            raise ArgumentError(f"the source of a kernel is a string of C, not a {type(source).__name__}")
         elf = _compile(source, symbol)
         return cls.from_elf(elf, symbol, signature, platform=platform, runtime=runtime)
 

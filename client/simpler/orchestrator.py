@@ -242,9 +242,9 @@ class Orchestrator:
         timeout_ns = 0 if config is None else timeout_ns_of(config)
         try:
             return TaskRef(self._run, self._attempt(worker, entry, args, timeout_ns, after_ids))
-        except CapacityError:
+        except CapacityError:  # left before the wait, so that Ctrl-C then is not told as if it came of this error
             attempt = partial(self._attempt, worker, entry, args, timeout_ns, after_ids)
-            return TaskRef(self._run, self._worker.with_room(attempt))
+        return TaskRef(self._run, self._worker.with_room(attempt))
 
     def _attempt(self, worker: int, entry: Entry, args: TaskArgs | None, timeout_ns: int, after: list[int]) -> int:
         if args is None and not after:
@@ -305,10 +305,19 @@ class Orchestrator:
     def _ids(self, after: Sequence[TaskRef]) -> list[int]:
         if isinstance(after, TaskRef):
             raise ArgumentError("after= takes several TaskRefs; put this one into a list")
-        for ref in after:
-            if not isinstance(ref, TaskRef) or ref.run is not self._run:
-                raise ArgumentError(f"after={after!r}: expected TaskRefs of this run")
-        return [ref.id for ref in after]
+        try:
+            refs = list(after)  # once: what comes from a generator comes only once
+        except TypeError:
+            raise ArgumentError(f"after={after!r}: expected a list of TaskRefs of this run") from None
+        for ref in refs:
+            if not isinstance(ref, TaskRef):
+                raise ArgumentError(f"after= takes TaskRefs of this run, not {ref!r}")
+            if ref.run is not self._run:
+                raise ArgumentError(
+                    "after= takes TaskRefs of this run; one of these is of another, which is waited "
+                    "for with its RunHandle"
+                )
+        return [ref.id for ref in refs]
 
     def _storage(self, tensor: Tensor, tag: TensorArgType) -> int:
         offset = tensor.offset
@@ -330,6 +339,15 @@ class Orchestrator:
             scope = self._scopes[-1] = weakref.WeakSet()
         scope.add(tensor)
         return offset
+
+
+def check_orchestration(function: object) -> None:
+    """Raises ArgumentError for what cannot be called as ``function(orch, args, config)``."""
+    if not callable(function):
+        raise ArgumentError(
+            f"a run is described by a function fn(orch, args, config), which a {type(function).__name__} is not; give "
+            "handles to orch.submit_sub or orch.submit_next_level in there"
+        )
 
 
 def _require_no_timeout(config: CallConfig | None, worker: int) -> None:

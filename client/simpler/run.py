@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from types import CoroutineType, TracebackType
+from types import AsyncGeneratorType, CoroutineType, GeneratorType, TracebackType
 from typing import Any, NoReturn, Protocol
 
 from simpler.descriptors import format_hashid
@@ -21,6 +21,9 @@ from simpler.errors import ArgumentError, SimplerError, StateError, TaskError, U
 from simpler.graph_run import GraphRun
 from simpler.region_records import NO_CALLABLE, TaskInfo, TaskState
 from simpler.result_record import decode_result
+
+_NOT_RUN = {CoroutineType: "async", AsyncGeneratorType: "async", GeneratorType: "a generator"}
+"""What calling a function gives that only begins to run later."""
 
 
 class RunOwner(Protocol):
@@ -147,10 +150,8 @@ class RunHandle:
 
     def orchestrated(self, value: object) -> None:
         """The orchestration function has returned; nothing more is submitted."""
-        if type(value) is CoroutineType:
-            value.close()
-            name = value.__qualname__
-            self.orchestration_failed(ArgumentError(f"{name} is async, and was not run; give a function that is not"))
+        if type(value) in _NOT_RUN:
+            self.orchestration_failed(_not_run(value))
             return
         self._value = value
         self.state.graph.seal()
@@ -177,6 +178,13 @@ class RunHandle:
             else:
                 self._error = StateError("the run was cancelled, because its Worker was closed")
         self._settled = True
+
+
+def _not_run(value: Any) -> ArgumentError:
+    if isinstance(value, CoroutineType):
+        value.close()  # else it warns that nobody awaited it
+    kind = _NOT_RUN[type(value)]
+    return ArgumentError(f"{value.__qualname__} is {kind}, and was not run; give a function that is not")
 
 
 class _Failures:
@@ -215,7 +223,7 @@ class _Failures:
         if info.digest == NO_CALLABLE:
             return failure
         message, below = failure.message, failure.context.get("path")
-        if not message.startswith(f"kernel {name} "):
+        if not message.startswith((f"kernel {name} ", f"{name} ")):
             message = f"{name}: {message.removeprefix(f'{below}: ')}"
         if below:
             path = f"{path} → {below}"

@@ -22,7 +22,7 @@ from simpler.chip_memory import PendingFrees
 from simpler.device_buffers import DeviceBook
 from simpler.done_callbacks import DoneCallbacks
 from simpler.error_record import encode_error
-from simpler.errors import CapacityError, WorkerDied
+from simpler.errors import ArgumentError, CapacityError, WorkerDied
 from simpler.graph_run import GraphRun
 from simpler.local_workers import LocalWorkers, preload, worker_names
 from simpler.region import ANY_SUB, Region
@@ -210,7 +210,10 @@ class Tree:
             while not graph.wait(spin_us=spin_us, timeout_s=interval):
                 self.look_after_workers()
             return True
-        deadline = time.monotonic() + timeout_s
+        try:
+            deadline = time.monotonic() + timeout_s
+        except TypeError:
+            raise ArgumentError(f"timeout={timeout_s!r} is not possible; expected seconds, or None") from None
         left = timeout_s
         while not graph.wait(spin_us=spin_us if timeout_s > 0 else 0, timeout_s=max(0.0, min(left, interval))):
             left = deadline - time.monotonic()  # some may be: a signal ends a wait early
@@ -262,9 +265,9 @@ class Tree:
                 return attempt()
             except CapacityError:
                 seen = self.region.space_seen()
-                if not self.region.space_may_come(seen, limits.SUPERVISION_INTERVAL_S):
-                    return attempt()  # a task that ended meanwhile may have freed nothing, but needs no edge any more
-                self.look_after_workers()
+            if not self.region.space_may_come(seen, limits.SUPERVISION_INTERVAL_S):
+                return attempt()  # a task that ended meanwhile may have freed nothing, but needs no edge any more
+            self.look_after_workers()
 
     @property
     def hub(self) -> RemoteHub:

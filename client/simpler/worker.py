@@ -23,7 +23,7 @@ from simpler import forks, limits
 from simpler.callables import CallableHandle, CallableKind, ChipCallable, Content, RemoteCallable, content_of
 from simpler.errors import ArgumentError, LevelError, StartupError, StateError
 from simpler.lanes import lanes_below, own_lanes
-from simpler.orchestrator import Orchestrator
+from simpler.orchestrator import Orchestrator, check_orchestration
 from simpler.region import Region
 from simpler.registry import Registry, display_name
 from simpler.remote_children import RemoteChildren
@@ -355,6 +355,7 @@ class Worker(WorkerMemory):
         held.
         """
         tree = self._ready()
+        check_orchestration(orch_fn)
         run = tree.begin_run()
         orchestrator = Orchestrator(tree, run.state)
         begun_ns = time.monotonic_ns()
@@ -369,9 +370,7 @@ class Worker(WorkerMemory):
             run.orchestrated(value)
         finally:
             orchestrator.close()
-            name = getattr(orch_fn, "__qualname__", None) or display_name(
-                orch_fn
-            )  # not the function, which holds arrays
+            name = getattr(orch_fn, "__qualname__", None) or display_name(orch_fn)  # it itself may hold arrays
             self._last_run = (run.state.graph.id, name, begun_ns, time.monotonic_ns())
         return run
 

@@ -171,6 +171,23 @@ def test_after_orders_tasks_that_share_nothing(worker: Worker) -> None:  # G1
     assert order.tolist() == list(range(1, 101))
 
 
+def test_after_may_be_a_generator(worker: Worker, tmp_path: Path) -> None:  # G1
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    read = worker.register(lambda args: Path(args.scalar(0)).read_text())
+    order = worker.register(lambda args: 1)
+
+    def graph(orch: Orchestrator, args: Any, config: Any) -> Any:
+        first = orch.submit_sub(read, TaskArgs().add_scalar(str(fifo)))
+        return orch.submit_sub(order, after=(each for each in [first]))  # type: ignore[arg-type]
+
+    run = worker.submit(graph)
+    with fifo.open("w"):  # the first task has it open and goes on reading
+        assert worker.run(lambda orch, args, config: orch.submit_sub(order)).result() == 1
+        assert worker.stats().live == 2
+    assert run.result().result() == 1
+
+
 def fill(args: Any) -> None:
     args.tensor(0)[...] = args.scalar(0)
 
@@ -409,8 +426,17 @@ def test_what_is_no_argument_of_a_task_is_refused_in_words(worker: Worker) -> No
             orch.submit_sub(handle, [1])
         with pytest.raises(ArgumentError, match="into a list"):
             orch.submit_sub(handle, after=orch.submit_sub(handle))
+        with pytest.raises(ArgumentError, match="after=3: expected a list"):
+            orch.submit_sub(handle, after=3)
+        with pytest.raises(ArgumentError, match="of this run, not 'x'"):
+            orch.submit_sub(handle, after="x")
+        with pytest.raises(ArgumentError, match="is of another, which"):
+            orch.submit_sub(handle, after=[other])
 
+    other = worker.run(lambda orch, args, config: orch.submit_sub(handle))
     worker.run(graph)
+    with pytest.raises(ArgumentError, match="timeout='1' is not possible"):
+        worker.submit(lambda orch, args, config: orch.submit_sub(handle)).wait("1")  # type: ignore[arg-type]
 
 
 def test_an_orchestrator_is_for_its_function_and_its_thread(worker: Worker) -> None:
@@ -497,10 +523,15 @@ def test_what_is_no_orchestration_function_is_told_so(worker: Worker) -> None:  
     async def not_run(orch: Orchestrator, args: Any, config: Any) -> None:
         raise AssertionError
 
+    def submits_later(orch: Orchestrator, args: Any, config: Any) -> Iterator[None]:
+        yield
+
     with pytest.raises(ArgumentError, match="not_run is async"):
         worker.run(not_run)
-    with pytest.raises(TypeError, match="not callable"):
-        worker.run(3)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="submits_later is a generator"):
+        worker.run(submits_later)
+    with pytest.raises(ArgumentError, match="which a CallableHandle is not"):
+        worker.run(worker.register(fill))  # type: ignore[arg-type]
 
 
 def test_the_first_root_is_raised_and_lists_all_failures_in_order(worker: Worker) -> None:  # G4
