@@ -98,8 +98,8 @@ static int map(int fd, const slri_layout *layout, slr_region **out) {
     return SLR_OK;
 }
 
-/* The same file under a number above those of the standard streams: a process that was started without one of them would
- * write what is meant for it into the region. Takes `fd`; it is -1, with errno, when that fails or has failed before. */
+/* The same file under a number above those of the standard streams: a process that was started without one of them
+ * would write what is meant for it into the region. Takes `fd`; gives -1, with errno, for -1 or when it cannot. */
 static int above_streams(int fd) {
     if (fd < 0 || fd > STDERR_FILENO)
         return fd;
