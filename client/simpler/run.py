@@ -187,6 +187,10 @@ def _not_run(value: Any) -> ArgumentError:
     return ArgumentError(f"{value.__qualname__} is {kind}, and was not run; give a function that is not")
 
 
+_SAY_WHERE = (TaskError, WorkerDied)
+"""Errors whose text names the worker's process. Others are raised as in the program itself, where "this Worker" is."""
+
+
 class _Failures:
     """The errors of a run's tasks, each made once.
 
@@ -227,6 +231,7 @@ class _Failures:
             message = f"{name}: {message.removeprefix(f'{below}: ')}"
         if below:
             path = f"{path} → {below}"
+        if below or not isinstance(failure, _SAY_WHERE):
             message = f"{path}: {message}"
         failure.message = message
         failure.context = (

@@ -98,6 +98,21 @@ def test_an_error_carries_the_path_through_the_tree(top: Worker) -> None:  # R6
     assert [line.split()[-1] for line in frames] == ["fail"]
 
 
+@pytest.mark.parametrize(("below", "place"), [((), "L5"), ((0,), "L5/w0"), ((0, 1), "L5/w0 → L4/w1")])
+def test_what_an_orchestration_function_is_refused_says_which_worker_does(
+    below: tuple[int, ...], place: str, top: Worker
+) -> None:
+    def wrong(orch: Any, args: Any, config: Any) -> None:
+        orch.submit_next_level(args, worker=9)
+
+    step: Callable[..., Any] = wrong
+    for worker in reversed(below):
+        step = forward(top.register(step).hashid, worker)
+    with pytest.raises(ArgumentError, match="expected a CallableHandle") as caught:  # R6
+        top.run(step)
+    assert str(caught.value).startswith(f"{place}: ") == bool(below)
+
+
 def test_an_error_of_an_orchestration_function_says_at_which_level(top: Worker) -> None:  # R6, G5
     def fail(orch: Any, args: Any, config: Any) -> None:
         raise ValueError("no graph today")
