@@ -62,10 +62,13 @@ class WorkerSpec(msgspec.Struct, frozen=True):
         """As the ``argument`` of a PoolWorker."""
         return msgspec.msgpack.encode(self)
 
-    @classmethod
-    def decode(cls, argument: bytes) -> WorkerSpec:
+    @staticmethod
+    def decode(argument: bytes) -> WorkerSpec:
         """What ``encode`` gave."""
-        return msgspec.msgpack.decode(argument, type=cls)
+        return _decode_spec(argument)
+
+
+_decode_spec = msgspec.msgpack.Decoder(WorkerSpec).decode  # made before the forks, for all processes
 
 
 class Executor(Protocol):
