@@ -97,6 +97,9 @@ class ChipExecutor:
         kernel = self._device.load(blob.elf, blob.symbol)
         self._kernels[content.digest] = LoadedKernel(content.hashid, kernel, blob.signature)
 
+    def start(self) -> None:
+        """The device was opened when this was made."""
+
     def unload(self, digest: bytes) -> None:
         """Takes a kernel off the device."""
         self._device.unload(self._kernels.pop(digest).kernel)

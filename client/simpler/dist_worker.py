@@ -2,7 +2,8 @@
 
 Rules
   1. The spawner of the level below is forked first, while this process has one thread; then the Worker is built from
-     its description and started. What speaks to other hosts starts its thread after all that.
+     its description, is given what is registered above it, and started: all below finds that there, instead of being
+     asked to load one callable after the other. What speaks to other hosts starts its thread after all that.
   2. The process is READY when everything below it is, and has what is registered above it.
   3. When the spawner below ends, this process ends, so that the level above makes both anew. When this process ends,
      however that comes, its spawner and all below go with it.
@@ -32,26 +33,30 @@ from simpler.worker_process import WorkerSpec, run_worker
 
 
 class DistExecutor:
-    """Runs orchestration functions on the Worker that the process holds, started when this is made."""
+    """Runs orchestration functions on the Worker that the process holds."""
 
     source_file = str(Path(__file__).parent)
 
     def __init__(self, heaps: Sequence[Region], spec: WorkerSpec) -> None:
         assert spec.dist is not None
-        self._heaps = heaps
+        self._heaps, self._spec = heaps, spec
+        self._is_replacement = heaps[0].worker_info(spec.worker).deaths > 0
         subtree = Subtree.decode(heaps[0].view(*spec.dist.subtree))
         self._spawner = spawner = _fork_spawner(subtree, spec.name) if subtree.has_local_workers else None
-        left_s = _time_left(spec, is_replacement=heaps[0].worker_info(spec.worker).deaths > 0)
-        worker = InnerWorker.rebuilt(subtree, spawner=spawner, above=heaps, name=spec.name, startup_timeout_s=left_s)
-        worker.init()
+        replaced = spec.replaced or self._is_replacement
+        worker = InnerWorker.rebuilt(subtree, spawner=spawner, above=heaps, name=spec.name, replaced=replaced)
         self._worker = worker
         self._callables = InnerCallables(worker, subtree.options.import_paths, f"worker {spec.name}")
-        if spawner is not None:
-            _leave_when_it_ends(spawner)
 
     def load(self, content: Content) -> None:
         """Loads the function here, and registers it with all below that can run it."""
         self._callables.register(content)
+
+    def start(self) -> None:
+        """Starts the Worker."""
+        self._worker.init_within(_time_left(self._spec, is_replacement=self._is_replacement))
+        if self._spawner is not None:
+            _leave_when_it_ends(self._spawner)
 
     def unload(self, digest: bytes) -> None:
         """Takes it back."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Self
 
 from simpler.callables import CallableHandle, Content
@@ -15,34 +15,43 @@ from simpler.subtree import Subtree
 from simpler.trace import ProcessTrace
 from simpler.worker import Worker
 
+_LEAST_START_S = 1e-3
+"""A timeout is above 0, also that of a start which is late already."""
+
 
 class InnerWorker(Worker):
     """What the level above needs of a Worker besides."""
 
     @classmethod
     def rebuilt(
-        cls, subtree: Subtree, *, name: str, startup_timeout_s: float, spawner: Spawner | None, above: Sequence[Region]
+        cls, subtree: Subtree, *, name: str, spawner: Spawner | None, above: Sequence[Region], replaced: bool
     ) -> Self:
         """The Worker that ``subtree`` describes, in the process that it is to live in; not started.
 
-        ``name``: where it has none of its own. ``startup_timeout_s``: at most. ``above``: the regions of the Workers
-        above, from the nearest up. ``spawner``: as the constructor takes it.
+        ``name``: where it has none of its own. ``above``: the regions of the Workers above, from the nearest up.
+        ``replaced``: whether its process, or one above, took the place of one that died. ``spawner``: as the
+        constructor takes it.
         """
         options = subtree.options
         settings = {field.name: getattr(options, field.name) for field in fields(options)}
         settings["name"] = options.name or name
-        settings["startup_timeout_s"] = min(options.startup_timeout_s, startup_timeout_s)
         worker = cls(**settings, spawner=spawner)
         worker._registry, worker._above = Registry.restored(subtree.registry), above
+        worker._replaced = replaced
         for child in sorted([*subtree.children, *subtree.remote]):
             if child in subtree.remote:
                 worker._remote.add(child, subtree.remote[child])
             else:
                 below = subtree.children[child]
-                worker.add_worker(
-                    cls.rebuilt(below, name="", startup_timeout_s=startup_timeout_s, spawner=None, above=())
-                )
+                worker.add_worker(cls.rebuilt(below, name="", spawner=None, above=(), replaced=False))
         return worker
+
+    def init_within(self, seconds: float) -> None:
+        """``init``, with no more time than that."""
+        self._options = replace(
+            self._options, startup_timeout_s=min(self._options.startup_timeout_s, max(seconds, _LEAST_START_S))
+        )
+        self.init()
 
     def register_content(self, content: Content, name: str) -> CallableHandle:
         """``register`` for what another process has named, serialized and checked."""

@@ -49,7 +49,7 @@ class LocalWorkers:
     """The local workers of a region: CHIP, SUB and DIST.
 
     ``heaps``: the region and those of the Workers above. ``children``: by worker id, what the DIST workers hold.
-    ``notify_fd`` rings when there is work for remote workers, if any.
+    ``notify_fd`` rings when there is work for remote workers, if any. ``replaced``: as in WorkerSpec.
     """
 
     def __init__(
@@ -61,9 +61,10 @@ class LocalWorkers:
         children: Mapping[int, Subtree],
         spawner: Spawner,
         notify_fd: int | None,
+        replaced: bool,
     ) -> None:
         self._options, self._targets, self._heaps, self._children = options, targets, heaps, children
-        self._region, self._spawner, self._notify_fd = heaps[0], spawner, notify_fd
+        self._region, self._spawner, self._notify_fd, self._replaced = heaps[0], spawner, notify_fd, replaced
         self._names = worker_names(options, targets)
         self._lock = threading.RLock()  # a signal handler may close the Worker while its thread looks
         self._over = False  # under the lock: nobody may look at the spawner any more
@@ -148,6 +149,7 @@ class LocalWorkers:
             rings_remote_workers=self._notify_fd is not None,
             workers_above=len(self._heaps) - 1,
             dist=self._dist_spec(self._children[worker], deadline) if kind is WorkerKind.DIST else None,
+            replaced=self._replaced,
         )
         return PoolWorker(worker, ENTRIES[kind], spec.encode(), name)
 

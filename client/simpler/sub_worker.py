@@ -28,6 +28,9 @@ class SubExecutor:
         """Unpickles or imports the function."""
         self._functions[content.digest] = load(content, self._import_paths)
 
+    def start(self) -> None:
+        """It needs nothing else."""
+
     def unload(self, digest: bytes) -> None:
         """Forgets the function."""
         del self._functions[digest]

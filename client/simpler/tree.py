@@ -55,9 +55,10 @@ class Tree:
         children: Mapping[int, Subtree],
         remote: RemoteChildren,
         above: Sequence[Region],
+        replaced: bool,
     ) -> None:
         self.options, self.registry, self.targets = options, registry, targets
-        self._children, self._remote = children, remote
+        self._children, self._remote, self._replaced = children, remote, replaced
         self.region = Region.create(
             workers=max(targets.n_workers, 1),
             heap_bytes=options.heap_bytes,
@@ -108,6 +109,7 @@ class Tree:
             children=self._children,
             spawner=spawner,
             notify_fd=self._remote.notify_fd,
+            replaced=self._replaced,
         )
         try:
             self._local.start(deadline)

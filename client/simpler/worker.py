@@ -110,6 +110,7 @@ class Worker(WorkerMemory):
         self._targets = Targets(self._options, self._remote.specs, self._children)
         self._registry = Registry()
         self._above: Sequence[Region] = ()  # the regions of the Workers above, from the nearest up
+        self._replaced = False  # whether this process, or one above it, took the place of one that died
         self._tree: Tree | None = None
         self._pid = self._forks = 0  # of the process that called init
         self._last_run: tuple[int, str, int, int] | None = None  # id, orchestration function, its start and end in ns
@@ -220,6 +221,7 @@ class Worker(WorkerMemory):
                     children=children,
                     remote=self._remote,
                     above=self._above,
+                    replaced=self._replaced,
                 )
                 tree.start(spawner)
             except BaseException as error:

@@ -4,8 +4,9 @@ Rules
   1. What user code raises, SystemExit and KeyboardInterrupt included, is the task's failure; the process goes on,
      unless its executor says that it is of no use any more. Then it ends, and its spawner replaces it.
   2. The first process of a worker id loads every callable of its kind before READY, so that one that cannot be loaded
-     fails the start and is named. A replacement loads what it is asked for: it is to be there within milliseconds. But
-     each process of a DIST worker loads everything, because the code that it runs names callables by hashid.
+     fails the start and is named. A replacement, and all below it, loads what it is asked for: it is to be there within
+     milliseconds. But each process of a DIST worker loads everything, because the code that it runs names callables by
+     hashid.
   3. Registering and unregistering are tasks, so they happen between tasks, and their errors reach who asked.
 """
 
@@ -57,6 +58,8 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     workers_above: int = 0
     """How many Workers there are above the process's own; their regions are among its descriptors."""
     dist: DistSpec | None = None
+    replaced: bool = False
+    """Whether a process above took the place of one that died, and this one is new with it."""
 
     def encode(self) -> bytes:
         """As the ``argument`` of a PoolWorker."""
@@ -79,6 +82,9 @@ class Executor(Protocol):
 
     def load(self, content: Content) -> None:
         """Makes a callable ready, once before the first call."""
+
+    def start(self) -> None:
+        """What is there from the start has been loaded; READY is said next."""
 
     def unload(self, digest: bytes) -> None:
         """Forgets a callable that was loaded."""
@@ -117,11 +123,13 @@ def run_worker(argument: bytes, fds: list[int], make: Callable[[Sequence[Region]
     region.attach_worker(spec.worker)
     report = next(left, None)
     try:
-        tasks = _TaskLoop(region, spec, make(heaps, spec))
-        if report is not None:
+        executor = make(heaps, spec)
+        tasks = _TaskLoop(region, spec, executor)
+        if report is not None and not spec.replaced:
             tasks.load_all()
         elif spec.dist is not None:
             tasks.load_again()
+        executor.start()
     except Exception as error:
         if report is None:
             raise

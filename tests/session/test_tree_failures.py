@@ -265,6 +265,28 @@ def test_a_child_that_is_killed_comes_back_with_all_below_it_and_its_callables(t
     assert top.stats().restarts == restarts + 1
 
 
+def test_a_child_comes_back_without_what_cannot_be_loaded_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # W4
+    module = tmp_path / "module_that_goes.py"
+    module.write_text("def leaf(args): return 'found'\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    top, child = Worker(4), Worker(3, num_sub_workers=1)
+    top.add_worker(child)
+    hashid = top.register(RemoteCallable("module_that_goes:leaf")).hashid
+    with top:
+        ask = top.register(lambda orch, args, config: orch.submit_sub(hashid)).hashid
+        assert top.run(forward(ask, 0)).result() == "found"
+        module.unlink()
+        die = top.register(lambda orch, args, config: os.kill(os.getpid(), signal.SIGKILL)).hashid
+        with pytest.raises(WorkerDied):
+            top.run(forward(die, 0))
+        assert top.run(through(top, lambda args: "the others do", 0)).result() == "the others do"
+        with pytest.raises(RegistrationError, match="not registered"):
+            top.run(forward(ask, 0))
+        assert top.stats().restarts == 1
+
+
 def test_a_child_whose_own_spawner_dies_is_made_anew(top: Worker) -> None:  # W4
     ask = through(top, lambda args: os.getppid(), 0, 1)
     spawner, pid = top.run(ask).result(), top.stats().workers[0].pid
