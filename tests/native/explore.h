@@ -110,8 +110,8 @@ void world_create(const slr_config *config); /* the region, and a mapping of it 
 void world_spawn(uint32_t actor, void (*script)(uint32_t actor), bool mortal);
 void world_share_process(uint32_t actor, uint32_t with); /* a second thread of that actor's process */
 void world_respawn(uint32_t actor);                      /* the same script from its beginning, in a new process */
-void world_kill(uint32_t actor); /* it dies here, if it lives */
-void world_forget_private(uint32_t actor); /* what its process knows of what it has submitted */
+void world_kill(uint32_t actor);                         /* it dies here, if it lives */
+void world_forget_private(uint32_t actor);               /* what its process knows of what it has submitted */
 slr_region *world_region(uint32_t actor);
 uint32_t world_choices(uint32_t actor, choice *out);
 bool world_is_local(uint32_t actor); /* what it does next nobody else can see, or prevent */
@@ -132,7 +132,7 @@ extern uint8_t arena[ARENA_BYTES];  /* the actors' private memory */
 void *explorer_alloc(size_t bytes); /* memory that is not part of the world */
 void explorer_free(void *bytes);
 
-/* ---- explore_players.c ---- */
+/* ---- plans ---- */
 enum { SUCCEEDS, FAILS, RETURNS };
 
 typedef struct {
@@ -160,12 +160,18 @@ typedef struct {
     uint32_t deaths;
     uint32_t interrupts;
     bool gives_up; /* a worker that died is abandoned, not replaced */
-    bool cancels; /* a thread of the parent, at any time */
-    bool closes;  /* the same */
+    bool cancels;  /* a thread of the parent, at any time */
+    bool closes;   /* the same */
 } explored_plan;
 
 extern explored_plan plan;
 
+/* ---- explore_reference.c ---- */
+uint32_t first_of_node(uint32_t task); /* the first member of its group, or itself */
+bool ordered(uint32_t first, uint32_t second);
+bool counts_on(uint32_t task, uint32_t producer);
+
+/* ---- explore_players.c ---- */
 void build_world(void);
 void scenario_check_end(void); /* of a world in which every actor has ended */
 

@@ -25,6 +25,7 @@ BUILDS = {  # how each program is compiled, and the library with it
     "test_process.c": ADDRESS,
     "test_deadlines.c": ADDRESS,
     "test_faults.c": [*ADDRESS, "-DSLR_FAULTS"],
+    "test_recovery.c": [*ADDRESS, "-DSLR_FAULTS"],
     "test_threads.c": ["-fsanitize=thread"],
 }
 SLOW = {
