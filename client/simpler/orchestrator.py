@@ -108,7 +108,7 @@ class Orchestrator:
         entry = self._entry(handle, args)
         if self._checked_kind(entry, worker, config) is WorkerKind.REMOTE:
             ids, owner = self._ids(after), self._worker
-            task = owner.with_room(lambda: owner.submit_remote(self._graph, worker, entry.digest, args, ids))
+            task = self._with_room(lambda: owner.submit_remote(self._graph, worker, entry.digest, args, ids))
             return TaskRef(self._run, task)
         return self._submit(worker, entry, args, config, after)
 
@@ -167,7 +167,7 @@ class Orchestrator:
         """
         self._require_use()
         tensor = Tensor(shape, dtype)
-        self._worker.with_room(lambda: self._give_storage(tensor))
+        self._with_room(lambda: self._give_storage(tensor))
         return tensor
 
     @contextlib.contextmanager
@@ -244,7 +244,7 @@ class Orchestrator:
             return TaskRef(self._run, self._attempt(worker, entry, args, timeout_ns, after_ids))
         except CapacityError:  # left before the wait, so that Ctrl-C then is not told as if it came of this error
             attempt = partial(self._attempt, worker, entry, args, timeout_ns, after_ids)
-        return TaskRef(self._run, self._worker.with_room(attempt))
+        return TaskRef(self._run, self._with_room(attempt))
 
     def _attempt(self, worker: int, entry: Entry, args: TaskArgs | None, timeout_ns: int, after: list[int]) -> int:
         if args is None and not after:
@@ -270,6 +270,18 @@ class Orchestrator:
         finally:
             packed.drop_copies()
 
+    def _with_room(self, attempt: Callable[[], T]) -> T:
+        """Waits for room. What fills it up may be errors: who hears that there is none then hears of the first, too."""
+        try:
+            return self._worker.with_room(attempt)
+        except CapacityError as full:
+            failed, first = self._run.failed_so_far()
+            if first is None:
+                raise
+            raise CapacityError(
+                f"{full.message}. Of this run {failed} tasks have failed; the first: {first}"
+            ) from first
+
     def _submit_group(
         self,
         entry: Entry,
@@ -290,7 +302,7 @@ class Orchestrator:
                     group.tell_apart(conflict)
                     return self._graph.submit_group(entry.digest, group.members, after=ids, timeout_ns=timeout_ns)
 
-        return GroupRef(self._run, *self._worker.with_room(attempt))
+        return GroupRef(self._run, *self._with_room(attempt))
 
     def _member(self, worker: int, args: TaskArgs | None, held: contextlib.ExitStack) -> Member:
         owner = self._worker

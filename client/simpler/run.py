@@ -69,6 +69,12 @@ class RunState:
             self.owner.run_ended(self.graph)
         return self.ended
 
+    def failed_so_far(self) -> tuple[int, SimplerError | None]:
+        """How many tasks have failed, and the error of the first of them."""
+        info = self.graph.info()
+        first = _Failures(self.graph, self.owner).error_of(info.first_failed) if info.first_failed else None
+        return info.failed, first
+
     def task_result(self, task: int) -> object:
         """A task's return value after the run; raises the task's own error."""
         if self.orchestrating:
@@ -257,6 +263,8 @@ class TaskRef:
 
     def result(self) -> Any:
         """What a SUB callable returned, once the run has ended; None for one that returned nothing.
+
+        Results and errors are kept, each in its task's slot (``max_tasks``), until no reference to the run is left.
 
         Raises the task's own error, UpstreamFailed when it never started, and StateError inside the orchestration
         function.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from simpler import CallableHandle, Orchestrator, TaskArgs, Worker
-from simpler.errors import CapacityError
+from simpler.errors import CapacityError, TaskError
 
 pytestmark = pytest.mark.slow
 
@@ -38,6 +38,17 @@ def test_results_that_fill_all_places_name_max_tasks(small: tuple[Worker, Callab
     worker, one = small
     with pytest.raises(CapacityError, match="raise max_tasks"):
         worker.run(lambda orch, args, config: [orch.submit_sub(one) for _ in range(5)])
+
+
+def test_errors_that_fill_all_places_are_not_hidden_by_that() -> None:  # G2, G4
+    def fail(args: Any) -> None:
+        raise ZeroDivisionError("in every task")
+
+    with Worker(3, num_sub_workers=1, max_tasks=4) as worker:
+        failing = worker.register(fail)
+        with pytest.raises(CapacityError, match=r"raise max_tasks.* 4 tasks have failed; .*in every task") as caught:
+            worker.run(lambda orch, args, config: [orch.submit_sub(failing) for _ in range(5)])
+        assert isinstance(caught.value.__cause__, TaskError)
 
 
 def test_what_a_refused_task_gives_back_is_no_room(small: tuple[Worker, CallableHandle]) -> None:  # G2
