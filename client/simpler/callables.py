@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from traceback import format_exception_only
 from typing import Any
 
 from simpler import limits
@@ -128,7 +129,8 @@ def _pickled(target: Callable[..., Any]) -> bytes:
         path, part, error = find_unserializable(_name_of(target), target, refusal, cloudpickle.dumps)
         raise RegistrationError(
             f"{_name_of(target)} cannot be serialized: {path} is of type {type(part).__qualname__}, which cannot be "
-            f"pickled ({type(error).__name__}: {error}). Make it inside the function, or register a RemoteCallable",
+            f"pickled ({''.join(format_exception_only(error)).strip()}). Make it inside the function, or register a "
+            "RemoteCallable",
             code="CALLABLE_NOT_SERIALIZABLE",
             path=path,
         ) from error
@@ -162,5 +164,7 @@ def _unpickled(content: Content) -> Callable[..., Any]:
             hashid=content.hashid,
         ) from error
     if not callable(function):
-        raise unsupported(f"{content.hashid} holds a {type(function).__name__}, not a callable", hashid=content.hashid)
+        raise unsupported(
+            f"{content.hashid} holds an object of type {type(function).__name__}, not a callable", hashid=content.hashid
+        )
     return function  # type: ignore[no-any-return]

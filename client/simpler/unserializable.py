@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -32,9 +33,10 @@ def find_unserializable(
 
 
 def _failing_part(found: object, dumps: Callable[[Any], bytes], seen: set[int]) -> tuple[Part, Exception] | None:
-    for suffix, part in _parts(found):
-        if id(part) not in seen and (error := _refusal(part, dumps)) is not None:
-            return (suffix, part), error
+    with suppress(Exception):  # an object whose code raises when it is looked into is as far as one gets
+        for suffix, part in _parts(found):
+            if id(part) not in seen and (error := _refusal(part, dumps)) is not None:
+                return (suffix, part), error
     return None
 
 
