@@ -23,6 +23,8 @@ _serials = itertools.count(1)
 def whole_number(what: str, value: object) -> int:
     """``value`` as an int, NumPy's whole numbers included. Raises ArgumentError."""
     try:
+        if isinstance(value, bool):
+            raise TypeError
         return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise ArgumentError(f"{what} {value!r} is not a whole number") from None

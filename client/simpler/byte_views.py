@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from simpler.errors import ArgumentError
+
+_FIELD_NAME = re.compile(":[^:]*:")
+"""In the format of a buffer, which says of what type its elements are."""
 
 
 def readable_bytes(source: object) -> memoryview:
@@ -35,9 +40,12 @@ def check_writable(target: object) -> memoryview:
 
 def _view_of(buffer: object) -> memoryview:
     try:
-        return memoryview(buffer)  # type: ignore[arg-type]
+        view = memoryview(buffer)  # type: ignore[arg-type]
     except (TypeError, ValueError) as reason:
         raise ArgumentError(f"a {type(buffer).__name__} has no bytes that can be copied: {reason}") from None
+    if "O" in _FIELD_NAME.sub("", view.format):
+        raise ArgumentError(f"the elements of this {type(buffer).__name__} are Python objects, not bytes to be copied")
+    return view
 
 
 def _flat(view: memoryview) -> memoryview:

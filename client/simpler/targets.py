@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from simpler.buffer_handle import whole_number
 from simpler.callables import CallableKind, Content
 from simpler.errors import ArgumentError, LevelError, RegistrationError
 from simpler.region import WorkerKind
@@ -115,11 +116,11 @@ class Targets:
         """``workers=`` of ``register``, checked. Raises ArgumentError, and LevelError for an id that no worker has."""
         if workers is None:
             return None
-        if isinstance(workers, (str, bytes)) or not isinstance(workers, Collection) or not workers:
+        if isinstance(workers, (str, bytes)) or not isinstance(workers, Collection) or not len(workers):
             raise ArgumentError(f"workers={workers!r}: expected a list of worker ids; leave it out for all of them")
         for worker in workers:
             self.kind_of_worker(worker)
-        scope = frozenset(workers)
+        scope = frozenset(map(int, workers))
         if len(scope) < len(workers):
             raise ArgumentError(f"workers={workers!r} names a worker twice")
         if scope & set(self.subs) and not scope >= set(self.subs):
@@ -130,7 +131,9 @@ class Targets:
         return scope
 
     def kind_of_worker(self, worker: int) -> WorkerKind:
-        """Raises LevelError for an id that no worker has."""
+        """Raises LevelError for an id that no worker has, ArgumentError for what is no id."""
+        if type(worker) is not int:
+            whole_number("worker", worker)  # NumPy's will do
         if worker in self._remote:
             return WorkerKind.REMOTE
         if worker in self._dist:

@@ -84,6 +84,8 @@ def test_other_arrays_that_are_not_contiguous_can_be_copied_from_but_not_to(work
         (b"1", -1, "at offset -1"),
         (b"1", "1", "offset '1' is not a whole number"),
         (object(), 0, "a object has no bytes"),
+        (np.array([None]), 0, "elements of this ndarray are Python objects"),
+        (np.zeros(1, [("a", "i4"), ("b", "O")]), 0, "elements of this ndarray are Python objects"),
     ],
 )
 def test_copies_that_do_not_fit_are_refused(worker: Worker, malloc: Malloc, data: Any, offset: Any, match: str) -> None:

@@ -123,7 +123,13 @@ def test_only_chips_have_device_memory(worker: Worker, number: int, match: str) 
         worker.malloc(worker=number, nbytes=8)
 
 
-@pytest.mark.parametrize("nbytes", [0, -1, 1 << 63, 1.5, "8"])
+@pytest.mark.parametrize("number", [0.0, True, None, "0", [0]])
+def test_what_is_no_id_names_no_chip(worker: Worker, number: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"worker .* is not a whole number"):
+        worker.malloc(worker=number, nbytes=8)
+
+
+@pytest.mark.parametrize("nbytes", [0, -1, 1 << 63, 1.5, "8", True])
 def test_impossible_sizes_are_refused(worker: Worker, nbytes: Any) -> None:
     with pytest.raises(ArgumentError, match="nbytes"):
         worker.malloc(worker=0, nbytes=nbytes)
