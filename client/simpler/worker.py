@@ -314,14 +314,17 @@ class Worker(WorkerMemory):
         with self._registry.lock:
             if self._may_grow():
                 return self._registry.enter(content, name, scope, self._namespace(content, name, scope))
-        return self._ready().registrar.register(content, name, scope)
+        tree = self._ready()  # kept until the registrar is done with it, even when it is closed meanwhile
+        return tree.registrar.register(content, name, scope)
 
     def _may_grow(self) -> bool:
         """Whether nothing was started yet. Raises StateError for a child that was: it lives in another process."""
         if self._parent is None:
             return self._life is Life.NEW
         if self._top()._life is not Life.NEW:
-            raise StateError(f"this Worker is {self._described_life()}; register with the Worker at the top instead")
+            raise StateError(
+                f"this Worker is {self._described_life()}; (un)register with the Worker at the top instead"
+            )
         return True
 
     def unregister(self, handle: CallableHandle) -> None:
@@ -332,6 +335,8 @@ class Worker(WorkerMemory):
         confirm that, and REGISTER_CLEANUP_UNCERTAIN when one of them could not.
         """
         with self._registry.lock:
+            if self._parent is not None:
+                self._may_grow()
             tree = self._ready() if self._life in (Life.STARTING, Life.READY) else None
             if tree is None:
                 self._registry.release(handle)

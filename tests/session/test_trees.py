@@ -316,14 +316,18 @@ def test_a_child_is_not_started_nor_used_nor_closed_by_hand() -> None:  # L2
 @pytest.mark.slow
 def test_children_come_before_init_and_are_not_touched_after() -> None:  # L2
     top, child = Worker(4), Worker(3, num_sub_workers=1)
+    before, early = child.register(print), child.register(sum)
     with Worker(3) as running, pytest.raises(StateError, match="READY"):
         top.add_worker(running)
     top.add_worker(child)
+    child.unregister(early)
     with top:
         with pytest.raises(StateError, match="children are added before init"):
             top.add_worker(Worker(3))
         with pytest.raises(StateError, match="register with the Worker at the top"):
             child.register(len)
+        with pytest.raises(StateError, match="register with the Worker at the top"):
+            child.unregister(before)
 
 
 def test_a_worker_with_a_spawner_of_its_own_is_nobodys_child() -> None:
