@@ -25,7 +25,8 @@ class Passport:
 class CallableHandle:
     """A registered callable, as one Worker knows it. Only ``Worker.register`` makes one.
 
-    ``hashid``, ``digest`` (32 bytes), ``kind`` and ``target_namespace`` (which workers it is for) may be read.
+    ``hashid``, ``digest`` (32 bytes), ``kind`` and ``target_namespace`` (where the workers were that it was for when it
+    was registered: "local", "remote", "local+remote") may be read.
     A handle cannot be changed, copied or pickled; pass ``handle.hashid`` to code that runs elsewhere. Only the handle
     of a Worker's child may be part of a callable: an orchestration function that the child then runs.
     """

@@ -2,7 +2,8 @@
 
 Rules
   1. Local processes are asked by tasks, sessions by messages. Asking does not wait. What a worker is asked for it does
-     in its turn, behind the tasks it was given before; so there is no deadline on an answer.
+     in its turn, behind the tasks it was given before; so there is no deadline on an answer. Where the graph has no
+     room for a task, who registers waits for some; to unregister can wait until somebody comes by.
   2. Questions about one callable are answered by each worker in the order in which they were asked.
   3. To load what is loaded, and to forget what is not there, are no errors for a local worker. So a question that was
      lost, with a process that held the graph's lock when it died, is asked again.
@@ -45,7 +46,7 @@ class Asking(Protocol):
 class Question:
     """``op`` (REGISTER or UNREGISTER) asked of ``local`` and ``remote`` workers, by id.
 
-    Raises CapacityError and RegionClosed where it could not be asked.
+    Raises CapacityError and RegionClosed where it could not be asked, or not again.
     """
 
     def __init__(self, tree: Asking, op: Op, content: Content, local: Sequence[int], remote: Sequence[int]) -> None:
@@ -90,7 +91,8 @@ class Question:
         submit, tasks = run.state.graph.submit, dict[int, TaskRef]()
         try:
             for worker in self._local:
-                task = self._tree.with_room(partial(submit, worker, self._digest, self._op))
+                ask = partial(submit, worker, self._digest, self._op)
+                task = self._tree.with_room(ask) if self._op is Op.REGISTER else ask()
                 tasks[worker] = TaskRef(run.state, task)
         except BaseException as error:
             run.orchestration_failed(error)

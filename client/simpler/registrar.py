@@ -7,30 +7,34 @@ Rules
      name it. It is *retired* until they have ended, and revived when it is registered again meanwhile.
   3. No thread waits for that: whoever comes by (the end of a run, the next register or unregister) calls ``sweep``.
   4. Whatever is done with a callable is done under its lock, which is held while workers answer. ``sweep`` leaves out
-     those whose lock is held.
+     those whose lock is held, by its own thread too. Nobody waits for one lock while holding another.
+  5. An interrupt may come between any two steps. So a callable is among the leaving before the first step of its
+     coming or going; ``sweep`` goes on from wherever it finds one, and drops from them what is registered.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
+import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from simpler import limits
 from simpler.callable_question import Asking, Question
 from simpler.callables import CallableHandle, Content
 from simpler.descriptors import format_hashid
-from simpler.errors import RegistrationError, SimplerError, StaleHandle
+from simpler.errors import CapacityError, RegistrationError, SimplerError, StaleHandle, StateError
 from simpler.region import Op, Region
 from simpler.registration import Ledger, RegistrationEvent, Standing
 from simpler.registry import Registry, scope_mismatch
 from simpler.targets import Target, Targets
 
-_LOCKS = 64
-"""Callables share locks by their digest's first byte: registering one seldom waits for another."""
+_SWEEPING = b"sweep"
+"""Stands for a digest where locks are concerned: one thread sweeps at a time, and not while it does so already."""
 
 
 class Installing(Asking, Protocol):
@@ -43,11 +47,11 @@ class Installing(Asking, Protocol):
 
 
 class _Installed:
-    """A callable that is committed, or on its way out."""
+    """A callable that is with workers, or is about to be."""
 
-    def __init__(self, content: Content, target: Target) -> None:
-        self.content, self.target = content, target
-        self.used_by: frozenset[int] | None = None  # retired: the runs whose tasks may still name it
+    def __init__(self, content: Content, name: str, target: Target) -> None:
+        self.content, self.name, self.target = content, name, target
+        self.used_by: frozenset[int] | None = None  # once it is retired: the runs whose tasks may still name it
         self.removal: Question | None = None
 
 
@@ -59,9 +63,11 @@ class Registrar:
         self._region, self._registry, self._targets = children.region, registry, targets
         self._ledger = Ledger()
         self._installed: dict[bytes, _Installed] = {}
-        self._leaving: set[bytes] = set()  # retired, or being taken back
-        self._locks = [threading.RLock() for _ in range(_LOCKS)]
-        self._sweeping = threading.Lock()
+        self._leaving: set[bytes] = set()
+        self.is_closing = False
+        self._locks: WeakValueDictionary[bytes, threading.Lock] = WeakValueDictionary()
+        """As long as somebody uses one; so one that an interrupt left locked is not found again."""
+        self._making_locks = threading.Lock()
 
     def adopt(self) -> None:
         """What was registered before the start goes into the region: who it is for loads it, and is READY only then."""
@@ -70,20 +76,22 @@ class Registrar:
             self._region.callables.put(entry.digest, entry.kind, entry.content.encode(), target.local)
             for event in (RegistrationEvent.PREPARE, RegistrationEvent.CONFIRM, RegistrationEvent.COMMIT):
                 self._ledger.move(entry.digest, target.workers, event)
-            self._installed[entry.digest] = _Installed(entry.content, target)
+            self._installed[entry.digest] = _Installed(entry.content, entry.name, target)
 
     def register(self, content: Content, name: str, scope: frozenset[int] | None) -> CallableHandle:
         """A handle, once every target has confirmed. Raises as ``Worker.register`` says."""
         target = self._targets.of(content, name, scope)
-        self.sweep()
-        with self._lock_of(content.digest):
-            entry = self._registry.find(content)
-            if entry is None:
-                self._install(content, target, name)
-                entry = self._registry.add(content, name, scope, target)
-            elif entry.target != target:
-                raise scope_mismatch(content, name)
-            return self._registry.issue(entry, target.namespace)
+        deadline = time.monotonic() + limits.TOMBSTONE_GRACE_S
+        while True:
+            self.sweep()
+            try:
+                with self._lock_of(content.digest):
+                    return self._registered(content, name, scope, target)
+            except SimplerError as error:
+                if self.is_closing:
+                    raise StateError(f"the Worker was closed while {name} was being registered") from error
+                if error.code != "LOCAL_SLOT_EXHAUSTED" or not self._place_comes(deadline):
+                    raise
 
     def unregister(self, handle: CallableHandle) -> None:
         """Takes a handle back; with the last one, the callable from its workers."""
@@ -91,6 +99,7 @@ class Registrar:
         digest = self._registry.digest_of(handle)
         with self._lock_of(digest):
             self._await_removal(digest, limits.TOMBSTONE_GRACE_S)
+            self._leaving.add(digest)
             try:
                 entry = self._registry.release(handle)
             except StaleHandle:
@@ -106,52 +115,107 @@ class Registrar:
 
     def sweep(self) -> None:
         """Takes back what no run can name any more, and notes who has confirmed. Never waits."""
-        if not self._leaving or not self._sweeping.acquire(blocking=False):
+        if not self._leaving:
             return
-        try:
-            for digest in list(self._leaving):
-                lock = self._lock_of(digest)
-                if lock.acquire(blocking=False):
-                    try:
-                        with contextlib.suppress(SimplerError):  # no room to ask, or closing: the next one will
-                            self._go_on_removing(digest)
-                    finally:
-                        lock.release()
-        finally:
-            self._sweeping.release()
+        with self._trying(_SWEEPING, 0.0) as alone:
+            for digest in list(self._leaving) if alone else ():
+                with self._trying(digest, 0.0) as held, contextlib.suppress(SimplerError):  # closing, say
+                    if held:
+                        self._go_on_removing(digest)
+
+    def name_of(self, digest: bytes) -> str:
+        """A callable's name for people; that of one which is coming or going, too."""
+        installed = self._installed.get(digest)
+        return self._registry.name_of(digest) if installed is None else installed.name
 
     def forget(self) -> None:
         """The children are closed: nothing is left to take back."""
         self._leaving.clear()
         self._installed.clear()
 
-    def _lock_of(self, digest: bytes) -> threading.RLock:
-        return self._locks[digest[0] % _LOCKS]
+    def _lock_of(self, digest: bytes) -> threading.Lock:
+        with self._making_locks:
+            lock = self._locks.get(digest)
+            if lock is None:
+                lock = self._locks[digest] = threading.Lock()
+            return lock
+
+    @contextlib.contextmanager
+    def _trying(self, digest: bytes, timeout_s: float) -> Iterator[bool]:
+        """Whether the lock of the callable could be had within ``timeout_s``; it is held inside."""
+        lock = self._lock_of(digest)
+        held = lock.acquire(timeout=timeout_s)
+        try:
+            yield held
+        finally:
+            if held:
+                lock.release()
 
     # ---- the two phases
 
-    def _install(self, content: Content, target: Target, name: str) -> None:
+    def _registered(self, content: Content, name: str, scope: frozenset[int] | None, target: Target) -> CallableHandle:
         digest = content.digest
+        entry = self._registry.find(content)
+        if entry is not None:
+            if entry.target != target:
+                raise scope_mismatch(content, name)
+            return self._registry.issue(entry, target.namespace)
         self._await_removal(digest, limits.TOMBSTONE_GRACE_S)
         self._forget_the_gone(digest)
-        if self._revive(digest, target):
-            return
-        self._ledger.require_free(digest, target.workers)
-        live = self._live(target, name)
-        self._leaving.discard(digest)
-        self._installed[digest] = _Installed(content, target)
+        live = None if self._has_all(digest, target) else self._live(content, name, target)
+        self._leaving.add(digest)
         try:
-            self._children.with_room(
-                partial(self._region.callables.put, digest, content.kind, content.encode(), target.local)
-            )
-            self._prepare(content, live)
+            if live is None:
+                self._installed[digest].used_by = None
+            else:
+                self._install(content, name, target, live)
+            entry = self._registry.add(content, name, scope, target)
+            return self._registry.issue(entry, target.namespace)
         except BaseException as cause:
+            self._registry.forget(digest)
             self._take_back(digest, cause)
             raise
+
+    def _has_all(self, digest: bytes, target: Target) -> bool:
+        """Whether it is retired, and still with the same workers."""
+        installed = self._installed.get(digest)
+        return (
+            installed is not None
+            and installed.target == target
+            and bool(self._ledger.workers(digest, Standing.COMMITTED))
+        )
+
+    def _install(self, content: Content, name: str, target: Target, live: Target) -> None:
+        digest = content.digest
+        self._installed[digest] = _Installed(content, name, target)
+        put = partial(self._region.callables.put, digest, content.kind, content.encode(), target.local)
+        self._children.with_room(put)
+        self._ledger.move(digest, live.workers, RegistrationEvent.PREPARE)
+        question = Question(self._children, Op.REGISTER, content, live.local, live.remote)
+        question.wait()
+        refusals = self._ledger.prepared(digest, question.answers())
+        if refusals:
+            raise refusals[0]
         self._ledger.move(digest, live.workers, RegistrationEvent.COMMIT)
 
-    def _live(self, target: Target, name: str) -> Target:
-        """The target without workers that were given up and sessions that are lost."""
+    def _place_comes(self, deadline: float) -> bool:
+        """Whether a place becomes free before then, because workers confirm that they have forgotten its callable."""
+        for digest in list(self._leaving):
+            left = max(0.0, deadline - time.monotonic())
+            with self._trying(digest, left) as held:
+                if held and self._is_being_removed(digest):
+                    self._await_removal(digest, left)
+                    if digest not in self._installed:
+                        return True
+        return False
+
+    def _is_being_removed(self, digest: bytes) -> bool:
+        installed = self._installed.get(digest)
+        return installed is not None and installed.removal is not None
+
+    def _live(self, content: Content, name: str, target: Target) -> Target:
+        """The target without who was given up or is lost. Raises RegistrationError when it may not be prepared."""
+        self._ledger.require_free(content.digest, target.workers)
         local, remote = self._alive(target.local), self._alive(target.remote)
         if not local and not remote:
             raise RegistrationError(
@@ -163,20 +227,11 @@ class Registrar:
     def _alive(self, workers: Sequence[int]) -> list[int]:
         return [worker for worker in workers if not self._region.worker_info(worker).abandoned]
 
-    def _prepare(self, content: Content, live: Target) -> None:
-        self._ledger.move(content.digest, live.workers, RegistrationEvent.PREPARE)
-        question = Question(self._children, Op.REGISTER, content, live.local, live.remote)
-        question.wait()
-        refusals = self._ledger.prepared(content.digest, question.answers())
-        if refusals:
-            raise refusals[0]
-
     def _take_back(self, digest: bytes, cause: BaseException) -> None:
         """Undoes the first phase; waits for that, unless whoever registers has been interrupted and leaves."""
         before = self._ledger.doubts(digest)
-        self._leaving.add(digest)
-        with contextlib.suppress(SimplerError):  # closing; or no room to ask, then sweep will
-            self._remove(digest)
+        with contextlib.suppress(SimplerError):  # closing
+            self._go_on_removing(digest)
             if isinstance(cause, Exception):
                 self._await_removal(digest)
         doubts = self._ledger.doubts(digest)
@@ -188,25 +243,11 @@ class Registrar:
                 hashid=format_hashid(digest),
             ) from cause
 
-    def _revive(self, digest: bytes, target: Target) -> bool:
-        """Whether it is still with the same workers, retired; then it no longer is."""
-        installed = self._installed.get(digest)
-        if installed is None or not self._ledger.workers(digest, Standing.COMMITTED) or installed.target != target:
-            return False
-        installed.used_by = None
-        self._leaving.discard(digest)
-        return True
-
     # ---- taking back
 
     def _retire(self, digest: bytes) -> None:
-        installed = self._installed[digest]
-        installed.used_by = self._children.live_runs()
-        self._leaving.add(digest)
-        if installed.used_by:
-            return
         before = self._ledger.doubts(digest)
-        self._remove(digest)
+        self._go_on_removing(digest)
         self._await_removal(digest)
         doubts = self._ledger.doubts(digest)
         if doubts != before:
@@ -216,10 +257,26 @@ class Registrar:
                 hashid=format_hashid(digest),
             )
 
-    def _remove(self, digest: bytes) -> None:
+    def _go_on_removing(self, digest: bytes) -> None:
+        """The next step that can be taken without waiting, if any."""
+        installed = self._installed.get(digest)
+        if installed is None or self._registry.has(digest):
+            self._leaving.discard(digest)
+        elif installed.removal is not None:
+            self._await_removal(digest, 0.0)
+        elif not self._is_used(digest, installed):
+            self._remove(digest, installed)
+
+    def _is_used(self, digest: bytes, installed: _Installed) -> bool:
+        """Whether tasks may name it still. Only of what was committed there can be any."""
+        if not self._ledger.workers(digest, Standing.COMMITTED):
+            return False
+        live = self._children.live_runs()
+        installed.used_by = live if installed.used_by is None else installed.used_by & live
+        return bool(installed.used_by)
+
+    def _remove(self, digest: bytes, installed: _Installed) -> None:
         """Asks all who have it to forget it; the ledger says so first, so that sweep can ask again."""
-        installed = self._installed[digest]
-        installed.used_by = None
         self._ledger.remove(digest)
         left = self._ledger.workers(digest, Standing.REMOVING)
         if not left:
@@ -227,37 +284,24 @@ class Registrar:
             return
         local = [worker for worker in installed.target.local if worker in left]
         remote = [worker for worker in installed.target.remote if worker in left]
-        installed.removal = Question(self._children, Op.UNREGISTER, installed.content, local, remote)
+        with contextlib.suppress(CapacityError):  # no room to ask: sweep will
+            installed.removal = Question(self._children, Op.UNREGISTER, installed.content, local, remote)
 
     def _await_removal(self, digest: bytes, timeout_s: float | None = None) -> None:
+        """Notes what the workers answer, if they were asked and do so within ``timeout_s``."""
         installed = self._installed.get(digest)
-        if installed is not None and installed.removal is not None and installed.removal.wait(timeout_s):
-            self._note_answers(digest)
-
-    def _go_on_removing(self, digest: bytes) -> None:
-        installed = self._installed.get(digest)
-        if installed is None or digest not in self._leaving:  # it has gone, or was registered again, in the meantime
+        if installed is None or installed.removal is None:
             return
-        if installed.used_by is not None:
-            installed.used_by &= self._children.live_runs()
-            if installed.used_by:
-                return
-        if installed.removal is None:
-            self._remove(digest)
-        elif installed.removal.wait(0.0):
-            self._note_answers(digest)
-
-    def _note_answers(self, digest: bytes) -> None:
-        installed = self._installed.get(digest)  # none: sweep, called at the end of the run that asked, was here before
-        if installed is not None and installed.removal is not None:
-            self._ledger.removed(digest, installed.removal.answers())
-            self._gone(digest)
+        with contextlib.suppress(CapacityError):  # no room to ask again
+            if installed.removal.wait(timeout_s):
+                self._ledger.removed(digest, installed.removal.answers())
+                self._gone(digest)
 
     def _gone(self, digest: bytes) -> None:
-        del self._installed[digest]
-        self._leaving.discard(digest)
         with contextlib.suppress(KeyError):  # there was no room for its content
             self._region.callables.drop(digest)
+        self._installed.pop(digest, None)  # forget may have been called meanwhile
+        self._leaving.discard(digest)
 
     def _forget_the_gone(self, digest: bytes) -> None:
         """Who was given up meanwhile has nothing any more."""

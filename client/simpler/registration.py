@@ -85,10 +85,11 @@ class Ledger:
         standings = self._standings.setdefault(digest, {})
         for worker in workers:
             after = TRANSITIONS[standings.get(worker, Standing.ABSENT), event]
-            standings[worker] = after
             if after is Standing.ABSENT:
-                del standings[worker]
+                standings.pop(worker, None)
                 self._doubts.pop((digest, worker), None)
+            else:
+                standings[worker] = after
         if not standings:
             self._standings.pop(digest, None)
 
@@ -105,8 +106,12 @@ class Ledger:
         self.move(digest, self.workers(digest, *_HELD), RegistrationEvent.REMOVE)
 
     def removed(self, digest: bytes, answers: Answers) -> None:
-        """What the workers answered when it was taken back. Who has died has nothing any more."""
-        for worker, error in answers.items():
+        """What the workers answered when it was taken back. Who has died has nothing any more.
+
+        Leaves out those of whom it is known already: this may have been interrupted, or they are gone.
+        """
+        for worker in self.workers(digest, Standing.REMOVING):
+            error = answers[worker]
             if error is None or error.code == "CALLABLE_NOT_REGISTERED":
                 event = RegistrationEvent.REMOVED
             elif isinstance(error, (WorkerDied, SessionLost, StateError)):

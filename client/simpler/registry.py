@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from simpler.callable_handle import CallableHandle, Passport, issue_handle, verify_handle
-from simpler.callables import CallableKind, ChipCallable, Content, RemoteCallable, parse_hashid
+from simpler.callables import CallableKind, ChipCallable, Content, RemoteCallable, format_hashid, parse_hashid
 from simpler.errors import RegistrationError, StaleHandle
 from simpler.targets import NOWHERE, Target
 
@@ -117,9 +117,21 @@ class Registry:
         with self.lock:
             self._serial += 1
             handle = issue_handle(self._key, self._serial, entry.content, target_namespace, self.passport)
-            self._by_handle[self._serial] = entry
             entry.handles.add(self._serial)
+            self._by_handle[self._serial] = entry
             return handle
+
+    def has(self, digest: bytes) -> bool:
+        """Whether something of that digest is registered."""
+        return digest in self._by_digest
+
+    def forget(self, digest: bytes) -> None:
+        """Undoes ``add`` and ``issue``, wherever they were interrupted: nobody has got a handle yet."""
+        with self.lock:
+            entry = self._by_digest.pop(digest, None)
+            self._by_handle.pop(format_hashid(digest), None)
+            for serial in entry.handles if entry is not None else ():
+                self._by_handle.pop(serial, None)
 
     def digest_of(self, handle: CallableHandle) -> bytes:
         """What a handle of this registry stands for, released or not. Raises as ``resolve`` does for any other."""
@@ -131,17 +143,19 @@ class Registry:
         serial = verify_handle(handle, self._key)
         with self.lock:
             entry = self.resolve(handle)
-            del self._by_handle[serial]
-            entry.handles.remove(serial)
+            entry.handles.discard(serial)  # should this be interrupted, it is released once more
             if not entry.handles:
-                del self._by_digest[entry.digest], self._by_handle[entry.content.hashid]
+                self._by_handle.pop(entry.content.hashid, None)
+            del self._by_handle[serial]
+            if not entry.handles:
+                self._by_digest.pop(entry.digest, None)
             return entry
 
     def resolve(self, handle: CallableHandle | str) -> Entry:
         """The entry that a handle, or the hashid of something registered, stands for.
 
         Raises StaleHandle for a released or foreign handle, RegistrationError for a forged or changed one, a malformed
-        hashid (HASHID_FORMAT_INVALID) and an unknown one (CALLABLE_KIND_UNSUPPORTED), ArgumentError for anything else.
+        hashid (HASHID_FORMAT_INVALID) and an unknown one (CALLABLE_NOT_REGISTERED), ArgumentError for anything else.
         """
         if isinstance(handle, str):
             entry = self._by_handle.get(handle)
@@ -151,7 +165,7 @@ class Registry:
             return entry
         if isinstance(handle, str):
             parse_hashid(handle)
-            raise RegistrationError(f"{handle} is not registered with this Worker", code="CALLABLE_KIND_UNSUPPORTED")
+            raise RegistrationError(f"{handle} is not registered with this Worker", code="CALLABLE_NOT_REGISTERED")
         raise StaleHandle(f"{handle!r} was unregistered; register the callable again")
 
     def name_of(self, digest: bytes) -> str:

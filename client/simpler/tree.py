@@ -124,6 +124,7 @@ class Tree:
         ``interrupted``: cancels at once, and everything within limits.INTERRUPTED_GRACE_S; so does Ctrl-C meanwhile.
         """
         grace_s = limits.INTERRUPTED_GRACE_S if interrupted else limits.CLOSE_TIMEOUT_S
+        self.registrar.is_closing = True
         try:
             self._let_runs_end([True] if interrupted else [False, True], grace_s)
         except BaseException:
@@ -189,17 +190,20 @@ class Tree:
             with contextlib.suppress(IndexError):  # another thread may take some of them
                 for _ in range(len(self._dropped)):
                     self._forget_if_ended(self._dropped.popleft())
-        graph = self.region.run_begin()
+        run = RunHandle(self, self.region.run_begin())  # which sees to it that the run ends, should this be interrupted
+        graph = run.state.graph
         if not names_callables:
             self._requests.add(graph.id)
         self._runs[graph.id] = graph
-        return RunHandle(self, graph)
+        return run
 
     def run_dropped(self, graph: GraphRun) -> None:
-        """Nobody is left to ask for a run that was not seen to end; the next one to begin looks after it."""
+        """Nobody is left to ask for a run that was not seen to end, or to submit to it; the next one looks after it."""
         self._dropped.append(graph)
 
     def _forget_if_ended(self, graph: GraphRun) -> None:
+        if graph.submitter is not None:  # who began it was interrupted before its function was called
+            graph.cancel()
         if graph.info().ended:
             self.run_ended(graph)
         else:
@@ -252,7 +256,7 @@ class Tree:
 
     def name_of(self, digest: bytes) -> str:
         """A callable's name for people."""
-        return self.registry.name_of(digest)
+        return self.registrar.name_of(digest)
 
     # ---- submission
 

@@ -220,7 +220,7 @@ class _TaskLoop:
         except KeyError:
             raise RegistrationError(
                 f"callable {format_hashid(digest)} is not registered any more; unregister after the runs that use it",
-                code="CALLABLE_KIND_UNSUPPORTED",
+                code="CALLABLE_NOT_REGISTERED",
             ) from None
         self._executor.load(validate_content(digest, encoded))
         self._loaded.add(digest)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import pytest
 
 from simpler import CallableHandle, ChipCallable, Orchestrator, TaskArgs, Worker
@@ -81,7 +83,7 @@ def test_a_run_that_is_live_still_finds_what_is_unregistered(worker: Worker, tmp
     worker.unregister(handle)  # returns, though the worker is busy
     with pytest.raises(StaleHandle):
         call(worker, handle)
-    with pytest.raises(RegistrationError, match="not registered"):
+    with refused("CALLABLE_NOT_REGISTERED", "is not registered with this Worker"):
         call(worker, handle.hashid)
     gate.open()
     assert run.result().result() == "answer"
@@ -319,9 +321,11 @@ def test_a_callable_for_some_workers_runs_there_alone(
 def test_sub_workers_are_named_all_or_none(mixed: Worker) -> None:  # C9
     with pytest.raises(ArgumentError, match=r"share one queue, so name all of them \(2, 3\) or none"):
         mixed.register(answer, workers=[2])
-    handle = mixed.register(answer, workers=[3, 2])
-    assert call(mixed, handle) == "answer"
-    mixed.unregister(handle)
+    choices: list[Any] = [[3, 2], np.array([2, 3])]
+    for workers in choices:
+        handle = mixed.register(answer, workers=workers)
+        assert call(mixed, handle) == "answer"
+        mixed.unregister(handle)
 
 
 @pytest.mark.parametrize(
@@ -329,6 +333,8 @@ def test_sub_workers_are_named_all_or_none(mixed: Worker) -> None:  # C9
     [
         ([], ArgumentError, "expected a list of worker ids"),
         ("0", ArgumentError, "expected a list of worker ids"),
+        ([2.0, 3.0], ArgumentError, "worker 2.0 is not a whole number"),
+        ([[2], 3], ArgumentError, r"worker \[2\] is not a whole number"),
         ([2, 3, 2], ArgumentError, "names a worker twice"),
         ([9], LevelError, "there is no worker 9"),
         ([0], RegistrationError, "worker 0, a CHIP worker, cannot run"),
@@ -382,3 +388,82 @@ def test_a_hashid_is_no_handle_to_give_back(worker: Worker) -> None:  # C3
         stack.enter_context(pytest.raises(ArgumentError, match="expected a CallableHandle"))
         worker.unregister(handle.hashid)  # type: ignore[arg-type]
     assert call(worker, handle) == "answer"
+
+
+# ---- who waits for whom
+
+
+def fill(worker: Worker, gate: Gate, blocks: CallableHandle) -> RunHandle:
+    """A run of which one task waits at the gate, and as many others wait for that as there is room for."""
+
+    def orchestrate(orch: Orchestrator, args: Any, config: Any) -> None:
+        gate.submit(orch, blocks)
+        gate.wait_until_it_runs()
+        waiting = 6 - worker.stats().live
+        for _ in range(waiting):
+            orch.submit_sub(blocks, TaskArgs().add_scalar("/dev/null"))
+
+    return worker.submit(orchestrate)
+
+
+def test_nobody_waits_for_room_to_take_a_callable_back(tmp_path: Path) -> None:  # C5, G6
+    with Worker(3, num_sub_workers=1, max_tasks=7) as worker:
+        gate, blocks = Gate(worker, tmp_path, "gate"), worker.register(wait_at_gate)
+        one, two = worker.register(answer), worker.register(lambda args: 2)
+        old = worker.submit(lambda orch, args, config: worker.unregister(one))
+        full = fill(worker, gate, blocks)
+        assert old.wait(0)  # though it is the one that sees that nobody needs the callable any more
+        worker.unregister(two)
+        assert is_in_table(worker, one)
+        gate.open()
+        full.result()
+        for handle in (one, two):
+            worker.unregister(worker.register(lambda args: 3))
+            while is_in_table(worker, handle):
+                worker.unregister(worker.register(lambda args: 3))
+
+
+def test_a_callable_waits_for_the_place_of_one_that_is_going() -> None:  # C3
+    with Worker(3, num_sub_workers=1, max_callables=1) as worker:
+
+        def orchestrate(orch: Orchestrator, args: Any, config: Any) -> Any:
+            handle = worker.register(answer)
+            task = orch.submit_sub(handle)
+            worker.unregister(handle)  # it goes when this run has ended
+            return task
+
+        for number in range(20):
+            assert worker.run(orchestrate).result() == "answer"
+            handle = worker.register(lambda args, number=number: number)  # at once
+            assert call(worker, handle) == number
+            worker.unregister(handle)
+
+
+def test_a_callable_behind_a_busy_worker_holds_up_no_other(worker: Worker, tmp_path: Path) -> None:  # C6
+    gate, blocks = Gate(worker, tmp_path, "gate"), worker.register(wait_at_gate)
+    others = [worker.register(lambda args, number=number: number) for number in range(150)]
+    run = worker.submit(lambda orch, args, config: gate.submit(orch, blocks))
+    gate.wait_until_it_runs()
+    with ThreadPoolExecutor(1) as threads:
+        registering = threads.submit(worker.register, answer)
+        while worker.stats().live < 2:
+            os.sched_yield()
+        for handle in others:
+            worker.unregister(handle)
+        assert not registering.done()
+        gate.open()
+        assert call(worker, registering.result(60)) == "answer"
+    run.result()
+
+
+def test_what_a_worker_cannot_load_is_told_by_name(worker: Worker) -> None:  # C3
+    class Unloadable:
+        def __call__(self, args: Any) -> None:
+            raise AssertionError("never called")
+
+        def __reduce__(self) -> Any:
+            return int, ("no number",)
+
+    with refused("CALLABLE_IMPORT_FAILED", r"Unloadable: sha256:\w+ cannot be loaded here") as caught:
+        worker.register(Unloadable())
+    assert caught.value.context["callable"].endswith("Unloadable")

@@ -45,9 +45,10 @@ def answer(*args: Any) -> str:
 
 
 def load_once(folder: str) -> Any:
-    if list(Path(folder).iterdir()):
-        raise LookupError("one process is enough")
-    (Path(folder) / str(os.getpid())).touch()
+    try:
+        (Path(folder) / "loaded").touch(exist_ok=False)
+    except FileExistsError:
+        raise LookupError("one process is enough") from None
     return answer
 
 

@@ -85,6 +85,16 @@ def test_what_an_answer_to_taking_back_comes_to(answer: SimplerError | None, sta
     assert ledger.doubts(DIGEST) == ("worker 4: unloading raised" if standing is S.UNCERTAIN else "")
 
 
+def test_answers_that_come_twice_or_late_change_nothing() -> None:  # C5
+    """The first time was interrupted; or a worker was seen to be gone before another had answered."""
+    ledger = ledger_with(S.REMOVING, 1, 2)
+    ledger.move(DIGEST, [1], E.GONE)
+    answers = {1: WorkerDied("killed"), 2: TaskError("unloading raised")}
+    for _ in range(2):
+        ledger.removed(DIGEST, answers)
+        assert ledger.workers(DIGEST) == ledger.workers(DIGEST, S.UNCERTAIN) == [2]
+
+
 def code_of_registering(ledger: Ledger, *workers: int) -> str:
     try:
         ledger.require_free(DIGEST, workers)

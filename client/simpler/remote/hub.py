@@ -124,7 +124,14 @@ class RemoteHub:
                 if self._asked.get(digest) is answered:
                     del self._asked[digest]
 
-        return self._io.begin(ask_in_turn)
+        try:
+            return self._io.begin(ask_in_turn)
+        except BaseException:  # nobody may ever set it
+            if before is None:
+                self._asked.pop(digest, None)
+            else:
+                self._asked[digest] = before
+            raise
 
     def pack(self, args: TaskArgs | None, worker: int) -> RemotePacked:
         """Arguments for a task of ``worker``, whose buffers are held from now on: see ``run_started``, ``release``."""
