@@ -22,7 +22,7 @@ from simpler.tensor import DataType, Tensor, TensorArgType, element_type
 if TYPE_CHECKING:
     import numpy as np
 
-    from simpler.region import Region
+    from simpler.heap import Heap
 
 Scalar = int | float | bool | bytes | str
 T = TypeVar("T")
@@ -144,7 +144,7 @@ class ReceivedArgs:
 
     __slots__ = ("_decoded", "_heaps")
 
-    def __init__(self, heaps: Sequence[Region], decoded: DecodedArgs) -> None:
+    def __init__(self, heaps: Sequence[Heap], decoded: DecodedArgs) -> None:
         """``heaps``: by place."""
         self._heaps, self._decoded = heaps, decoded
 

@@ -1,4 +1,4 @@
-"""A device as Python sees it: with region.py, the only place that calls the C library.
+"""A device as Python sees it: with region.py and what that is made of, the only place that calls the C library.
 
 One process, one thread and one Device: a chip worker's. Device memory is named by an integer address that means nothing
 outside its device. What the calls refuse, and when, is written in native/device.h.

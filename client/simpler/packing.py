@@ -21,7 +21,7 @@ from simpler.args import TaskArgs, TensorRecord, encode
 from simpler.buffer_handle import TensorRef
 from simpler.device_buffers import DeviceBook, DeviceTensorRef, contents, existence
 from simpler.errors import ArgumentError
-from simpler.region import Region
+from simpler.heap import Heap
 from simpler.region_records import RangeFields, WriteConflict
 from simpler.tensor import Access, Tensor, TensorArgType, element_type
 
@@ -40,7 +40,7 @@ class PackedArgs:
     __slots__ = ("_devices", "_heaps", "_region", "_storage", "_worker", "blocks", "copies", "payload", "ranges")
 
     def __init__(
-        self, args: TaskArgs, heaps: Sequence[Region], storage: Storage | None, devices: DeviceBook, worker: int
+        self, args: TaskArgs, heaps: Sequence[Heap], storage: Storage | None, devices: DeviceBook, worker: int
     ) -> None:
         """``heaps``: by place, the own one first. ``storage``: None where no argument is a Tensor. ``worker``: that is
         to run the task.

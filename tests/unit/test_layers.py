@@ -71,7 +71,7 @@ LAYERS = (
     ),
     ("simpler.region", "simpler.wire", "simpler.spawn_protocol"),
     ("simpler.graph_run", "simpler.callable_table", "simpler.result_record"),
-    ("simpler.submission",),
+    ("simpler.submission", "simpler.heap"),
     ("simpler.region_records", "simpler.mapping"),
     ("simpler.buffer_handle",),
     ("simpler.tensor", "simpler.error_record", "simpler.byte_views"),
@@ -136,6 +136,7 @@ def test_only_the_bindings_touch_the_native_module() -> None:
     users = {module for module, path in SOURCES.items() if any("_native" in name for name in imports(path))}
     assert users == {
         "simpler.region",
+        "simpler.heap",
         "simpler.graph_run",
         "simpler.callable_table",
         "simpler.submission",
