@@ -164,6 +164,14 @@ slri_block *slri_heap_live(slr_region *region, uint64_t offset) {
     return block_at(region, offset - SLRI_LINE);
 }
 
+uint64_t slri_heap_start(const slr_region *region, uint64_t offset) {
+    uint64_t line;
+    if (offset >= region->header->config.heap_bytes || !slri_bitmap_last(region, offset / SLRI_LINE, &line))
+        return 0;
+    uint64_t start = line * SLRI_LINE;
+    return offset == start || offset - start < block_at(region, start - SLRI_LINE)->bytes ? start : 0;
+}
+
 void slri_heap_keep(slr_region *region, uint64_t offset) {
     slri_block *block = slri_heap_live(region, offset);
     assert(block);
@@ -297,21 +305,14 @@ int slr_heap_unref(slr_region *region, uint64_t offset) {
 int slr_heap_find(slr_region *region, uint64_t offset, uint64_t *start, uint64_t *bytes) {
     if (!region || !start || !bytes)
         return SLR_INVALID;
-    if (offset >= region->header->config.heap_bytes)
-        return SLR_STALE;
-    uint64_t line;
-    int status = SLR_STALE;
     slri_lock_to_read(region);
-    if (slri_bitmap_last(region, offset / SLRI_LINE, &line)) {
-        const slri_block *block = block_at(region, (line - 1) * SLRI_LINE);
-        if (offset - line * SLRI_LINE < block->bytes) {
-            *start = line * SLRI_LINE;
-            *bytes = block->bytes;
-            status = SLR_OK;
-        }
+    uint64_t found = slri_heap_start(region, offset);
+    if (found) {
+        *start = found;
+        *bytes = block_at(region, found - SLRI_LINE)->bytes;
     }
     slri_unlock(region);
-    return status;
+    return found ? SLR_OK : SLR_STALE;
 }
 
 int slr_heap_locate(slr_region *region, const void *address, slr_place *out) {

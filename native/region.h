@@ -89,6 +89,8 @@ void slri_heap_init(slr_region *region);
 /* No reference yet; 0: full. `reserve`: how much of it is kept back, 0 or SLRI_RESERVE_BYTES. */
 uint64_t slri_heap_take(slr_region *region, uint64_t bytes, uint64_t reserve);
 slri_block *slri_heap_live(slr_region *region, uint64_t offset); /* NULL: not the offset of a live block */
+/* Of the live block that has this byte; 0: none. */
+uint64_t slri_heap_start(const slr_region *region, uint64_t offset);
 void slri_heap_keep(slr_region *region, uint64_t offset);
 void slri_heap_unkeep(slr_region *region, uint64_t offset);
 void slri_heap_adopt(slr_region *region, uint64_t offset); /* a process's reference becomes a kept one */
@@ -214,6 +216,9 @@ bool slri_submission_valid(const slr_region *region, const slr_submission *submi
 /* No lock needed: copies the arguments into a block of the caller's, or gives 0 where there are none. */
 int slri_submission_stage(slr_region *region, const slr_submission *submission, uint64_t *staged);
 int slri_submission_check(slr_region *region, const slr_submission *submission); /* its run is open, its blocks live */
+#define SLRI_NAMED_BUFFER (1ull << 63)
+/* The range, as one of its block or named buffer; of no block where there is none. */
+slr_range slri_range_in_block(const slr_region *region, const slr_range *range);
 /* A BUILDING slot that has the staged block (0: none) from here on, and its run's count. */
 uint32_t slri_submission_build(slr_region *region, const slr_submission *submission, uint64_t staged, int64_t now_ns);
 /* The slot waits for what it depends on, or arrives. */

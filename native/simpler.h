@@ -246,8 +246,10 @@ int slr_run_failures(slr_region *region, slr_id run, slr_id *out, uint32_t room,
 
 /* ---- submission ---- by the parent only */
 typedef struct {
-    uint64_t buffer; /* what the range is in: a live block's offset, or any 64-bit name with the top bit set */
-    uint64_t begin;  /* bytes [begin, end) of it */
+    /* What the range is in: a live block's offset; 0: the heap, of which it has bytes of one live block; or any 64-bit
+     * name with the top bit set. */
+    uint64_t buffer;
+    uint64_t begin; /* bytes [begin, end) of it */
     uint64_t end;
     uint32_t access;   /* SLR_READ | SLR_WRITE */
     uint32_t argument; /* ranges of one argument never conflict with each other */
@@ -264,7 +266,7 @@ typedef struct {
     uint32_t n_ranges;
     uint32_t n_after;
     const slr_id *after;    /* explicit dependencies: a failure of one poisons this task */
-    const uint64_t *blocks; /* heap blocks kept referenced until the task has ended */
+    const uint64_t *blocks; /* heap blocks, each by any of its bytes, kept referenced until the task has ended */
     uint32_t n_blocks;
     int64_t timeout_ns; /* how long it may run from when it is taken; 0: as long as it takes. Not for REMOTE workers */
 } slr_submission;

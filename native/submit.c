@@ -10,13 +10,11 @@
 #include "region.h"
 
 #define COPIED_UNDER_LOCK 2048
-#define NAMED_BUFFER      (1ull << 63)
 
 static bool ranges_valid(const slr_submission *submission) {
     for (uint32_t i = 0; i < submission->n_ranges; i++) {
         const slr_range *range = &submission->ranges[i];
-        if (!range->access || range->access & ~(uint32_t)(SLR_READ | SLR_WRITE) || range->begin > range->end ||
-            !range->buffer)
+        if (!range->access || range->access & ~(uint32_t)(SLR_READ | SLR_WRITE) || range->begin > range->end)
             return false;
     }
     return true;
@@ -41,6 +39,16 @@ static bool has_sub(const slr_region *region) {
     return false;
 }
 
+slr_range slri_range_in_block(const slr_region *region, const slr_range *range) {
+    if (range->buffer)
+        return *range;
+    slr_range found = *range;
+    found.buffer = slri_heap_start(region, range->begin);
+    found.begin -= found.buffer;
+    found.end -= found.buffer;
+    return found;
+}
+
 int slri_submission_check(slr_region *region, const slr_submission *submission) {
     const slri_run *run = slri_run_find(region, submission->run);
     if (!run)
@@ -48,16 +56,16 @@ int slri_submission_check(slr_region *region, const slr_submission *submission) 
     if (run->state != SLRI_RUN_OPEN || run->cancelled || region->header->closed)
         return SLR_CLOSED;
     for (uint32_t i = 0; i < submission->n_blocks; i++)
-        if (!slri_heap_live(region, submission->blocks[i]))
+        if (!slri_heap_start(region, submission->blocks[i]))
             return SLR_STALE;
     for (uint32_t i = 0; i < submission->n_ranges; i++) {
-        const slr_range *range = &submission->ranges[i];
-        if (range->buffer & NAMED_BUFFER)
+        slr_range range = slri_range_in_block(region, &submission->ranges[i]);
+        if (range.buffer & SLRI_NAMED_BUFFER)
             continue;
-        const slri_block *block = slri_heap_live(region, range->buffer);
+        const slri_block *block = slri_heap_live(region, range.buffer);
         if (!block)
             return SLR_STALE;
-        if (range->end > block->bytes)
+        if (range.end > block->bytes)
             return SLR_INVALID;
     }
     return SLR_OK;
@@ -68,8 +76,6 @@ static uint64_t head_bytes(const slr_submission *submission) {
 }
 
 static void copy_arguments(slr_region *region, const slr_submission *submission, uint64_t block) {
-    if (submission->n_blocks)
-        memcpy(slri_heap_at(region, block), submission->blocks, submission->n_blocks * sizeof(uint64_t));
     if (submission->args_bytes)
         memcpy(slri_heap_at(region, block + head_bytes(submission)), submission->args, submission->args_bytes);
 }
@@ -98,8 +104,11 @@ static int place_arguments(slr_region *region, const slr_submission *submission,
         slri_heap_keep(region, *block);
         copy_arguments(region, submission, *block);
     }
-    for (uint32_t i = 0; i < submission->n_blocks; i++)
-        slri_heap_keep(region, submission->blocks[i]);
+    uint64_t *kept = slri_heap_at(region, *block);
+    for (uint32_t i = 0; i < submission->n_blocks; i++) {
+        kept[i] = slri_heap_start(region, submission->blocks[i]);
+        slri_heap_keep(region, kept[i]);
+    }
     return SLR_OK;
 }
 

@@ -16,8 +16,7 @@
 
 #include "intervals.h"
 
-#define NAMED_BUFFER (1ull << 63)
-#define FIRST_TABLE  64
+#define FIRST_TABLE 64
 
 typedef struct {
     uint64_t submission; /* the one in which the slot was found ... */
@@ -83,7 +82,7 @@ static slri_track *find_track(slr_region *region, uint64_t buffer) {
     slri_track *t = slot_of(tracker->table, tracker->room, buffer);
     if (!t->buffer)
         return NULL;
-    uint64_t serial = buffer & NAMED_BUFFER ? 0 : slri_heap_live(region, buffer)->serial;
+    uint64_t serial = buffer & SLRI_NAMED_BUFFER ? 0 : slri_heap_live(region, buffer)->serial;
     if (t->serial != serial) {
         slri_intervals_forget(t);
         t->serial = serial;
@@ -101,7 +100,7 @@ static slri_track *make_track(slr_region *region, uint64_t buffer) {
     t = slot_of(tracker->table, tracker->room, buffer);
     *t = (slri_track){
         .buffer = buffer,
-        .serial = buffer & NAMED_BUFFER ? 0 : slri_heap_live(region, buffer)->serial,
+        .serial = buffer & SLRI_NAMED_BUFFER ? 0 : slri_heap_live(region, buffer)->serial,
         .prune_at = SLRI_PRUNE_FROM,
     };
     tracker->used++;
@@ -136,16 +135,16 @@ static bool depend(slr_region *region, slr_id run, slr_id id, slri_dependence ki
     return true;
 }
 
-static bool depend_on_range(slr_region *region, slr_id run, const slr_range *range) {
-    const slri_track *t = range->begin < range->end ? find_track(region, range->buffer) : NULL;
+static bool depend_on_range(slr_region *region, slr_id run, slr_range range) {
+    const slri_track *t = range.begin < range.end ? find_track(region, range.buffer) : NULL;
     if (!t)
         return true;
-    slri_cursor cursor = slri_intervals_after(t, range->begin);
+    slri_cursor cursor = slri_intervals_after(t, range.begin);
     const slri_interval *it;
-    for (; (it = slri_interval_at(t, cursor)) && it->begin < range->end; cursor = slri_interval_next(t, cursor)) {
-        if (!depend(region, run, it->writer, range->access & SLR_READ ? SLRI_DATA : SLRI_ORDER))
+    for (; (it = slri_interval_at(t, cursor)) && it->begin < range.end; cursor = slri_interval_next(t, cursor)) {
+        if (!depend(region, run, it->writer, range.access & SLR_READ ? SLRI_DATA : SLRI_ORDER))
             return false;
-        if (!(range->access & SLR_WRITE))
+        if (!(range.access & SLR_WRITE))
             continue;
         for (uint32_t r = 0; r < it->n_readers; r++)
             if (!depend(region, run, it->readers[r], SLRI_ORDER))
@@ -208,7 +207,7 @@ static bool collect(slr_region *region, const slr_submission *submission) {
         if (!depend(region, submission->run, submission->after[i], SLRI_DATA))
             return false;
     for (uint32_t i = 0; i < submission->n_ranges; i++)
-        if (!depend_on_range(region, submission->run, &submission->ranges[i]))
+        if (!depend_on_range(region, submission->run, slri_range_in_block(region, &submission->ranges[i])))
             return false;
     return true;
 }
@@ -234,14 +233,14 @@ no_memory:
     return SLR_SYSTEM;
 }
 
-static bool record_range(slr_region *region, const slr_range *range, bool write, slr_id task) {
-    slri_track *t = make_track(region, range->buffer);
+static bool record_range(slr_region *region, slr_range range, bool write, slr_id task) {
+    slri_track *t = make_track(region, range.buffer);
     if (!t)
         return false;
     if (t->n >= t->prune_at)
         slri_intervals_prune(region, t);
-    return write ? slri_intervals_write(t, range->begin, range->end, task)
-                 : slri_intervals_read(region, t, range->begin, range->end, task);
+    return write ? slri_intervals_write(t, range.begin, range.end, task)
+                 : slri_intervals_read(region, t, range.begin, range.end, task);
 }
 
 /* Reads first: where a task reads and writes the same bytes it is remembered as their writer. */
@@ -252,7 +251,7 @@ void slri_tracker_record(slr_region *region, const slr_submission *submission, s
             bool writes = range->access & SLR_WRITE;
             if (range->begin == range->end || writes != (bool)write)
                 continue;
-            if (!record_range(region, range, writes, task))
+            if (!record_range(region, slri_range_in_block(region, range), writes, task))
                 region->tracker->broken = true;
         }
     }

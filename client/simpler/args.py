@@ -181,7 +181,7 @@ class ReceivedArgs:
 
 def encode(tensors: Sequence[TensorRecord], scalars: Sequence[Scalar]) -> bytes:
     """The payload; b"" when there is nothing in it."""
-    return _encode(DecodedArgs(tensors, scalars)) if tensors or scalars else b""
+    return _encode((tensors, scalars)) if tensors or scalars else b""
 
 
 def decode(payload: bytes) -> DecodedArgs:
@@ -221,14 +221,15 @@ def _check_text(value: str) -> None:
 
 
 @cache  # an import statement costs as much as the rest of the check
-def _array_class() -> type[np.ndarray[Any, Any]]:
+def array_class() -> type[np.ndarray[Any, Any]]:
+    """NumPy's array, imported when one is asked for."""
     import numpy as np
 
     return np.ndarray
 
 
 def _check_array(tensor: object) -> None:
-    if not isinstance(tensor, _array_class()):
+    if not isinstance(tensor, array_class()):
         raise ArgumentError(
             f"a tensor argument is a NumPy array, a Tensor, a DeviceTensorRef or a RemoteTensorRef, not "
             f"{type(tensor).__name__}; of a plain number use add_scalar"

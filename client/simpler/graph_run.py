@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from simpler._native import ffi, lib
+from simpler.errors import ArgumentError
 from simpler.mapping import Mapping
 from simpler.region_records import (
     INTERRUPTED,
@@ -208,4 +209,6 @@ def _unused_submission() -> Submission:
 def _refuse(status: int, conflict: int) -> NoReturn:
     if status == lib.SLR_CONFLICT:
         raise WriteConflict(conflict >> 32, conflict & 0xFFFFFFFF)
+    if status == lib.SLR_INVALID:  # all else that it refuses was looked at before
+        raise ArgumentError("a tensor argument reaches beyond the array that it is a view of")
     fail(status, "submitting a task")

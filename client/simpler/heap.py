@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _MORE_THAN_ANY_HEAP = 1 << 63  # and still 64 bits
+_ADDRESS = ffi.typeof("char *")
 _from_buffer, _locate = ffi.from_buffer, lib.slr_heap_locate
 
 
@@ -31,6 +32,7 @@ class Heap:
         self._region = raw
         self.heap_bytes: int = lib.slr_region_heap_bytes(raw)
         self._heap = self._mapping.heap()
+        self._base = ffi.cast(_ADDRESS, lib.slr_region_heap(raw))
         self._unused_places: list[tuple[Any, memoryview]] = []
 
     def alloc(self, nbytes: int) -> int:
@@ -127,6 +129,11 @@ class Heap:
         if status != lib.SLR_NOT_FOUND:
             fail(status, "the memory of an array")
         return None
+
+    def offset_of_contiguous(self, array: np.ndarray[Any, Any]) -> int | None:
+        """Heap offset of the first element of an array in C order, None when it is not in this heap."""
+        offset: int = _from_buffer(_ADDRESS, array) - self._base
+        return offset if 0 <= offset < self.heap_bytes else None
 
     def offset_of(self, array: np.ndarray[Any, Any]) -> int | None:
         """Heap offset of the array's first element, None when it is not in this heap, or has no elements."""

@@ -17,8 +17,7 @@ from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
 
 from simpler import limits
-from simpler.args import TaskArgs, TensorRecord, encode
-from simpler.buffer_handle import TensorRef
+from simpler.args import TaskArgs, TensorRecord, array_class, encode
 from simpler.device_buffers import DeviceBook, DeviceTensorRef, contents, existence
 from simpler.errors import ArgumentError
 from simpler.heap import Heap
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+_HEAP = 0
+"""The buffer of a range that is given in bytes of the heap, not of a block."""
 _NAME_BIT, _PLACE_SHIFT = 1 << 63, 56
 Storage = Callable[[Tensor, TensorArgType], int]
 """Gives the heap offset of a Tensor, allocating it when it may; raises where the Tensor is not usable."""
@@ -72,7 +73,7 @@ class PackedArgs:
         self.ranges = as_one_argument(self.ranges, written_apart(args.tagged_tensors(), conflict))
 
     def _tensor(self, index: int, tensor: object, tag: TensorArgType) -> TensorRecord:
-        if not isinstance(tensor, (Tensor, TensorRef)):
+        if isinstance(tensor, array_class()):
             return self._array(index, tensor, tag)
         if isinstance(tensor, Tensor):
             assert self._storage is not None
@@ -90,6 +91,14 @@ class PackedArgs:
     def _array(self, index: int, array: Any, tag: TensorArgType) -> TensorRecord:
         if array.size == 0:
             return TensorRecord(tag, element_type(array.dtype), array.shape, None, 0, 0, 0)
+        access = tag.ordering._value_
+        if access and array.flags.c_contiguous:  # as most often: slr_submit itself finds the block around it
+            offset = self._region.offset_of_contiguous(array)
+            if offset is not None:
+                nbytes = array.nbytes
+                self.blocks.append(offset)
+                self.ranges.append((_HEAP, offset, offset + nbytes, access, index))
+                return TensorRecord(tag, element_type(array.dtype), array.shape, None, 0, offset, nbytes)
         for place, heap in enumerate(self._heaps):
             found = heap.locate(array)
             if found is not None:

@@ -98,7 +98,7 @@ class _Memory:
         if len(ranges) * _RANGE_BYTES > len(self._view):
             self._make(2 * len(ranges) * _RANGE_BYTES)
         view, at = self._view, 0
-        for one in ranges:
-            _write_range(view, at, *one)
+        for buffer, begin, end, access, argument in ranges:  # named: handing over a tuple takes half as long again
+            _write_range(view, at, buffer, begin, end, access, argument)
             at += _RANGE_BYTES
         return self.address

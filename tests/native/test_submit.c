@@ -94,6 +94,42 @@ static void bad_submissions_are_refused_whole(void) {
     drop_region(region);
 }
 
+/* G1, G9: a range may also be given in bytes of the heap, and a block by any of its bytes. */
+static void ranges_and_blocks_are_found_by_heap_offset(void) {
+    slr_region *region = make_region();
+    slr_id run = begin_run(region);
+    uint64_t conflict, block, next, inside;
+    OK(slr_heap_alloc(region, 100, &block));
+    OK(slr_heap_alloc(region, 64, &next));
+    inside = block + 70;
+    slr_range in_block = range_of(block, 60, 80, SLR_WRITE), in_heap = range_of(0, inside, block + 100, SLR_READ);
+    slr_range writes = range_of(0, inside, block + 100, SLR_WRITE);
+    writes.argument = in_block.argument + 1;
+    STATUS(SLR_CONFLICT, conflict_of(in_block, writes, &conflict));
+    slr_submission writer = call_of(run, SUB0), reader = call_of(run, SUB0), leaving = call_of(run, SUB0);
+    writer.ranges = &in_block;
+    reader.ranges = &in_heap;
+    reader.blocks = &inside;
+    writer.n_ranges = reader.n_ranges = reader.n_blocks = leaving.n_ranges = 1;
+    slr_id first = submit(region, writer), second = submit(region, reader), task;
+    CHECK(state_of(region, second) == SLR_TASK_PENDING);
+    slr_range beyond = range_of(0, inside, block + 101, SLR_READ),
+              nowhere = range_of(0, next + 64, next + 65, SLR_READ);
+    leaving.ranges = &beyond;
+    STATUS(SLR_INVALID, slr_submit(region, &leaving, &task, &conflict));
+    leaving.ranges = &nowhere;
+    STATUS(SLR_STALE, slr_submit(region, &leaving, &task, &conflict));
+    OK(slr_heap_unref(region, block));
+    succeed(region, SUB0, take(region, SUB0));
+    CHECK(take(region, SUB0) == second && first != second);
+    OK(slr_heap_ref(region, block)); /* still there: the reader keeps it */
+    OK(slr_heap_unref(region, block));
+    succeed(region, SUB0, second);
+    STATUS(SLR_STALE, slr_heap_ref(region, block));
+    end_run(region, run);
+    drop_region(region);
+}
+
 /* G2 */
 static void arguments_and_blocks_live_as_long_as_the_task(void) {
     slr_region *region = make_region();
@@ -208,6 +244,6 @@ static void a_request_to_a_worker_is_a_task(void) {
 }
 
 MAIN(CASE(arguments_that_write_the_same_bytes_are_refused), CASE(conflict_is_found_among_many_ranges),
-     CASE(bad_submissions_are_refused_whole), CASE(arguments_and_blocks_live_as_long_as_the_task),
-     CASE(capacity_is_refused_by_name), CASE(a_task_poisoned_at_submit_drops_its_blocks),
-     CASE(a_request_to_a_worker_is_a_task))
+     CASE(bad_submissions_are_refused_whole), CASE(ranges_and_blocks_are_found_by_heap_offset),
+     CASE(arguments_and_blocks_live_as_long_as_the_task), CASE(capacity_is_refused_by_name),
+     CASE(a_task_poisoned_at_submit_drops_its_blocks), CASE(a_request_to_a_worker_is_a_task))

@@ -16,11 +16,12 @@ from simpler.args import DecodedArgs, ReceivedArgs, TensorRecord, decode, encode
 from simpler.device_buffers import DeviceBook
 from simpler.errors import ArgumentError, StaleHandle
 from simpler.packing import PackedArgs, contiguous_runs
-from simpler.region import Region
+from simpler.region import Region, WorkerKind
 from simpler.remote.buffers import RemoteTensorRef
 from simpler.tensor import DataType
 
 INPUT, OUTPUT, INOUT = TensorArgType.INPUT, TensorArgType.OUTPUT, TensorArgType.INOUT
+NO_DEP = TensorArgType.NO_DEP
 
 
 def test_tensors_and_scalars_are_numbered_apart() -> None:
@@ -107,6 +108,7 @@ def test_a_view_in_too_many_pieces_is_ordered_by_what_spans_it() -> None:  # G1
 @pytest.fixture
 def region() -> Iterator[Region]:
     region = Region.create(workers=1, heap_bytes=1 << 20)
+    region.define(0, WorkerKind.CHIP)
     yield region
     region.close()
 
@@ -114,6 +116,15 @@ def region() -> Iterator[Region]:
 def pack(region: Region, args: TaskArgs, *above: Region) -> PackedArgs:
     """Packs arguments among which there is no Tensor."""
     return PackedArgs(args, [region, *above], None, DeviceBook(region), 0)
+
+
+def submit(region: Region, args: TaskArgs) -> None:
+    """Submits a task with the arguments, as the only one of a run that is then cancelled."""
+    run, packed = region.run_begin(), pack(region, args)
+    try:
+        run.submit_with(0, bytes(32), payload=packed.payload, ranges=packed.ranges, blocks=packed.blocks)
+    finally:
+        run.cancel()
 
 
 def test_a_view_of_a_shared_array_is_passed_where_it_lies(region: Region) -> None:  # G1
@@ -154,8 +165,9 @@ def test_a_remote_tensor_cannot_go_to_a_local_task(region: Region) -> None:  # B
 def test_a_view_that_leaves_its_block_is_refused(region: Region) -> None:  # G1
     array = region.new_array((4,), DataType.INT64)
     beyond = np.lib.stride_tricks.as_strided(array, (1000,), (8,))
-    with pytest.raises(ArgumentError, match="beyond"):
-        pack(region, TaskArgs().add_tensor(beyond))
+    for args in (TaskArgs().add_tensor(beyond), TaskArgs().add_tensor(beyond, NO_DEP)):
+        with pytest.raises(ArgumentError, match="beyond"):
+            submit(region, args)
 
 
 def test_memory_that_was_freed_is_stale(region: Region) -> None:  # G2
@@ -164,7 +176,7 @@ def test_memory_that_was_freed_is_stale(region: Region) -> None:  # G2
     assert offset is not None
     region.unref(offset)
     with pytest.raises(StaleHandle):
-        pack(region, TaskArgs().add_tensor(array))
+        submit(region, TaskArgs().add_tensor(array))
 
 
 @pytest.fixture
