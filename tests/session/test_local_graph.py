@@ -435,8 +435,10 @@ def test_what_is_no_argument_of_a_task_is_refused_in_words(worker: Worker) -> No
 
     other = worker.run(lambda orch, args, config: orch.submit_sub(handle))
     worker.run(graph)
+    run = worker.submit(lambda orch, args, config: orch.submit_sub(handle))
     with pytest.raises(ArgumentError, match="timeout='1' is not possible"):
-        worker.submit(lambda orch, args, config: orch.submit_sub(handle)).wait("1")  # type: ignore[arg-type]
+        run.wait("1")  # type: ignore[arg-type]
+    assert run.wait(5)
 
 
 def test_an_orchestrator_is_for_its_function_and_its_thread(worker: Worker) -> None:
