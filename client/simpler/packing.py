@@ -108,7 +108,10 @@ class PackedArgs:
     def _shared(self, index: int, array: Any, tag: TensorArgType, found: tuple[int, int, int, int]) -> TensorRecord:
         place, offset, start, size = found
         begin, strides = offset - start, None
-        if array.flags.c_contiguous:
+        flags = array.flags
+        if not flags.writeable:
+            _require_only_read(index, tag, place)
+        if flags.c_contiguous:
             runs = [(begin, begin + array.nbytes)]
         else:
             strides = array.strides
@@ -120,7 +123,6 @@ class PackedArgs:
             self.blocks.append(start)
             self._order(index, tag, start, runs)
         else:
-            _require_writeable(index, array, tag)
             self._order(index, tag, _NAME_BIT | place << _PLACE_SHIFT | start, runs)
         return TensorRecord(tag, element_type(array.dtype), array.shape, strides, place, offset, end - begin)
 
@@ -153,12 +155,13 @@ class PackedArgs:
                 self.ranges.append((block, begin, end, bits, index))
 
 
-def _require_writeable(index: int, array: np.ndarray[Any, Any], tag: TensorArgType) -> None:
-    if Access.WRITE in tag.rights and not array.flags.writeable:
-        raise ArgumentError(
-            f"tensor argument {index} is tagged {tag.name}, but came here as INPUT of a task of the Worker above, and "
-            "is read-only; pass it as INPUT, or tag it INOUT there"
-        )
+def _require_only_read(index: int, tag: TensorArgType, place: int) -> None:
+    if Access.WRITE in (tag.rights if place else tag.ordering):
+        why = "came here as INPUT of a task of the Worker above, and is read-only"
+        advice = "pass it as INPUT, or tag it INOUT there"
+        if place == 0:
+            why, advice = "is a read-only view", "pass it as INPUT, or a view that may be written"
+        raise ArgumentError(f"tensor argument {index} is tagged {tag.name}, but {why}; {advice}")
 
 
 def written_apart(tensors: Iterable[tuple[object, TensorArgType]], conflict: WriteConflict) -> Set[int]:

@@ -171,6 +171,18 @@ def test_after_orders_tasks_that_share_nothing(worker: Worker) -> None:  # G1
     assert order.tolist() == list(range(1, 101))
 
 
+@pytest.mark.parametrize("tag", [INOUT, OUTPUT, OUTPUT_EXISTING])
+def test_a_read_only_view_is_not_written(worker: Worker, tag: TensorArgType) -> None:  # G1
+    numbers = worker.array(4, "int64")
+    view = np.broadcast_to(numbers, (2, 4))
+    handle = worker.register(fill)
+    with pytest.raises(ArgumentError, match="is a read-only view"):
+        worker.run(lambda orch, args, config: orch.submit_sub(handle, TaskArgs().add_tensor(view, tag)))
+    count = worker.register(lambda args: int(args.tensor(0).sum()))
+    read = TaskArgs().add_tensor(view)
+    assert worker.run(lambda orch, args, config: orch.submit_sub(count, read)).result() == 0
+
+
 def test_after_may_be_a_generator(worker: Worker, tmp_path: Path) -> None:  # G1
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
