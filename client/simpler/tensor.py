@@ -51,6 +51,8 @@ class DataType(Enum):
         """
         if isinstance(dtype, DataType):
             return dtype
+        if isinstance(dtype, str) and dtype in _BY_NAME:  # bfloat16 among them, which NumPy does not know
+            return _BY_NAME[dtype]
         import numpy as np
 
         try:
@@ -85,7 +87,8 @@ _ITEMSIZE = {
     DataType.UINT8: 1,
     DataType.BOOL: 1,
 }
-_NAMES = ", ".join(kind.name.lower() for kind in DataType)
+_BY_NAME = {kind.name.lower(): kind for kind in DataType}
+_NAMES = ", ".join(_BY_NAME)
 
 
 class Access(Flag):

@@ -18,6 +18,11 @@ def test_every_type_is_numpys_of_the_same_size(kind: DataType) -> None:
     assert DataType.of(dtype) is kind
 
 
+@pytest.mark.parametrize("kind", DataType)
+def test_every_type_goes_by_the_name_that_errors_list(kind: DataType) -> None:
+    assert DataType.of(kind.name.lower()) is kind
+
+
 @pytest.mark.parametrize("dtype", [object, "U4", "complex128", ">f8", "datetime64[s]", "nonsense"])
 def test_a_type_that_cannot_cross_processes_is_refused(dtype: object) -> None:
     with pytest.raises(ArgumentError, match=r"float32"):
