@@ -217,8 +217,8 @@ class RegionStats(NamedTuple):
 
 _FULL = {
     lib.SLR_HEAP_FULL: "the heap is full; raise heap_bytes, or hold fewer arrays and results at once",
-    lib.SLR_SLOTS_FULL: "all task slots are in use, since each result and error keeps one as long as a RunHandle or "
-    "TaskRef of its run is held; raise max_tasks, hold fewer, or let tasks write into arrays and return nothing",
+    lib.SLR_SLOTS_FULL: "all task slots are in use; raise max_tasks. Each result and error keeps one, as long as a "
+    "RunHandle or TaskRef of its run is held: hold fewer, or let tasks write into arrays and return nothing",
     lib.SLR_EDGES_FULL: "all dependency edges are in use; raise max_edges, or submit tasks with fewer dependencies",
     lib.SLR_RUNS_FULL: "all runs are in use; raise max_runs, or let go of RunHandles that are done",
 }
