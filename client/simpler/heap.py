@@ -40,7 +40,10 @@ class Heap:
         out = ffi.new("uint64_t *")
         status = lib.slr_heap_alloc(self._region, min(nbytes, _MORE_THAN_ANY_HEAP), out)
         if status != OK:
-            fail(status, f"allocating {nbytes} bytes in a heap of {self.heap_bytes}")
+            counts = ffi.new("slr_stats *")
+            lib.slr_region_stats(self._region, counts)
+            used = f"of which {counts.heap_used} are in use"
+            fail(status, f"allocating {nbytes} bytes in a heap of {counts.heap_bytes}, {used}")
         return int(out[0])
 
     def store(self, data: bytes | memoryview) -> int:

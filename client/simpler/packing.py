@@ -92,7 +92,8 @@ class PackedArgs:
         if array.size == 0:
             return TensorRecord(tag, element_type(array.dtype), array.shape, None, 0, 0, 0)
         access = tag.ordering._value_
-        if access and array.flags.c_contiguous:  # as most often: slr_submit itself finds the block around it
+        flags = array.flags
+        if access and flags.c_contiguous and flags.writeable:  # as most often: slr_submit finds the block around it
             offset = self._region.offset_of_contiguous(array)
             if offset is not None:
                 nbytes = array.nbytes
