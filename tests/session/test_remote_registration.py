@@ -6,13 +6,16 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from simpler import CallableHandle, ChipCallable, Orchestrator, RemoteCallable, RemoteWorkerSpec, TaskArgs, Worker
-from simpler.errors import ArgumentError, RegistrationError, SimplerError
+from simpler.callables import content_of
+from simpler.errors import ArgumentError, RegistrationError, SessionLost, SimplerError
+from simpler.remote.io_thread import IoThread
 from simplerd.foreground import ForegroundDaemon
 
 pytestmark = pytest.mark.slow
@@ -126,6 +129,52 @@ def test_a_tombstone_of_a_busy_session_stands_until_it_has_answered(worker: Work
     worker.unregister(handle)
     for remote in (FIRST, SECOND):
         assert not run_at(worker, asks, remote, TaskArgs().add_scalar(hashid))
+
+
+def test_a_question_that_was_interrupted_holds_up_no_other(worker: Worker) -> None:  # C5
+    def begin(io: IoThread, question: object) -> Any:
+        raise KeyboardInterrupt
+
+    def later(orch: Orchestrator, args: Any, config: Any) -> str:
+        return "later"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(IoThread, "begin", begin)
+        with pytest.raises(KeyboardInterrupt):
+            worker.register(later)
+    handle = worker.register(later)
+    assert run_at(worker, handle, FIRST) == run_at(worker, handle, SECOND) == "later"
+
+
+def test_a_session_that_dies_while_it_is_asked_takes_the_callable_from_all(
+    worker: Worker, tmp_path: Path
+) -> None:  # C5
+    """The first session and the SUB worker have prepared it when the second, which is busy, is killed."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    blocks, asks = worker.register(wait_for), worker.register(knows)
+    pid = run_at(worker, worker.register(lambda orch, args, config: os.getpid()), SECOND)
+    passed = TaskArgs().add_scalar(str(fifo))
+    run = worker.submit(lambda orch, args, config: orch.submit_next_level(blocks, passed, worker=SECOND))
+
+    def late(*args: Any) -> str:
+        return "late"
+
+    hashid = content_of(late).hashid
+    with fifo.open("w"), ThreadPoolExecutor(1) as threads:
+        registering = threads.submit(worker.register, late)
+        while not run_at(worker, asks, FIRST, TaskArgs().add_scalar(hashid)):
+            assert not registering.done()
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(SessionLost, match="killed by SIGKILL"):
+            registering.result(60)
+    with pytest.raises(SessionLost):
+        run.result()
+    assert not run_at(worker, asks, FIRST, TaskArgs().add_scalar(hashid))
+    handle = worker.register(late)
+    assert run_at(worker, handle, FIRST) == "late"
+    with pytest.raises(SessionLost):
+        run_at(worker, handle, SECOND)
 
 
 def test_a_session_that_is_lost_has_confirmed(worker: Worker) -> None:  # C5, R4

@@ -112,7 +112,6 @@ class RemoteHub:
         self, digest: bytes, workers: Sequence[int], question: Callable[[RemoteSession], Awaitable[None]]
     ) -> Future[Answers]:
         before, answered = self._asked.get(digest), trio.Event()
-        self._asked[digest] = answered
 
         async def ask_in_turn() -> Answers:
             if before is not None:
@@ -125,6 +124,7 @@ class RemoteHub:
                     del self._asked[digest]
 
         try:
+            self._asked[digest] = answered
             return self._io.begin(ask_in_turn)
         except BaseException:  # nobody may ever set it
             if before is None:
