@@ -127,7 +127,7 @@ uint64_t slri_heap_take(slr_region *region, uint64_t bytes, uint64_t reserve) {
 }
 
 /* Frees the used block and merges it with its neighbours; the header offset of what it became. */
-static uint64_t release(slr_region *region, uint64_t at) {
+static uint64_t give_back(slr_region *region, uint64_t at) {
     slri_block *block = block_at(region, at);
     uint64_t extent = extent_of(block), first = at;
     region->header->heap_used -= extent;
@@ -148,8 +148,17 @@ static uint64_t release(slr_region *region, uint64_t at) {
     SLRI_FAULT("heap:merged");
     set_previous_of_next(region, first);
     bin_add(region, first);
-    slri_progress(region, &region->header->space);
     return first;
+}
+
+static uint64_t release(slr_region *region, uint64_t at) {
+    slri_progress(region, &region->header->space);
+    return give_back(region, at);
+}
+
+void slri_heap_untake(slr_region *region, uint64_t offset) {
+    slri_commit(&slri_heap_live(region, offset)->held, 0);
+    give_back(region, offset - SLRI_LINE);
 }
 
 static void release_if_unreferenced(slr_region *region, slri_block *block) {

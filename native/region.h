@@ -88,6 +88,7 @@ bool slri_spin(const uint32_t *word, uint32_t value, const uint32_t *length, int
 void slri_heap_init(slr_region *region);
 /* No reference yet; 0: full. `reserve`: how much of it is kept back, 0 or SLRI_RESERVE_BYTES. */
 uint64_t slri_heap_take(slr_region *region, uint64_t bytes, uint64_t reserve);
+void slri_heap_untake(slr_region *region, uint64_t offset); /* in the same hold: nobody has missed it, or is told */
 slri_block *slri_heap_live(slr_region *region, uint64_t offset); /* NULL: not the offset of a live block */
 /* Of the live block that has this byte; 0: none. */
 uint64_t slri_heap_start(const slr_region *region, uint64_t offset);
@@ -213,12 +214,16 @@ void slri_tracker_free(slri_tracker *tracker);
 /* ---- submit.c ---- */
 /* No lock needed: what can be told from the submission alone, and whose worker is defined. */
 bool slri_submission_valid(const slr_region *region, const slr_submission *submission);
-/* No lock needed: copies the arguments into a block of the caller's, or gives 0 where there are none. */
-int slri_submission_stage(slr_region *region, const slr_submission *submission, uint64_t *staged);
 int slri_submission_check(slr_region *region, const slr_submission *submission); /* its run is open, its blocks live */
 #define SLRI_NAMED_BUFFER (1ull << 63)
 /* The range, as one of its block or named buffer; of no block where there is none. */
 slr_range slri_range_in_block(const slr_region *region, const slr_range *range);
+/* Whether there are so many slots for it, and edges; and what it depends on. */
+int slri_submission_room(slr_region *region, const slr_submission *submission, uint32_t slots, slri_dependencies *on);
+/* A block of the caller's for the arguments, 0 where there are none. */
+int slri_submission_reserve(slr_region *region, const slr_submission *submission, uint64_t *staged);
+/* No lock needed: copies them into it. */
+void slri_submission_stage(slr_region *region, const slr_submission *submission, uint64_t staged);
 /* A BUILDING slot that has the staged block (0: none) from here on, and its run's count. */
 uint32_t slri_submission_build(slr_region *region, const slr_submission *submission, uint64_t staged, int64_t now_ns);
 /* The slot waits for what it depends on, or arrives. */

@@ -80,16 +80,36 @@ static void copy_arguments(slr_region *region, const slr_submission *submission,
         memcpy(slri_heap_at(region, block + head_bytes(submission)), submission->args, submission->args_bytes);
 }
 
-int slri_submission_stage(slr_region *region, const slr_submission *submission, uint64_t *staged) {
+int slri_submission_room(slr_region *region, const slr_submission *submission, uint32_t slots, slri_dependencies *on) {
+    if (slri_slots_left(region) < slots)
+        return SLR_SLOTS_FULL;
+    int status = slri_tracker_collect(region, submission, on);
+    if (status == SLR_OK && on->n_producers > slri_edges_left(region))
+        status = SLR_EDGES_FULL;
+    return status;
+}
+
+static uint64_t take_block(slr_region *region, const slr_submission *submission) {
+    if (submission->args_bytes > region->header->config.heap_bytes) /* or the sum below might wrap around */
+        return 0;
+    return slri_heap_take(region, head_bytes(submission) + submission->args_bytes, SLRI_RESERVE_BYTES);
+}
+
+int slri_submission_reserve(slr_region *region, const slr_submission *submission, uint64_t *staged) {
     *staged = 0;
     if (!submission->args_bytes && !submission->n_blocks)
         return SLR_OK;
-    if (submission->args_bytes > region->header->config.heap_bytes)
+    uint64_t block = take_block(region, submission);
+    if (!block)
         return SLR_HEAP_FULL;
-    int status = slr_heap_alloc(region, head_bytes(submission) + submission->args_bytes, staged);
-    if (status == SLR_OK)
-        copy_arguments(region, submission, *staged);
-    return status;
+    slri_commit(&slri_heap_live(region, block)->held, 1);
+    *staged = block;
+    return SLR_OK;
+}
+
+void slri_submission_stage(slr_region *region, const slr_submission *submission, uint64_t staged) {
+    if (staged)
+        copy_arguments(region, submission, staged);
 }
 
 /* The block with the arguments, one kept reference the slot's to be; 0 also when there are none. */
@@ -98,7 +118,7 @@ static int place_arguments(slr_region *region, const slr_submission *submission,
     if (staged) {
         slri_heap_adopt(region, staged);
     } else if (submission->args_bytes || submission->n_blocks) {
-        *block = slri_heap_take(region, head_bytes(submission) + submission->args_bytes, SLRI_RESERVE_BYTES);
+        *block = take_block(region, submission);
         if (!*block)
             return SLR_HEAP_FULL;
         slri_heap_keep(region, *block);
@@ -150,19 +170,30 @@ void slri_submission_connect(slr_region *region, uint32_t index, const slri_depe
         slri_task_arrive(region, index, now_ns);
 }
 
+static int admit(slr_region *region, const slr_submission *submission, slri_dependencies *dependencies) {
+    int status = slri_submission_check(region, submission);
+    return status == SLR_OK ? slri_submission_room(region, submission, 1, dependencies) : status;
+}
+
+/* A block for large arguments, once all else is there: one that is given back makes others believe there is room. */
+static int stage(slr_region *region, const slr_submission *submission, uint64_t *staged) {
+    slri_dependencies dependencies;
+    slri_lock(region);
+    int status = admit(region, submission, &dependencies);
+    if (status == SLR_OK)
+        status = slri_submission_reserve(region, submission, staged);
+    slri_unlock(region);
+    if (status == SLR_OK)
+        slri_submission_stage(region, submission, *staged);
+    return status;
+}
+
 static int submit_locked(slr_region *region, const slr_submission *submission, uint64_t staged, int64_t now_ns,
                          slr_id *out) {
-    int status = slri_submission_check(region, submission);
-    if (status != SLR_OK)
-        return status;
-    if (!slri_slots_left(region))
-        return SLR_SLOTS_FULL;
     slri_dependencies dependencies;
-    status = slri_tracker_collect(region, submission, &dependencies);
+    int status = admit(region, submission, &dependencies);
     if (status != SLR_OK)
         return status;
-    if (dependencies.n_producers > slri_edges_left(region))
-        return SLR_EDGES_FULL;
     uint64_t block;
     status = place_arguments(region, submission, staged, &block);
     if (status != SLR_OK)
@@ -183,7 +214,7 @@ int slr_submit(slr_region *region, const slr_submission *submission, slr_id *out
         return status;
     uint64_t staged = 0;
     if (submission->args_bytes > COPIED_UNDER_LOCK)
-        status = slri_submission_stage(region, submission, &staged);
+        status = stage(region, submission, &staged);
     if (status != SLR_OK)
         return status;
     int64_t now_ns = slri_now_ns();

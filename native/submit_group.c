@@ -73,10 +73,37 @@ static bool combine(const slr_submission *members, uint32_t n, group *g) {
     return true;
 }
 
-static int stage(slr_region *region, const group *g) {
+static int admit(slr_region *region, const group *g, slri_dependencies *dependencies) {
+    for (uint32_t i = 0; i < g->n; i++) {
+        int status = slri_submission_check(region, &g->members[i]);
+        if (status != SLR_OK)
+            return status;
+    }
+    return slri_submission_room(region, &g->whole, g->n + 1, dependencies);
+}
+
+/* Blocks for all members' arguments, or for none. */
+static int reserve(slr_region *region, const group *g) {
     int status = SLR_OK;
     for (uint32_t i = 0; i < g->n && status == SLR_OK; i++)
-        status = slri_submission_stage(region, &g->members[i], &g->staged[i]);
+        status = slri_submission_reserve(region, &g->members[i], &g->staged[i]);
+    for (uint32_t i = 0; i < g->n && status != SLR_OK; i++) {
+        if (g->staged[i])
+            slri_heap_untake(region, g->staged[i]);
+        g->staged[i] = 0;
+    }
+    return status;
+}
+
+static int stage(slr_region *region, const group *g) {
+    slri_dependencies dependencies;
+    slri_lock(region);
+    int status = admit(region, g, &dependencies);
+    if (status == SLR_OK)
+        status = reserve(region, g);
+    slri_unlock(region);
+    for (uint32_t i = 0; i < g->n && status == SLR_OK; i++)
+        slri_submission_stage(region, &g->members[i], g->staged[i]);
     return status;
 }
 
@@ -101,19 +128,10 @@ static uint32_t build(slr_region *region, const group *g, int64_t now_ns, slr_id
 }
 
 static int submit_locked(slr_region *region, const group *g, int64_t now_ns, slr_id *out, slr_id *ids) {
-    for (uint32_t i = 0; i < g->n; i++) {
-        int status = slri_submission_check(region, &g->members[i]);
-        if (status != SLR_OK)
-            return status;
-    }
-    if (slri_slots_left(region) <= g->n)
-        return SLR_SLOTS_FULL;
     slri_dependencies dependencies;
-    int status = slri_tracker_collect(region, &g->whole, &dependencies);
+    int status = admit(region, g, &dependencies);
     if (status != SLR_OK)
         return status;
-    if (dependencies.n_producers > slri_edges_left(region))
-        return SLR_EDGES_FULL;
     uint32_t index = build(region, g, now_ns, ids);
     *out = slri_id(region->slots[index].generation, index);
     slri_tracker_record(region, &g->whole, *out);

@@ -202,6 +202,36 @@ static void capacity_is_refused_by_name(void) {
     drop_region(region);
 }
 
+/* G2: what an attempt has taken for itself and gives back makes no room: who waits for some would try again at once. */
+static void a_refused_submission_frees_nothing(void) {
+    static const char large[600000]; /* of 1 MiB: one has room, two have not */
+    slr_config config = small_config();
+    config.slots = 4;
+    slr_region *region = make_region_of(config);
+    slr_id run = begin_run(region), id, ids[2];
+    uint64_t conflict;
+    slr_submission members[2] = {call_of(run, SLR_ANY_SUB), call_of(run, SLR_ANY_SUB)};
+    for (int i = 0; i < 2; i++) {
+        members[i].args = large;
+        members[i].args_bytes = sizeof large;
+    }
+    submit(region, call_of(run, SUB0));
+    uint32_t seen = slr_space_seen(region);
+    STATUS(SLR_HEAP_FULL, slr_submit_group(region, members, 2, &id, ids, &conflict));
+    STATUS(SLR_TIMEOUT, slr_space_wait(region, seen, 0));
+    for (int i = 0; i < 3; i++)
+        submit(region, call_of(run, SUB0));
+    members[0].args_bytes = members[1].args_bytes = sizeof large / 4;
+    STATUS(SLR_SLOTS_FULL, slr_submit(region, members, &id, &conflict));
+    STATUS(SLR_SLOTS_FULL, slr_submit_group(region, members, 2, &id, ids, &conflict));
+    STATUS(SLR_TIMEOUT, slr_space_wait(region, seen, 0));
+    CHECK(stats_of(region).heap_used == 0);
+    OK(slr_run_cancel(region, run));
+    OK(slr_space_wait(region, seen, 0));
+    end_run(region, run);
+    drop_region(region);
+}
+
 /* G2, G4: a task that ends in its own submission, poisoned, gives up its blocks there and then. */
 static void a_task_poisoned_at_submit_drops_its_blocks(void) {
     slr_region *region = make_region();
@@ -246,4 +276,5 @@ static void a_request_to_a_worker_is_a_task(void) {
 MAIN(CASE(arguments_that_write_the_same_bytes_are_refused), CASE(conflict_is_found_among_many_ranges),
      CASE(bad_submissions_are_refused_whole), CASE(ranges_and_blocks_are_found_by_heap_offset),
      CASE(arguments_and_blocks_live_as_long_as_the_task), CASE(capacity_is_refused_by_name),
-     CASE(a_task_poisoned_at_submit_drops_its_blocks), CASE(a_request_to_a_worker_is_a_task))
+     CASE(a_refused_submission_frees_nothing), CASE(a_task_poisoned_at_submit_drops_its_blocks),
+     CASE(a_request_to_a_worker_is_a_task))
