@@ -294,7 +294,7 @@ const char *slr_status_name(int status) {
     static const char *const names[] = {
         "SLR_OK",        "SLR_INVALID",   "SLR_SYSTEM",     "SLR_TIMEOUT",     "SLR_STALE",     "SLR_CLOSED",
         "SLR_FORMAT",    "SLR_HEAP_FULL", "SLR_SLOTS_FULL", "SLR_EDGES_FULL",  "SLR_RUNS_FULL", "SLR_CALLABLES_FULL",
-        "SLR_NOT_FOUND", "SLR_CONFLICT",  "SLR_CORRUPT",    "SLR_INTERRUPTED",
+        "SLR_NOT_FOUND", "SLR_CONFLICT",  "SLR_CORRUPT",    "SLR_INTERRUPTED", "SLR_FAILED",
     };
     size_t index = (size_t)-(long)status;
     return status <= 0 && index < sizeof names / sizeof names[0] ? names[index] : "unknown status";

@@ -136,16 +136,16 @@ int slr_run_cancel(slr_region *region, slr_id id) {
     return run ? SLR_OK : SLR_STALE;
 }
 
-/* Under the lock: SLR_OK ended, SLR_TIMEOUT not yet. */
+/* Under the lock: SLR_OK or SLR_FAILED: ended, SLR_TIMEOUT: not yet. */
 static int look(const slr_region *region, const slri_run *run) {
     if (!run)
         return SLR_STALE;
     if (run->state == SLRI_RUN_ENDED)
-        return SLR_OK;
+        return run->cancelled || run->lost || run->failed || run->poisoned ? SLR_FAILED : SLR_OK;
     return region->header->closed ? SLR_CLOSED : SLR_TIMEOUT;
 }
 
-int slr_run_wait(slr_region *region, slr_id id, uint32_t spin_us, int64_t timeout_ns) {
+int slr_run_success(slr_region *region, slr_id id, uint32_t spin_us, int64_t timeout_ns) {
     if (!region || (uint32_t)id >= region->header->config.runs)
         return SLR_INVALID;
     int64_t now_ns = slri_now_ns(), deadline_ns = slri_deadline_ns(now_ns, timeout_ns);
@@ -164,6 +164,11 @@ int slr_run_wait(slr_region *region, slr_id id, uint32_t spin_us, int64_t timeou
             return status == SLR_TIMEOUT && slept != SLR_OK ? slept : status;
         slept = slri_sleep(word, live | SLRI_WORD_WAITED, deadline_ns);
     }
+}
+
+int slr_run_wait(slr_region *region, slr_id id, uint32_t spin_us, int64_t timeout_ns) {
+    int status = slr_run_success(region, id, spin_us, timeout_ns);
+    return status == SLR_FAILED ? SLR_OK : status;
 }
 
 int slr_run_release(slr_region *region, slr_id id) {
@@ -208,16 +213,6 @@ int slr_run_query(slr_region *region, slr_id id, slr_run_info *out) {
         };
     slri_unlock(region);
     return run ? SLR_OK : SLR_STALE;
-}
-
-int slr_run_succeeded(slr_region *region, slr_id id) {
-    if (!region)
-        return SLR_INVALID;
-    slri_lock_to_read(region);
-    const slri_run *run = slri_run_find(region, id);
-    bool well = run && run->state == SLRI_RUN_ENDED && !(run->cancelled || run->lost || run->failed || run->poisoned);
-    slri_unlock(region);
-    return well ? SLR_OK : run ? SLR_INVALID : SLR_STALE;
 }
 
 int slr_run_failures(slr_region *region, slr_id id, slr_id *out, uint32_t room, uint32_t *count) {

@@ -44,7 +44,8 @@ typedef enum {
     SLR_NOT_FOUND = -12,      /* no callable of that digest */
     SLR_CONFLICT = -13,       /* the digest is there with other content; or two arguments write the same bytes */
     SLR_CORRUPT = -14,        /* slr_graph_check found a broken rule */
-    SLR_INTERRUPTED = -15     /* a signal arrived while parked: see to it, then call again */
+    SLR_INTERRUPTED = -15,    /* a signal arrived while parked: see to it, then call again */
+    SLR_FAILED = -16          /* the run has ended, and not all of its tasks succeeded */
 } slr_status;
 
 typedef enum {
@@ -220,6 +221,8 @@ int slr_run_cancel(slr_region *region, slr_id run); /* what has not started neve
 /* Until the run has ended: spins up to spin_us, then parks up to timeout_ns (< 0: without end; 0: neither). SLR_CLOSED:
  * the region was shut down before it ended. */
 int slr_run_wait(slr_region *region, slr_id run, uint32_t spin_us, int64_t timeout_ns);
+/* The same, and SLR_FAILED where it has ended, but was cancelled, or not all its tasks succeeded: see slr_run_query. */
+int slr_run_success(slr_region *region, slr_id run, uint32_t spin_us, int64_t timeout_ns);
 int slr_run_release(slr_region *region, slr_id run); /* ended runs only; frees what its tasks retained */
 /* For who waits for several: take `seen`, look at each run, then wait until any run has ended since. SLR_OK (look
  * again), SLR_TIMEOUT, SLR_INTERRUPTED. */
@@ -239,8 +242,6 @@ typedef struct {
     int64_t ended_ns;
 } slr_run_info;
 int slr_run_query(slr_region *region, slr_id run, slr_run_info *out);
-/* SLR_OK: it has ended, and all its tasks succeeded. SLR_INVALID: not so; slr_run_query says how. */
-int slr_run_succeeded(slr_region *region, slr_id run);
 /* The retained FAILED and POISONED tasks of a run, in the order they ended. *count: how many were written (<= room). */
 int slr_run_failures(slr_region *region, slr_id run, slr_id *out, uint32_t room, uint32_t *count);
 

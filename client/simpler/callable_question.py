@@ -21,7 +21,7 @@ from simpler.callables import Content
 from simpler.errors import SimplerError
 from simpler.region import Op
 from simpler.registration import Answers
-from simpler.run import RunHandle, TaskRef
+from simpler.run import RunHandle, RunState, TaskRef
 
 if TYPE_CHECKING:
     from simpler.remote.hub import RemoteHub
@@ -36,7 +36,7 @@ class Asking(Protocol):
     def hub(self) -> RemoteHub:
         """The sessions of the remote children."""
 
-    def begin_run(self, *, names_callables: bool) -> RunHandle:
+    def begin_run(self, *, names_callables: bool) -> RunState:
         """A new run."""
 
     def with_room(self, attempt: Callable[[], T]) -> T:
@@ -87,7 +87,7 @@ class Question:
         return True
 
     def _ask_local(self) -> tuple[RunHandle, dict[int, TaskRef]]:
-        run = self._tree.begin_run(names_callables=False)
+        run = RunHandle(self._tree.begin_run(names_callables=False))
         submit, tasks = run.state.graph.submit, dict[int, TaskRef]()
         try:
             for worker in self._local:

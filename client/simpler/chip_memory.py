@@ -27,7 +27,7 @@ from simpler.errors import ArgumentError, DeviceError, LevelError, SimplerError
 from simpler.packing import PackedArgs
 from simpler.region import Op, Region, WorkerKind
 from simpler.region_records import NO_CALLABLE, Range, RangeFields
-from simpler.run import RunHandle, TaskRef
+from simpler.run import RunHandle, RunState, TaskRef
 from simpler.targets import Targets
 from simpler.tensor import Access, DataType, TensorArgType
 
@@ -87,7 +87,7 @@ class Requesting(Protocol):
     devices: DeviceBook
     frees: PendingFrees
 
-    def begin_run(self) -> RunHandle:
+    def begin_run(self) -> RunState:
         """A new run."""
 
     def with_room(self, attempt: Callable[[], T]) -> T:
@@ -235,7 +235,7 @@ class ChipMemory:
         self, worker: int, payload: bytes, ranges: Sequence[RangeFields], blocks: Sequence[int] = ()
     ) -> RunHandle:
         """A run of one task, whose result is the task's TaskRef."""
-        run = self._tree.begin_run()
+        run = RunHandle(self._tree.begin_run())
         submit = partial(
             run.state.graph.submit_with,
             worker,

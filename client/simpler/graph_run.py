@@ -26,8 +26,9 @@ from simpler.region_records import (
 from simpler.submission import Submission, unused, write_submission
 
 # The hot ones once, since looking up a function of the library costs as much as calling it.
-_begin, _submit, _seal, _wait = lib.slr_run_begin, lib.slr_submit, lib.slr_run_seal, lib.slr_run_wait
-_succeeded, _query, _release = lib.slr_run_succeeded, lib.slr_run_query, lib.slr_run_release
+_begin, _submit, _seal, _wait = lib.slr_run_begin, lib.slr_submit, lib.slr_run_seal, lib.slr_run_success
+_query, _release = lib.slr_run_query, lib.slr_run_release
+_FAILED: int = lib.SLR_FAILED
 _info = packed_as("slr_run_info")
 
 
@@ -41,7 +42,7 @@ class GraphRun:
     collected.
     """
 
-    __slots__ = ("_heap", "_mapping", "_region", "_submission", "id", "submitter")
+    __slots__ = ("_heap", "_mapping", "_region", "_submission", "id", "submitter", "succeeded")
 
     def __init__(self, mapping: Mapping, heap: memoryview, *, notify: bool) -> None:
         """Begins it. Raises CapacityError when too many runs are held."""
@@ -49,6 +50,8 @@ class GraphRun:
         self._region = mapping.raw
         self.submitter: int | None = threading.get_ident()
         """The thread that submits tasks; None once there will be no more."""
+        self.succeeded = False
+        """Whether ``wait`` has found that all tasks succeeded, and nobody cancelled the run."""
         self.id = 0
         self._submission: Submission | None = _unused_submission()
         """None while it is in use."""
@@ -161,14 +164,12 @@ class GraphRun:
         """True once the run has ended, False after ``timeout_s`` or a signal. Raises RegionClosed after a shutdown."""
         status = _wait(self._region, self.id, spin_us, int(timeout_s * 1e9))
         if status == OK:
-            return True
-        if status not in (TIMEOUT, INTERRUPTED):
+            self.succeeded = True
+        elif status in (TIMEOUT, INTERRUPTED):
+            return False
+        elif status != _FAILED:
             fail(status, "waiting for a run")
-        return False
-
-    def succeeded(self) -> bool:
-        """Whether it has ended and all its tasks succeeded."""
-        return bool(_succeeded(self._region, self.id) == OK)
+        return True
 
     def info(self) -> RunInfo:
         """The run's counters."""

@@ -15,7 +15,7 @@ from simpler.local_workers import worker_names
 from simpler.region import Op
 from simpler.region_records import NO_CALLABLE, TraceEvent
 from simpler.result_record import encode_result
-from simpler.run import TaskRef
+from simpler.run import RunHandle, TaskRef
 from simpler.trace import ProcessTrace, all_events, task_spans
 from simpler.tree import Tree
 
@@ -56,7 +56,7 @@ def _ask_children(tree: Tree, since_ns: int) -> list[tuple[int, TaskRef]]:
     asked = [worker for worker in tree.targets.dist if not tree.region.worker_info(worker).abandoned]
     if not asked:
         return []
-    run, since = tree.begin_run(), since_ns.to_bytes(_TIME_BYTES, "little")
+    run, since = RunHandle(tree.begin_run()), since_ns.to_bytes(_TIME_BYTES, "little")
     submit, answers = run.state.graph.submit_with, list[tuple[int, TaskRef]]()
     try:
         for worker in asked:

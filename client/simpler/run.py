@@ -106,8 +106,8 @@ class RunHandle:
 
     __slots__ = ("__weakref__", "_error", "_lock", "_settled", "_traceback", "_value", "state")
 
-    def __init__(self, owner: RunOwner, graph: GraphRun) -> None:
-        self.state = RunState(owner, graph)
+    def __init__(self, state: RunState) -> None:
+        self.state = state
         self._lock = threading.Lock()
         self._settled = False
         self._value: object = None
@@ -132,10 +132,11 @@ class RunHandle:
         """
         if not self.state.wait(timeout):
             raise TimeoutError(f"the run has not ended within {timeout} s; it goes on")
-        if not self._settled:
-            with self._lock:
-                if not self._settled:
-                    self._settle()
+        if self._error is None and self.state.graph.succeeded:
+            return self._value
+        with self._lock:
+            if not self._settled:
+                self._settle()
         try:
             if self._error is not None:
                 raise self._error.with_traceback(self._traceback)  # the same however often it is asked for
@@ -171,7 +172,7 @@ class RunHandle:
 
     def _settle(self) -> None:
         graph = self.state.graph
-        if self._error is None and not graph.succeeded():
+        if self._error is None and not graph.succeeded:
             info = graph.info()
             failures = _Failures(graph, self.state.owner)
             errors = tuple(failures.error_of(task) for task in graph.failures(info.failed + info.poisoned))

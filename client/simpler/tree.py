@@ -30,7 +30,7 @@ from simpler.region_records import Member
 from simpler.registrar import Registrar
 from simpler.registry import Registry
 from simpler.remote_children import RemoteChildren
-from simpler.run import RunHandle
+from simpler.run import RunHandle, RunState
 from simpler.spawn import Spawner
 from simpler.subtree import Subtree
 from simpler.targets import Targets
@@ -181,7 +181,7 @@ class Tree:
 
     # ---- runs
 
-    def begin_run(self, *, names_callables: bool = True) -> RunHandle:
+    def begin_run(self, *, names_callables: bool = True) -> RunState:
         """A new run. Raises CapacityError when too many are held, RegionClosed after a close.
 
         ``names_callables``: whether a callable must stay with the workers as long as this run is live.
@@ -190,8 +190,8 @@ class Tree:
             with contextlib.suppress(IndexError):  # another thread may take some of them
                 for _ in range(len(self._dropped)):
                     self._forget_if_ended(self._dropped.popleft())
-        run = RunHandle(self, self.region.run_begin())  # which sees to it that the run ends, should this be interrupted
-        graph = run.state.graph
+        run = RunState(self, self.region.run_begin())  # which sees to it that the run ends, should this be interrupted
+        graph = run.graph
         if not names_callables:
             self._requests.add(graph.id)
         self._runs[graph.id] = graph

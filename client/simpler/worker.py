@@ -363,22 +363,24 @@ class Worker(WorkerMemory):
         """
         tree = self._ready()
         check_orchestration(orch_fn)
-        run = tree.begin_run()
-        orchestrator = Orchestrator(tree, run.state)
+        state = tree.begin_run()
+        orchestrator = Orchestrator(tree, state)
         begun_ns = time.monotonic_ns()
         try:
             value = orch_fn(orchestrator, args, config)
         except Exception as error:
+            run = RunHandle(state)
             run.orchestration_failed(error)
         except BaseException as error:
-            run.orchestration_failed(error)
+            RunHandle(state).orchestration_failed(error)
             raise
         else:
+            run = RunHandle(state)  # here, while the tasks run already
             run.orchestrated(value)
         finally:
             orchestrator.close()
             name = getattr(orch_fn, "__qualname__", None) or display_name(orch_fn)  # it itself may hold arrays
-            self._last_run = (run.state.graph.id, name, begun_ns, time.monotonic_ns())
+            self._last_run = (state.graph.id, name, begun_ns, time.monotonic_ns())
         return run
 
     # ---- observation

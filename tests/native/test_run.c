@@ -22,7 +22,7 @@ static void a_run_ends_with_its_last_task_once_sealed(void) {
     OK(slr_run_seal(region, run));
     STATUS(SLR_TIMEOUT, slr_run_wait(region, run, 10, 1000000));
     STATUS(SLR_INVALID, slr_run_release(region, run));
-    STATUS(SLR_INVALID, slr_run_succeeded(region, run));
+    STATUS(SLR_TIMEOUT, slr_run_success(region, run, 0, 0));
     slr_submission late = call_of(run, SUB0);
     uint64_t conflict;
     STATUS(SLR_CLOSED, slr_submit(region, &late, &task, &conflict));
@@ -32,9 +32,9 @@ static void a_run_ends_with_its_last_task_once_sealed(void) {
     slr_run_info info = run_info(region, run);
     CHECK(info.ended && info.tasks == 1 && !info.live && !info.failed && info.begun_ns > 0 &&
           info.ended_ns >= info.begun_ns);
-    OK(slr_run_succeeded(region, run));
+    OK(slr_run_success(region, run, 0, -1));
     OK(slr_run_release(region, run));
-    STATUS(SLR_STALE, slr_run_succeeded(region, run));
+    STATUS(SLR_STALE, slr_run_success(region, run, 0, -1));
     STATUS(SLR_STALE, slr_run_wait(region, run, 0, -1));
     STATUS(SLR_STALE, slr_run_query(region, run, &info));
     STATUS(SLR_STALE, slr_run_release(region, run));
@@ -98,7 +98,9 @@ static void failures_are_listed_in_order(void) {
     OK(slr_run_failures(region, run, listed, 3, &count));
     CHECK(count == 3 && listed[0] == tasks[4] && listed[2] == tasks[2]);
     CHECK(run_info(region, run).first_failed == tasks[4]);
-    STATUS(SLR_INVALID, slr_run_succeeded(region, run));
+    STATUS(SLR_TIMEOUT, slr_run_success(region, run, 0, 0));
+    OK(slr_run_seal(region, run));
+    STATUS(SLR_FAILED, slr_run_success(region, run, 0, -1));
     end_run(region, run);
     drop_region(region);
 }
