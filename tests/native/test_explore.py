@@ -129,7 +129,7 @@ BUGS = {
     ),
     "readers are forgotten when a task writes": (
         "tracker.c",
-        "if (!(range->access & SLR_WRITE))",
+        "if (!(range.access & SLR_WRITE))",
         "if (1)",
         "a_diamond",
         "not so:",
