@@ -34,6 +34,10 @@ SUPERVISION_INTERVAL_S = 0.2
 """How often a waiting parent looks whether its spawner is still there."""
 SIGNAL_INTERVAL_S = 1.0
 """How often an idle DIST worker sees to its signals: one that comes just before it goes to sleep does not wake it."""
+TENANTS_S = 2.0
+"""How long what is below a dead DIST worker may take to end, before the worker is replaced all the same."""
+TENANTS_INTERVAL_S = 0.001
+"""How often it is looked whether that has ended, which nothing tells."""
 STDERR_LINES = 50
 STDERR_LINE_BYTES = 4096
 MAX_RESTARTS = 5

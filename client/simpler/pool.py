@@ -4,7 +4,8 @@ Rules
   1. Until every worker has said READY a death, a reported failure or the deadline fails the whole pool: all are killed,
      and one error names the worker with its last lines of stderr.
   2. After that a worker that ends without having been told to is dead: what it held fails with WorkerDied, and a new
-     process takes its id at once. The parent is not asked; it sees the deaths in the region.
+     process takes its id at once. The parent is not asked; it sees the deaths in the region. A DIST worker is dead
+     when what was below it has ended, too: until then that may be at work on the arrays that the task was given.
   3. A worker that dies more often in a row than limits.MAX_RESTARTS, with no task completed in between, is given up.
   4. A worker whose task runs for longer than its timeout is killed and replaced, and its task fails with TaskTimeout.
      That is no death in a row: the task was late, not the worker at fault.
@@ -42,6 +43,7 @@ from simpler.spawn_protocol import (
     Report,
     WorkerLost,
 )
+from simpler.tenancy import has_tenants
 
 _READ_BYTES = 1 << 16
 
@@ -95,6 +97,8 @@ class _Member:
         """Until when a replacement has to be READY, in seconds of CLOCK_MONOTONIC; None once it was looked at."""
         self.never_ready = False
         """Whether its process is killed because that was too late."""
+        self.outlived: tuple[Ending, float] | None = None
+        """How its process has ended, and until when to wait for those below it."""
 
 
 class Pool:
@@ -129,6 +133,8 @@ class Pool:
         deadlines = [member.ready_by for member in self._members if member.ready_by is not None]
         if self._state is PoolState.STARTING:
             deadlines.append(self._deadline)
+        if any(member.outlived is not None for member in self._members):
+            deadlines.append(time.monotonic() + limits.TENANTS_INTERVAL_S)
         waits = [max(0.0, min(deadlines) - time.monotonic())] if deadlines else []
         task_wait = self._watch.seconds_left()
         return min([*waits, task_wait] if task_wait is not None else waits, default=None)
@@ -147,10 +153,12 @@ class Pool:
                 self._check_ready(member)
         for task in self._watch.late_tasks():
             self._kill_late(task)
+        self._bury_outlived()
 
     def stop(self) -> None:
         """The region is about to be shut down: whoever ends from now on is not replaced."""
         self._to(PoolEvent.STOP)
+        self._bury_outlived()
         self._end_when_all_gone()
 
     # ---- start
@@ -236,6 +244,19 @@ class Pool:
             return
         if self._state is PoolState.ENDED:  # with what the last report said
             return
+        self._bury(member, ending, time.monotonic() + limits.TENANTS_S)
+
+    def _bury_outlived(self) -> None:
+        for member in self._members:
+            if member.outlived is not None:
+                self._bury(member, *member.outlived)
+
+    def _bury(self, member: _Member, ending: Ending, wait_until: float) -> None:
+        waiting = self._state is PoolState.RUNNING and time.monotonic() < wait_until
+        if waiting and has_tenants(self._fds[0], member.worker.worker):
+            member.outlived = ending, wait_until
+            return
+        member.outlived = None
         tasks = self._region.worker_info(member.worker.worker).tasks
         record = encode_error(self._death(member, ending))
         self._region.worker_died(member.worker.worker, record)
@@ -322,7 +343,7 @@ class Pool:
 
     def _end_when_all_gone(self) -> None:
         leaving = self._state in (PoolState.FAILING, PoolState.STOPPING)
-        if not leaving or any(member.child is not None for member in self._members):
+        if not leaving or any(member.child is not None or member.outlived is not None for member in self._members):
             return
         self._to(PoolEvent.ALL_GONE)
         for member in self._members:

@@ -28,6 +28,7 @@ from simpler.errors import RegistrationError, SimplerError, StaleHandle, Startup
 from simpler.region import Op, Region, RegionClosed, Task
 from simpler.region_records import SUCCEEDED, Done
 from simpler.spawn_protocol import READY
+from simpler.tenancy import as_tenant
 
 _CALL, _UNREGISTER, _CONTROL = int(Op.CALL), int(Op.UNREGISTER), int(Op.CONTROL)
 
@@ -111,7 +112,7 @@ def run_worker(argument: bytes, fds: list[int], make: Callable[[Sequence[Region]
     """
     spec = WorkerSpec.decode(argument)
     left = iter(fds)
-    region = _attached(next(left))
+    region = _attached(next(left), tenant=None if spec.dist is None else spec.worker)
     alarm_fd = next(left)
     region.set_alarm_fd(alarm_fd)
     os.close(alarm_fd)
@@ -141,8 +142,11 @@ def run_worker(argument: bytes, fds: list[int], make: Callable[[Sequence[Region]
     tasks.run()
 
 
-def _attached(fd: int) -> Region:
+def _attached(fd: int, tenant: int | None = None) -> Region:
     try:
+        if tenant is not None:
+            shared, fd = fd, as_tenant(fd, tenant)
+            os.close(shared)
         region = Region.attach(fd)
     except OSError as error:
         print(StartupError.of_system("this worker cannot map the shared memory", error), file=sys.stderr)

@@ -249,6 +249,33 @@ def test_a_leaf_that_crashes_tells_where_in_its_own_code(top: Worker) -> None:  
     assert (frames[0], frames[-1]) == ("crash", "_run_child")
 
 
+def test_nothing_below_a_dead_child_writes_any_more_once_its_task_has_failed(top: Worker) -> None:  # W4, G1
+    def count(args: Any) -> None:
+        while True:
+            args.tensor(0)[0] += 1
+
+    hashid = top.register(count).hashid
+
+    def last(orch: Any, args: Any, config: Any) -> None:
+        orch.submit_sub(hashid, TaskArgs().add_tensor(args.tensor(0), INOUT))
+
+    lower = top.register(last).hashid
+
+    def die(orch: Any, args: Any, config: Any) -> None:
+        orch.submit_next_level(lower, TaskArgs().add_tensor(args.tensor(0), INOUT), worker=1)
+        while not args.tensor(0)[0]:
+            time.sleep(0)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    dying, array = top.register(die), top.array((1,), "int64")
+    for _ in range(3):
+        with pytest.raises(WorkerDied):
+            top.run(lambda orch, *_: orch.submit_next_level(dying, TaskArgs().add_tensor(array, INOUT), worker=0))
+        counted = int(array[0])
+        assert top.run(through(top, lambda args: "again", 0, 1)).result() == "again"
+        assert array[0] == counted
+
+
 def test_a_child_that_is_killed_comes_back_with_all_below_it_and_its_callables(top: Worker) -> None:  # W4, C6
     def die(orch: Any, args: Any, config: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
