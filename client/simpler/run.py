@@ -19,7 +19,7 @@ from simpler.descriptors import format_hashid
 from simpler.error_record import decode_error
 from simpler.errors import ArgumentError, SimplerError, StateError, TaskError, UpstreamFailed, WorkerDied
 from simpler.graph_run import GraphRun
-from simpler.region_records import NO_CALLABLE, TaskInfo, TaskState
+from simpler.region_records import NO_CALLABLE, RegionClosed, TaskInfo, TaskState
 from simpler.result_record import decode_result
 
 _NOT_RUN = {CoroutineType: "async", AsyncGeneratorType: "async", GeneratorType: "a generator"}
@@ -172,8 +172,10 @@ class RunHandle:
 
     def _settle(self) -> None:
         graph = self.state.graph
+        info = graph.info()
+        if info.lost and isinstance(self._error, RegionClosed):
+            self._error = None  # all that the orchestration function could see of it
         if self._error is None and not graph.succeeded:
-            info = graph.info()
             failures = _Failures(graph, self.state.owner)
             errors = tuple(failures.error_of(task) for task in graph.failures(info.failed + info.poisoned))
             if info.first_failed:

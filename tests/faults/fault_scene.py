@@ -63,6 +63,9 @@ def increase_when_open(args: Any) -> int:
 
 
 def die(args: Any) -> None:
+    """At once, or when the gate opens that it is given."""
+    while args.tensor_count() and not args.tensor(0)[0]:
+        os.sched_yield()
     os.kill(os.getpid(), signal.SIGKILL)
 
 

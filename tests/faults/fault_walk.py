@@ -133,6 +133,26 @@ def worker_dies(point: str, skip: int) -> None:
         assert scene.heap_used() == used, (scene.heap_used(), used)
 
 
+def run_is_lost(point: str, skip: int) -> None:
+    """A SUB worker dies with the lock held while the orchestration function still submits: the run says so."""
+    with small_pool() as scene:
+        region = scene.worker.region
+        assert region is not None
+
+        def graph(orch: Orchestrator, *_: Any) -> None:
+            scene.gates[0] = 0
+            orch.submit_sub(scene.arm, scene.arming(0, point, skip))
+            scene.gates[0] = 1
+            while not region.stats().recoveries:
+                os.sched_yield()
+            orch.submit_sub(scene.ready)
+
+        if skip:
+            sys.exit(NOT_PASSED)
+        expect_death(scene.worker.submit(graph))
+        scene.check_whole()
+
+
 def member_dies(point: str, skip: int) -> None:
     """SUB workers die as members of a group: both are armed, and die in this group or in one after it."""
     with small_pool(subs=2) as scene:
@@ -313,6 +333,7 @@ def cancelled(scene: Scene, point: str, orch: Orchestrator, *unused: object) -> 
 
 ROLES: dict[str, tuple[list[str], Callable[[str, int], None]]] = {
     "worker": (WORKER, worker_dies),
+    "lost": (["complete:moved"], run_is_lost),
     "member": (MEMBER, member_dies),
     "child": (CHILD, child_dies),
     "recoverer": (RECOVERER, recoverer_dies),
