@@ -91,8 +91,10 @@ void slri_unlock(slr_region *region) {
     slri_commit(&region->header->changing, 0);
     int rc = pthread_mutex_unlock(&region->header->lock);
     assert(rc == 0);
-    if (n)
+    if (n) {
+        __atomic_store_n(&region->woke, true, __ATOMIC_RELAXED);
         SLRI_FAULT("unlocked:waking");
+    }
     for (uint32_t i = 0; i < n; i++)
         wake(words[i]);
     if (notify)

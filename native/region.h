@@ -38,7 +38,8 @@ struct slr_region {
     uint32_t n_wakes;
     uint32_t *wakes[SLRI_MAX_WAKES]; /* futexes to wake once the lock is free */
     bool notify;                     /* the eventfd is to be signalled once the lock is free */
-    slri_tracker *tracker;           /* made by the first submission with ranges */
+    bool woke; /* this process has woken somebody since it last waited for a run; any thread's, also without the lock */
+    slri_tracker *tracker; /* made by the first submission with ranges */
 };
 
 /* Stores a primary word: all that was stored before is there when it is, whenever this process may die. */

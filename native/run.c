@@ -149,7 +149,9 @@ int slr_run_success(slr_region *region, slr_id id, uint32_t spin_us, int64_t tim
     if (!region || (uint32_t)id >= region->header->config.runs)
         return SLR_INVALID;
     int64_t now_ns = slri_now_ns(), deadline_ns = slri_deadline_ns(now_ns, timeout_ns);
-    int64_t spin_until_ns = slri_deadline_ns(now_ns, spin_us * 1000ll);
+    /* Whoever was just woken needs about as long to get going as sleeping and being woken would cost here. */
+    int64_t spin_ns = spin_us * (__atomic_exchange_n(&region->woke, false, __ATOMIC_RELAXED) ? 2000ll : 1000ll);
+    int64_t spin_until_ns = slri_deadline_ns(now_ns, spin_ns);
     uint32_t *word = &region->runs[(uint32_t)id].word;
     uint32_t live = word_of((uint32_t)(id >> 32));
     slri_spin(word, live, NULL, spin_until_ns < deadline_ns ? spin_until_ns : deadline_ns);
