@@ -366,7 +366,8 @@ static void every_status_has_its_name(void) {
     CHECK(strcmp(slr_status_name(SLR_OK), "SLR_OK") == 0);
     CHECK(strcmp(slr_status_name(SLR_CORRUPT), "SLR_CORRUPT") == 0);
     CHECK(strcmp(slr_status_name(SLR_INTERRUPTED), "SLR_INTERRUPTED") == 0);
-    CHECK(strcmp(slr_status_name(-16), "unknown status") == 0 && strcmp(slr_status_name(1), "unknown status") == 0);
+    CHECK(strcmp(slr_status_name(SLR_FAILED), "SLR_FAILED") == 0);
+    CHECK(strcmp(slr_status_name(-17), "unknown status") == 0 && strcmp(slr_status_name(1), "unknown status") == 0);
 }
 
 MAIN(CASE(a_starting_worker_gets_nothing), CASE(only_sub_workers_share), CASE(shared_work_needs_a_sub_worker),
