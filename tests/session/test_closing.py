@@ -31,13 +31,6 @@ def worker() -> Iterator[Worker]:
 
 
 @pytest.fixture
-def fifo(tmp_path: Path) -> Path:
-    path = tmp_path / "fifo"
-    os.mkfifo(path)
-    return path
-
-
-@pytest.fixture
 def on_alarm() -> Iterator[Callable[[Callable[[], object], float], None]]:
     """Has a signal handler call a function after some seconds."""
     before = signal.getsignal(signal.SIGALRM)

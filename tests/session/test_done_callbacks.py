@@ -26,13 +26,6 @@ def worker() -> Iterator[Worker]:
         yield worker
 
 
-@pytest.fixture
-def fifo(tmp_path: Path) -> Path:
-    path = tmp_path / "fifo"
-    os.mkfifo(path)
-    return path
-
-
 def read(args: Any) -> str:
     return Path(args.scalar(0)).read_text()
 

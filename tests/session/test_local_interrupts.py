@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -22,13 +21,6 @@ pytestmark = pytest.mark.slow
 def worker() -> Iterator[Worker]:
     with Worker(3, num_sub_workers=1) as worker:
         yield worker
-
-
-@pytest.fixture
-def fifo(tmp_path: Path) -> Path:
-    path = tmp_path / "fifo"
-    os.mkfifo(path)
-    return path
 
 
 @contextlib.contextmanager

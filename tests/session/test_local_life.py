@@ -25,13 +25,6 @@ def noop(args: Any) -> None:
     return None
 
 
-@pytest.fixture
-def fifo(tmp_path: Path) -> Path:
-    path = tmp_path / "fifo"
-    os.mkfifo(path)
-    return path
-
-
 def submit_waiting(worker: Worker, fifo: Path) -> Any:
     """A run with one task, which a worker holds when this returns."""
     handle = worker.register(lambda args: Path(args.scalar(0)).read_text())
