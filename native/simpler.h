@@ -218,8 +218,9 @@ int slr_worker_next(slr_region *region, uint32_t worker, int outcome, uint64_t r
 int slr_run_begin(slr_region *region, uint32_t flags, slr_id *out);
 int slr_run_seal(slr_region *region, slr_id run);   /* no more submissions; the run ends with its last task */
 int slr_run_cancel(slr_region *region, slr_id run); /* what has not started never will; also seals */
-/* Until the run has ended: spins up to spin_us, then parks up to timeout_ns (< 0: without end; 0: neither). SLR_CLOSED:
- * the region was shut down before it ended. */
+/* Until the run has ended: spins up to spin_us, or twice that when this process has woken somebody since it last
+ * waited, then parks up to timeout_ns (< 0: without end; 0: neither). SLR_CLOSED: the region was shut down before it
+ * ended. */
 int slr_run_wait(slr_region *region, slr_id run, uint32_t spin_us, int64_t timeout_ns);
 /* The same, and SLR_FAILED where it has ended, but was cancelled, or not all its tasks succeeded: see slr_run_query. */
 int slr_run_success(slr_region *region, slr_id run, uint32_t spin_us, int64_t timeout_ns);
