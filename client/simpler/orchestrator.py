@@ -129,7 +129,7 @@ class Orchestrator:
         Errors as ``submit_sub``; ArgumentError for more members than SUB workers.
         """
         entry = self._entry(handle, None)
-        if entry.kind is CallableKind.CHIP or not entry.target.on_subs:
+        if entry.kind is _CHIP or not entry.target.on_subs:
             self._refuse_on_subs(entry)
         members, subs = checked_args_list(args_list), self._worker.targets.subs
         if len(members) > len(subs):
@@ -203,7 +203,7 @@ class Orchestrator:
         return self._registry.resolve(handle)
 
     def _refuse_on_subs(self, entry: Entry) -> NoReturn:
-        if entry.kind is CallableKind.CHIP:
+        if entry.kind is _CHIP:
             raise ArgumentError(f"{entry.name} is a kernel, which no SUB worker runs; use submit_next_level")
         if not self._worker.targets.subs:
             raise LevelError(f"{entry.name} needs a SUB worker, and this Worker has none; raise num_sub_workers")
@@ -219,9 +219,9 @@ class Orchestrator:
             return kind
         if kind is WorkerKind.SUB:
             raise LevelError(f"worker {worker} is a SUB worker; submit_sub gives a task to whichever of them is free")
-        if kind is WorkerKind.CHIP and entry.kind is not CallableKind.CHIP:
+        if kind is WorkerKind.CHIP and entry.kind is not _CHIP:
             raise ArgumentError(f"{entry.name} is a Python callable, which no chip worker runs; use submit_sub")
-        if kind is WorkerKind.DIST and entry.kind is CallableKind.CHIP:
+        if kind is WorkerKind.DIST and entry.kind is _CHIP:
             raise ArgumentError(
                 f"{entry.name} is a kernel, which worker {worker} runs only inside an orchestration function: submit a "
                 "Python function that calls orch.submit_next_level"
