@@ -19,10 +19,11 @@ import trio
 import simpler
 from simpler import limits
 from simpler.errors import SimplerError, StaleHandle, StateError, VersionMismatch
+from simpler.wire.control_messages import Close, CloseReply, Ended, Hello, HelloReply, Manifest, Open, OpenReply
 from simpler.wire.frames import VERSION
 from simpler.wire.link import Link
 from simpler.wire.links import Links
-from simpler.wire.messages import Close, CloseReply, Ended, Hello, HelloReply, Manifest, Message, Open, OpenReply
+from simpler.wire.messages import Message
 from simpler.wire.serving import Handler
 from simplerd.config import Config
 from simplerd.manifest_check import check_manifest

@@ -30,11 +30,11 @@ from simpler.errors import (
     StartupError,
     VersionMismatch,
 )
+from simpler.wire.control_messages import Attach, Fault
 from simpler.wire.endpoint import noticing_silence, parse_endpoint
 from simpler.wire.first_frame import receive_first
 from simpler.wire.frames import Flags, Frame, Header, MessageType, encode_header
 from simpler.wire.links import Links
-from simpler.wire.messages import Attach, Fault
 from simplerd.config import Config
 from simplerd.control import ControlConnection
 from simplerd.log import get_logger

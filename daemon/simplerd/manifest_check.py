@@ -16,7 +16,7 @@ import msgspec
 from simpler import limits
 from simpler.errors import ArgumentError, SimplerError
 from simpler.import_target import check_import_target
-from simpler.wire.messages import Manifest
+from simpler.wire.control_messages import Manifest
 from simpler.worker_options import RUNTIMES
 
 NAME_CHARACTERS = 64

@@ -28,7 +28,7 @@ import trio
 
 from simpler import limits
 from simpler.errors import CapacityError, SimplerError, StaleHandle, StateError
-from simpler.wire.messages import Manifest
+from simpler.wire.control_messages import Manifest
 from simplerd.events import EventLog
 
 

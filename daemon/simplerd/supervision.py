@@ -21,7 +21,7 @@ from simpler.error_record import decode_error
 from simpler.errors import ProtocolError, SessionLost, SimplerError, StartupError, StateError
 from simpler.oom import OomWatch
 from simpler.spawn_protocol import Exited
-from simpler.wire.messages import Manifest
+from simpler.wire.control_messages import Manifest
 from simplerd.config import Config
 from simplerd.devices import DeviceTable
 from simplerd.events import EventLog

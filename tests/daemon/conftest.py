@@ -11,9 +11,10 @@ from typing import Any
 
 import trio
 
+from simpler.wire.control_messages import Attach, Close, Ended, Hello, Manifest, Open, OpenReply
 from simpler.wire.endpoint import connect, parse_endpoint
 from simpler.wire.link import Link
-from simpler.wire.messages import Attach, Close, Ended, Hello, Manifest, Message, Open, OpenReply
+from simpler.wire.messages import Message
 from simpler.wire.serving import Handler
 
 TIMEOUT_S = 20.0

@@ -18,7 +18,7 @@ import trio
 from simpler import limits
 from simpler.errors import StartupError
 from simpler.spawn import Spawner
-from simpler.wire.messages import Manifest
+from simpler.wire.control_messages import Manifest
 from simplerd import config as configuration
 from simplerd.admin.server import AdminServer
 from simplerd.daemon import Daemon

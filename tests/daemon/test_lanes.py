@@ -26,23 +26,13 @@ from simpler.errors import (
 from simpler.region_records import Op, unpack_trace
 from simpler.result_record import decode_result
 from simpler.tensor import DataType, TensorArgType
+from simpler.wire.command_messages import Free, Malloc, MallocReply, Register, Task, Trace, Unregister
+from simpler.wire.control_messages import Attach, OpenReply
+from simpler.wire.data_messages import CopyFrom, CopyTo
 from simpler.wire.endpoint import connect, parse_endpoint
 from simpler.wire.frames import Flags, encode_header
 from simpler.wire.link import Link
-from simpler.wire.messages import (
-    Attach,
-    CopyFrom,
-    CopyTo,
-    Free,
-    Malloc,
-    MallocReply,
-    Message,
-    OpenReply,
-    Register,
-    Task,
-    Trace,
-    Unregister,
-)
+from simpler.wire.messages import Message
 from simpler.wire.task_args import BufferTensor, InlineTensor, RemoteArgs
 from simplerd.foreground import ForegroundDaemon
 

@@ -14,9 +14,11 @@ from daemon.conftest import client_of
 from simpler.error_record import decode_error
 from simpler.errors import ArgumentError, AuthError, ProtocolError, StaleHandle, StateError, VersionMismatch
 from simpler.limits import REQUESTS_IN_FLIGHT
+from simpler.wire.command_messages import Malloc
+from simpler.wire.control_messages import Attach, Fault, Hello, Manifest, Open
 from simpler.wire.endpoint import parse_endpoint
 from simpler.wire.frames import Flags, Frame, FrameDecoder, MessageType, NeedBytes, encode_header
-from simpler.wire.messages import Attach, Fault, Hello, Malloc, Manifest, Message, Open
+from simpler.wire.messages import Message
 from simplerd.foreground import ForegroundDaemon
 
 

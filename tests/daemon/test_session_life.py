@@ -17,7 +17,8 @@ from daemon.conftest import Client, alive, children, client_of, descendants, eve
 from simpler.callables import content_of
 from simpler.errors import ArgumentError, DeviceBusy, RegistrationError, SessionLost, StaleHandle, StartupError
 from simpler.result_record import decode_result
-from simpler.wire.messages import OpenReply, Register, Task
+from simpler.wire.command_messages import Register, Task
+from simpler.wire.control_messages import OpenReply
 from simplerd.foreground import ForegroundDaemon
 
 ONE_CHIP_TWO_SUBS = {"device_ids": [0], "num_sub_workers": 2}

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from simpler.errors import ProtocolError
-from simpler.wire.messages import Manifest
+from simpler.wire.control_messages import Manifest
 from simplerd.runner import control_protocol as protocol
 from simplerd.runner.control_protocol import Failed, Lane, Launch, Ready, Stop
 

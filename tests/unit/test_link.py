@@ -23,26 +23,14 @@ from simpler.errors import (
     StaleHandle,
     VersionMismatch,
 )
+from simpler.wire.command_messages import Free, FreeReply, Malloc, MallocReply, Task, TaskReply
+from simpler.wire.control_messages import Ended, Fault, Hello
+from simpler.wire.data_messages import CopyFrom, CopyFromReply, CopyTo, CopyToReply
 from simpler.wire.first_frame import receive_first
 from simpler.wire.frames import Flags, MessageType, encode_header
 from simpler.wire.link import Link
 from simpler.wire.links import Links
-from simpler.wire.messages import (
-    CopyFrom,
-    CopyFromReply,
-    CopyTo,
-    CopyToReply,
-    Ended,
-    Fault,
-    Free,
-    FreeReply,
-    Hello,
-    Malloc,
-    MallocReply,
-    Message,
-    Task,
-    TaskReply,
-)
+from simpler.wire.messages import Message
 from simpler.wire.serving import Buffer, Handler
 
 Answer = Message | tuple[Message, Buffer]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from simpler.errors import ArgumentError
-from simpler.wire.messages import Manifest
+from simpler.wire.control_messages import Manifest
 from simplerd.manifest_check import check_manifest
 
 GOOD: dict[str, Any] = {"platform": "sim", "runtime": "graph", "device_ids": [0], "num_sub_workers": 2}

@@ -33,24 +33,9 @@ from simpler.remote.session import RemoteSession
 from simpler.remote.session_life import TRANSITIONS, SessionEvent, SessionState
 from simpler.remote.spec import RemoteWorkerSpec
 from simpler.remote.transfers import copy_from, copy_to
-from simpler.wire.link import Link
-from simpler.wire.messages import (
-    Attach,
-    AttachReply,
-    Close,
-    CloseReply,
-    CopyFrom,
-    CopyFromReply,
-    CopyTo,
-    CopyToReply,
-    Ended,
-    Hello,
-    HelloReply,
+from simpler.wire.command_messages import (
     Malloc,
     MallocReply,
-    Message,
-    Open,
-    OpenReply,
     Register,
     RegisterReply,
     Task,
@@ -58,6 +43,20 @@ from simpler.wire.messages import (
     Unregister,
     UnregisterReply,
 )
+from simpler.wire.control_messages import (
+    Attach,
+    AttachReply,
+    Close,
+    CloseReply,
+    Ended,
+    Hello,
+    HelloReply,
+    Open,
+    OpenReply,
+)
+from simpler.wire.data_messages import CopyFrom, CopyFromReply, CopyTo, CopyToReply
+from simpler.wire.link import Link
+from simpler.wire.messages import Message
 from simpler.wire.serving import Buffer, Handler
 
 NUMBER = 77

@@ -10,8 +10,9 @@ import pytest
 
 from simpler.errors import ArgumentError, CapacityError, SimplerError, StaleHandle
 from simpler.region import Region
+from simpler.wire.command_messages import Malloc
+from simpler.wire.data_messages import CopyFrom, CopyTo
 from simpler.wire.link import Link
-from simpler.wire.messages import CopyFrom, CopyTo, Malloc
 from simplerd.runner.buffers import SessionBuffers
 from simplerd.runner.lanes import DataLane
 

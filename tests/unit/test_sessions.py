@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from simpler.errors import CapacityError, StaleHandle, StateError
-from simpler.wire.messages import Manifest
+from simpler.wire.control_messages import Manifest
 from simplerd.events import EventLog
 from simplerd.sessions import FINAL, TRANSITIONS, Ending, Peer, Session, SessionEvent, SessionState, SessionTable
 

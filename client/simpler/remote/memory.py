@@ -17,8 +17,8 @@ from simpler.remote.io_thread import IoThread
 from simpler.remote.session import RemoteSession
 from simpler.remote.transfers import copy_from, copy_to
 from simpler.tensor import Access
+from simpler.wire.command_messages import Free, Malloc
 from simpler.wire.link import Link
-from simpler.wire.messages import Free, Malloc
 
 _log = logging.getLogger("simpler.remote")
 

@@ -41,24 +41,12 @@ from simpler.remote.clock import ClockOffset
 from simpler.remote.session_life import TRANSITIONS, SessionEvent, SessionState
 from simpler.remote.spec import RemoteWorkerSpec
 from simpler.trace import ProcessTrace, task_spans
+from simpler.wire.command_messages import Register, Task, Trace, Unregister
+from simpler.wire.control_messages import Attach, Close, Ended, Hello, Manifest, Open, OpenReply
 from simpler.wire.endpoint import connect
 from simpler.wire.frames import VERSION
 from simpler.wire.link import Link
-from simpler.wire.messages import (
-    Attach,
-    Close,
-    Ended,
-    Hello,
-    Manifest,
-    Message,
-    Open,
-    OpenReply,
-    Register,
-    Request,
-    Task,
-    Trace,
-    Unregister,
-)
+from simpler.wire.messages import Message, Request
 from simpler.wire.pending import PendingReply
 from simpler.wire.serving import Buffer, Handler
 

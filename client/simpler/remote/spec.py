@@ -8,8 +8,8 @@ from pathlib import PurePosixPath
 
 from simpler import limits
 from simpler.errors import ArgumentError, SimplerError
+from simpler.wire.control_messages import Manifest
 from simpler.wire.endpoint import Endpoint, parse_endpoint
-from simpler.wire.messages import Manifest
 
 
 @dataclass(frozen=True)

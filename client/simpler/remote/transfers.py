@@ -13,9 +13,9 @@ import trio
 
 from simpler import limits
 from simpler.errors import ConnectError
+from simpler.wire.data_messages import CopyFrom, CopyTo
 from simpler.wire.frames import Reason, protocol_error
 from simpler.wire.link import Link
-from simpler.wire.messages import CopyFrom, CopyTo
 from simpler.wire.pending import PendingReply
 
 

@@ -7,7 +7,7 @@ import trio
 from simpler import limits
 from simpler.errors import SessionLost
 from simpler.wire.frames import Flags, Frame, FrameDecoder, MessageType, NeedBytes
-from simpler.wire.messages import payload_limit
+from simpler.wire.message_tables import payload_limit
 
 
 def _first_limit(kind: MessageType, flags: Flags) -> int:

@@ -39,6 +39,10 @@ class MessageType(IntEnum):
     CLOSE = 3
     ENDED = 4
     FAULT = 5
+    PING = 6
+    RESUME = 7
+    EVENT = 8
+    OUTPUT = 9
     ATTACH = 16
     TASK = 32
     REGISTER = 33
@@ -46,8 +50,18 @@ class MessageType(IntEnum):
     MALLOC = 35
     FREE = 36
     TRACE = 37
+    COMMIT = 38
+    ABORT = 39
+    PUSH = 40
+    EXPORT = 41
+    GRANT = 42
+    IMPORT = 43
+    RELEASE = 44
+    REVOKE = 45
+    DROP = 46
     COPY_TO = 48
     COPY_FROM = 49
+    LOCATE = 50
 
 
 class Flags(IntFlag):

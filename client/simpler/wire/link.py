@@ -31,6 +31,7 @@ from simpler.errors import (
     SimplerError,
     VersionMismatch,
 )
+from simpler.wire.control_messages import Fault
 from simpler.wire.frames import (
     Data,
     Flags,
@@ -44,7 +45,8 @@ from simpler.wire.frames import (
     encode_header,
     protocol_error,
 )
-from simpler.wire.messages import PUSHES, Fault, Message, Request, payload_limit
+from simpler.wire.message_tables import PUSHES, payload_limit
+from simpler.wire.messages import Message, Request
 from simpler.wire.pending import Answer, PendingReply
 from simpler.wire.serving import Buffer, Handler, Serving
 

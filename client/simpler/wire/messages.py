@@ -1,4 +1,7 @@
-"""What frames say: one class per message, with its type, fields and limits.
+"""What frames say: the base of the messages, and how a payload is read.
+
+The messages stand where they are said: control_messages.py, command_messages.py, data_messages.py. All of them by type:
+message_tables.py.
 
 Rules
   1. A payload is one msgpack map. It is parsed with limits on its strings, arrays, maps and the number of items in all,
@@ -7,26 +10,28 @@ Rules
      one message (ArgumentError that names the field): a request is answered with the error and the connection goes on.
   3. Each message has a limit of its own, which a frame's header is held to before the payload is read.
   4. A request names the class of its reply; every reply has the type of its request.
+  5. A field that has its default stays out of the payload: so a peer that does not know a field which came later meets
+     it only where it is used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 import msgpack
 import msgspec
 
 from simpler import limits
 from simpler.errors import ArgumentError, ProtocolError
-from simpler.wire.frames import Flags, MessageType, Reason, protocol_error
+from simpler.wire.frames import MessageType, Reason, protocol_error
 
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Base of all messages."""
 
     TYPE: ClassVar[MessageType]
@@ -61,268 +66,6 @@ class Request(Message, Generic[ReplyT_co], frozen=True, kw_only=True, forbid_unk
     """A message that is answered by a ``REPLY``."""
 
     REPLY: ClassVar[type[Message]]
-
-
-class HelloReply(Message, frozen=True, kw_only=True):
-    """The version that both sides speak from now on, and who answers."""
-
-    TYPE = MessageType.HELLO
-    version: int
-    daemon: str
-    host: str
-
-
-class Hello(Request[HelloReply], frozen=True, kw_only=True):
-    """First frame of a control connection: the versions that the client speaks, and who it is."""
-
-    TYPE = MessageType.HELLO
-    REPLY = HelloReply
-    versions: Annotated[list[int], msgspec.Meta(min_length=1, max_length=64)]
-    program: str
-    pid: Natural
-
-
-class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a session is made of. ``imports``: RemoteCallable targets that are loaded and checked before READY."""
-
-    platform: str
-    runtime: str
-    device_ids: list[Natural] = []
-    num_sub_workers: Natural = 0
-    heap_bytes: Annotated[int, msgspec.Meta(ge=4096, le=limits.SESSION_HEAP_BYTES)] = limits.HEAP_BYTES
-    startup_timeout_s: Seconds = limits.STARTUP_TIMEOUT_S
-    env: dict[str, str | None] = {}
-    import_paths: list[str] = []
-    imports: list[str] = []
-    name: str = ""
-    spin_us: Natural = limits.SPIN_US
-
-
-class OpenReply(Message, frozen=True, kw_only=True):
-    """The session is READY: its id, its number in frame headers, the token for each of its two lanes, and the ids of
-    the inner workers."""
-
-    TYPE = MessageType.OPEN
-    session: str
-    number: Natural
-    token: bytes
-    devices: list[int]
-    chips: list[int]
-    subs: list[int]
-    pid: int
-
-
-class Open(Request[OpenReply], frozen=True, kw_only=True):
-    """Makes a session; answered when it is READY."""
-
-    TYPE = MessageType.OPEN
-    REPLY = OpenReply
-    manifest: Manifest
-
-
-class CloseReply(Message, frozen=True, kw_only=True):
-    """Nothing of the session is left."""
-
-    TYPE = MessageType.CLOSE
-
-
-class Close(Request[CloseReply], frozen=True, kw_only=True):
-    """Ends a session."""
-
-    TYPE = MessageType.CLOSE
-    REPLY = CloseReply
-    session: str
-    reason: str
-
-
-class Ended(Message, frozen=True, kw_only=True):
-    """Push by the daemon: a session has ended, and how. ``stderr``: its last lines."""
-
-    TYPE = MessageType.ENDED
-    session: str
-    cause: str
-    code: str
-    signal: int | None = None
-    exit_code: int | None = None
-    stderr: list[str] = []
-
-
-class Fault(Message, frozen=True, kw_only=True):
-    """Push: the last frame of a sender that gives the connection up, saying why (an error record)."""
-
-    TYPE = MessageType.FAULT
-    error: bytes
-
-
-class AttachReply(Message, frozen=True, kw_only=True):
-    """The runner has the lane. ``clock_ns``: its CLOCK_MONOTONIC now."""
-
-    TYPE = MessageType.ATTACH
-    clock_ns: int
-
-
-class Attach(Request[AttachReply], frozen=True, kw_only=True):
-    """First frame of a lane; nothing may follow it before the reply."""
-
-    TYPE = MessageType.ATTACH
-    REPLY = AttachReply
-    session: str
-    token: bytes
-    lane: Literal["command", "data"]
-
-
-class TaskReply(Message, frozen=True, kw_only=True):
-    """The task has ended well. ``result``: the result record of what was returned, None for None."""
-
-    TYPE = MessageType.TASK
-    PAYLOAD_BYTES = limits.FRAME_PAYLOAD_BYTES
-    result: bytes | None = None
-
-
-class Task(Request[TaskReply], frozen=True, kw_only=True):
-    """Runs one orchestration function. ``args``: an encoded RemoteArgs."""
-
-    TYPE = MessageType.TASK
-    REPLY = TaskReply
-    PAYLOAD_BYTES = limits.FRAME_PAYLOAD_BYTES
-    digest: Digest
-    args: bytes
-
-
-class RegisterReply(Message, frozen=True, kw_only=True):
-    """The callable can be named by later tasks."""
-
-    TYPE = MessageType.REGISTER
-
-
-class Register(Request[RegisterReply], frozen=True, kw_only=True):
-    """Installs a callable; the frame's data is its encoded Content."""
-
-    TYPE = MessageType.REGISTER
-    REPLY = RegisterReply
-    digest: Digest
-
-
-class UnregisterReply(Message, frozen=True, kw_only=True):
-    """The reference is given back."""
-
-    TYPE = MessageType.UNREGISTER
-
-
-class Unregister(Request[UnregisterReply], frozen=True, kw_only=True):
-    """Gives one reference of a callable back."""
-
-    TYPE = MessageType.UNREGISTER
-    REPLY = UnregisterReply
-    digest: Digest
-
-
-class MallocReply(Message, frozen=True, kw_only=True):
-    """The name of the new buffer."""
-
-    TYPE = MessageType.MALLOC
-    buffer: Natural
-    generation: Natural
-
-
-class Malloc(Request[MallocReply], frozen=True, kw_only=True):
-    """Allocates memory that the session owns."""
-
-    TYPE = MessageType.MALLOC
-    REPLY = MallocReply
-    nbytes: Annotated[int, msgspec.Meta(ge=1)]
-
-
-class FreeReply(Message, frozen=True, kw_only=True):
-    """The buffer's name is void."""
-
-    TYPE = MessageType.FREE
-
-
-class Free(Request[FreeReply], frozen=True, kw_only=True):
-    """Frees a buffer."""
-
-    TYPE = MessageType.FREE
-    REPLY = FreeReply
-    buffer: Natural
-    generation: Natural
-
-
-class TraceProcess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A lane of a trace: an inner worker and what people call it."""
-
-    worker: Natural
-    name: str
-    pid: int
-
-
-class TraceReply(Message, frozen=True, kw_only=True):
-    """What the session's workers did; the frame's data is an array of slr_trace_event (simpler.h), oldest first.
-
-    ``clock_ns``: the session's CLOCK_MONOTONIC when it answered.
-    """
-
-    TYPE = MessageType.TRACE
-    clock_ns: int
-    processes: list[TraceProcess]
-
-
-class Trace(Request[TraceReply], frozen=True, kw_only=True):
-    """Asks for the tasks that ended after ``since_ns`` of the session's clock."""
-
-    TYPE = MessageType.TRACE
-    REPLY = TraceReply
-    since_ns: int
-
-
-class CopyToReply(Message, frozen=True, kw_only=True):
-    """The bytes are in the buffer."""
-
-    TYPE = MessageType.COPY_TO
-
-
-class CopyTo(Request[CopyToReply], frozen=True, kw_only=True):
-    """Writes the frame's data into a buffer, from ``offset`` on."""
-
-    TYPE = MessageType.COPY_TO
-    REPLY = CopyToReply
-    buffer: Natural
-    generation: Natural
-    offset: Natural
-
-
-class CopyFromReply(Message, frozen=True, kw_only=True):
-    """The frame's data is what was asked for."""
-
-    TYPE = MessageType.COPY_FROM
-
-
-class CopyFrom(Request[CopyFromReply], frozen=True, kw_only=True):
-    """Reads ``nbytes`` of a buffer, from ``offset`` on."""
-
-    TYPE = MessageType.COPY_FROM
-    REPLY = CopyFromReply
-    buffer: Natural
-    generation: Natural
-    offset: Natural
-    nbytes: Annotated[int, msgspec.Meta(ge=1, le=limits.FRAME_DATA_BYTES)]
-
-
-REQUESTS: dict[MessageType, type[Request[Message]]] = {
-    cls.TYPE: cls
-    for cls in (Hello, Open, Close, Attach, Task, Register, Unregister, Malloc, Free, Trace, CopyTo, CopyFrom)
-}
-PUSHES: dict[MessageType, type[Message]] = {cls.TYPE: cls for cls in (Ended, Fault)}
-
-
-def payload_limit(kind: MessageType, flags: Flags) -> int:
-    """How long the payload of such a frame may be; of one that cannot be, short enough to be refused with its name."""
-    if flags & Flags.ERROR:
-        return limits.FRAME_PAYLOAD_BYTES
-    if flags & Flags.REPLY:
-        return REQUESTS[kind].REPLY.PAYLOAD_BYTES if kind in REQUESTS else Message.PAYLOAD_BYTES
-    known: Mapping[MessageType, type[Message]] = PUSHES if flags & Flags.PUSH else REQUESTS
-    return known[kind].PAYLOAD_BYTES if kind in known else Message.PAYLOAD_BYTES
 
 
 def parse(payload: bytes) -> object:

@@ -20,7 +20,8 @@ from simpler import limits
 from simpler.error_record import encode_error
 from simpler.errors import ArgumentError, CapacityError, ProtocolError, SimplerError
 from simpler.wire.frames import Flags, Frame, Header, Reason, check_lengths, protocol_error
-from simpler.wire.messages import REQUESTS, Message
+from simpler.wire.message_tables import REQUESTS
+from simpler.wire.messages import Message
 
 if TYPE_CHECKING:
     from simpler.wire.link import Link

@@ -15,7 +15,7 @@ import os
 import msgspec
 
 from simpler.errors import ProtocolError
-from simpler.wire.messages import Manifest
+from simpler.wire.control_messages import Manifest
 
 MAX_ERROR_BYTES = 64 << 20
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW

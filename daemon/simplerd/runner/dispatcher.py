@@ -19,7 +19,7 @@ from simpler.inner_callables import InnerCallables
 from simpler.inner_worker import InnerWorker
 from simpler.region import Region
 from simpler.tensor import DataType, TensorArgType
-from simpler.wire.messages import Task
+from simpler.wire.command_messages import Task
 from simpler.wire.task_args import BufferTensor, InlineTensor, RemoteArgs
 from simplerd.runner.buffers import SessionBuffers
 from simplerd.runner.control_protocol import Launch

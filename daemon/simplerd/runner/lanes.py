@@ -19,19 +19,11 @@ from simpler import limits
 from simpler.descriptors import format_hashid
 from simpler.errors import ArgumentError, SimplerError
 from simpler.region import Region
-from simpler.wire.link import Link
-from simpler.wire.messages import (
-    Attach,
-    AttachReply,
-    CopyFrom,
-    CopyFromReply,
-    CopyTo,
-    CopyToReply,
+from simpler.wire.command_messages import (
     Free,
     FreeReply,
     Malloc,
     MallocReply,
-    Message,
     Register,
     RegisterReply,
     Task,
@@ -40,6 +32,10 @@ from simpler.wire.messages import (
     Unregister,
     UnregisterReply,
 )
+from simpler.wire.control_messages import Attach, AttachReply
+from simpler.wire.data_messages import CopyFrom, CopyFromReply, CopyTo, CopyToReply
+from simpler.wire.link import Link
+from simpler.wire.messages import Message
 from simpler.wire.serving import Buffer, Handler
 from simplerd.runner.buffers import Held, SessionBuffers
 from simplerd.runner.control_protocol import Launch

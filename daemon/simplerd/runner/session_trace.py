@@ -8,7 +8,7 @@ import time
 from simpler.region import Region
 from simpler.region_records import Op, TaskState, TraceEvent, pack_trace
 from simpler.trace import all_events
-from simpler.wire.messages import TraceProcess, TraceReply
+from simpler.wire.command_messages import TraceProcess, TraceReply
 from simplerd.runner.control_protocol import Launch
 from simplerd.runner.dispatcher import Dispatcher
 

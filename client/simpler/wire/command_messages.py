@@ -1,0 +1,115 @@
+"""What is said on a session's command lane, between a program and the session's runner."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from simpler import limits
+from simpler.wire.frames import MessageType
+from simpler.wire.messages import Digest, Message, Natural, Request
+
+
+class TaskReply(Message, frozen=True, kw_only=True):
+    """The task has ended well. ``result``: the result record of what was returned, None for None."""
+
+    TYPE = MessageType.TASK
+    PAYLOAD_BYTES = limits.FRAME_PAYLOAD_BYTES
+    result: bytes | None = None
+
+
+class Task(Request[TaskReply], frozen=True, kw_only=True):
+    """Runs one orchestration function. ``args``: an encoded RemoteArgs."""
+
+    TYPE = MessageType.TASK
+    REPLY = TaskReply
+    PAYLOAD_BYTES = limits.FRAME_PAYLOAD_BYTES
+    digest: Digest
+    args: bytes
+
+
+class RegisterReply(Message, frozen=True, kw_only=True):
+    """The callable can be named by later tasks."""
+
+    TYPE = MessageType.REGISTER
+
+
+class Register(Request[RegisterReply], frozen=True, kw_only=True):
+    """Installs a callable; the frame's data is its encoded Content."""
+
+    TYPE = MessageType.REGISTER
+    REPLY = RegisterReply
+    digest: Digest
+
+
+class UnregisterReply(Message, frozen=True, kw_only=True):
+    """The reference is given back."""
+
+    TYPE = MessageType.UNREGISTER
+
+
+class Unregister(Request[UnregisterReply], frozen=True, kw_only=True):
+    """Gives one reference of a callable back."""
+
+    TYPE = MessageType.UNREGISTER
+    REPLY = UnregisterReply
+    digest: Digest
+
+
+class MallocReply(Message, frozen=True, kw_only=True):
+    """The name of the new buffer."""
+
+    TYPE = MessageType.MALLOC
+    buffer: Natural
+    generation: Natural
+
+
+class Malloc(Request[MallocReply], frozen=True, kw_only=True):
+    """Allocates memory that the session owns."""
+
+    TYPE = MessageType.MALLOC
+    REPLY = MallocReply
+    nbytes: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class FreeReply(Message, frozen=True, kw_only=True):
+    """The buffer's name is void."""
+
+    TYPE = MessageType.FREE
+
+
+class Free(Request[FreeReply], frozen=True, kw_only=True):
+    """Frees a buffer."""
+
+    TYPE = MessageType.FREE
+    REPLY = FreeReply
+    buffer: Natural
+    generation: Natural
+
+
+class TraceProcess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A lane of a trace: an inner worker and what people call it."""
+
+    worker: Natural
+    name: str
+    pid: int
+
+
+class TraceReply(Message, frozen=True, kw_only=True):
+    """What the session's workers did; the frame's data is an array of slr_trace_event (simpler.h), oldest first.
+
+    ``clock_ns``: the session's CLOCK_MONOTONIC when it answered.
+    """
+
+    TYPE = MessageType.TRACE
+    clock_ns: int
+    processes: list[TraceProcess]
+
+
+class Trace(Request[TraceReply], frozen=True, kw_only=True):
+    """Asks for the tasks that ended after ``since_ns`` of the session's clock."""
+
+    TYPE = MessageType.TRACE
+    REPLY = TraceReply
+    since_ns: int

@@ -1,0 +1,119 @@
+"""What a connection begins with, and what is said on a control connection, between a program and simplerd."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from simpler import limits
+from simpler.wire.frames import MessageType
+from simpler.wire.messages import Message, Natural, Request, Seconds
+
+
+class HelloReply(Message, frozen=True, kw_only=True):
+    """The version that both sides speak from now on, and who answers."""
+
+    TYPE = MessageType.HELLO
+    version: int
+    daemon: str
+    host: str
+
+
+class Hello(Request[HelloReply], frozen=True, kw_only=True):
+    """First frame of a control connection: the versions that the client speaks, and who it is."""
+
+    TYPE = MessageType.HELLO
+    REPLY = HelloReply
+    versions: Annotated[list[int], msgspec.Meta(min_length=1, max_length=64)]
+    program: str
+    pid: Natural
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a session is made of. ``imports``: RemoteCallable targets that are loaded and checked before READY."""
+
+    platform: str
+    runtime: str
+    device_ids: list[Natural] = []
+    num_sub_workers: Natural = 0
+    heap_bytes: Annotated[int, msgspec.Meta(ge=4096, le=limits.SESSION_HEAP_BYTES)] = limits.HEAP_BYTES
+    startup_timeout_s: Seconds = limits.STARTUP_TIMEOUT_S
+    env: dict[str, str | None] = {}
+    import_paths: list[str] = []
+    imports: list[str] = []
+    name: str = ""
+    spin_us: Natural = limits.SPIN_US
+
+
+class OpenReply(Message, frozen=True, kw_only=True):
+    """The session is READY: its id, its number in frame headers, the token for each of its two lanes, and the ids of
+    the inner workers."""
+
+    TYPE = MessageType.OPEN
+    session: str
+    number: Natural
+    token: bytes
+    devices: list[int]
+    chips: list[int]
+    subs: list[int]
+    pid: int
+
+
+class Open(Request[OpenReply], frozen=True, kw_only=True):
+    """Makes a session; answered when it is READY."""
+
+    TYPE = MessageType.OPEN
+    REPLY = OpenReply
+    manifest: Manifest
+
+
+class CloseReply(Message, frozen=True, kw_only=True):
+    """Nothing of the session is left."""
+
+    TYPE = MessageType.CLOSE
+
+
+class Close(Request[CloseReply], frozen=True, kw_only=True):
+    """Ends a session."""
+
+    TYPE = MessageType.CLOSE
+    REPLY = CloseReply
+    session: str
+    reason: str
+
+
+class Ended(Message, frozen=True, kw_only=True):
+    """Push by the daemon: a session has ended, and how. ``stderr``: its last lines."""
+
+    TYPE = MessageType.ENDED
+    session: str
+    cause: str
+    code: str
+    signal: int | None = None
+    exit_code: int | None = None
+    stderr: list[str] = msgspec.field(default_factory=list)
+
+
+class Fault(Message, frozen=True, kw_only=True):
+    """Push: the last frame of a sender that gives the connection up, saying why (an error record)."""
+
+    TYPE = MessageType.FAULT
+    error: bytes
+
+
+class AttachReply(Message, frozen=True, kw_only=True):
+    """The runner has the lane. ``clock_ns``: its CLOCK_MONOTONIC now."""
+
+    TYPE = MessageType.ATTACH
+    clock_ns: int
+
+
+class Attach(Request[AttachReply], frozen=True, kw_only=True):
+    """First frame of a lane; nothing may follow it before the reply."""
+
+    TYPE = MessageType.ATTACH
+    REPLY = AttachReply
+    session: str
+    token: bytes
+    lane: Literal["command", "data"]

@@ -1,0 +1,28 @@
+"""Every message by the type of its frame, and how long the payload of a frame may be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from simpler import limits
+from simpler.wire.command_messages import Free, Malloc, Register, Task, Trace, Unregister
+from simpler.wire.control_messages import Attach, Close, Ended, Fault, Hello, Open
+from simpler.wire.data_messages import CopyFrom, CopyTo
+from simpler.wire.frames import Flags, MessageType
+from simpler.wire.messages import Message, Request
+
+REQUESTS: dict[MessageType, type[Request[Message]]] = {
+    cls.TYPE: cls
+    for cls in (Hello, Open, Close, Attach, Task, Register, Unregister, Malloc, Free, Trace, CopyTo, CopyFrom)
+}
+PUSHES: dict[MessageType, type[Message]] = {cls.TYPE: cls for cls in (Ended, Fault)}
+
+
+def payload_limit(kind: MessageType, flags: Flags) -> int:
+    """How long the payload of such a frame may be; of one that cannot be, short enough to be refused with its name."""
+    if flags & Flags.ERROR:
+        return limits.FRAME_PAYLOAD_BYTES
+    if flags & Flags.REPLY:
+        return REQUESTS[kind].REPLY.PAYLOAD_BYTES if kind in REQUESTS else Message.PAYLOAD_BYTES
+    known: Mapping[MessageType, type[Message]] = PUSHES if flags & Flags.PUSH else REQUESTS
+    return known[kind].PAYLOAD_BYTES if kind in known else Message.PAYLOAD_BYTES
