@@ -7,9 +7,17 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import executors, growth, killed, local_tasks, report, sessions, waking
+from benchmarks import executors, growth, killed, local_tasks, remote_copies, remote_tasks, report, sessions, waking
 
-GROUPS = {"tasks": local_tasks, "waking": waking, "killed": killed, "sessions": sessions, "growth": growth}
+GROUPS = {
+    "tasks": local_tasks,
+    "waking": waking,
+    "killed": killed,
+    "sessions": sessions,
+    "remote": remote_tasks,
+    "copies": remote_copies,
+    "growth": growth,
+}
 
 
 def main() -> int:

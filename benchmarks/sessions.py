@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.measurement import Result, Samples
+from benchmarks.processors import process_tree
 from simpler import RemoteWorkerSpec, Worker
 from simplerd.foreground import ForegroundDaemon
 
@@ -71,12 +72,3 @@ def cpu_ns(daemon: int) -> int:
     tasks = [task for pid in process_tree(daemon) for task in Path(f"/proc/{pid}/task").iterdir()]
     tasks += [task for task in Path("/proc/self/task").iterdir() if task.name != str(os.getpid())]
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
-
-
-def process_tree(root: int) -> list[int]:
-    """A process and its descendants."""
-    found = [root]
-    for pid in found:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            found += [int(child) for child in (task / "children").read_text().split()]
-    return found

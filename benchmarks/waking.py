@@ -5,16 +5,13 @@ The program has a processor of its own in both, so that both measure the same th
 
 from __future__ import annotations
 
-import os
-import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
+from benchmarks.bare import bare
 from benchmarks.executors import WORKERS, Pool, measure_pools
 from benchmarks.measurement import Result, Samples
+from benchmarks.processors import apart
 from benchmarks.tasks import no_op, nothing
 from simpler import Orchestrator, Worker
 
@@ -23,7 +20,6 @@ POOL_ROUNDS = 100
 GAP_S = 0.003
 """Long enough for every worker to have gone to sleep."""
 MICROSECONDS = 1e6
-SOURCE = Path(__file__).with_name("futex_roundtrip.c")
 
 
 def measure() -> Iterator[Result]:
@@ -35,38 +31,17 @@ def measure() -> Iterator[Result]:
         def graph(orch: Orchestrator, _args: object, _config: object) -> None:
             orch.submit_sub(handle)
 
-        with _apart([info.pid for info in worker.stats().workers]):
+        with apart([info.pid for info in worker.stats().workers]):
             took = _after_gaps(lambda: worker.run(graph), ROUNDS)
-    bare = Samples([*before.values, *bare_round_trips().values])  # the machine may have become faster or slower
-    yield Result("bare futex round trip between two sleeping processes", "µs", None, bare)
+    alone = Samples([*before.values, *bare_round_trips().values])  # the machine may have become faster or slower
+    yield Result("bare futex round trip between two sleeping processes", "µs", None, alone)
     yield Result("one no-op task for parked workers", "µs", None, took, others=measure_pools(_pool_after_gaps))
-    yield Result("    the same", "of the bare one", 1.3, took.over(bare.median))
+    yield Result("    the same", "of the bare one", 1.3, took.over(alone.median))
 
 
 def bare_round_trips() -> Samples:
     """Of the C program, in microseconds."""
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "futex_roundtrip"
-        compiler = os.environ.get("CC", "cc")
-        subprocess.run([compiler, "-std=gnu11", "-D_GNU_SOURCE", "-O2", str(SOURCE), "-o", str(program)], check=True)
-        command = [str(program), str(ROUNDS // 2), str(int(GAP_S * MICROSECONDS))]
-        said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
-    return Samples([float(line) for line in said.split()])
-
-
-@contextmanager
-def _apart(workers: Sequence[int]) -> Iterator[None]:
-    """This process keeps to the first processor, the workers to the others."""
-    before = os.sched_getaffinity(0)
-    first, *others = sorted(before)
-    try:
-        if others:
-            os.sched_setaffinity(0, {first})
-            for pid in workers:
-                os.sched_setaffinity(pid, others)
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
+    return bare("futex_roundtrip", ROUNDS // 2, int(GAP_S * MICROSECONDS))
 
 
 def _after_gaps(call: Callable[[], object], rounds: int) -> Samples:

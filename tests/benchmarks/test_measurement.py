@@ -9,9 +9,10 @@ import sys
 
 import numpy as np
 import pytest
+from benchmarks.bare import bare
 from benchmarks.measurement import Result, Samples
 
-from benchmarks import executors, report, sessions, waking
+from benchmarks import executors, processors, report, sessions, waking
 
 SLOW, FAST = Samples([30.0, 10.0, 20.0]), Samples([5.0, 5.0, 5.0])
 
@@ -51,7 +52,7 @@ def test_cpu_time_is_counted_over_the_whole_tree() -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         parent.stdout.readline()
-        assert len(sessions.process_tree(parent.pid)) == 2
+        assert len(processors.process_tree(parent.pid)) == 2
         assert sessions.cpu_ns(parent.pid) > 20_000_000
         parent.communicate()
 
@@ -75,3 +76,8 @@ def test_what_is_not_installed_is_said_with_how_to_get_it() -> None:
 @pytest.mark.slow
 def test_the_bare_futex_round_trip_is_measured() -> None:
     assert len(waking.bare_round_trips().values) == waking.ROUNDS // 2
+
+
+def test_the_bare_tcp_programs_measure_each_round() -> None:
+    assert min(bare("tcp_roundtrip", 20, 96).values) > 0
+    assert len(bare("tcp_bulk", 3, 1 << 20).values) == 3
