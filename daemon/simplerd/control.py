@@ -19,8 +19,17 @@ import trio
 import simpler
 from simpler import limits
 from simpler.errors import SimplerError, StaleHandle, StateError, VersionMismatch
-from simpler.wire.control_messages import Close, CloseReply, Ended, Hello, HelloReply, Manifest, Open, OpenReply
-from simpler.wire.frames import VERSION
+from simpler.wire.control_messages import (
+    PROTOCOL_VERSIONS,
+    Close,
+    CloseReply,
+    Ended,
+    Hello,
+    HelloReply,
+    Manifest,
+    Open,
+    OpenReply,
+)
 from simpler.wire.link import Link
 from simpler.wire.links import Links
 from simpler.wire.messages import Message
@@ -51,6 +60,7 @@ class ControlConnection(Handler):
         self._supervisor = supervisor
         self._mine: dict[str, Session] = {}
         self._greeted = False
+        self._protocol = PROTOCOL_VERSIONS[-1]
         self._link = Link(stream, self, name=f"the client ({peer})", received=received)
         self._links = links
         self._handle = 0
@@ -85,16 +95,17 @@ class ControlConnection(Handler):
         raise SimplerError(f"{request.TYPE.name} does not belong on a control connection", code="UNSUPPORTED")
 
     def _hello(self, hello: Hello) -> HelloReply:
-        if VERSION not in hello.versions:
-            theirs = ", ".join(map(str, hello.versions))
+        common = [version for version in PROTOCOL_VERSIONS if version in hello.versions]
+        if not common:
+            theirs, ours = (", ".join(map(str, versions)) for versions in (hello.versions, PROTOCOL_VERSIONS))
             raise VersionMismatch(
                 f"the client ({hello.program}) speaks session protocol {theirs}; this simplerd ({simpler.__version__}) "
-                f"speaks {VERSION}: install the same release on both hosts",
+                f"speaks {ours}: install the same release on both hosts",
                 client_versions=theirs,
-                daemon_version=VERSION,
+                daemon_versions=ours,
             )
-        self._greeted = True
-        return HelloReply(version=VERSION, daemon=f"simplerd {simpler.__version__}", host=socket.gethostname())
+        self._greeted, self._protocol = True, common[0]
+        return HelloReply(version=common[0], daemon=f"simplerd {simpler.__version__}", host=socket.gethostname())
 
     async def _open(self, manifest: Manifest) -> OpenReply:
         local = self._peer.uid >= 0
@@ -104,7 +115,7 @@ class ControlConnection(Handler):
             devices=self._config.devices,
             import_roots=None if local else self._config.import_paths,
         )
-        session = await self._supervisor.open(manifest, self._peer)
+        session = await self._supervisor.open(manifest, self._peer, self._protocol)
         self._mine[session.id] = session
         assert self._nursery is not None
         self._nursery.start_soon(self._tell_end, session)

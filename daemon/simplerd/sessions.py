@@ -28,7 +28,7 @@ import trio
 
 from simpler import limits
 from simpler.errors import CapacityError, SimplerError, StaleHandle, StateError
-from simpler.wire.control_messages import Manifest
+from simpler.wire.control_messages import PROTOCOL_VERSIONS, Manifest
 from simplerd.events import EventLog
 
 
@@ -125,6 +125,7 @@ class Session:
         self.token = secrets.token_bytes(limits.SESSION_TOKEN_BYTES)
         self.manifest = manifest
         self.peer = peer
+        self.protocol = PROTOCOL_VERSIONS[-1]
         self.opened_at = opened_at
         self.state = SessionState.OPENING
         self.pid = 0

@@ -65,13 +65,14 @@ class Supervisor:
         self._alive: dict[str, Runner] = {}
         self._host = socket.gethostname()
 
-    async def open(self, manifest: Manifest, peer: Peer) -> Session:
-        """A session that is READY.
+    async def open(self, manifest: Manifest, peer: Peer, protocol: int) -> Session:
+        """A session that is READY. `protocol`: the version that its client speaks.
 
         Raises CapacityError, DeviceBusy, ArgumentError, and whatever kept its runner from becoming ready. A caller that
         is cancelled has the session closed.
         """
         session = self._sessions.open(manifest, peer)
+        session.protocol = protocol
         self._nursery.start_soon(self._supervise, session)
         try:
             await session.decided.wait()  # its task keeps the deadline
@@ -156,6 +157,7 @@ class Supervisor:
         launch = Launch(
             session=session.id,
             session_number=session.number,
+            protocol=session.protocol,
             host=self._host,
             folder=str(self._folder.path / session.id),
             import_paths=[*session.manifest.import_paths, *self._config.import_paths],

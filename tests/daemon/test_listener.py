@@ -67,7 +67,7 @@ async def test_a_client_of_another_version_is_told_both_versions(daemon: Foregro
         link = await client.dial()
         with pytest.raises(VersionMismatch) as caught:
             await link.request(Hello(versions=[7, 8], program="job 9.9", pid=1))
-        assert "client (job 9.9) speaks session protocol 7, 8; this simplerd (0.1.0) speaks 1" in str(caught.value)
+        assert "client (job 9.9) speaks session protocol 7, 8; this simplerd (0.1.0) speaks 2, 1" in str(caught.value)
         with pytest.raises(StateError, match="OPEN came before a HELLO"):
             await link.request(Open(manifest=Manifest(platform="sim", runtime="graph")))
 

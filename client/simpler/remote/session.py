@@ -42,9 +42,8 @@ from simpler.remote.session_life import TRANSITIONS, SessionEvent, SessionState
 from simpler.remote.spec import RemoteWorkerSpec
 from simpler.trace import ProcessTrace, task_spans
 from simpler.wire.command_messages import Register, Task, Trace, Unregister
-from simpler.wire.control_messages import Attach, Close, Ended, Hello, Manifest, Open, OpenReply
+from simpler.wire.control_messages import PROTOCOL_VERSIONS, Attach, Close, Ended, Hello, Manifest, Open, OpenReply
 from simpler.wire.endpoint import connect
-from simpler.wire.frames import VERSION
 from simpler.wire.link import Link
 from simpler.wire.messages import Message, Request
 from simpler.wire.pending import PendingReply
@@ -65,6 +64,7 @@ class RemoteSession(Handler):
         self.name = f"remote worker {worker} at {spec.endpoint}"
         self.clock = ClockOffset()
         self.opened: OpenReply | None = None
+        self.protocol = PROTOCOL_VERSIONS[-1]
         self._spec = spec
         self._region = region
         self._program = program
@@ -121,9 +121,13 @@ class RemoteSession(Handler):
         self._waits_for = f"a connection to {endpoint}"
         self._control = self._start(Link(await connect(endpoint), self, name=f"simplerd at {endpoint}"))
         self._waits_for = "simplerd to answer HELLO"
-        hello, _ = await self._control.request(Hello(versions=[VERSION], program=self._program, pid=os.getpid()))
-        if hello.version != VERSION:
-            raise VersionMismatch(f"{hello.daemon} chose protocol {hello.version}; this program speaks {VERSION}")
+        hello, _ = await self._control.request(
+            Hello(versions=list(PROTOCOL_VERSIONS), program=self._program, pid=os.getpid())
+        )
+        if hello.version not in PROTOCOL_VERSIONS:
+            ours = ", ".join(map(str, PROTOCOL_VERSIONS))
+            raise VersionMismatch(f"{hello.daemon} chose protocol {hello.version}; this program speaks {ours}")
+        self.protocol = hello.version
         self._waits_for = "the session's processes to become ready"
         self.opened, _ = await self._control.request(Open(manifest=manifest), timeout_s=None)
         self._command = await self._attach("command", self.opened)

@@ -10,6 +10,10 @@ from simpler import limits
 from simpler.wire.frames import MessageType
 from simpler.wire.messages import Message, Natural, Request, Seconds
 
+PROTOCOL_VERSIONS = (2, 1)
+"""What both sides speak, the newest first; HELLO agrees on one. Version 2 has further messages and optional fields,
+which are sent only where 2 was agreed on."""
+
 
 class HelloReply(Message, frozen=True, kw_only=True):
     """The version that both sides speak from now on, and who answers."""

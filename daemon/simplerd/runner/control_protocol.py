@@ -24,12 +24,14 @@ _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 class Launch(msgspec.Struct, frozen=True):
     """What a runner is started with.
 
-    `session_number` stands in the headers of the session's frames, `folder` is the working directory of its processes,
-    and `import_paths` is where modules may be imported from: the manifest's and the host's.
+    `session_number` stands in the headers of the session's frames, `protocol` is the version that its client speaks,
+    `folder` is the working directory of its processes, and `import_paths` is where modules may be imported from: the
+    manifest's and the host's.
     """
 
     session: str
     session_number: int
+    protocol: int
     host: str
     folder: str
     import_paths: list[str]
