@@ -1,0 +1,86 @@
+"""The client's end of TLS: to the daemon, and to the runner behind a lane.
+
+A connection begins in clear where it must: the first frame of a lane, ATTACH, is for the daemon, which passes the
+connection on; from the byte behind it on the runner speaks TLS, and the lane begins with ATTACH once more. And a daemon
+that speaks no TLS, or takes no such lane, says so in clear. Anybody between may have said it: so it ends the connection
+and does nothing else, and nothing in it is unpickled.
+"""
+
+from __future__ import annotations
+
+import ssl
+
+import trio
+
+from simpler import limits
+from simpler.error_record import decode_error
+from simpler.errors import AuthError, ConnectError, SimplerError
+from simpler.wire.control_messages import Attach, Fault
+from simpler.wire.first_frame import receive_first
+from simpler.wire.frames import MAGIC, Flags, MessageType, encode_header
+from simpler.wire.tls_stream import TlsStream
+
+
+async def connect_tls(
+    stream: trio.SocketStream,
+    context: ssl.SSLContext,
+    *,
+    name: str,
+    server_hostname: str | None = None,
+    timeout_s: float = limits.CONNECT_TIMEOUT_S,
+) -> TlsStream:
+    """TLS with ``name`` over ``stream``, which is taken over, and closed after an error.
+
+    Raises AuthError when one end refuses the other, what the other end answers in clear, or ConnectError.
+    """
+    tls = TlsStream(stream, context, name=name, server_hostname=server_hostname)
+    try:
+        with trio.fail_after(timeout_s):
+            await _shake_hands(tls, name)
+    except BaseException as error:
+        await trio.aclose_forcefully(tls)
+        if isinstance(error, trio.TooSlowError):
+            raise ConnectError(
+                f"{name} did not finish the TLS handshake within {timeout_s:g} s", code="TIMEOUT"
+            ) from None
+        if isinstance(error, trio.BrokenResourceError):
+            raise ConnectError(f"the connection to {name} ended during the TLS handshake: {error}") from error
+        raise
+    return tls
+
+
+async def connect_tls_lane(
+    stream: trio.SocketStream, context: ssl.SSLContext, attach: Attach, *, session: int, name: str
+) -> TlsStream:
+    """TLS with the runner of ``session`` (its number) behind ``stream``; otherwise as `connect_tls`.
+
+    ``context`` is of `LaneIdentity`. The caller then requests ``attach`` on the lane.
+    """
+    payload = attach.encode()
+    try:
+        await stream.send_all(encode_header(attach.TYPE, Flags.NONE, 1, len(payload), session=session) + payload)
+    except trio.BrokenResourceError as error:
+        await trio.aclose_forcefully(stream)
+        raise ConnectError(f"the connection to {name} broke: {error}") from error
+    return await connect_tls(stream, context, name=name)
+
+
+async def _shake_hands(tls: TlsStream, name: str) -> None:
+    tls.begin()
+    first = await tls.first_byte()
+    if first == MAGIC[0]:
+        raise await _said_in_clear(tls.give_up_tls(), name)
+    await tls.handshake()
+
+
+async def _said_in_clear(stream: trio.SocketStream, name: str) -> SimplerError:
+    async with stream:
+        frame, _ = await receive_first(stream)
+    flags, record = frame.header.flags, frame.payload
+    if frame.header.type is MessageType.FAULT:
+        record = Fault.decode(frame.payload).error
+    elif not flags & Flags.ERROR:
+        return AuthError(f"{name} answered a TLS handshake with a {frame.header.type.name} frame in clear")
+    said = decode_error(record, trust_pickle=False)
+    said.message = f"{name} speaks no TLS on this connection: {said.message}"
+    return said

@@ -1,0 +1,160 @@
+"""TLS over a connected socket, as a trio stream.
+
+trio.SSLStream moves every byte through two memory buffers, and keeps the alert to itself with which one end refuses the
+other. Here OpenSSL has the socket: data is decrypted to where it belongs, and alerts go out (RFC 8446, 6.2).
+
+Rules
+  1. One task receives and one sends at any time, as on every trio stream. In TLS 1.3 neither waits for the other's
+     direction once the handshake is done.
+  2. The end of the stream is the end of the connection, said with close_notify or not: every frame says its own length,
+     so one that was cut is noticed.
+  3. A refusal of the other end is an AuthError, the cause of the BrokenResourceError; also when it comes with the first
+     bytes received, as that of a client's certificate does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+
+import trio
+
+from simpler.errors import AuthError
+from simpler.wire.tls_refusal import refusal_of
+
+HANDSHAKE_BYTE = 0x16
+"""The content type that a TLS connection begins with: RFC 8446, 5.1. No frame of ours begins so."""
+RECEIVE_BYTES = 128 << 10
+
+
+class TlsStream(trio.abc.HalfCloseableStream):
+    """A TLS connection over ``stream``, which it takes over. ``name`` is what errors call the peer."""
+
+    def __init__(
+        self,
+        stream: trio.SocketStream,
+        context: ssl.SSLContext,
+        *,
+        name: str,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+    ) -> None:
+        self._name = name
+        plain = _taken_from(stream)
+        try:
+            self._socket = context.wrap_socket(
+                plain, server_side=server_side, do_handshake_on_connect=False, server_hostname=server_hostname
+            )
+        except BaseException:
+            plain.close()
+            raise
+
+    @property
+    def peer_certificate(self) -> bytes:
+        """The other end's, DER. Only after the handshake."""
+        certificate = self._socket.getpeercert(binary_form=True)
+        assert certificate is not None, "both ends are asked for one"
+        return certificate
+
+    def begin(self) -> None:
+        """Says the client's first words, which `handshake` does as well."""
+        with contextlib.suppress(OSError):  # most likely that it has to wait; any other error comes again
+            self._socket.do_handshake()
+
+    async def handshake(self) -> None:
+        """Until the other end has shown who it is. The caller sets a deadline.
+
+        Raises AuthError, and BrokenResourceError when the connection ends before.
+        """
+        while True:
+            try:
+                self._socket.do_handshake()
+                return
+            except ssl.SSLWantReadError:
+                await trio.lowlevel.wait_readable(self._socket)
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(self._socket)
+            except OSError as error:
+                broken = self._broken(error)
+                if isinstance(broken.__cause__, AuthError):
+                    raise broken.__cause__ from error
+                raise broken from broken.__cause__
+
+    async def first_byte(self) -> int | None:
+        """What the other end begins with, left where it is; None when it has hung up. Only before the handshake."""
+        await trio.lowlevel.wait_readable(self._socket)
+        try:
+            peeked = socket.socket.recv(self._socket, 1, socket.MSG_PEEK)
+        except OSError as error:
+            raise self._broken(error) from error
+        return peeked[0] if peeked else None
+
+    def give_up_tls(self) -> trio.SocketStream:
+        """The connection as it is, for who answers in clear. Only before the handshake."""
+        return trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=self._socket.detach())))
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """The next bytes, at most ``max_bytes``; none when the other end has hung up."""
+        room = bytearray(max_bytes or RECEIVE_BYTES)
+        return bytes(memoryview(room)[: await self.receive_into(room)])
+
+    async def receive_into(self, target: bytearray | memoryview) -> int:
+        """Decrypts into ``target``; gives how many bytes, 0 when the other end has hung up."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while True:
+            try:
+                received = self._socket.recv_into(target)
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return received
+            except ssl.SSLWantReadError:
+                await trio.lowlevel.wait_readable(self._socket)
+            except OSError as error:
+                broken = self._broken(error)
+                raise broken from broken.__cause__
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Sends all of ``data``. When cancelled, the stream is of no use any more."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        left = memoryview(data).cast("B")
+        while left:
+            try:
+                left = left[self._socket.send(left) :]
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(self._socket)  # then the same bytes again, SSL_write(3)
+            except OSError as error:
+                broken = self._broken(error)
+                raise broken from broken.__cause__
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Until the socket takes bytes."""
+        await trio.lowlevel.wait_writable(self._socket)
+
+    async def send_eof(self) -> None:
+        """Nothing more is sent; the other end may go on."""
+        await trio.lowlevel.checkpoint()
+        with contextlib.suppress(OSError):  # it has hung up
+            socket.socket.shutdown(self._socket, socket.SHUT_WR)  # ssl's own would end receiving too
+
+    async def aclose(self) -> None:
+        """Hangs up."""
+        if self._socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+        await trio.lowlevel.checkpoint()
+
+    def _broken(self, error: OSError) -> trio.BrokenResourceError | trio.ClosedResourceError:
+        """What to raise; its cause is the refusal where there is one."""
+        if self._socket.fileno() < 0:
+            return trio.ClosedResourceError("this stream was closed on this side")
+        cause = (refusal_of(error, self._name) if isinstance(error, ssl.SSLError) else None) or error
+        broken = trio.BrokenResourceError(str(cause))
+        broken.__cause__ = cause
+        return broken
+
+
+def _taken_from(stream: trio.SocketStream) -> socket.socket:
+    taken = socket.socket(fileno=stream.socket.detach())
+    taken.setblocking(False)
+    return taken
