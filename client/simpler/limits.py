@@ -73,8 +73,15 @@ CONNECT_TIMEOUT_S = 10.0
 TCP_PROBE_S = 5
 TCP_SILENCE_S = 20
 """A quiet TCP connection is probed every TCP_PROBE_S; a peer that answers nothing for this long is cut off."""
-TASKS_IN_FLIGHT = 16
+TASKS_AHEAD = 16
 """Tasks that one session is given ahead: enough to keep it busy, few enough that the rest can still be cancelled."""
+QUICK_TASKS_AHEAD = 1 << 10
+"""The same for tasks that are over so quickly that the session has them all done within AHEAD_S."""
+AHEAD_S = 0.02
+"""How much longer a cancelled run may go on for what its session was given ahead; more than most networks take to and
+from, which is how much must be ahead to keep a session busy."""
+QUICK_TASK_BYTES_AHEAD = 4 << 20
+"""Arguments of tasks beyond TASKS_AHEAD, together: a session holds them in memory until their turn comes."""
 CALLABLES_SENT_AHEAD = 4
 """Callables that a session which opens is sent before it has confirmed the first of them."""
 OPENING_GRACE_S = 2.0

@@ -228,7 +228,7 @@ def test_more_tasks_than_are_sent_ahead(worker: Worker) -> None:  # R3
     buffer, task, count = (
         buffer_of(worker, FIRST, np.zeros(4, "int64")),
         worker.register(add),
-        10 * limits.TASKS_IN_FLIGHT,
+        10 * limits.TASKS_AHEAD,
     )
 
     def many(orch: Orchestrator, args: object, config: object) -> None:

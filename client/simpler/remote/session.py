@@ -2,11 +2,9 @@
 
 Rules
   1. Opening has one deadline for all its steps; when it passes, the error says what was waited for.
-  2. Tasks go out in the order in which they became ready, at most TASKS_IN_FLIGHT at once: what has not been taken from
-     the graph can still be cancelled.
-  3. Health is the daemon's to tell. A session is lost when the daemon says so, or when a lane is lost; then the daemon
+  2. Health is the daemon's to tell. A session is lost when the daemon says so, or when a lane is lost; then the daemon
      has ENDED_GRACE_S to say why. Losing the control connection alone loses no session.
-  4. A lost session fails all that counts on it with its cause: calls, tasks that it holds, tasks that come later.
+  3. A lost session fails all that counts on it with its cause: calls, tasks that it holds, tasks that come later.
 """
 
 from __future__ import annotations
@@ -26,8 +24,6 @@ from simpler import limits
 from simpler.content import Content
 from simpler.error_record import encode_error
 from simpler.errors import (
-    ArgumentError,
-    CapacityError,
     SessionLost,
     SimplerError,
     StartupError,
@@ -35,13 +31,13 @@ from simpler.errors import (
     VersionMismatch,
 )
 from simpler.region import Region, RegionClosed
-from simpler.region_records import Task as GraphTask
 from simpler.region_records import unpack_trace
 from simpler.remote.clock import ClockOffset
 from simpler.remote.session_life import TRANSITIONS, SessionEvent, SessionState
 from simpler.remote.spec import RemoteWorkerSpec
+from simpler.remote.task_pump import TaskPump
 from simpler.trace import ProcessTrace, task_spans
-from simpler.wire.command_messages import Register, Task, Trace, Unregister
+from simpler.wire.command_messages import Register, Trace, Unregister
 from simpler.wire.control_messages import PROTOCOL_VERSIONS, Attach, Close, Ended, Hello, Manifest, Open, OpenReply
 from simpler.wire.endpoint import connect
 from simpler.wire.link import Link
@@ -77,8 +73,7 @@ class RemoteSession(Handler):
         self._data: Link
         self._cause: SimplerError | None = None
         self._lost = trio.Event()
-        self._doorbell = trio.Event()
-        self._places = trio.Semaphore(limits.TASKS_IN_FLIGHT)
+        self._pump: TaskPump | None = None
         self._nursery: trio.Nursery
 
     @property
@@ -88,6 +83,7 @@ class RemoteSession(Handler):
 
     def let_go(self) -> None:
         """Once the loop has ended: a connection's objects hold each other until collected; the region need not wait."""
+        self._pump = None
         del self._region
 
     # ---- opening
@@ -138,10 +134,11 @@ class RemoteSession(Handler):
             raise self._error()
         self._region.attach_worker(self.worker)
         self._region.ready(self.worker)
+        self._pump = TaskPump(self.worker, self._region, self._command, self._give_up)
         self._move(SessionEvent.OPENED)
         for lane in (self._command, self._data):
             self._nursery.start_soon(self._guarded, self._watch, lane)
-        self._nursery.start_soon(self._guarded, self._pump)
+        self._nursery.start_soon(self._guarded, self._pump.run)
 
     def _start(self, link: Link) -> Link:
         self._links.append(link)
@@ -237,45 +234,10 @@ class RemoteSession(Handler):
         assert cause is not None
         return copy.copy(cause)
 
-    # ---- tasks
-
     def ring(self) -> None:
         """There may be work in the worker's mailbox."""
-        self._doorbell.set()
-
-    async def _pump(self) -> None:
-        """Sends tasks as they become ready, until the region or the session is closed."""
-        while True:
-            await self._places.acquire()
-            task = self._region.take(self.worker)
-            while task is None:
-                await self._doorbell.wait()
-                self._doorbell = trio.Event()
-                task = self._region.take(self.worker)
-            request = Task(digest=task.digest, args=task.args)
-            try:
-                pending = await self._command.begin(request)
-            except ArgumentError as too_large:
-                self._fail_task(task, too_large)
-                self._places.release()
-            else:
-                self._nursery.start_soon(self._guarded, self._finish, task, pending)
-
-    async def _finish(self, task: GraphTask, pending: PendingReply) -> None:
-        answer = await pending.wait()
-        self._places.release()
-        if answer.failed:
-            self._region.complete(self.worker, task.id, error=answer.payload)
-            return
-        result = Task.REPLY.decode(answer.payload).result
-        try:
-            self._region.complete(self.worker, task.id, result=result)
-        except CapacityError as full:
-            self._fail_task(task, full)
-
-    def _fail_task(self, task: GraphTask, error: SimplerError) -> None:
-        record = encode_error(error, worker=self.worker, hashid=f"sha256:{task.digest.hex()}")
-        self._region.complete(self.worker, task.id, error=record)
+        if self._pump is not None:
+            self._pump.ring()
 
     # ---- health and end
 
@@ -326,12 +288,15 @@ class RemoteSession(Handler):
             await work(*args)
         except RegionClosed:  # the Worker is closing
             return
-        except SimplerError as error:
-            if self._command.cause is None:  # else it is for _watch to say why
-                self._lose(self._loss(f"was given up: {error}"))
-        except Exception as defect:
-            _log.exception("%s was given up", self.name)
-            self._lose(self._loss(f"was given up: {type(defect).__name__}: {defect}"))
+        except Exception as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        if not isinstance(error, SimplerError):
+            _log.error("%s was given up", self.name, exc_info=error)
+            self._lose(self._loss(f"was given up: {type(error).__name__}: {error}"))
+        elif self._command.cause is None:  # else it is for _watch to say why
+            self._lose(self._loss(f"was given up: {error}"))
 
     async def close(self, reason: str, grace_s: float = limits.CLOSE_TIMEOUT_S) -> None:
         """Ends the session and waits until nothing of it is left at the daemon, at most twice ``grace_s``: for as long

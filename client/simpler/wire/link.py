@@ -111,6 +111,7 @@ class Link:
             self._decoder.feed(received)
         self._inbound = InboundSequence()
         self._sent = 0
+        self._outbox: list[tuple[bytes, PendingReply]] = []
         self._pending: dict[int, PendingReply] = {}
         self._places = trio.Semaphore(limits.REQUESTS_IN_FLIGHT)
         self._writing = trio.Lock()
@@ -180,6 +181,29 @@ class Link:
                 self._places.release()
         return pending
 
+    def enqueue(self, request: Request[ReplyT], settled: Callable[[PendingReply], None]) -> None:
+        """Puts a request behind what the next ``flush`` sends. ``settled`` is called from where its reply is received.
+
+        Raises as ``begin`` does, and CapacityError when too many requests wait for their replies.
+        """
+        self._outbox.append((request.encode(), PendingReply(self, cast("Request[Message]", request), None, settled)))
+
+    async def flush(self) -> None:
+        """Sends what was enqueued, in one piece. Raises the cause when the connection is over."""
+        async with self._writing:
+            if self._cause is not None:
+                raise self.lost()
+            frames: list[bytes] = []
+            outbox, self._outbox = self._outbox, []
+            for payload, pending in outbox:
+                self._places.acquire_nowait()
+                self._sent += 1
+                pending.sequence = self._sent
+                self._pending[self._sent] = pending
+                head = encode_header(pending.request.TYPE, Flags.NONE, self._sent, len(payload), session=self.session)
+                frames += (head, payload)
+            await self._write(b"".join(frames), memoryview(b""))
+
     def reply_of(self, request: Request[ReplyT], answer: Answer) -> ReplyT:
         """What ``answer`` says. Raises the error that the peer answered with."""
         if answer.failed:
@@ -204,7 +228,7 @@ class Link:
         waiting, self._pending = list(self._pending.values()), {}
         for pending in waiting:
             self._places.release()
-            pending.arrived.set()
+            pending.settle(None)
 
     async def aclose(self) -> None:
         """Hangs up. Requests that wait fail. May be called more than once."""
@@ -340,9 +364,8 @@ class Link:
 
     def _take_reply(self, pending: PendingReply, answer: Answer) -> None:
         if self._pending.pop(pending.sequence, None) is not None:
-            pending.answer = answer
-            pending.arrived.set()
             self._places.release()
+            pending.settle(answer)
 
     def _take_push(self, frame: Frame) -> None:
         cls = PUSHES.get(frame.header.type)

@@ -1,0 +1,120 @@
+"""The way of a session's tasks: out of its worker's mailbox, over the command lane, and what became of them back.
+
+Rules
+  1. Tasks go out in the order in which they became ready, all that are ready in one piece.
+  2. No task of the event loop stands for a task of the graph: a reply ends it from where it is received.
+  3. What has not been taken from the mailbox can still be cancelled, so only so much is sent ahead as keeps the session
+     busy: TASKS_AHEAD of any, more of those that are over quickly, as long as the session had them done within
+     AHEAD_S.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import trio
+
+from simpler import limits
+from simpler.error_record import encode_error
+from simpler.errors import ArgumentError, CapacityError, SimplerError
+from simpler.region import Region, RegionClosed
+from simpler.region_records import Task as GraphTask
+from simpler.wire.command_messages import Task
+from simpler.wire.link import Link
+from simpler.wire.pending import PendingReply
+
+_AHEAD_NS = limits.AHEAD_S * 1e9
+_LEARNING = 1.125
+"""By how much the measured time of a task follows one more measurement."""
+
+
+class TaskPump:
+    """Sends the tasks of ``worker`` down ``lane``. ``give_up`` is told what a reply did that no reply may do."""
+
+    def __init__(self, worker: int, region: Region, lane: Link, give_up: Callable[[Exception], None]) -> None:
+        self._worker = worker
+        self._region = region
+        self._lane = lane
+        self._give_up = give_up
+        self._doorbell = trio.Event()
+        self._ahead = 0
+        self._ahead_bytes = 0
+        self._window = limits.TASKS_AHEAD
+        self._task_ns = _AHEAD_NS / limits.TASKS_AHEAD
+        """About the median of the times between two replies."""
+        self._replied_ns = 0
+
+    def ring(self) -> None:
+        """There may be work in the mailbox."""
+        self._doorbell.set()
+
+    async def run(self) -> None:
+        """Sends tasks as they become ready, until the region or the lane is closed, which is raised."""
+        while True:  # no deadline: the next task may come at any time
+            if self._enqueue_ready():
+                await self._lane.flush()
+            else:
+                await self._doorbell.wait()
+                self._doorbell = trio.Event()
+
+    def _enqueue_ready(self) -> bool:
+        """Puts all that is ready, and has room, behind what is to be sent; False when there was nothing."""
+        found = False
+        while self._has_room() and (task := self._region.take(self._worker)) is not None:
+            found = True
+            nbytes = len(task.args)
+            try:
+                self._lane.enqueue(
+                    Task(digest=task.digest, args=task.args), settled=partial(self._settled, task, nbytes)
+                )
+            except ArgumentError as too_large:
+                self._fail(task, too_large)
+            else:
+                self._ahead += 1
+                self._ahead_bytes += nbytes
+        return found
+
+    def _has_room(self) -> bool:
+        ahead = self._ahead
+        return ahead < limits.TASKS_AHEAD or (
+            ahead < self._window and self._ahead_bytes < limits.QUICK_TASK_BYTES_AHEAD
+        )
+
+    def _settled(self, task: GraphTask, nbytes: int, pending: PendingReply) -> None:
+        """Its reply is there, or the lane is over: then the session ends what it held."""
+        if pending.answer is None:
+            return
+        self._ahead_bytes -= nbytes
+        self._ahead -= 1
+        self._measure()
+        if self._ahead <= self._window >> 1:  # not after each reply: so that the next go out together
+            self._doorbell.set()
+        try:
+            self._end(task, pending.answer.failed, pending.answer.payload)
+        except RegionClosed:  # the Worker is closing
+            return
+        except Exception as unexpected:
+            self._give_up(unexpected)
+
+    def _measure(self) -> None:
+        """Follows the time that a task takes; one reply that a far network held up says little about that."""
+        now_ns = time.monotonic_ns()
+        took_ns, self._replied_ns = now_ns - self._replied_ns, now_ns
+        self._task_ns = max(1.0, self._task_ns * _LEARNING if took_ns > self._task_ns else self._task_ns / _LEARNING)
+        self._window = min(limits.QUICK_TASKS_AHEAD, max(limits.TASKS_AHEAD, int(_AHEAD_NS / self._task_ns)))
+
+    def _end(self, task: GraphTask, failed: bool, payload: bytes) -> None:
+        if failed:
+            self._region.complete(self._worker, task.id, error=payload)
+            return
+        result = Task.REPLY.decode(payload).result
+        try:
+            self._region.complete(self._worker, task.id, result=result)
+        except CapacityError as full:
+            self._fail(task, full)
+
+    def _fail(self, task: GraphTask, error: SimplerError) -> None:
+        record = encode_error(error, worker=self._worker, hashid=f"sha256:{task.digest.hex()}")
+        self._region.complete(self._worker, task.id, error=record)
