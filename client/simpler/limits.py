@@ -94,9 +94,20 @@ ERROR_PICKLE_BYTES = 8 << 20
 # ---- daemon
 FIRST_FRAME_TIMEOUT_S = 10.0
 """How long a fresh connection may take to say what it is."""
+FRAME_TIMEOUT_S = 10.0
+"""From the first byte of a later frame to simplerd, or of a line to its admin socket, to the last: both are small."""
 FIRST_FRAME_PAYLOAD_BYTES = 1 << 20
 MAX_SESSIONS = 256
+SESSIONS_PER_CLIENT = 128
 MAX_CONNECTIONS = 1024
+CONNECTIONS_PER_CLIENT = 256
+"""No client alone takes all sessions or connections of a daemon."""
+SILENT_CONNECTIONS = 256
+"""Connections that have not yet said what they are: far more than ever do so at the same time."""
+REFUSALS_LOGGED = 20
+REFUSALS_WINDOW_S = 10.0
+REFUSED_IDENTITIES = 1024
+"""A client that is refused again and again gets this many lines in the log in this time; of the others their number."""
 ENDED_SESSIONS_KEPT = 100
 SESSION_TOKEN_BYTES = 32
 LOST_CLIENT_GRACE_S = 5.0
@@ -114,6 +125,4 @@ ADMIN_VALUES = 10_000
 ADMIN_CONNECTIONS = 64
 ADMIN_SUBSCRIPTIONS = 16
 """Per connection."""
-ADMIN_LINE_TIMEOUT_S = 10.0
-"""From the first byte of a line to its last."""
 EVENTS_KEPT = 1024

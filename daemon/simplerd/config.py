@@ -54,6 +54,11 @@ class LimitsSection(Struct, frozen=True):
     """[limits]"""
 
     max_sessions: Annotated[int, Meta(ge=1, le=100_000)] = limits.MAX_SESSIONS
+    sessions_per_client: Annotated[int, Meta(ge=1, le=100_000)] = limits.SESSIONS_PER_CLIENT
+    connections_per_client: Annotated[int, Meta(ge=1, le=limits.MAX_CONNECTIONS)] = limits.CONNECTIONS_PER_CLIENT
+    first_frame_timeout_s: Seconds = limits.FIRST_FRAME_TIMEOUT_S
+    frame_timeout_s: Seconds = limits.FRAME_TIMEOUT_S
+    send_timeout_s: Seconds = limits.SEND_TIMEOUT_S
     open_timeout_s: Seconds = limits.STARTUP_TIMEOUT_S
     attach_timeout_s: Seconds = limits.FIRST_FRAME_TIMEOUT_S
     close_timeout_s: Seconds = limits.CLOSE_TIMEOUT_S
@@ -86,6 +91,11 @@ class Config:
     platform: str
     devices: tuple[int, ...]
     max_sessions: int
+    sessions_per_client: int
+    connections_per_client: int
+    first_frame_timeout_s: float
+    frame_timeout_s: float
+    send_timeout_s: float
     open_timeout_s: float
     attach_timeout_s: float
     close_timeout_s: float
@@ -128,6 +138,11 @@ def load(
         platform=devices.platform,
         devices=devices.ids,
         max_sessions=bounds.max_sessions,
+        sessions_per_client=bounds.sessions_per_client,
+        connections_per_client=bounds.connections_per_client,
+        first_frame_timeout_s=bounds.first_frame_timeout_s,
+        frame_timeout_s=bounds.frame_timeout_s,
+        send_timeout_s=bounds.send_timeout_s,
         open_timeout_s=bounds.open_timeout_s,
         attach_timeout_s=bounds.attach_timeout_s,
         close_timeout_s=bounds.close_timeout_s,

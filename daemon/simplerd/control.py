@@ -18,7 +18,7 @@ import trio
 
 import simpler
 from simpler import limits
-from simpler.errors import SimplerError, StaleHandle, StateError, VersionMismatch
+from simpler.errors import SessionLost, SimplerError, StaleHandle, StateError, VersionMismatch
 from simpler.wire.control_messages import (
     PROTOCOL_VERSIONS,
     Close,
@@ -36,6 +36,7 @@ from simpler.wire.messages import Message
 from simpler.wire.serving import Handler
 from simplerd.config import Config
 from simplerd.manifest_check import check_manifest
+from simplerd.refusals import Refusals
 from simplerd.sessions import Ending, Peer, Session, SessionTable
 from simplerd.supervision import Supervisor
 
@@ -53,11 +54,13 @@ class ControlConnection(Handler):
         config: Config,
         sessions: SessionTable,
         supervisor: Supervisor,
+        refusals: Refusals,
     ) -> None:
         self._config = config
         self._peer = peer
         self._sessions = sessions
         self._supervisor = supervisor
+        self._refusals = refusals
         self._mine: dict[str, Session] = {}
         self._greeted = False
         self._protocol = PROTOCOL_VERSIONS[-1]
@@ -73,7 +76,9 @@ class ControlConnection(Handler):
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 self._handle = await nursery.start(partial(self._links.run, self._link, inbound=True))
-                await self._link.wait_closed()
+                ended = await self._link.wait_closed()
+                if not isinstance(ended, SessionLost):
+                    self._refusals.note(self._peer, ended.message)
                 nursery.cancel_scope.cancel()
             with trio.move_on_after(limits.LOST_CLIENT_GRACE_S):
                 for session in self._mine.values():
@@ -84,6 +89,13 @@ class ControlConnection(Handler):
 
     async def serve(self, link: Link, request: Message, data: memoryview) -> Message:
         """HELLO, OPEN and CLOSE."""
+        try:
+            return await self._carry_out(request)
+        except SimplerError as refusal:
+            self._refusals.note(self._peer, f"{request.TYPE.name}: {refusal.message}")
+            raise
+
+    async def _carry_out(self, request: Message) -> Message:
         if isinstance(request, Hello):
             return self._hello(request)
         if not self._greeted:

@@ -26,6 +26,7 @@ from simplerd.devices import DeviceTable
 from simplerd.events import EventLog
 from simplerd.listener import SessionListener
 from simplerd.log import get_logger
+from simplerd.refusals import Refusals
 from simplerd.runners import Runners
 from simplerd.runtime_folder import RuntimeFolder
 from simplerd.service import InheritedSockets, Service
@@ -53,8 +54,11 @@ class Daemon:
         self.started_at = time.time()
         self.state = DaemonState.STARTING
         self.events = EventLog()
-        self.sessions = SessionTable(self.events, max_sessions=config.max_sessions)
+        self.sessions = SessionTable(
+            self.events, max_sessions=config.max_sessions, sessions_per_client=config.sessions_per_client
+        )
         self.devices = DeviceTable(config.platform, config.devices)
+        self.refusals = Refusals()
         self._spawner = spawner
 
     def self_check(self) -> str | None:
@@ -124,8 +128,9 @@ async def _serve(
             nursery.start_soon(runners.run)
             await folder.clear(config.close_timeout_s)
             await _warm_up(runners)
-            listener = SessionListener(config, daemon.sessions, supervisor)
+            listener = SessionListener(config, daemon.sessions, supervisor, daemon.refusals)
             entrance: trio.CancelScope = await nursery.start(listener.serve, sockets, nursery)
+            nursery.start_soon(daemon.refusals.run)
             await nursery.start(AdminServer(daemon).serve, config, sockets)
             daemon.state = DaemonState.SERVING
             service.ready(daemon.summary())

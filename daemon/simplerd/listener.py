@@ -4,7 +4,7 @@ Rules
   1. HELLO makes a control connection, served here. ATTACH makes a lane: the descriptor goes to the session's runner
      with that one frame, and the daemon is out of the way. Anything else is answered with what was wrong, and closed.
   2. The first frame is bounded in size and time and no byte beyond it is read. Each connection has its own task: a slow
-     or silent client holds up nobody.
+     or silent client holds up nobody. Who may come in, and how many, says admission.py. Every refusal is logged.
   3. No names are resolved: that would start threads, and this process must have one.
 """
 
@@ -18,7 +18,6 @@ from pathlib import Path
 
 import trio
 
-from simpler import limits
 from simpler.error_record import encode_error
 from simpler.errors import (
     AuthError,
@@ -35,9 +34,11 @@ from simpler.wire.endpoint import noticing_silence, parse_endpoint
 from simpler.wire.first_frame import receive_first
 from simpler.wire.frames import Flags, Frame, Header, MessageType, encode_header
 from simpler.wire.links import Links
+from simplerd.admission import Admission, Visit
 from simplerd.config import Config
 from simplerd.control import ControlConnection
 from simplerd.log import get_logger
+from simplerd.refusals import Refusals
 from simplerd.service import InheritedSockets
 from simplerd.sessions import Peer, SessionTable
 from simplerd.supervision import Supervisor
@@ -54,11 +55,12 @@ _log = get_logger("listener")
 class SessionListener:
     """Serves the session endpoints."""
 
-    def __init__(self, config: Config, sessions: SessionTable, supervisor: Supervisor) -> None:
+    def __init__(self, config: Config, sessions: SessionTable, supervisor: Supervisor, refusals: Refusals) -> None:
         self._config = config
+        self._refusals = refusals
+        self._admission = Admission(refusals, connections_per_client=config.connections_per_client)
         self._sessions = sessions
         self._supervisor = supervisor
-        self._connections = 0
         self._links = Links(on_open=_note_opened, on_close=_note_closed)
         """The control connections; lanes are the runners'."""
 
@@ -112,46 +114,56 @@ class SessionListener:
 
     async def _serve_connection(self, stream: trio.SocketStream) -> None:
         peer = _peer_of(stream)
-        self._connections += 1
+        visit = self._admission.enter(peer)
         try:
-            async with stream:
-                if stream.socket.family != socket.AF_UNIX:
-                    noticing_silence(stream)
-                await self._route(stream, peer)
+            with visit.scope:
+                async with stream:
+                    if stream.socket.family != socket.AF_UNIX:
+                        noticing_silence(stream)
+                    await self._route(stream, peer, visit)
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
             _log.debug("a client left", peer=str(peer), error=str(error))
         except Exception:
             _log.exception("a session connection failed", peer=str(peer))
         finally:
-            self._connections -= 1
+            self._admission.leave(visit)
 
-    async def _route(self, stream: trio.SocketStream, peer: Peer) -> None:
-        if self._connections > limits.MAX_CONNECTIONS:
-            await _farewell(
-                stream, CapacityError(f"{limits.MAX_CONNECTIONS} clients are connected, which is the limit")
-            )
-            return
+    async def _route(self, stream: trio.SocketStream, peer: Peer, visit: Visit) -> None:
         try:
-            with trio.fail_after(limits.FIRST_FRAME_TIMEOUT_S):
-                first, raw = await receive_first(stream)
-        except trio.TooSlowError:
-            await _farewell(stream, ProtocolError(f"no whole frame came within {limits.FIRST_FRAME_TIMEOUT_S:g} s"))
-            return
-        except SessionLost:
+            first, raw = await self._first_frame(stream)
+        except SessionLost:  # it left without a word, as who probes a port does
             return
         except (ProtocolError, VersionMismatch) as violation:
-            _log.warning("a client was refused", peer=str(peer), reason=violation.message)
-            await _farewell(stream, violation)
+            await self._refuse(stream, peer, violation)
             return
-        kind = first.header.type
-        if first.header.flags or kind not in (MessageType.HELLO, MessageType.ATTACH):
-            await _farewell(stream, ProtocolError(f"a connection begins with HELLO or ATTACH, not with {kind.name}"))
-        elif kind is MessageType.HELLO:
-            await self._control(stream, peer, raw)
+        if first.header.type is MessageType.HELLO:
+            await self._control(stream, peer, first, raw, visit)
         else:
-            await self._lane(stream, peer, first, raw)
+            await self._lane(stream, peer, first, raw, visit)
 
-    async def _control(self, stream: trio.SocketStream, peer: Peer, raw: bytes) -> None:
+    async def _first_frame(self, stream: trio.SocketStream) -> tuple[Frame, bytes]:
+        timeout_s = self._config.first_frame_timeout_s
+        with trio.move_on_after(timeout_s):
+            first, raw = await receive_first(stream)
+            kind = first.header.type
+            if first.header.flags or kind not in (MessageType.HELLO, MessageType.ATTACH):
+                what = f"a {kind.name} that is no request" if first.header.flags else kind.name
+                raise ProtocolError(f"a connection begins with HELLO or ATTACH, not with {what}")
+            return first, raw
+        raise ProtocolError(f"no whole frame came within {timeout_s:g} s")
+
+    async def _refuse(
+        self, stream: trio.SocketStream, peer: Peer, error: SimplerError, *, to: Header | None = None
+    ) -> None:
+        self._refusals.note(peer, error.message)
+        await _farewell(stream, error, to=to)
+
+    async def _control(self, stream: trio.SocketStream, peer: Peer, first: Frame, raw: bytes, visit: Visit) -> None:
+        try:
+            self._admission.admit(visit, peer)
+        except CapacityError as full:
+            await self._refuse(stream, peer, full, to=first.header)
+            return
         connection = ControlConnection(
             stream,
             self._links,
@@ -160,19 +172,20 @@ class SessionListener:
             config=self._config,
             sessions=self._sessions,
             supervisor=self._supervisor,
+            refusals=self._refusals,
         )
         await connection.run()
 
-    async def _lane(self, stream: trio.SocketStream, peer: Peer, first: Frame, raw: bytes) -> None:
+    async def _lane(self, stream: trio.SocketStream, peer: Peer, first: Frame, raw: bytes, visit: Visit) -> None:
         try:
             attach = Attach.decode(first.payload)
             session = self._sessions.find(attach.session)
             if not hmac.compare_digest(session.token, attach.token):
                 raise AuthError(f"the token is not that of session {session.id}", session=session.id)
+            self._admission.settle(visit)
             await self._supervisor.attach(session, attach.lane, raw, stream.socket.fileno())
         except SimplerError as refusal:
-            _log.warning("a lane was refused", peer=str(peer), reason=refusal.message)
-            await _farewell(stream, refusal, to=first.header)
+            await self._refuse(stream, peer, refusal, to=first.header)
 
 
 async def _farewell(stream: trio.SocketStream, error: SimplerError, *, to: Header | None = None) -> None:

@@ -17,6 +17,7 @@ Rules
 
 from __future__ import annotations
 
+import ipaddress
 import secrets
 import time
 from collections import OrderedDict
@@ -30,6 +31,8 @@ from simpler import limits
 from simpler.errors import CapacityError, SimplerError, StaleHandle, StateError
 from simpler.wire.control_messages import PROTOCOL_VERSIONS, Manifest
 from simplerd.events import EventLog
+
+_HOST_PREFIX_BITS = 64
 
 
 class SessionState(Enum):
@@ -81,8 +84,25 @@ class Peer:
     uid: int = -1
     pid: int = 0
 
+    @property
+    def identity(self) -> str:
+        """Who limits are counted for: the user of this host, else the address; of IPv6 the network, which one host
+        has all of (RFC 4291, 2.5.4)."""
+        return f"uid {self.uid}" if self.uid >= 0 else _network_of(self.address)
+
     def __str__(self) -> str:
         return f"uid {self.uid}, pid {self.pid}" if self.uid >= 0 else f"client at {self.address}"
+
+
+def _network_of(address: str) -> str:
+    host = address.rpartition(":")[0].strip("[]").partition("%")[0]
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:  # a connection that ended before it could be asked
+        return address
+    if ip.version == 4:
+        return str(ip)
+    return str(ip.ipv4_mapped or ipaddress.ip_network((ip, _HOST_PREFIX_BITS), strict=False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +197,13 @@ class SessionTable:
         events: EventLog,
         *,
         max_sessions: int,
+        sessions_per_client: int = limits.SESSIONS_PER_CLIENT,
         ended_kept: int = limits.ENDED_SESSIONS_KEPT,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._events = events
         self._max_sessions = max_sessions
+        self._sessions_per_client = sessions_per_client
         self._ended_kept = ended_kept
         self._clock = clock
         self._live: dict[str, Session] = {}
@@ -192,7 +214,8 @@ class SessionTable:
     def open(self, manifest: Manifest, peer: Peer) -> Session:
         """A new session with an id that no other has.
 
-        Raises CapacityError when max_sessions are live, StateError when new ones are refused.
+        Raises CapacityError when max_sessions are live, or sessions_per_client of this client, StateError when new
+        ones are refused.
         """
         if self._refusal is not None:
             raise StateError(f"no new sessions are taken: {self._refusal}")
@@ -201,6 +224,13 @@ class SessionTable:
                 f"{self._max_sessions} sessions are open, which is the limit of this daemon; "
                 "close one, or raise limits.max_sessions in its configuration",
                 setting="limits.max_sessions",
+            )
+        mine = sum(session.peer.identity == peer.identity for session in self._live.values())
+        if mine >= self._sessions_per_client:
+            raise CapacityError(
+                f"{peer.identity} has {mine} sessions open, which is the limit for one client; "
+                "close one, or raise limits.sessions_per_client in the daemon's configuration",
+                setting="limits.sessions_per_client",
             )
         session = Session(self._fresh_number(), manifest, peer, self._clock())
         self._live[session.id] = session

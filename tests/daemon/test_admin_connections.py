@@ -9,6 +9,7 @@ import socket
 import stat
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,10 @@ class Server:
 
     async def start(self, sockets: InheritedSockets | None = None) -> None:
         await self._nursery.start(AdminServer(self.daemon).serve, self.daemon.config, sockets or InheritedSockets())
+
+    def configure(self, **settings: Any) -> None:
+        """For connections from now on."""
+        self.daemon.config = replace(self.daemon.config, **settings)
 
     async def connect(self) -> Client:
         self._clients.append(Client(await trio.open_unix_socket(self.path)))
@@ -203,10 +208,8 @@ async def test_a_line_that_is_too_long_is_told_and_ends_the_connection(server: S
         assert reply["error"]["data"]["code"] == "LINE_TOO_LONG"
 
 
-async def test_a_line_that_does_not_end_in_time_ends_the_connection(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "ADMIN_LINE_TIMEOUT_S", 0.05)
+async def test_a_line_that_does_not_end_in_time_ends_the_connection(server: Server) -> None:
+    server.configure(frame_timeout_s=0.05)
     await server.start()
     idle, slow = await server.connect(), await server.connect()
     await slow.stream.send_all(b'{"jsonrpc"')
@@ -216,8 +219,8 @@ async def test_a_line_that_does_not_end_in_time_ends_the_connection(
     assert "result" in await idle.call("daemon.status")  # silence between lines is no offence
 
 
-async def test_bytes_in_drips_do_not_move_the_deadline(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "ADMIN_LINE_TIMEOUT_S", 0.05)
+async def test_bytes_in_drips_do_not_move_the_deadline(server: Server) -> None:
+    server.configure(frame_timeout_s=0.05)
     await server.start()
     client = await server.connect()
 
@@ -233,28 +236,44 @@ async def test_bytes_in_drips_do_not_move_the_deadline(server: Server, monkeypat
         assert reply["error"]["data"]["code"] == "TIMEOUT"
 
 
-async def test_one_connection_too_many_is_told_so_and_room_is_made_by_leaving(
+async def test_a_newcomer_always_gets_in_and_who_does_nothing_gives_way_and_is_told(
     server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> None:  # D5
+    monkeypatch.setattr(limits, "ADMIN_CONNECTIONS", 3)
+    await server.start()
+    follower, idle, asking = [await server.connect() for _ in range(3)]
+    await follower.call("events.subscribe")
+    await asking.call("daemon.status")
+    newcomer = await server.connect()
+    assert "result" in await newcomer.call("daemon.status")
+    reply = await idle.receive()
+    assert reply["error"]["data"]["code"] == "TOO_MANY_CONNECTIONS"
+    assert await idle.receive() is None
+    for kept in (follower, asking, newcomer):
+        assert "result" in await kept.call("daemon.status")
+
+
+async def test_a_newcomer_gets_in_even_when_all_others_follow_events_and_wait_for_calls(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:  # D5
     monkeypatch.setattr(limits, "ADMIN_CONNECTIONS", 2)
     await server.start()
-    first, second = await server.connect(), await server.connect()
-    for client in (first, second):
-        await client.call("daemon.status")
-    refused = await server.connect()
-    reply = await refused.receive()
-    assert reply["error"]["data"]["code"] == "TOO_MANY_CONNECTIONS"
-    assert await refused.receive() is None
-    await first.stream.send_eof()
-    assert await first.receive() is None
-    again = await server.connect()
-    assert "result" in await again.call("daemon.status")
+    waiting, follower = await server.connect(), await server.connect()
+    manifest = Manifest(platform="sim", runtime="graph")
+    session = server.daemon.sessions.open(manifest, Peer("unix", os.getuid(), os.getpid()))  # whose end nobody plays
+    await follower.call("events.subscribe", {"types": ["daemon"]})
+    await waiting.send({"jsonrpc": "2.0", "method": "session.close", "params": [session.id], "id": 7})
+    await session.close_asked.wait()
+    leaving = follower
+    for _ in range(3):
+        newcomer = await server.connect()
+        assert "result" in await newcomer.call("daemon.status")
+        assert (await leaving.receive())["error"]["data"]["code"] == "TOO_MANY_CONNECTIONS"
+        leaving = newcomer
 
 
-async def test_a_client_that_does_not_read_holds_up_nobody_and_is_cut_off(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "SEND_TIMEOUT_S", 0.05)
+async def test_a_client_that_does_not_read_holds_up_nobody_and_is_cut_off(server: Server) -> None:
+    server.configure(send_timeout_s=0.05)
     await server.start()
     deaf, other = await server.connect(), await server.connect()
     await deaf.call("events.subscribe")

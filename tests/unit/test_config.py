@@ -29,6 +29,11 @@ ids = [4, 7]
 
 [limits]
 max_sessions = 3
+sessions_per_client = 2
+connections_per_client = 9
+first_frame_timeout_s = 4
+frame_timeout_s = 3
+send_timeout_s = 6
 open_timeout_s = 5
 attach_timeout_s = 2.5
 close_timeout_s = 1
@@ -71,6 +76,11 @@ def test_every_setting_is_taken_from_the_file(tmp_path: Path) -> None:  # D8
         platform="sim",
         devices=(4, 7),
         max_sessions=3,
+        sessions_per_client=2,
+        connections_per_client=9,
+        first_frame_timeout_s=4.0,
+        frame_timeout_s=3.0,
+        send_timeout_s=6.0,
         open_timeout_s=5.0,
         attach_timeout_s=2.5,
         close_timeout_s=1.0,
@@ -160,7 +170,8 @@ level = true
 """
     assert problems(tmp_path, text) == [
         "2: limits.max_session: unknown key; did you mean 'max_sessions'?; "
-        "[limits] takes max_sessions, open_timeout_s, attach_timeout_s, close_timeout_s",
+        "[limits] takes max_sessions, sessions_per_client, connections_per_client, first_frame_timeout_s, "
+        "frame_timeout_s, send_timeout_s, open_timeout_s, attach_timeout_s, close_timeout_s",
         "3: limits.open_timeout_s: expected `float` > 0.0; it is 0",
         "5: devices.ids: expected `int`, got `str` at item [1]; it is [1, 'a']",
         "6: devices.platform: expected one of 'sim'; it is 'gpu'",

@@ -122,3 +122,15 @@ def test_each_step_is_an_event_and_the_last_says_how_it_ended() -> None:
     ]
     assert published[-1].fields["cause"] == "closed"
     assert published[-1].fields["stderr"] == ["bye"]
+
+
+def test_one_client_alone_does_not_take_all_sessions() -> None:  # D5
+    sessions = SessionTable(EventLog(), max_sessions=8, sessions_per_client=2)
+    first = opened(sessions)
+    opened(sessions)
+    with pytest.raises(CapacityError, match="uid 1000 has 2 sessions open, which is the limit for one") as caught:
+        opened(sessions)
+    assert caught.value.context["setting"] == "limits.sessions_per_client"
+    sessions.open(first.manifest, Peer("192.0.2.1:9"))
+    sessions.advance(first, SessionEvent.GONE)
+    opened(sessions)

@@ -6,6 +6,8 @@ Rules
      long as it likes: it may be following events, or be a person who thinks.
   3. A client that does not read what it is sent is cut off after a deadline, and only its own connection waits for it.
   4. Events of a subscription come after the reply that made it.
+  5. A connection may have to give way to a newer one (server.py): at once, whatever it is doing. Nothing is lost by it,
+     since a call that changes something has changed it by then, and only waits.
 """
 
 import math
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from simplerd.daemon import Daemon
 
 RECEIVE_BYTES = 1 << 16
+GAVE_WAY = f"{limits.ADMIN_CONNECTIONS} admin connections are open, the limit: this one gave way to a newer one"
+FAREWELL_TIMEOUT_S = 1.0
 _log = get_logger("admin")
 
 
@@ -41,16 +45,36 @@ class Connection:
         self._caller = methods.Caller(daemon, peer, self)
         self._lines = LineReader()
         self._sending = trio.Lock()
+        self._half_sent = False
         self._followed: dict[int, trio.CancelScope] = {}
         self._to_start: list[tuple[int, Subscription]] = []
         self._next_number = 1
+        self._config = daemon.config
+        self._is_answering = False
+        self._heard_at = trio.current_time()
+        self._presence = trio.CancelScope()
+        self.peer = peer
+
+    @property
+    def worth(self) -> tuple[bool, bool, float]:
+        """What it is doing, for the choice of who gives way: nothing, then following events, then a call; the one that
+        was silent for longest first."""
+        return self._is_answering, bool(self._followed), self._heard_at
+
+    def give_way(self) -> None:
+        """End it, for a newer one."""
+        self._presence.cancel()
 
     async def run(self) -> None:
         """Answer calls until the client ends the connection."""
         try:
-            async with trio.open_nursery() as nursery:
-                await self._answer_all(nursery)
-                nursery.cancel_scope.cancel()
+            with self._presence:
+                async with trio.open_nursery() as nursery:
+                    await self._answer_all(nursery)
+                    nursery.cancel_scope.cancel()
+            if self._presence.cancelled_caught and not self._half_sent:
+                with trio.move_on_after(FAREWELL_TIMEOUT_S):
+                    await self._send(jsonrpc.failure(None, RpcError(Code.LIMIT, GAVE_WAY, "TOO_MANY_CONNECTIONS")))
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the client went away in the middle of something
         except* SlowReader:
@@ -78,21 +102,24 @@ class Connection:
         while True:
             try:
                 while (message := self._lines.next_message()) is not None:
+                    self._is_answering = True
                     await self._answer(message, nursery)
+                    self._is_answering = False
                     line_deadline = math.inf
             except LineTooLong as error:
                 return await self._send(jsonrpc.failure(None, RpcError(Code.LIMIT, error.message, error.code)))
             if not self._lines.is_mid_line:
                 line_deadline = math.inf
             elif line_deadline == math.inf:
-                line_deadline = trio.current_time() + limits.ADMIN_LINE_TIMEOUT_S
+                line_deadline = trio.current_time() + self._config.frame_timeout_s
             with trio.move_on_at(line_deadline) as waiting:
                 data = await self._stream.receive_some(RECEIVE_BYTES)
             if waiting.cancelled_caught:
-                why = f"a line was begun and not ended within {limits.ADMIN_LINE_TIMEOUT_S:g} s"
+                why = f"a line was begun and not ended within {self._config.frame_timeout_s:g} s"
                 return await self._send(jsonrpc.failure(None, RpcError(Code.TIMEOUT, why)))
             if not data:
                 return None
+            self._heard_at = trio.current_time()
             self._lines.feed(data)
 
     async def _answer(self, message: Message, nursery: trio.Nursery) -> None:
@@ -128,8 +155,10 @@ class Connection:
                 await self._send(jsonrpc.notification("event", {"subscription": number, **event._asdict()}))
 
     async def _send(self, content: object) -> None:
-        with trio.move_on_after(limits.SEND_TIMEOUT_S) as sending:
+        with trio.move_on_after(self._config.send_timeout_s) as sending:
             async with self._sending:
+                self._half_sent = True
                 await self._stream.send_all(jsonrpc.encode(content))
+                self._half_sent = False
         if sending.cancelled_caught:
             raise SlowReader

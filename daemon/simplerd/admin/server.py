@@ -1,25 +1,29 @@
-"""The admin socket: accepts connections, bounds how many there are, and knows who is at the other end."""
+"""The admin socket: accepts connections, bounds how many there are, and knows who is at the other end.
+
+An operator who comes always gets in. When there are as many connections as there may be, one of the user who has most
+of them gives way: one that does nothing if there is any (``Connection.worth``). So neither forgotten connections nor
+one user's flood shut anybody else out.
+"""
 
 import grp
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import trio
 
 from simpler import limits
 from simpler.errors import StartupError
-from simplerd.admin import jsonrpc
 from simplerd.admin.connection import Connection
-from simplerd.admin.jsonrpc import Code, RpcError
 from simplerd.config import Config
 from simplerd.log import get_logger
 from simplerd.service import InheritedSockets
+from simplerd.sessions import Peer
 from simplerd.unix_socket import UnixListener, listen_unix, peer_credentials
 
 if TYPE_CHECKING:
     from simplerd.daemon import Daemon
 
 SOCKET_MODE = 0o660
-REFUSAL_TIMEOUT_S = 1.0
 _log = get_logger("admin")
 
 
@@ -28,7 +32,7 @@ class AdminServer:
 
     def __init__(self, daemon: "Daemon") -> None:
         self._daemon = daemon
-        self._connections = 0
+        self._open: list[Connection] = []
 
     async def serve(
         self,
@@ -54,15 +58,25 @@ class AdminServer:
     async def _serve_connection(self, stream: trio.SocketStream) -> None:
         try:
             async with stream:
-                if self._connections >= limits.ADMIN_CONNECTIONS:
-                    return await _refuse(stream)
-                self._connections += 1
+                connection = Connection(stream, self._daemon, peer_credentials(stream.socket))
+                if len(self._open) >= limits.ADMIN_CONNECTIONS:
+                    self._make_room()
+                self._open.append(connection)
                 try:
-                    await Connection(stream, self._daemon, peer_credentials(stream.socket)).run()
+                    await connection.run()
                 finally:
-                    self._connections -= 1
+                    if connection in self._open:
+                        self._open.remove(connection)
         except Exception:
             _log.exception("admin connection failed")
+
+    def _make_room(self) -> None:
+        [(uid, count)] = Counter(connection.peer.uid for connection in self._open).most_common(1)
+        leaving = min((one for one in self._open if one.peer.uid == uid), key=lambda one: one.worth)
+        who = Peer("admin", uid, leaving.peer.pid)
+        self._daemon.refusals.note(who, f"its admin connection, one of {count}, gave way to a newer one")
+        self._open.remove(leaving)
+        leaving.give_way()
 
 
 def _bind(config: Config) -> UnixListener:
@@ -73,10 +87,3 @@ def _bind(config: Config) -> UnixListener:
         except KeyError as error:
             raise StartupError(f"listen.admin_group: there is no group {config.admin_group!r} on this host") from error
     return listen_unix(config.admin_socket, mode=SOCKET_MODE, gid=gid)
-
-
-async def _refuse(stream: trio.SocketStream) -> None:
-    why = f"{limits.ADMIN_CONNECTIONS} admin connections are open, which is the limit; close one and try again"
-    _log.warning("admin connection refused: too many", limit=limits.ADMIN_CONNECTIONS)
-    with trio.move_on_after(REFUSAL_TIMEOUT_S):
-        await stream.send_all(jsonrpc.encode(jsonrpc.failure(None, RpcError(Code.LIMIT, why, "TOO_MANY_CONNECTIONS"))))
