@@ -121,7 +121,7 @@ class ControlConnection(Handler):
 
     async def _open(self, manifest: Manifest) -> OpenReply:
         local = self._peer.uid >= 0
-        check_manifest(
+        manifest = check_manifest(
             manifest,
             platform=self._config.platform,
             devices=self._config.devices,

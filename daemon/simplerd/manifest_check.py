@@ -1,11 +1,12 @@
 """Whether a manifest can be carried out on this host, before anything is started for it.
 
-All problems are reported at once, each with its field, what it says and what was expected. Nothing is touched here
-beyond what is given.
+All problems are reported at once, each with its field, what it says and what was expected. Nothing is touched here but
+the names of folders that a client from elsewhere wants to import from: they are followed to where they really lie.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -30,10 +31,11 @@ Problem = tuple[str, str]
 
 def check_manifest(
     manifest: Manifest, *, platform: str, devices: Collection[int], import_roots: Sequence[str] | None
-) -> None:
-    """Raises ArgumentError with every problem of `manifest`; `context["field"]` is the first one's.
+) -> Manifest:
+    """The manifest to carry out: its import_paths without symbolic links where `import_roots` bounds them.
 
     `import_roots`: where import_paths may lie; None where the client may name any, because it is a user of this host.
+    Raises ArgumentError with every problem; `context["field"]` is the first one's.
     """
     problems = [
         *_size(manifest),
@@ -46,6 +48,9 @@ def check_manifest(
     if problems:
         text = "; ".join(f"{field}: {why}" for field, why in problems)
         raise ArgumentError(f"the session's manifest cannot be carried out here: {text}", field=problems[0][0])
+    if import_roots is None:
+        return manifest
+    return msgspec.structs.replace(manifest, import_paths=[os.path.realpath(path) for path in manifest.import_paths])
 
 
 def _size(manifest: Manifest) -> Iterator[Problem]:
@@ -87,7 +92,7 @@ def _environment(manifest: Manifest) -> Iterator[Problem]:
 
 def _imports(manifest: Manifest, import_roots: Sequence[str] | None) -> Iterator[Problem]:
     for path in manifest.import_paths:
-        if not path.startswith("/") or ".." in PurePosixPath(path).parts:
+        if not path.startswith("/") or ".." in PurePosixPath(path).parts or "\0" in path:
             yield "import_paths", f"{path!r} is not an absolute path without '..'"
         elif import_roots is not None and not _lies_under(path, import_roots):
             allowed = ", ".join(import_roots) or "none are set"
@@ -105,7 +110,11 @@ def _name(manifest: Manifest) -> Iterator[Problem]:
 
 
 def _lies_under(path: str, roots: Sequence[str]) -> bool:
-    return any(PurePosixPath(path).is_relative_to(root) for root in roots)
+    """Whether `path` does as it is written, and still does once every symbolic link in it is followed."""
+    real = PurePosixPath(os.path.realpath(path))
+    return any(
+        PurePosixPath(path).is_relative_to(root) and real.is_relative_to(os.path.realpath(root)) for root in roots
+    )
 
 
 def _listed(devices: Sequence[int]) -> str:

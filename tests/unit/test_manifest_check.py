@@ -1,5 +1,6 @@
 """Manifests that a host cannot carry out: each problem named with its field, all of them at once."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +12,8 @@ from simplerd.manifest_check import check_manifest
 GOOD: dict[str, Any] = {"platform": "sim", "runtime": "graph", "device_ids": [0], "num_sub_workers": 2}
 
 
-def check(import_roots: list[str] | None = None, **fields: Any) -> None:
-    check_manifest(Manifest(**(GOOD | fields)), platform="sim", devices=(0, 1), import_roots=import_roots)
+def check(import_roots: list[str] | None = None, **fields: Any) -> Manifest:
+    return check_manifest(Manifest(**(GOOD | fields)), platform="sim", devices=(0, 1), import_roots=import_roots)
 
 
 def test_a_manifest_that_fits_passes() -> None:
@@ -33,6 +34,7 @@ def test_a_manifest_that_fits_passes() -> None:
         ({"env": {"LISTEN_FDS": "1"}}, "env", "LISTEN_FDS is the service manager's"),
         ({"env": {"A": "b\0c"}}, "env", "the value of A has a zero byte"),
         ({"import_paths": ["job"]}, "import_paths", "'job' is not an absolute path"),
+        ({"import_paths": ["/opt/a\0b"]}, "import_paths", r"'/opt/a\x00b' is not an absolute path"),
         ({"import_paths": ["/opt/../root"]}, "import_paths", "'/opt/../root' is not an absolute path without '..'"),
         (
             {"env": {"A": "x" * 300_000}},
@@ -65,3 +67,16 @@ def test_only_users_of_this_host_choose_their_import_paths_freely() -> None:  # 
         check(import_roots=["/srv/jobs"], import_paths=["/opt/job"])
     with pytest.raises(ArgumentError, match="none are set"):
         check(import_roots=[], import_paths=["/srv/jobsite"])
+
+
+def test_a_link_out_of_the_allowed_folders_is_followed_and_refused(tmp_path: Path) -> None:  # C4
+    allowed, elsewhere = tmp_path / "allowed", tmp_path / "elsewhere"
+    for folder in (allowed, elsewhere, allowed / "job"):
+        folder.mkdir()
+    (allowed / "out").symlink_to(elsewhere)
+    (allowed / "in").symlink_to(allowed / "job")
+    (tmp_path / "roots").symlink_to(allowed)
+    with pytest.raises(ArgumentError, match=r"allowed/out' is not under daemon\.import_paths"):
+        check(import_roots=[str(allowed)], import_paths=[str(allowed / "out")])
+    kept = check(import_roots=[str(tmp_path / "roots")], import_paths=[str(tmp_path / "roots" / "in")])
+    assert kept.import_paths == [str(allowed / "job")]  # no link that could be changed before it is used
