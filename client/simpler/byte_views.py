@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from pickle import PickleBuffer
+from typing import Any
 
 from simpler.errors import ArgumentError
 
@@ -16,7 +18,7 @@ def readable_bytes(source: object) -> memoryview:
     Raises ArgumentError for what has no buffer.
     """
     view = _view_of(source)
-    return _flat(view) if view.c_contiguous else memoryview(view.tobytes())
+    return _flat(source, view) if view.c_contiguous else memoryview(view.tobytes())
 
 
 def writable_bytes(target: object) -> memoryview:
@@ -27,7 +29,7 @@ def writable_bytes(target: object) -> memoryview:
             "the destination is not contiguous in memory (a strided or transposed view); copy into a contiguous array "
             "and assign from there"
         )
-    return _flat(view)
+    return _flat(target, view)
 
 
 def check_writable(target: object) -> memoryview:
@@ -48,8 +50,18 @@ def _view_of(buffer: object) -> memoryview:
     return view
 
 
-def _flat(view: memoryview) -> memoryview:
-    """PickleBuffer flattens every element type and number of dimensions, where memoryview.cast takes only some."""
-    from pickle import PickleBuffer
+def _flat(buffer: Any, view: memoryview) -> memoryview:
+    """The bytes of ``buffer``, of which ``view`` is a view.
 
-    return PickleBuffer(view).raw()
+    PickleBuffer flattens every element type and number of dimensions, where memoryview.cast takes only some. But it is
+    not to export a memoryview: when both are in a cycle, as with the frames of an error that was raised, the garbage
+    collector of Python 3.11 crashes on it. NumPy looks through a memoryview to what is behind it.
+    """
+    if not isinstance(buffer, memoryview):
+        return PickleBuffer(buffer).raw()
+    try:
+        return view.cast("B")
+    except TypeError:
+        import numpy as np
+
+        return _flat(np.asarray(view), view)

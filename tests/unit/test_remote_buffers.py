@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 from collections.abc import Iterator
 
@@ -325,6 +326,17 @@ def test_a_destination_is_writable_and_contiguous() -> None:
     for strided in (target[:, ::2], target.T):
         with pytest.raises(ArgumentError, match="not contiguous"):
             writable_bytes(strided)
+
+
+def test_bytes_of_any_buffer_may_be_in_a_cycle_that_is_collected() -> None:
+    swapped = np.zeros(3, ">i4")
+    for source in (np.eye(2), swapped, np.eye(0), np.frombuffer(b"abc", "uint8")):
+        for view in (readable_bytes(source), readable_bytes(memoryview(source))):  # type: ignore[arg-type]
+            assert bytes(view) == source.tobytes()
+            cycle: list[object] = [view]
+            cycle.append(cycle)
+        del view, cycle
+        gc.collect()
 
 
 # ---- the clock
