@@ -234,6 +234,10 @@ uint64_t slr_region_heap_bytes(const slr_region *region) {
     return region ? region->header->config.heap_bytes : 0;
 }
 
+uint64_t slr_region_heap_offset(const slr_region *region) {
+    return region ? region->layout.heap : 0;
+}
+
 /* Keeps a duplicate of fd in *kept, once. */
 static int keep_fd(slr_region *region, int *kept, int fd) {
     int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);

@@ -114,8 +114,9 @@ int slr_region_create(const slr_config *config, slr_region **out); /* a memfd, s
 int slr_region_attach(int fd, slr_region **out);                   /* duplicates fd */
 void slr_region_detach(slr_region *region);                        /* unmaps; other processes are not affected */
 int slr_region_fd(const slr_region *region);
-void *slr_region_heap(const slr_region *region);          /* this process's address of heap offset 0 */
-uint64_t slr_region_heap_bytes(const slr_region *region); /* with what is kept back for error records */
+void *slr_region_heap(const slr_region *region);           /* this process's address of heap offset 0 */
+uint64_t slr_region_heap_bytes(const slr_region *region);  /* with what is kept back for error records */
+uint64_t slr_region_heap_offset(const slr_region *region); /* where heap offset 0 lies in the descriptor's file */
 /* This process's descriptor of the eventfd that is signalled when a REMOTE worker gets work and when a run that was
  * begun with SLR_RUN_NOTIFY ends; set once, SLR_INVALID after that. A duplicate is kept until slr_region_detach, so the
  * caller may close its own at any time. */

@@ -31,6 +31,8 @@ class Heap:
         self._mapping = Mapping(raw)
         self._region = raw
         self.heap_bytes: int = lib.slr_region_heap_bytes(raw)
+        self.file_offset: int = lib.slr_region_heap_offset(raw)
+        """Of the heap's first byte in the region's descriptor."""
         self._heap = self._mapping.heap()
         self._base = ffi.cast(_ADDRESS, lib.slr_region_heap(raw))
         self._unused_places: list[tuple[Any, memoryview]] = []

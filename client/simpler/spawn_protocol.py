@@ -192,5 +192,5 @@ def descriptors(received: Sequence[tuple[int, int, bytes]], flags: int) -> list[
     if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
         for fd in fds:
             os.close(fd)
-        raise ProtocolError("a spawner packet, or the descriptors beside it, was larger than agreed")
+        raise ProtocolError("a packet, or the descriptors beside it, was larger than agreed")
     return list(fds)

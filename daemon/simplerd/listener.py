@@ -182,6 +182,8 @@ class SessionListener:
             session = self._sessions.find(attach.session)
             if not hmac.compare_digest(session.token, attach.token):
                 raise AuthError(f"the token is not that of session {session.id}", session=session.id)
+            if attach.lane == "memory" and stream.socket.family != socket.AF_UNIX:
+                raise SimplerError("memory is shared over Unix sockets only", code="UNSUPPORTED", session=session.id)
             self._admission.settle(visit)
             await self._supervisor.attach(session, attach.lane, raw, stream.socket.fileno())
         except SimplerError as refusal:

@@ -104,10 +104,14 @@ TRANSITIONS: dict[tuple[BufferState, BufferEvent], BufferState] = {
 }
 
 
+UNKNOWN = -1
+"""Of a buffer's place, until the session was asked."""
+
+
 class RemoteBuffer:
     """An entry of the book: what a handle stands for. Changed by the book only."""
 
-    __slots__ = ("access", "buffer", "generation", "handle", "holds", "serial", "state")
+    __slots__ = ("access", "buffer", "generation", "handle", "holds", "place", "serial", "state")
 
     def __init__(self, handle: RemoteBufferHandle, buffer: int, generation: int, access: Access) -> None:
         self.handle = handle
@@ -117,6 +121,8 @@ class RemoteBuffer:
         self.access = access
         self.state = BufferState.LIVE
         self.holds = 0
+        self.place: int | None = UNKNOWN
+        """Where it begins in the session's memory, once a copy has asked; None: it is not shared with us."""
 
     def move(self, event: BufferEvent) -> None:
         self.state = TRANSITIONS[self.state, event]

@@ -2,7 +2,8 @@
 
 Rules
   1. Calls come from any thread, block it, and give the result or raise the error of what they called.
-  2. A caller that is interrupted (KeyboardInterrupt) leaves at once, and what it called is cancelled in the loop.
+  2. A caller that is interrupted (KeyboardInterrupt) leaves at once, and what it called is cancelled in the loop. One
+     whose memory that uses lingers until it has ended.
   3. Once the loop has ended, every call raises StateError; none hangs. The same in a process that was forked from the
      one that started the thread: a fork copies the object, but not the thread.
 """
@@ -14,7 +15,7 @@ import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar, TypeVarTuple
 
 import trio
@@ -60,8 +61,11 @@ class IoThread:
                 "(ulimit -n)?"
             ) from self._failure
 
-    def call(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
-        """Runs ``await function(*args)`` in the loop and waits for it, for as long as ``function`` takes."""
+    def call(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts, linger_s: float = 0.0) -> T:
+        """Runs ``await function(*args)`` in the loop and waits for it, for as long as ``function`` takes.
+
+        ``linger_s``: how long an interrupted caller waits for it to end, once cancelled; what shields itself may not.
+        """
         scope, future = trio.CancelScope(), Future[T]()
         try:
             self._schedule(function, args, scope, future)
@@ -70,6 +74,8 @@ class IoThread:
             with self._lock:
                 if not (future.done() or self._ended):
                     self._token.run_sync_soon(scope.cancel)
+            if linger_s:
+                wait([future], linger_s)
             raise
 
     def begin(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> Future[T]:

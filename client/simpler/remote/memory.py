@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import SupportsIndex
 
 import trio
 
+from simpler import limits
 from simpler.buffer_handle import checked_range, whole_number
 from simpler.byte_views import readable_bytes, writable_bytes
 from simpler.errors import ArgumentError, SimplerError, StateError
-from simpler.remote.buffers import BufferBook, RemoteBuffer, RemoteBufferHandle
+from simpler.remote.buffers import UNKNOWN, BufferBook, RemoteBuffer, RemoteBufferHandle
 from simpler.remote.io_thread import IoThread
 from simpler.remote.session import RemoteSession
 from simpler.remote.transfers import copy_from, copy_to
 from simpler.tensor import Access
 from simpler.wire.command_messages import Free, Malloc
-from simpler.wire.link import Link
 
 _log = logging.getLogger("simpler.remote")
 
@@ -53,13 +54,13 @@ class RemoteBuffers:
         if entry is not None:
             self._io.call(self._free, entry)
 
-    def copy_to(self, handle: RemoteBufferHandle, source: object, offset: int = 0) -> None:
+    def copy_to(self, handle: RemoteBufferHandle, source: object, offset: SupportsIndex = 0) -> None:
         """Writes the bytes of ``source``, anything with the buffer protocol, into the buffer from ``offset`` on."""
-        self._copy(handle, Access.WRITE, offset, readable_bytes(source), copy_to)
+        self._copy(handle, Access.WRITE, offset, readable_bytes(source))
 
-    def copy_from(self, handle: RemoteBufferHandle, target: object, offset: int = 0) -> None:
+    def copy_from(self, handle: RemoteBufferHandle, target: object, offset: SupportsIndex = 0) -> None:
         """Fills ``target``, anything writable with the buffer protocol, from the buffer, from ``offset`` on."""
-        self._copy(handle, Access.READ, offset, writable_bytes(target), copy_from)
+        self._copy(handle, Access.READ, offset, writable_bytes(target))
 
     def hold(self, wanted: Iterable[tuple[RemoteBufferHandle, Access]]) -> list[RemoteBuffer]:
         """Holds buffers for a task, all or none, until ``let_go``. Raises as ``BufferBook.hold`` does."""
@@ -71,21 +72,32 @@ class RemoteBuffers:
             with contextlib.suppress(StateError):  # closed meanwhile: the memory is gone with its session
                 self._io.post(self._free_quietly, entry)
 
-    def _copy(
-        self,
-        handle: RemoteBufferHandle,
-        access: Access,
-        offset: int,
-        data: memoryview,
-        copy: Callable[[Link, int, int, int, memoryview], Awaitable[None]],
-    ) -> None:
+    def _copy(self, handle: RemoteBufferHandle, access: Access, offset: SupportsIndex, data: memoryview) -> None:
         [entry] = self._book.hold([(handle, access)])
         try:
             begin = checked_range(handle, offset, len(data))
-            session = self._sessions[handle.worker]
-            self._io.call(session.on_data_lane, lambda lane: copy(lane, entry.buffer, entry.generation, begin, data))
+            if not self._copied_in_memory(entry, access, begin, data):
+                copy, session = copy_to if access is Access.WRITE else copy_from, self._sessions[handle.worker]
+                work = partial(copy, buffer=entry.buffer, generation=entry.generation, offset=begin, data=data)
+                self._io.call(session.on_data_lane, work, linger_s=limits.INTERRUPTED_GRACE_S)
         finally:
             self.let_go([entry])
+
+    def _copied_in_memory(self, entry: RemoteBuffer, access: Access, begin: int, data: memoryview) -> bool:
+        """Copies in this thread where the session's memory is this host's; False where it is not."""
+        session = self._sessions[entry.handle.worker]
+        memory = session.memory
+        if memory is None:
+            return False
+        if entry.place == UNKNOWN:
+            entry.place = self._io.call(session.locate, entry.buffer, entry.generation)
+        if entry.place is None or not session.can_be_used():
+            return False
+        copy = memory.copy_to if access is Access.WRITE else memory.copy_from
+        copy(entry.place + begin, data)
+        if not session.can_be_used():  # the memory of a session that is lost is still there, but nobody's
+            self._io.call(session.ensure_usable)
+        return True
 
     async def _malloc(self, worker: int, nbytes: int) -> RemoteBufferHandle:
         """Waits for the reply even when its caller was interrupted: memory that nobody knows of could not be freed."""

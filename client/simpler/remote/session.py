@@ -24,6 +24,7 @@ from simpler import limits
 from simpler.content import Content
 from simpler.error_record import encode_error
 from simpler.errors import (
+    ProtocolError,
     SessionLost,
     SimplerError,
     StartupError,
@@ -34,11 +35,14 @@ from simpler.region import Region, RegionClosed
 from simpler.region_records import unpack_trace
 from simpler.remote.clock import ClockOffset
 from simpler.remote.session_life import TRANSITIONS, SessionEvent, SessionState
+from simpler.remote.shared_memory import SharedMemory
 from simpler.remote.spec import RemoteWorkerSpec
 from simpler.remote.task_pump import TaskPump
 from simpler.trace import ProcessTrace, task_spans
+from simpler.wire import descriptor_reply
 from simpler.wire.command_messages import Register, Trace, Unregister
 from simpler.wire.control_messages import PROTOCOL_VERSIONS, Attach, Close, Ended, Hello, Manifest, Open, OpenReply
+from simpler.wire.data_messages import Locate
 from simpler.wire.endpoint import connect
 from simpler.wire.link import Link
 from simpler.wire.messages import Message, Request
@@ -61,6 +65,8 @@ class RemoteSession(Handler):
         self.clock = ClockOffset()
         self.opened: OpenReply | None = None
         self.protocol = PROTOCOL_VERSIONS[-1]
+        self.memory: SharedMemory | None = None
+        """Where the session is on this host and its daemon passes it on; copies go through the data lane otherwise."""
         self._spec = spec
         self._region = region
         self._program = program
@@ -82,9 +88,10 @@ class RemoteSession(Handler):
         return self._state is SessionState.LOST
 
     def let_go(self) -> None:
-        """Once the loop has ended: a connection's objects hold each other until collected; the region need not wait."""
+        """Once the loop has ended: a connection's objects hold each other until collected; memory need not wait."""
         self._pump = None
         del self._region
+        self.memory = None
 
     # ---- opening
 
@@ -128,6 +135,9 @@ class RemoteSession(Handler):
         self.opened, _ = await self._control.request(Open(manifest=manifest), timeout_s=None)
         self._command = await self._attach("command", self.opened)
         self._data = await self._attach("data", self.opened)
+        if endpoint.is_unix and self.protocol >= 2:
+            self._waits_for = "the session's memory"
+            self.memory = await self._map_memory(self.opened)
         self._waits_for = f"{len(contents)} callables to be installed"
         await self._install(contents)
         if self._cause is not None:
@@ -156,6 +166,20 @@ class RemoteSession(Handler):
         self.clock.observe(sent_ns, reply.clock_ns, time.monotonic_ns())
         return link
 
+    async def _map_memory(self, opened: OpenReply) -> SharedMemory | None:
+        """None where it does not come, as from an older daemon, or through a tunnel."""
+        attach = Attach(session=opened.session, token=opened.token, lane="memory")
+        try:
+            async with await connect(self._spec.address) as stream:
+                _, fd = await descriptor_reply.ask(stream, attach, session=opened.number, name=self.name)
+            try:
+                return SharedMemory(fd)
+            finally:
+                os.close(fd)
+        except (SimplerError, OSError, trio.BrokenResourceError) as refusal:
+            _log.info("%s does not share its memory; copies go through the data lane: %s", self.name, refusal)
+            return None
+
     async def _install(self, contents: Sequence[Content]) -> None:
         sent: deque[tuple[Register, PendingReply]] = deque()
         for content in contents:
@@ -182,6 +206,32 @@ class RemoteSession(Handler):
     async def on_data_lane(self, work: Callable[[Link], Awaitable[None]]) -> None:
         """Runs ``work`` with the data lane. Raises as ``request`` does."""
         await self.explained(lambda: work(self._data))
+
+    async def locate(self, buffer: int, generation: int) -> int | None:
+        """Where a buffer begins in ``memory``; None when it does not lie there. Raises as ``request`` does."""
+        if self.memory is None:
+            return None
+        try:
+            reply, _ = await self.explained(lambda: self._data.request(Locate(buffer=buffer, generation=generation)))
+        except SimplerError as refusal:
+            if refusal.code != "UNSUPPORTED":
+                raise
+            return None
+        if reply.offset + reply.nbytes > len(self.memory):
+            raise ProtocolError(f"{self.name} says that a buffer lies at byte {reply.offset}, beyond its memory")
+        return reply.offset
+
+    def can_be_used(self) -> bool:
+        """Whether it can, as far as is known; ``ensure_usable`` says why not."""
+        return self._state is SessionState.READY and self._command.cause is None and self._data.cause is None
+
+    async def ensure_usable(self) -> None:
+        """Raises SessionLost or StateError unless the session can be used."""
+        if not self.can_be_used():
+            await self.explained(self._raise_lost_lane)
+
+    async def _raise_lost_lane(self) -> None:
+        raise self._data.lost() if self._command.cause is None else self._command.lost()
 
     async def register(self, content: Content) -> None:
         """Installs a callable; returns when it is confirmed."""

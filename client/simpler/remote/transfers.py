@@ -27,28 +27,28 @@ class _Chunk(NamedTuple):
     into: memoryview | None
 
 
-async def copy_to(link: Link, buffer: int, generation: int, offset: int, source: memoryview) -> None:
-    """Writes ``source`` into the buffer from ``offset`` on. Raises what is answered, or the link's end."""
+async def copy_to(link: Link, buffer: int, generation: int, offset: int, data: memoryview) -> None:
+    """Writes ``data`` into the buffer from ``offset`` on. Raises what is answered, or the link's end."""
     await _exchange(
         link,
         (
-            _Chunk(CopyTo(buffer=buffer, generation=generation, offset=offset + begin), source[begin:end], None)
-            for begin, end in _cut(len(source))
+            _Chunk(CopyTo(buffer=buffer, generation=generation, offset=offset + begin), data[begin:end], None)
+            for begin, end in _cut(len(data))
         ),
     )
 
 
-async def copy_from(link: Link, buffer: int, generation: int, offset: int, target: memoryview) -> None:
-    """Fills ``target`` from the buffer, from ``offset`` on; after an error its contents are undefined."""
+async def copy_from(link: Link, buffer: int, generation: int, offset: int, data: memoryview) -> None:
+    """Fills ``data`` from the buffer, from ``offset`` on; after an error its contents are undefined."""
     await _exchange(
         link,
         (
             _Chunk(
                 CopyFrom(buffer=buffer, generation=generation, offset=offset + begin, nbytes=end - begin),
                 memoryview(b""),
-                target[begin:end],
+                data[begin:end],
             )
-            for begin, end in _cut(len(target))
+            for begin, end in _cut(len(data))
         ),
     )
 

@@ -51,7 +51,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class OpenReply(Message, frozen=True, kw_only=True):
-    """The session is READY: its id, its number in frame headers, the token for each of its two lanes, and the ids of
+    """The session is READY: its id, its number in frame headers, the token for its lanes, and the ids of
     the inner workers."""
 
     TYPE = MessageType.OPEN
@@ -114,10 +114,13 @@ class AttachReply(Message, frozen=True, kw_only=True):
 
 
 class Attach(Request[AttachReply], frozen=True, kw_only=True):
-    """First frame of a lane; nothing may follow it before the reply."""
+    """First frame of a lane; nothing may follow it before the reply.
+
+    With the reply to "memory" comes a descriptor of the session's region, and the connection ends; Unix sockets only.
+    """
 
     TYPE = MessageType.ATTACH
     REPLY = AttachReply
     session: str
     token: bytes
-    lane: Literal["command", "data"]
+    lane: Literal["command", "data", "memory"]

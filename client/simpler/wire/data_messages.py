@@ -42,3 +42,20 @@ class CopyFrom(Request[CopyFromReply], frozen=True, kw_only=True):
     generation: Natural
     offset: Natural
     nbytes: Annotated[int, msgspec.Meta(ge=1, le=limits.FRAME_DATA_BYTES)]
+
+
+class LocateReply(Message, frozen=True, kw_only=True):
+    """The buffer is the ``nbytes`` bytes from ``offset`` on of the region that ATTACH "memory" gave; until FREE."""
+
+    TYPE = MessageType.LOCATE
+    offset: Natural
+    nbytes: Natural
+
+
+class Locate(Request[LocateReply], frozen=True, kw_only=True):
+    """Asks where a buffer lies in the session's region."""
+
+    TYPE = MessageType.LOCATE
+    REPLY = LocateReply
+    buffer: Natural
+    generation: Natural

@@ -78,6 +78,15 @@ class SessionBuffers:
             self._region.ref(entry.offset)
         return Held(entry.offset + offset, nbytes, self._region.releaser(entry.offset))
 
+    def locate(self, buffer: int, generation: int) -> tuple[int, int]:
+        """The whole buffer: its offset in the session's heap, and its size. Raises StaleHandle.
+
+        Nothing is held: the name keeps the block, and whoever looks into it is who alone may free the name.
+        """
+        with self._lock:
+            entry = self._find(buffer, generation)
+        return entry.offset, entry.nbytes
+
     def _find(self, buffer: int, generation: int) -> _Buffer:
         entry = self._live.get(buffer)
         if entry is None or entry.generation != generation:

@@ -33,7 +33,7 @@ from simpler.wire.command_messages import (
     UnregisterReply,
 )
 from simpler.wire.control_messages import Attach, AttachReply
-from simpler.wire.data_messages import CopyFrom, CopyFromReply, CopyTo, CopyToReply
+from simpler.wire.data_messages import CopyFrom, CopyFromReply, CopyTo, CopyToReply, Locate, LocateReply
 from simpler.wire.link import Link
 from simpler.wire.messages import Message
 from simpler.wire.serving import Buffer, Handler
@@ -101,7 +101,7 @@ class CommandLane(Handler):
 
 
 class DataLane(Handler):
-    """COPY_TO and COPY_FROM."""
+    """COPY_TO, COPY_FROM and LOCATE."""
 
     def __init__(self, region: Region, buffers: SessionBuffers) -> None:
         self._region = region
@@ -123,6 +123,9 @@ class DataLane(Handler):
             case CopyFrom():
                 held = self._buffers.hold(request.buffer, request.generation, request.offset, request.nbytes)
                 return CopyFromReply(), self._view(held)
+            case Locate():
+                offset, nbytes = self._buffers.locate(request.buffer, request.generation)
+                return LocateReply(offset=self._region.file_offset + offset, nbytes=nbytes)
         raise SimplerError(f"{request.TYPE.name} does not belong on a data lane", code="UNSUPPORTED")
 
     def _view(self, held: Held) -> memoryview:

@@ -25,6 +25,7 @@ from simpler.callables import RemoteCallable, load
 from simpler.error_record import encode_error
 from simpler.errors import SimplerError, StartupError
 from simpler.inner_worker import InnerWorker
+from simpler.region import Region
 from simpler.spawn import Spawner
 from simpler.wire.link import Link
 from simpler.wire.serving import Handler
@@ -34,6 +35,7 @@ from simplerd.runner.control_protocol import Failed, Lane, Launch, Ready, Stop
 from simplerd.runner.dispatcher import Dispatcher
 from simplerd.runner.environment import install, session_environment
 from simplerd.runner.lanes import CommandLane, DataLane
+from simplerd.runner.memory_lane import share
 from simplerd.runner.orchestration_thread import OrchestrationThread
 from simplerd.runner.session_trace import SessionTrace
 
@@ -117,7 +119,7 @@ async def serve(launch: Launch, control: socket.socket, worker: InnerWorker) -> 
     await daemon.send(control_protocol.encode(Ready(chips, subs)))
     lanes: list[Link] = []
     async with trio.open_nursery() as nursery:
-        async for lane in _lanes(daemon, launch, handlers):
+        async for lane in _lanes(daemon, launch, handlers, worker.region):
             lanes.append(lane)
             nursery.start_soon(lane.run)
         for lane in lanes:
@@ -125,8 +127,10 @@ async def serve(launch: Launch, control: socket.socket, worker: InnerWorker) -> 
     thread.stop(launch.close_timeout_s / 2)
 
 
-async def _lanes(daemon: trio.socket.SocketType, launch: Launch, handlers: dict[str, Handler]) -> AsyncIterator[Link]:
-    """Each lane that the daemon hands over, until it says Stop or is gone."""
+async def _lanes(
+    daemon: trio.socket.SocketType, launch: Launch, handlers: dict[str, Handler], region: Region
+) -> AsyncIterator[Link]:
+    """Each lane that the daemon hands over and that is to be served, until it says Stop or is gone."""
     while True:  # no deadline: a session lasts as long as it is wanted
         try:
             packet, received, flags, _ = await daemon.recvmsg(
@@ -138,6 +142,9 @@ async def _lanes(daemon: trio.socket.SocketType, launch: Launch, handlers: dict[
         if not packet:
             return
         match control_protocol.decode_command(packet):
+            case Lane(lane="memory", frame=frame):
+                with contextlib.suppress(OSError):  # the client has left
+                    share(region, fds[0], frame)
             case Lane(lane=lane, frame=frame):
                 yield _link(launch, lane, frame, fds[0], handlers[lane])
             case Stop():

@@ -1,0 +1,78 @@
+"""A reply that brings a descriptor, on a Unix connection on which nothing else is under way.
+
+The descriptor is ancillary data (SCM_RIGHTS, unix(7)) of the reply's first byte. Something between both sides that only
+copies bytes, such as a tunnel, loses it; then the asker is told that none came.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import trio
+
+from simpler.error_record import decode_error
+from simpler.errors import SessionLost
+from simpler.spawn_protocol import ANCILLARY_BYTES, ancillary, descriptors
+from simpler.wire.frames import Flags, Frame, FrameDecoder, Header, NeedBytes, Reason, encode_header, protocol_error
+from simpler.wire.message_tables import payload_limit
+from simpler.wire.messages import Message, ReplyT_co, Request
+
+FIRST_SEQUENCE = 1
+
+
+def answer(connection: socket.socket, request: Header, reply: Message, fd: int) -> None:
+    """Sends the reply with ``fd`` beside it, at once: a fresh connection has room for it. Raises OSError."""
+    payload = reply.encode()
+    head = encode_header(reply.TYPE, Flags.REPLY, request.sequence, len(payload), session=request.session)
+    connection.sendmsg([head, payload], ancillary([fd]))
+
+
+async def ask(
+    stream: trio.SocketStream, request: Request[ReplyT_co], *, session: int, name: str
+) -> tuple[ReplyT_co, int]:
+    """Sends the first request of a connection; its reply, and the descriptor, which is the caller's from now on.
+
+    The caller sets a deadline. Raises the error that the peer answered with, SessionLost when it hung up or no
+    descriptor came, ProtocolError.
+    """
+    payload = request.encode()
+    head = encode_header(request.TYPE, Flags.NONE, FIRST_SEQUENCE, len(payload), session=session)
+    await stream.send_all(head + payload)
+    fds: list[int] = []
+    try:
+        frame = await _receive(stream, fds, name)
+        reply = _reply_in(frame, request, name)
+        if len(fds) != 1:
+            raise SessionLost(f"{name} answered with {len(fds)} descriptors instead of one")
+        return reply, fds.pop()
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+async def _receive(stream: trio.SocketStream, fds: list[int], name: str) -> Frame:
+    decoder = FrameDecoder(max_payload_bytes=payload_limit, max_data_bytes=0)
+    while True:
+        event = decoder.next_event()
+        if isinstance(event, Frame):
+            return event
+        assert isinstance(event, NeedBytes)
+        received, beside, flags, _ = await stream.socket.recvmsg(
+            event.missing, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+        )
+        fds += descriptors(beside, flags)
+        if not received:
+            raise SessionLost(f"{name} hung up before it had answered")
+        decoder.feed(received)
+
+
+def _reply_in(frame: Frame, request: Request[ReplyT_co], name: str) -> ReplyT_co:
+    header = frame.header
+    if not header.flags & Flags.REPLY or (header.type, header.sequence) != (request.TYPE, FIRST_SEQUENCE):
+        raise protocol_error(
+            Reason.BAD_SEQUENCE, f"{name} answered {request.TYPE.name} with {header.type.name} {header.sequence}"
+        )
+    if header.flags & Flags.ERROR:
+        raise decode_error(frame.payload, trust_pickle=False)
+    return request.REPLY.decode(frame.payload)  # type: ignore[return-value]
