@@ -323,9 +323,48 @@ def test_arguments_that_cannot_go_there_are_refused_at_submit(worker: Worker) ->
     args = TaskArgs().add_tensor(ints(buffer))
     with pytest.raises(ArgumentError, match="in the session of worker 1; a task of worker 2 cannot use it"):
         worker.run(lambda orch, a, c: orch.submit_next_level(task, args, worker=SECOND))
-    with pytest.raises(ArgumentError, match="a SUB task or a task of a local worker cannot use it"):
-        worker.run(lambda orch, a, c: orch.submit_sub(local, args))
+    for submit in (
+        lambda orch, *_: orch.submit_sub(local, args),
+        lambda orch, *_: orch.submit_sub_group(local, [args]),
+        lambda orch, *_: orch.submit_next_level_group(task, [None, args], workers=[FIRST, SECOND]),
+    ):
+        with pytest.raises(ArgumentError, match=r"tensor argument 0 is in .*cannot use it"):
+            worker.run(submit)
     worker.remote_free(buffer)
+
+
+def test_buffers_are_tied_to_their_tasks_and_not_to_where_the_arguments_were(worker: Worker) -> None:  # B6, B4
+    task, buffers = worker.register(add), [buffer_of(worker, FIRST, np.full(4, number)) for number in range(8)]
+
+    def many(orch: Orchestrator, args: object, config: object) -> list[TaskRef]:
+        refs, places = [], set()
+        for buffer in buffers:
+            passed = TaskArgs().add_tensor(ints(buffer), INOUT).add_scalar(10)
+            places.add(id(passed))
+            refs.append(orch.submit_next_level(task, passed, worker=FIRST))
+            del passed
+        assert len(places) < len(buffers), "the point is that one comes where another was"
+        return refs
+
+    assert [ref.result() for ref in worker.run(many)] == [4 * (number + 10) for number in range(8)]
+    for number, buffer in enumerate(buffers):
+        assert content(worker, buffer) == [number + 10] * 4
+        worker.remote_free(buffer)
+
+
+def test_a_task_that_is_refused_holds_none_of_its_buffers(worker: Worker) -> None:  # B4
+    task, used = worker.register(add), worker.remote_malloc(worker=FIRST, nbytes=200 << 20)
+    stale = worker.remote_malloc(worker=FIRST, nbytes=8)
+    worker.remote_free(stale)
+
+    def refused(orch: Orchestrator, args: object, config: object) -> None:
+        passed = TaskArgs().add_tensor(ints(used), INOUT).add_tensor(ints(stale, 1))
+        with pytest.raises(StaleHandle, match="was freed"):
+            orch.submit_next_level(task, passed, worker=FIRST)
+        worker.remote_free(used)
+        worker.remote_free(worker.remote_malloc(worker=FIRST, nbytes=200 << 20))  # only if that is free by now
+
+    worker.run(refused)
 
 
 # ---- buffers

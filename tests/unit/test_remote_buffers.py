@@ -93,7 +93,7 @@ def test_a_free_waits_for_the_last_holder(book: BufferBook) -> None:  # B4
         book.free(handle)
     assert book.let_go(first) == []
     assert book.let_go(second) == second
-    book.freed(second[0], confirmed=True)
+    book.freed(second[0])
     with pytest.raises(StaleHandle):
         book.free(handle)
 
@@ -129,15 +129,22 @@ def test_rights_are_checked(book: BufferBook) -> None:  # B2
             book.hold([(read_only, wanted)])
 
 
-def test_a_free_that_was_not_confirmed_may_be_tried_again(book: BufferBook) -> None:  # B5
-    handle = book.add(0, 1, 1, 64)
+def test_a_free_that_was_not_confirmed_is_asked_for_again(book: BufferBook) -> None:  # B5
+    handle, _ = book.add(0, 1, 1, 64), book.add(0, 2, 1, 64)
     entry = book.free(handle)
     assert entry is not None
-    book.freed(entry, confirmed=False)
+    book.not_freed(entry, SimplerError("the first reason"))
     with pytest.raises(StaleHandle):
         book.hold([(handle, Access.READ)])
     assert book.free(handle) is entry
-    book.freed(entry, confirmed=True)
+    book.not_freed(entry, SimplerError("another"))
+    assert str(book.unconfirmed()[0].failure) == "the first reason"
+    assert book.to_ask_again(1) == []
+    assert book.to_ask_again(0) == [entry]
+    assert book.to_ask_again(0) == [], "it is being asked for"
+    book.freed(entry)
+    with pytest.raises(StaleHandle):
+        book.free(handle)
 
 
 def test_the_handles_of_a_lost_session_are_stale(book: BufferBook) -> None:  # B1

@@ -34,6 +34,8 @@ from simpler.remote.session_life import TRANSITIONS, SessionEvent, SessionState
 from simpler.remote.spec import RemoteWorkerSpec
 from simpler.remote.transfers import copy_from, copy_to
 from simpler.wire.command_messages import (
+    Free,
+    FreeReply,
     Malloc,
     MallocReply,
     Register,
@@ -123,6 +125,7 @@ class Peer(Handler):
                     Register: RegisterReply(),
                     Unregister: UnregisterReply(),
                     CopyTo: CopyToReply(),
+                    Free: FreeReply(),
                 }
                 return usual[type(request)]
 

@@ -3,7 +3,8 @@
 Rules
   1. Rights and range are checked when a task is submitted or a copy is called, before anything is sent.
   2. A buffer that tasks or copies hold is freed once the last of them lets go; nobody new gets hold of it meanwhile.
-  3. A free that could not be confirmed stays in the book, and remote_free may be called again.
+  3. A free that could not be confirmed stays in the book with the first reason why, and is asked for again: before the
+     next allocation or free in that session, or by remote_free.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import SupportsIndex
 
 from simpler import limits
 from simpler.buffer_handle import BufferHandle, TensorRef, new_handle, whole_number
-from simpler.errors import AccessDenied, ArgumentError, StaleHandle
+from simpler.errors import AccessDenied, ArgumentError, SimplerError, StaleHandle
 from simpler.tensor import Access
 
 
@@ -111,7 +112,7 @@ UNKNOWN = -1
 class RemoteBuffer:
     """An entry of the book: what a handle stands for. Changed by the book only."""
 
-    __slots__ = ("access", "buffer", "generation", "handle", "holds", "place", "serial", "state")
+    __slots__ = ("access", "buffer", "failure", "generation", "handle", "holds", "place", "serial", "state")
 
     def __init__(self, handle: RemoteBufferHandle, buffer: int, generation: int, access: Access) -> None:
         self.handle = handle
@@ -121,6 +122,8 @@ class RemoteBuffer:
         self.access = access
         self.state = BufferState.LIVE
         self.holds = 0
+        self.failure: SimplerError | None = None
+        """Why its free could not be confirmed the first time."""
         self.place: int | None = UNKNOWN
         """Where it begins in the session's memory, once a copy has asked; None: it is not shared with us."""
 
@@ -176,12 +179,33 @@ class BufferBook:
             entry.move(BufferEvent.FREE_HELD if held else BufferEvent.FREE_UNHELD)
         return None if held else entry
 
-    def freed(self, entry: RemoteBuffer, *, confirmed: bool) -> None:
-        """The session has answered, or failed to."""
+    def freed(self, entry: RemoteBuffer) -> None:
+        """The session has confirmed it."""
         with self._lock:
-            entry.move(BufferEvent.CONFIRMED if confirmed else BufferEvent.NOT_CONFIRMED)
-            if confirmed:
-                self._entries.pop(entry.serial, None)
+            entry.move(BufferEvent.CONFIRMED)
+            self._entries.pop(entry.serial, None)
+
+    def not_freed(self, entry: RemoteBuffer, failure: SimplerError) -> None:
+        """The session did not confirm it; see ``to_ask_again``."""
+        with self._lock:
+            entry.move(BufferEvent.NOT_CONFIRMED)
+            entry.failure = entry.failure or failure
+
+    def to_ask_again(self, worker: int) -> list[RemoteBuffer]:
+        """The entries whose free the session of ``worker`` did not confirm; the caller asks for each once more."""
+        with self._lock:
+            entries = [each for each in self._unconfirmed() if each.handle.worker == worker]
+            for entry in entries:
+                entry.move(BufferEvent.FREE_UNHELD)
+        return entries
+
+    def unconfirmed(self) -> list[RemoteBuffer]:
+        """The entries whose free no session has confirmed."""
+        with self._lock:
+            return self._unconfirmed()
+
+    def _unconfirmed(self) -> list[RemoteBuffer]:
+        return [entry for entry in self._entries.values() if entry.state is BufferState.UNCONFIRMED]
 
     def forget(self, worker: int) -> None:
         """The session of ``worker`` is gone, and its memory with it: its handles are stale."""

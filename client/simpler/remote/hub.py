@@ -96,6 +96,7 @@ class RemoteHub:
                 self._io.stop()
                 for session in self._sessions.values():
                     session.let_go()
+                self.buffers.report_unconfirmed()
 
     def register(self, content: Content, workers: Sequence[int]) -> Future[Answers]:
         """Asks sessions to install a callable; their answers, once all have given one.

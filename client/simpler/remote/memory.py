@@ -13,7 +13,7 @@ import trio
 from simpler import limits
 from simpler.buffer_handle import checked_range, whole_number
 from simpler.byte_views import readable_bytes, writable_bytes
-from simpler.errors import ArgumentError, SimplerError, StateError
+from simpler.errors import ArgumentError, SimplerError, StaleHandle, StateError
 from simpler.remote.buffers import UNKNOWN, BufferBook, RemoteBuffer, RemoteBufferHandle
 from simpler.remote.io_thread import IoThread
 from simpler.remote.session import RemoteSession
@@ -50,9 +50,7 @@ class RemoteBuffers:
 
         At once means in its turn: behind the tasks that the session was given before, without a deadline.
         """
-        entry = self._book.free(handle)
-        if entry is not None:
-            self._io.call(self._free, entry)
+        self._io.call(self._free_now, handle)
 
     def copy_to(self, handle: RemoteBufferHandle, source: object, offset: SupportsIndex = 0) -> None:
         """Writes the bytes of ``source``, anything with the buffer protocol, into the buffer from ``offset`` on."""
@@ -71,6 +69,14 @@ class RemoteBuffers:
         for entry in self._book.let_go(entries):
             with contextlib.suppress(StateError):  # closed meanwhile: the memory is gone with its session
                 self._io.post(self._free_quietly, entry)
+
+    def report_unconfirmed(self) -> None:
+        """Once all sessions are closed, which ends their memory too: says what they never confirmed, and why at first.
+
+        In the log, so that it hides no error that the program is being told.
+        """
+        for entry in self._book.unconfirmed():
+            _log.warning("the free of %r was never confirmed: %s", entry.handle, entry.failure)
 
     def _copy(self, handle: RemoteBufferHandle, access: Access, offset: SupportsIndex, data: memoryview) -> None:
         [entry] = self._book.hold([(handle, access)])
@@ -102,30 +108,47 @@ class RemoteBuffers:
     async def _malloc(self, worker: int, nbytes: int) -> RemoteBufferHandle:
         """Waits for the reply even when its caller was interrupted: memory that nobody knows of could not be freed."""
         with trio.CancelScope(shield=True):
+            await self._free_again(worker)
             reply, _ = await self._sessions[worker].request(Malloc(nbytes=nbytes))
         handle = self._book.add(worker, reply.buffer, reply.generation, nbytes)
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
         except trio.Cancelled:
-            with trio.CancelScope(shield=True):
-                await self._free_quietly(self._book.free(handle))
+            entry = self._book.free(handle)
+            assert entry is not None, "nobody knows of it"
+            await self._free_quietly(entry)
             raise
         return handle
 
+    async def _free_now(self, handle: RemoteBufferHandle) -> None:
+        entry = self._book.free(handle)
+        if entry is not None:
+            await self._free_again(handle.worker)
+            await self._free(entry)
+
+    async def _free_again(self, worker: int) -> None:
+        """What the session of ``worker`` did not confirm before."""
+        for entry in self._book.to_ask_again(worker):
+            await self._free_quietly(entry)
+
     async def _free(self, entry: RemoteBuffer) -> None:
         """Waits for the reply even when its caller was interrupted: the book says what the session has done."""
-        confirmed, request = False, Free(buffer=entry.buffer, generation=entry.generation)
         try:
             with trio.CancelScope(shield=True):
-                await self._sessions[entry.handle.worker].request(request)
-            confirmed = True
-        finally:
-            self._book.freed(entry, confirmed=confirmed)
+                await self._sessions[entry.handle.worker].request(
+                    Free(buffer=entry.buffer, generation=entry.generation)
+                )
+        except (StaleHandle, StateError):  # it knows of no such buffer, or was closed: the memory is gone either way
+            self._book.freed(entry)
+            raise
+        except SimplerError as failure:
+            self._book.not_freed(entry, failure)
+            raise
+        self._book.freed(entry)
 
-    async def _free_quietly(self, entry: RemoteBuffer | None) -> None:
-        """For a caller who has left."""
+    async def _free_quietly(self, entry: RemoteBuffer) -> None:
+        """For a caller who has left, or asks for something else."""
         try:
-            if entry is not None:
-                await self._free(entry)
+            await self._free(entry)
         except SimplerError as error:
-            _log.warning("a buffer could not be freed: %s", error)
+            _log.warning("%r could not be freed: %s", entry.handle, error)

@@ -1,0 +1,126 @@
+"""Frees that a session does not confirm, against a peer that answers as a daemon and its runner do, or as told."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from simpler import RemoteBufferHandle, RemoteWorkerSpec, Worker
+from simpler.errors import CapacityError, StaleHandle
+from simpler.wire.command_messages import Free, Malloc
+from unit.test_remote_session import Peer
+
+REFUSAL = CapacityError("too many requests wait on this connection")
+
+
+class PeerThread:
+    """The peer, in a loop and thread of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.peer = Peer(path)
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=trio.run, args=(self._main,))
+        self._thread.start()
+        assert self._ready.wait(20)
+
+    async def _main(self) -> None:
+        async with trio.open_nursery() as nursery:
+            self._token, self._scope = trio.lowlevel.current_trio_token(), nursery.cancel_scope
+            await nursery.start(self.peer.serve_connections)
+            self._ready.set()
+
+    def stop(self) -> None:
+        self._token.run_sync_soon(self._scope.cancel)
+        self._thread.join()
+
+    def asked(self) -> list[str]:
+        """The MALLOCs and FREEs since the last call."""
+        found = [type(one).__name__ for one in self.peer.requests if isinstance(one, (Free, Malloc))]
+        self.peer.requests.clear()
+        return found
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> Iterator[PeerThread]:
+    made = PeerThread(tmp_path / "s")
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def worker(peer: PeerThread) -> Iterator[Worker]:
+    made = Worker(level=4, heap_bytes=1 << 20)
+    made.add_remote_worker(RemoteWorkerSpec(f"unix:{peer.peer.path}"))
+    with made:
+        yield made
+
+
+def refused(worker: Worker, peer: PeerThread) -> RemoteBufferHandle:
+    """A buffer whose free was refused."""
+    handle = worker.remote_malloc(worker=0, nbytes=64)
+    peer.peer.trouble[Free] = REFUSAL
+    with pytest.raises(CapacityError, match="too many requests wait"):
+        worker.remote_free(handle)
+    peer.asked()
+    return handle
+
+
+def test_a_refused_free_is_told_kept_and_asked_for_again_before_the_next_allocation(
+    worker: Worker, peer: PeerThread
+) -> None:  # B5
+    handle = refused(worker, peer)
+    with pytest.raises(StaleHandle, match="was freed"):
+        worker.remote_copy_to(handle, b"x")
+    worker.remote_malloc(worker=0, nbytes=8)
+    assert peer.asked() == ["Free", "Malloc"]
+    peer.peer.trouble.clear()
+    worker.remote_malloc(worker=0, nbytes=8)
+    assert peer.asked() == ["Free", "Malloc"]
+    worker.remote_malloc(worker=0, nbytes=8)
+    assert peer.asked() == ["Malloc"]
+    with pytest.raises(StaleHandle):
+        worker.remote_free(handle)
+
+
+def test_a_refused_free_is_asked_for_again_with_the_next_one_or_by_hand(worker: Worker, peer: PeerThread) -> None:  # B5
+    first, second = refused(worker, peer), worker.remote_malloc(worker=0, nbytes=64)
+    peer.asked()
+    with pytest.raises(CapacityError):
+        worker.remote_free(second)
+    assert peer.asked() == ["Free", "Free"]
+    peer.peer.trouble.clear()
+    worker.remote_free(first)
+    assert peer.asked() == ["Free", "Free"]
+    with pytest.raises(StaleHandle):
+        worker.remote_free(second)
+
+
+def test_what_a_session_does_not_know_it_need_not_confirm(
+    worker: Worker, peer: PeerThread, caplog: pytest.LogCaptureFixture
+) -> None:  # B5
+    handle = worker.remote_malloc(worker=0, nbytes=64)
+    peer.peer.trouble[Free] = StaleHandle("the buffer was freed")
+    with pytest.raises(StaleHandle):
+        worker.remote_free(handle)
+    peer.asked()
+    worker.remote_malloc(worker=0, nbytes=8)
+    assert peer.asked() == ["Malloc"]
+    worker.close()
+    assert "never confirmed" not in caplog.text
+
+
+def test_closing_says_what_was_never_confirmed_and_hides_no_error(
+    worker: Worker, peer: PeerThread, caplog: pytest.LogCaptureFixture
+) -> None:  # B5
+    handle = refused(worker, peer)
+    peer.peer.trouble[Free] = CapacityError("another reason")
+    with pytest.raises(CapacityError, match="another reason"):
+        worker.remote_free(handle)
+    with pytest.raises(LookupError, match="of the program"), contextlib.closing(worker):
+        raise LookupError("of the program")
+    assert f"the free of {handle!r} was never confirmed: too many requests wait" in caplog.text
