@@ -110,6 +110,8 @@ REFUSED_IDENTITIES = 1024
 """A client that is refused again and again gets this many lines in the log in this time; of the others their number."""
 ENDED_SESSIONS_KEPT = 100
 SESSION_TOKEN_BYTES = 32
+LANE_CERTIFICATE_BYTES = 4096
+"""Of the certificate that each end of a session's lanes shows; ours have some 300 bytes."""
 LOST_CLIENT_GRACE_S = 5.0
 SUB_WORKERS_PER_SESSION = 64
 MANIFEST_BYTES = 256 << 10

@@ -23,6 +23,7 @@ from simplerd.service import InheritedSockets, Service
 from simplerd.toml_file import ConfigError
 
 RUNNER_MODULES = ("simplerd.runner.main", "simpler.sub_worker", "simpler.chip_worker", "numpy", "cloudpickle")
+TLS_MODULES = ("simpler.wire.lane_identity",)
 _log = log.get_logger("main")
 
 EPILOG = """\b
@@ -33,7 +34,7 @@ Example: a daemon of your own, with its sockets in a folder of your own
 
 def _endpoints(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
-        if why := configuration.endpoint_problem(value):
+        if why := configuration.endpoint_problem(value, tls=True):  # whether there is TLS says the configuration
             raise click.BadParameter(why)
     return values
 
@@ -57,7 +58,7 @@ def _endpoints(context: click.Context, option: click.Parameter, values: tuple[st
     multiple=True,
     metavar="ENDPOINT",
     callback=_endpoints,
-    help='Serve sessions here: "unix:/path" or a loopback "127.0.0.1:7390". May be repeated.',
+    help='Serve sessions here: "unix:/path" or "127.0.0.1:7390"; other addresses need [tls]. May be repeated.',
 )
 @click.option(
     "--log-level", type=click.Choice(get_args(LogLevel)), help="What to log. [default: as configured, else info]"
@@ -97,12 +98,13 @@ def _plain(value: object) -> str:
 
 def _serve(config: Config) -> int:
     service = Service.from_environ()
-    sockets = InheritedSockets.from_environ()
+    sockets = InheritedSockets.from_environ(tls=config.tls is not None, insecure=config.insecure_tcp)
     if sockets.session:  # they are used in place of those that were configured
         config = replace(config, session_sockets=sockets.session_endpoints)
     environment.install(dict(os.environ))  # sessions have the same user, and could read the kernel's copy in /proc
     try:
-        spawner = Spawner.fork(preload=RUNNER_MODULES, name="simplerd-spawner")
+        modules = (*RUNNER_MODULES, *(TLS_MODULES if config.tls else ()))
+        spawner = Spawner.fork(preload=modules, name="simplerd-spawner")  # which never has the key of [tls]
         try:
             return trio.run(daemon.run, config, spawner, sockets, service)
         finally:

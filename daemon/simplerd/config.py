@@ -2,12 +2,16 @@
 
 The file is the one named by --config, else by SIMPLERD_CONFIG, else /etc/simplerd/simplerd.toml; never one found in the
 working directory. Only the last may be missing: then the defaults hold. Command-line options win over the file.
-Nothing here touches the system beyond reading that file and asking whether a group exists.
+Nothing here touches the system beyond reading that file, and asking whether a group and the files of [tls] are there.
+
+Who reaches a session socket may run programs here, and TCP says nothing about who that is. So a TCP address that is not
+of this host alone needs [tls], or two settings that say insecure.
 """
 
 import grp
 import ipaddress
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +29,7 @@ SYSTEM_RUNTIME_DIR = Path("/run/simplerd")
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Fingerprint = Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")]
 DeviceId = Annotated[int, Meta(ge=0, le=65_535)]
 
 
@@ -39,8 +44,19 @@ class ListenSection(Struct, frozen=True):
     """[listen]"""
 
     session: Annotated[tuple[str, ...], Meta(min_length=1)] | None = None
+    insecure_tcp: bool = False
     admin_socket: str | None = None
     admin_group: str | None = None
+
+
+class TlsSection(Struct, frozen=True):
+    """[tls]"""
+
+    certificate: str | None = None
+    key: str | None = None
+    ca: str | None = None
+    clients: tuple[Fingerprint, ...] = ()
+    insecure_off: bool = False
 
 
 class DevicesSection(Struct, frozen=True):
@@ -73,10 +89,25 @@ class LogSection(Struct, frozen=True):
 SECTIONS: dict[str, type[Struct]] = {
     "daemon": DaemonSection,
     "listen": ListenSection,
+    "tls": TlsSection,
     "devices": DevicesSection,
     "limits": LimitsSection,
     "log": LogSection,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """What TLS needs; `clients`: fingerprints of the only certificates that may come; empty: all of the CA."""
+
+    certificate: Path
+    key: Path
+    ca: Path
+    clients: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        pinned = f", {len(self.clients)} clients" if self.clients else ""
+        return f"certificate {self.certificate}, key {self.key}, ca {self.ca}{pinned}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +117,8 @@ class Config:
     source: str  # the file it came from, or "embedded defaults"
     runtime_dir: Path
     session_sockets: tuple[str, ...]
+    tls: TlsFiles | None
+    insecure_tcp: bool
     admin_socket: Path
     admin_group: str | None
     platform: str
@@ -121,9 +154,11 @@ def load(
     devices = file.section("devices", DevicesSection)
     bounds = file.section("limits", LimitsSection)
     log = file.section("log", LogSection)
+    tls = file.section("tls", TlsSection)
     file.only_sections(list(SECTIONS))
     _check_daemon(file, daemon)
-    _check_listen(file, at)
+    files, insecure = _checked_tls(file, tls), _checked_insecure(file, at, tls)
+    _check_listen(file, at, tls=files is not None, insecure=insecure)
     if len(set(devices.ids)) < len(devices.ids):
         file.problem("devices", "ids", f"each device once; it is {list(devices.ids)}")
     file.finish()
@@ -132,7 +167,11 @@ def load(
     return Config(
         source=str(file.path) if file.text else "embedded defaults",
         runtime_dir=home,
-        session_sockets=_checked(listen or at.session or (f"unix:{home}/session.sock",)),
+        session_sockets=_checked(
+            listen or at.session or (f"unix:{home}/session.sock",), tls=files is not None, insecure=insecure
+        ),
+        tls=files,
+        insecure_tcp=insecure,
         admin_socket=Path(_checked((f"unix:{at.admin_socket or home / 'admin.sock'}",))[0].removeprefix("unix:")),
         admin_group=at.admin_group,
         platform=devices.platform,
@@ -163,8 +202,11 @@ def default_runtime_dir(environ: Mapping[str, str]) -> Path:
     raise ConfigError("no runtime directory: XDG_RUNTIME_DIR is not set; set it, or give --runtime-dir")
 
 
-def endpoint_problem(endpoint: str) -> str | None:
-    """What is wrong with listening at `endpoint`, or None. Unix sockets and loopback TCP addresses are accepted."""
+def endpoint_problem(endpoint: str, *, tls: bool = False, insecure: bool = False) -> str | None:
+    """What is wrong with listening at `endpoint`, or None.
+
+    Unix sockets and loopback addresses are accepted; others with `tls`, or, each by itself, with `insecure`.
+    """
     try:
         at = parse_endpoint(endpoint)
     except ArgumentError as error:
@@ -175,11 +217,15 @@ def endpoint_problem(endpoint: str) -> str | None:
         address = ipaddress.ip_address(at.host)
     except ValueError:
         return f"expected an IP address or localhost before the port; it is {at.host!r}"
-    if address.is_loopback:
+    if address.is_loopback or tls:
         return None
+    if insecure:
+        return f"{endpoint!r} is every address of this host; name the one meant" if address.is_unspecified else None
     return (
         f"{endpoint!r} is not a loopback address: whoever reaches a session socket may run programs here, and "
-        "TCP says nothing about who that is; listen at 127.0.0.1, [::1] or a Unix socket"
+        "TCP says nothing about who that is; give [tls] certificate, key and ca (simplerctl tls issue host), or listen "
+        "at 127.0.0.1, [::1] or a Unix socket; to let in whoever reaches it, set listen.insecure_tcp = true and "
+        "tls.insecure_off = true"
     )
 
 
@@ -198,10 +244,49 @@ def _check_daemon(file: TomlFile, daemon: DaemonSection) -> None:
             file.problem("daemon", "import_paths", f"expected absolute paths; {value!r} is not one")
 
 
-def _check_listen(file: TomlFile, at: ListenSection) -> None:
+def _checked_tls(file: TomlFile, tls: TlsSection) -> TlsFiles | None:
+    given = {name: value for name in ("certificate", "key", "ca") if (value := getattr(tls, name)) is not None}
+    for name, value in given.items():
+        if why := _file_problem(value, secret=name == "key"):
+            file.problem("tls", name, why)
+    if len(given) == 3:
+        return TlsFiles(**{name: Path(value) for name, value in given.items()}, clients=tls.clients)
+    missing = [name for name in ("certificate", "key", "ca") if name not in given]
+    if given:
+        file.problem("tls", None, f"TLS needs certificate, key and ca; there is no {' and no '.join(missing)}")
+    elif tls.clients:
+        file.problem("tls", "clients", "names clients of TLS, but there is no certificate, key and ca")
+    return None
+
+
+def _checked_insecure(file: TomlFile, at: ListenSection, tls: TlsSection) -> bool:
+    if at.insecure_tcp != tls.insecure_off:
+        said, other = ("listen", "tls.insecure_off") if at.insecure_tcp else ("tls", "listen.insecure_tcp")
+        key = "insecure_tcp" if at.insecure_tcp else "insecure_off"
+        file.problem(said, key, f"lets in whoever reaches the port; to say that it is meant, set {other} = true too")
+    elif tls.insecure_off and tls.certificate is not None:
+        file.problem("tls", "insecure_off", "TLS is configured; expected either its files or the insecure settings")
+    return at.insecure_tcp and tls.insecure_off
+
+
+def _file_problem(path: str, *, secret: bool) -> str | None:
+    if not path.startswith("/"):
+        return f"expected an absolute path; it is {path!r}"
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    if not stat.S_ISREG(mode):
+        return f"{path} is not a file"
+    if secret and mode & (stat.S_IRWXO | stat.S_IWGRP):
+        return f"{path} has mode {stat.S_IMODE(mode):04o}: a key is for its owner; chmod 600 {path}"
+    return None
+
+
+def _check_listen(file: TomlFile, at: ListenSection, *, tls: bool, insecure: bool) -> None:
     session = at.session or ()
     for endpoint in session:
-        if why := endpoint_problem(endpoint):
+        if why := endpoint_problem(endpoint, tls=tls, insecure=insecure):
             file.problem("listen", "session", why)
     if len(set(session)) < len(session):
         file.problem("listen", "session", f"each endpoint once; it is {list(session)}")
@@ -218,8 +303,8 @@ def _check_listen(file: TomlFile, at: ListenSection) -> None:
             file.problem("listen", "admin_group", f"there is no group {at.admin_group!r} on this host")
 
 
-def _checked(endpoints: tuple[str, ...]) -> tuple[str, ...]:
+def _checked(endpoints: tuple[str, ...], *, tls: bool = False, insecure: bool = False) -> tuple[str, ...]:
     for endpoint in endpoints:
-        if why := endpoint_problem(endpoint):
+        if why := endpoint_problem(endpoint, tls=tls, insecure=insecure):
             raise ConfigError(why, endpoint=endpoint)
     return endpoints

@@ -18,7 +18,7 @@ import trio
 
 import simpler
 from simpler import limits
-from simpler.errors import SessionLost, SimplerError, StaleHandle, StateError, VersionMismatch
+from simpler.errors import ArgumentError, SessionLost, SimplerError, StaleHandle, StateError, VersionMismatch
 from simpler.wire.control_messages import (
     PROTOCOL_VERSIONS,
     Close,
@@ -26,7 +26,6 @@ from simpler.wire.control_messages import (
     Ended,
     Hello,
     HelloReply,
-    Manifest,
     Open,
     OpenReply,
 )
@@ -39,6 +38,8 @@ from simplerd.manifest_check import check_manifest
 from simplerd.refusals import Refusals
 from simplerd.sessions import Ending, Peer, Session, SessionTable
 from simplerd.supervision import Supervisor
+
+TLS_SINCE_PROTOCOL = 2
 
 
 class ControlConnection(Handler):
@@ -101,7 +102,7 @@ class ControlConnection(Handler):
         if not self._greeted:
             raise StateError(f"{request.TYPE.name} came before a HELLO that both sides could agree on")
         if isinstance(request, Open):
-            return await self._open(request.manifest)
+            return await self._open(request)
         if isinstance(request, Close):
             return await self._close(request)
         raise SimplerError(f"{request.TYPE.name} does not belong on a control connection", code="UNSUPPORTED")
@@ -119,15 +120,15 @@ class ControlConnection(Handler):
         self._greeted, self._protocol = True, common[0]
         return HelloReply(version=common[0], daemon=f"simplerd {simpler.__version__}", host=socket.gethostname())
 
-    async def _open(self, manifest: Manifest) -> OpenReply:
-        local = self._peer.uid >= 0
+    async def _open(self, request: Open) -> OpenReply:
+        self._check_lane_certificate(request)
         manifest = check_manifest(
-            manifest,
+            request.manifest,
             platform=self._config.platform,
             devices=self._config.devices,
-            import_roots=None if local else self._config.import_paths,
+            import_roots=None if self._peer.is_local else self._config.import_paths,
         )
-        session = await self._supervisor.open(manifest, self._peer, self._protocol)
+        session = await self._supervisor.open(manifest, self._peer, self._protocol, request.lane_certificate)
         self._mine[session.id] = session
         assert self._nursery is not None
         self._nursery.start_soon(self._tell_end, session)
@@ -139,7 +140,19 @@ class ControlConnection(Handler):
             chips=session.chips,
             subs=session.subs,
             pid=session.pid,
+            lane_certificate=session.runner_certificate,
         )
+
+    def _check_lane_certificate(self, request: Open) -> None:
+        if self._peer.fingerprint and self._protocol < TLS_SINCE_PROTOCOL:
+            raise SimplerError(
+                f"a session over TLS needs protocol {TLS_SINCE_PROTOCOL}; this client speaks {self._protocol}",
+                code="UNSUPPORTED",
+            )
+        if self._peer.fingerprint and not request.lane_certificate:
+            raise ArgumentError("OPEN over TLS needs a lane_certificate, which the client will show on the lanes")
+        if request.lane_certificate and not self._peer.fingerprint:
+            raise ArgumentError("OPEN has a lane_certificate, which is for connections under TLS only")
 
     async def _close(self, close: Close) -> CloseReply:
         session = self._mine.pop(close.session, None)

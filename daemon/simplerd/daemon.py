@@ -32,6 +32,7 @@ from simplerd.runtime_folder import RuntimeFolder
 from simplerd.service import InheritedSockets, Service
 from simplerd.sessions import SessionState, SessionTable
 from simplerd.supervision import Supervisor
+from simplerd.tls import ServerTls
 
 WARM_UP_TIMEOUT_S = 20.0
 
@@ -128,7 +129,8 @@ async def _serve(
             nursery.start_soon(runners.run)
             await folder.clear(config.close_timeout_s)
             await _warm_up(runners)
-            listener = SessionListener(config, daemon.sessions, supervisor, daemon.refusals)
+            tls = ServerTls(config.tls) if config.tls else None
+            listener = SessionListener(config, daemon.sessions, supervisor, daemon.refusals, tls)
             entrance: trio.CancelScope = await nursery.start(listener.serve, sockets, nursery)
             nursery.start_soon(daemon.refusals.run)
             await nursery.start(AdminServer(daemon).serve, config, sockets)

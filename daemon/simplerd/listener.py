@@ -3,6 +3,7 @@
 Rules
   1. HELLO makes a control connection, served here. ATTACH makes a lane: the descriptor goes to the session's runner
      with that one frame, and the daemon is out of the way. Anything else is answered with what was wrong, and closed.
+     Where [tls] is configured, HELLO over TCP comes under TLS and ATTACH in clear: the lane's TLS is the runner's.
   2. The first frame is bounded in size and time and no byte beyond it is read. Each connection has its own task: a slow
      or silent client holds up nobody. Who may come in, and how many, says admission.py. Every refusal is logged.
   3. No names are resolved: that would start threads, and this process must have one.
@@ -32,22 +33,24 @@ from simpler.errors import (
 from simpler.wire.control_messages import Attach, Fault
 from simpler.wire.endpoint import noticing_silence, parse_endpoint
 from simpler.wire.first_frame import receive_first
-from simpler.wire.frames import Flags, Frame, Header, MessageType, encode_header
+from simpler.wire.frames import Frame, Header, MessageType
 from simpler.wire.links import Links
+from simpler.wire.tls_stream import HANDSHAKE_BYTE, TlsStream
 from simplerd.admission import Admission, Visit
 from simplerd.config import Config
 from simplerd.control import ControlConnection
+from simplerd.farewell import FAREWELL_TIMEOUT_S, farewell
 from simplerd.log import get_logger
 from simplerd.refusals import Refusals
 from simplerd.service import InheritedSockets
 from simplerd.sessions import Peer, SessionTable
 from simplerd.supervision import Supervisor
+from simplerd.tls import ServerTls
 from simplerd.unix_socket import UnixListener, listen_unix, peer_credentials
 
 SOCKET_MODE = 0o660
 BACKLOG = 128
-FAREWELL_TIMEOUT_S = 1.0
-DISCARD_BYTES = 1 << 16
+SessionStream = trio.SocketStream | TlsStream
 
 _log = get_logger("listener")
 
@@ -55,8 +58,16 @@ _log = get_logger("listener")
 class SessionListener:
     """Serves the session endpoints."""
 
-    def __init__(self, config: Config, sessions: SessionTable, supervisor: Supervisor, refusals: Refusals) -> None:
+    def __init__(
+        self,
+        config: Config,
+        sessions: SessionTable,
+        supervisor: Supervisor,
+        refusals: Refusals,
+        tls: ServerTls | None = None,
+    ) -> None:
         self._config = config
+        self._tls = tls
         self._refusals = refusals
         self._admission = Admission(refusals, connections_per_client=config.connections_per_client)
         self._sessions = sessions
@@ -128,41 +139,50 @@ class SessionListener:
         finally:
             self._admission.leave(visit)
 
-    async def _route(self, stream: trio.SocketStream, peer: Peer, visit: Visit) -> None:
+    async def _route(self, accepted: trio.SocketStream, peer: Peer, visit: Visit) -> None:
+        stream: SessionStream = accepted
+        timeout_s = self._config.first_frame_timeout_s
         try:
-            first, raw = await self._first_frame(stream)
+            with trio.fail_after(timeout_s):
+                stream, peer = await self._secured(accepted, peer)
+                first, raw = await _first_frame(stream)
+            if first.header.type is MessageType.HELLO:
+                await self._control(stream, peer, first, raw, visit)
+            else:
+                await self._lane(stream, peer, first, raw, visit)
         except SessionLost:  # it left without a word, as who probes a port does
             return
-        except (ProtocolError, VersionMismatch) as violation:
+        except trio.TooSlowError:
+            await self._refuse(stream, peer, ProtocolError(f"no whole frame came within {timeout_s:g} s"))
+        except (AuthError, ProtocolError, VersionMismatch) as violation:
             await self._refuse(stream, peer, violation)
-            return
-        if first.header.type is MessageType.HELLO:
-            await self._control(stream, peer, first, raw, visit)
-        else:
-            await self._lane(stream, peer, first, raw, visit)
+        finally:
+            await trio.aclose_forcefully(stream)
 
-    async def _first_frame(self, stream: trio.SocketStream) -> tuple[Frame, bytes]:
-        timeout_s = self._config.first_frame_timeout_s
-        with trio.move_on_after(timeout_s):
-            first, raw = await receive_first(stream)
-            kind = first.header.type
-            if first.header.flags or kind not in (MessageType.HELLO, MessageType.ATTACH):
-                what = f"a {kind.name} that is no request" if first.header.flags else kind.name
-                raise ProtocolError(f"a connection begins with HELLO or ATTACH, not with {what}")
-            return first, raw
-        raise ProtocolError(f"no whole frame came within {timeout_s:g} s")
+    async def _secured(self, stream: trio.SocketStream, peer: Peer) -> tuple[SessionStream, Peer]:
+        """The connection under TLS, where a TCP client begins with a handshake; else as it is."""
+        if peer.is_local:
+            return stream, peer
+        begins = await stream.socket.recv(1, socket.MSG_PEEK)
+        if begins != HANDSHAKE_BYTE:
+            return stream, peer
+        if self._tls is None:
+            raise AuthError("this simplerd speaks no TLS: its configuration has no [tls] with certificate, key and ca")
+        return await self._tls.accept(stream, peer)
 
     async def _refuse(
-        self, stream: trio.SocketStream, peer: Peer, error: SimplerError, *, to: Header | None = None
+        self, stream: SessionStream, peer: Peer, error: SimplerError, *, to: Header | None = None
     ) -> None:
         self._refusals.note(peer, error.message)
-        await _farewell(stream, error, to=to)
+        with contextlib.suppress(trio.ClosedResourceError):  # refused in its handshake, which has told it
+            await farewell(stream, error, to=to)
 
-    async def _control(self, stream: trio.SocketStream, peer: Peer, first: Frame, raw: bytes, visit: Visit) -> None:
+    async def _control(self, stream: SessionStream, peer: Peer, first: Frame, raw: bytes, visit: Visit) -> None:
         try:
+            self._check_identity(peer)
             self._admission.admit(visit, peer)
-        except CapacityError as full:
-            await self._refuse(stream, peer, full, to=first.header)
+        except (AuthError, CapacityError) as refusal:
+            await self._refuse(stream, peer, refusal, to=first.header)
             return
         connection = ControlConnection(
             stream,
@@ -176,37 +196,48 @@ class SessionListener:
         )
         await connection.run()
 
-    async def _lane(self, stream: trio.SocketStream, peer: Peer, first: Frame, raw: bytes, visit: Visit) -> None:
+    def _check_identity(self, peer: Peer) -> None:
+        if self._tls is None or peer.is_local:
+            return
+        if not peer.fingerprint:
+            raise AuthError(
+                "this simplerd takes TCP clients only over TLS: give the program a certificate "
+                "(RemoteWorkerSpec(tls=TlsConfig.from_folder(...)), or SIMPLER_TLS)"
+            )
+        self._tls.check(peer)
+
+    async def _lane(self, stream: SessionStream, peer: Peer, first: Frame, raw: bytes, visit: Visit) -> None:
         try:
+            if not isinstance(stream, trio.SocketStream):
+                raise ProtocolError("ATTACH comes in clear, and the lane's own TLS behind it")
             attach = Attach.decode(first.payload)
             session = self._sessions.find(attach.session)
             if not hmac.compare_digest(session.token, attach.token):
                 raise AuthError(f"the token is not that of session {session.id}", session=session.id)
-            if attach.lane == "memory" and stream.socket.family != socket.AF_UNIX:
-                raise SimplerError("memory is shared over Unix sockets only", code="UNSUPPORTED", session=session.id)
+            if attach.lane == "memory" and (session.lane_certificate or stream.socket.family != socket.AF_UNIX):
+                raise SimplerError(
+                    "memory is shared over Unix sockets only, with who opened the session there",
+                    code="UNSUPPORTED",
+                    session=session.id,
+                )
+            if self._tls is not None and not peer.is_local and not session.lane_certificate:
+                raise AuthError(
+                    f"session {session.id} was not opened over TLS, and its lanes cannot come over a network",
+                    session=session.id,
+                )
             self._admission.settle(visit)
             await self._supervisor.attach(session, attach.lane, raw, stream.socket.fileno())
         except SimplerError as refusal:
             await self._refuse(stream, peer, refusal, to=first.header)
 
 
-async def _farewell(stream: trio.SocketStream, error: SimplerError, *, to: Header | None = None) -> None:
-    """The last frame on a connection that goes no further: the error reply to a request, or a FAULT.
-
-    Closing while bytes are unread would reset the connection, and the frame could be lost: so the rest is read first.
-    """
-    record = encode_error(error, may_pickle=False)
-    if to is None:
-        payload = Fault(error=record).encode()
-        frame = encode_header(MessageType.FAULT, Flags.PUSH, 1, len(payload)) + payload
-    else:
-        frame = encode_header(to.type, Flags.REPLY | Flags.ERROR, to.sequence, len(record), session=to.session)
-        frame += record
-    with trio.move_on_after(FAREWELL_TIMEOUT_S):
-        await stream.send_all(frame)
-        await stream.send_eof()
-        while await stream.receive_some(DISCARD_BYTES):
-            pass
+async def _first_frame(stream: SessionStream) -> tuple[Frame, bytes]:
+    first, raw = await receive_first(stream)
+    kind = first.header.type
+    if first.header.flags or kind not in (MessageType.HELLO, MessageType.ATTACH):
+        what = f"a {kind.name} that is no request" if first.header.flags else kind.name
+        raise ProtocolError(f"a connection begins with HELLO or ATTACH, not with {what}")
+    return first, raw
 
 
 async def _note_opened(handle: int) -> None:

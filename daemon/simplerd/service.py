@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
@@ -96,9 +97,17 @@ class InheritedSockets:
 
     @classmethod
     def from_environ(
-        cls, environ: MutableMapping[str, str] = os.environ, first_fd: int = FIRST_FD
+        cls,
+        environ: MutableMapping[str, str] = os.environ,
+        first_fd: int = FIRST_FD,
+        *,
+        tls: bool = False,
+        insecure: bool = False,
     ) -> "InheritedSockets":
-        """What LISTEN_FDS passes to this process. Raises StartupError for what cannot be served."""
+        """What LISTEN_FDS passes to this process. Raises StartupError for what cannot be served.
+
+        `tls` and `insecure` as for `endpoint_problem`.
+        """
         pid, count = environ.pop("LISTEN_PID", ""), _number(environ.pop("LISTEN_FDS", ""))
         names = environ.pop("LISTEN_FDNAMES", "").split(":")
         sockets = cls()
@@ -106,7 +115,7 @@ class InheritedSockets:
             return sockets
         fds = range(first_fd, first_fd + count)
         for fd, name in zip(fds, names + ["unknown"] * count, strict=False):
-            sockets._role(name).append(_listening(fd, name))
+            sockets._role(name).append(_listening(fd, name, partial(endpoint_problem, tls=tls, insecure=insecure)))
         return sockets
 
     @property
@@ -133,7 +142,7 @@ def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() else 0
 
 
-def _listening(fd: int, name: str) -> socket.socket:
+def _listening(fd: int, name: str, problem: Callable[[str], str | None]) -> socket.socket:
     try:
         os.set_inheritable(fd, False)
         inherited = socket.socket(fileno=fd)
@@ -142,7 +151,7 @@ def _listening(fd: int, name: str) -> socket.socket:
     if inherited.type != socket.SOCK_STREAM or not inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         inherited.close()
         raise StartupError(f"descriptor {fd} ({name}) does not listen: the .socket unit needs ListenStream=, Accept=no")
-    if why := _too_open(inherited, name):
+    if why := _too_open(inherited, name) or problem(_endpoint(inherited)):
         inherited.close()
         raise StartupError(f"the {name} socket of the service manager cannot be served: {why}")
     inherited.setblocking(False)
@@ -154,7 +163,7 @@ def _too_open(inherited: socket.socket, name: str) -> str | None:
         return "the admin interface is for Unix sockets only, which tell who is at the other end"
     if inherited.family == socket.AF_UNIX and not _endpoint(inherited).startswith("unix:/"):
         return "it has no path, and so neither owner nor mode to say who may use it"
-    return endpoint_problem(_endpoint(inherited))
+    return None
 
 
 def _endpoint(listening: socket.socket) -> str:

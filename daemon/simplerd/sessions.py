@@ -78,20 +78,34 @@ FINAL = frozenset({SessionState.ENDED, SessionState.FAILED})
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who is at the other end of a session connection. Of TCP peers only the address is known."""
+    """Who is at the other end of a session connection: a process of this host, or a client at an address, of whom a
+    certificate tells more (`subject`: its common name; `fingerprint`: see tls.py).
+    """
 
     address: str
     uid: int = -1
     pid: int = 0
+    subject: str = ""
+    fingerprint: str = ""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the kernel says who it is, unix(7)."""
+        return self.uid >= 0
 
     @property
     def identity(self) -> str:
-        """Who limits are counted for: the user of this host, else the address; of IPv6 the network, which one host
-        has all of (RFC 4291, 2.5.4)."""
-        return f"uid {self.uid}" if self.uid >= 0 else _network_of(self.address)
+        """Who limits are counted for: the user of this host, else the certificate, else the address; of IPv6 the
+        network, which one host has all of (RFC 4291, 2.5.4)."""
+        if self.is_local:
+            return f"uid {self.uid}"
+        return f"{self.subject} ({self.fingerprint})" if self.fingerprint else _network_of(self.address)
 
     def __str__(self) -> str:
-        return f"uid {self.uid}, pid {self.pid}" if self.uid >= 0 else f"client at {self.address}"
+        if self.is_local:
+            return f"uid {self.uid}, pid {self.pid}"
+        who = f"{self.subject} ({self.fingerprint})" if self.fingerprint else "client"
+        return f"{who} at {self.address}"
 
 
 def _network_of(address: str) -> str:
@@ -146,6 +160,10 @@ class Session:
         self.manifest = manifest
         self.peer = peer
         self.protocol = PROTOCOL_VERSIONS[-1]
+        self.lane_certificate = b""
+        """What its client shows on the lanes, DER; empty where they are in clear."""
+        self.runner_certificate = b""
+        """What the runner shows there."""
         self.opened_at = opened_at
         self.state = SessionState.OPENING
         self.pid = 0

@@ -65,14 +65,14 @@ class Supervisor:
         self._alive: dict[str, Runner] = {}
         self._host = socket.gethostname()
 
-    async def open(self, manifest: Manifest, peer: Peer, protocol: int) -> Session:
-        """A session that is READY. `protocol`: the version that its client speaks.
+    async def open(self, manifest: Manifest, peer: Peer, protocol: int, lane_certificate: bytes = b"") -> Session:
+        """A session that is READY. `protocol`: the version that its client speaks; `lane_certificate`: see `Session`.
 
         Raises CapacityError, DeviceBusy, ArgumentError, and whatever kept its runner from becoming ready. A caller that
         is cancelled has the session closed.
         """
         session = self._sessions.open(manifest, peer)
-        session.protocol = protocol
+        session.protocol, session.lane_certificate = protocol, lane_certificate
         self._nursery.start_soon(self._supervise, session)
         try:
             await session.decided.wait()  # its task keeps the deadline
@@ -158,6 +158,7 @@ class Supervisor:
             session=session.id,
             session_number=session.number,
             protocol=session.protocol,
+            lane_certificate=session.lane_certificate,
             host=self._host,
             folder=str(self._folder.path / session.id),
             import_paths=[*session.manifest.import_paths, *self._config.import_paths],
@@ -212,6 +213,7 @@ class Supervisor:
         match report:
             case Ready():
                 session.chips, session.subs = report.chips, report.subs
+                session.runner_certificate = report.lane_certificate
                 self._sessions.advance(session, SessionEvent.READY)
                 session.decided.set()
             case Failed():

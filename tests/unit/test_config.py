@@ -71,6 +71,8 @@ def test_every_setting_is_taken_from_the_file(tmp_path: Path) -> None:  # D8
         source=str(path),
         runtime_dir=Path("/run/elsewhere"),
         session_sockets=("unix:/run/elsewhere/s.sock", "127.0.0.1:7390", "[::1]:7390", "localhost:7391"),
+        tls=None,
+        insecure_tcp=False,
         admin_socket=Path("/run/elsewhere/a.sock"),
         admin_group=group,
         platform="sim",
@@ -176,7 +178,7 @@ level = true
         "5: devices.ids: expected `int`, got `str` at item [1]; it is [1, 'a']",
         "6: devices.platform: expected one of 'sim'; it is 'gpu'",
         "8: log.level: expected one of 'debug', 'info', 'warning', 'error'; it is true",
-        "9: bogus: unknown section; there are [daemon], [listen], [devices], [limits], [log]",
+        "9: bogus: unknown section; there are [daemon], [listen], [tls], [devices], [limits], [log]",
     ]
 
 

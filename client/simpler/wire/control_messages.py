@@ -14,6 +14,8 @@ PROTOCOL_VERSIONS = (2, 1)
 """What both sides speak, the newest first; HELLO agrees on one. Version 2 has further messages and optional fields,
 which are sent only where 2 was agreed on."""
 
+LaneCertificate = Annotated[bytes, msgspec.Meta(max_length=limits.LANE_CERTIFICATE_BYTES)]
+
 
 class HelloReply(Message, frozen=True, kw_only=True):
     """The version that both sides speak from now on, and who answers."""
@@ -51,8 +53,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class OpenReply(Message, frozen=True, kw_only=True):
-    """The session is READY: its id, its number in frame headers, the token for its lanes, and the ids of
-    the inner workers."""
+    """The session is READY: its id, its number in frame headers, the token for its lanes, the ids of the inner workers,
+    and over TLS the certificate (DER) that the runner shows on the lanes."""
 
     TYPE = MessageType.OPEN
     session: str
@@ -62,14 +64,16 @@ class OpenReply(Message, frozen=True, kw_only=True):
     chips: list[int]
     subs: list[int]
     pid: int
+    lane_certificate: LaneCertificate = b""
 
 
 class Open(Request[OpenReply], frozen=True, kw_only=True):
-    """Makes a session; answered when it is READY."""
+    """Makes a session; answered when it is READY. ``lane_certificate``: what the client shows on lanes under TLS."""
 
     TYPE = MessageType.OPEN
     REPLY = OpenReply
     manifest: Manifest
+    lane_certificate: LaneCertificate = b""
 
 
 class CloseReply(Message, frozen=True, kw_only=True):

@@ -22,8 +22,6 @@ from cryptography.x509.oid import NameOID
 
 from simpler.errors import AuthError
 
-CERTIFICATE_BYTES = 4096
-"""The largest certificate that is taken from the other end; ours have some 350 bytes."""
 _SINCE = datetime(2000, 1, 1, tzinfo=UTC)
 _FOR_EVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 """RFC 5280, 4.1.2.5: a certificate that has no well-defined expiration date."""

@@ -286,7 +286,7 @@ class Link:
                     await self._stream.send_all(head)
                     await self._stream.send_all(body)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as broken:
-                self.fail(SessionLost(f"the connection to {self.name} broke: {_reason(broken)}"))
+                self.fail(_lost_by(broken, self.name))
         if self._frame_out.cancelled_caught:
             self.fail(SessionLost(f"{self.name} has read nothing for {self._send_timeout_s:g} s"))
         if self._cause is not None:
@@ -302,7 +302,7 @@ class Link:
             await self._tell(violation)
             self.fail(violation)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as broken:
-            self.fail(SessionLost(f"the connection to {self.name} broke: {_reason(broken)}"))
+            self.fail(_lost_by(broken, self.name))
         else:
             self.fail(SessionLost(f"{self.name} hung up"))
 
@@ -390,6 +390,14 @@ class Link:
                 await self.post(Fault(error=encode_error(violation, may_pickle=False)))
             except SimplerError as lost:
                 _log.debug("%s was not told: %s", self.name, lost)
+
+
+def _lost_by(broken: BaseException, name: str) -> SimplerError:
+    """What a broken stream means for whoever waits: a refusal under TLS is said as such."""
+    cause = broken.__cause__
+    return (
+        cause if isinstance(cause, SimplerError) else SessionLost(f"the connection to {name} broke: {_reason(broken)}")
+    )
 
 
 def _reason(broken: BaseException) -> str:

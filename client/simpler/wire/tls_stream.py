@@ -23,7 +23,7 @@ import trio
 from simpler.errors import AuthError
 from simpler.wire.tls_refusal import refusal_of
 
-HANDSHAKE_BYTE = 0x16
+HANDSHAKE_BYTE = b"\x16"
 """The content type that a TLS connection begins with: RFC 8446, 5.1. No frame of ours begins so."""
 RECEIVE_BYTES = 128 << 10
 
@@ -56,6 +56,12 @@ class TlsStream(trio.abc.HalfCloseableStream):
         certificate = self._socket.getpeercert(binary_form=True)
         assert certificate is not None, "both ends are asked for one"
         return certificate
+
+    @property
+    def peer_subject(self) -> str:
+        """The common name in the other end's certificate. Only after the handshake."""
+        names = (self._socket.getpeercert() or {}).get("subject", ())
+        return next((str(pair[1]) for name in names for pair in name if pair[0] == "commonName"), "nobody")
 
     def begin(self) -> None:
         """Says the client's first words, which `handshake` does as well."""

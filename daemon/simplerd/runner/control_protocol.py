@@ -25,13 +25,14 @@ class Launch(msgspec.Struct, frozen=True):
     """What a runner is started with.
 
     `session_number` stands in the headers of the session's frames, `protocol` is the version that its client speaks,
-    `folder` is the working directory of its processes, and `import_paths` is where modules may be imported from: the
-    manifest's and the host's.
+    `lane_certificate` what it shows on the lanes (DER; empty: they are in clear), `folder` is the working directory
+    of its processes, and `import_paths` is where modules may be imported from: the manifest's and the host's.
     """
 
     session: str
     session_number: int
     protocol: int
+    lane_certificate: bytes
     host: str
     folder: str
     import_paths: list[str]
@@ -63,10 +64,12 @@ class Stop(msgspec.Struct, frozen=True, tag="stop"):
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """Runner to daemon: lanes may come. `chips`, `subs`: the ids of the inner workers."""
+    """Runner to daemon: lanes may come. `chips`, `subs`: the ids of the inner workers. `lane_certificate`: what the
+    runner shows on the lanes (DER; empty: they are in clear)."""
 
     chips: list[int]
     subs: list[int]
+    lane_certificate: bytes = b""
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):

@@ -16,14 +16,15 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 
 import trio
 
 from simpler import spawn_protocol
 from simpler.callables import RemoteCallable, load
 from simpler.error_record import encode_error
-from simpler.errors import SimplerError, StartupError
+from simpler.errors import AuthError, SimplerError, StartupError
 from simpler.inner_worker import InnerWorker
 from simpler.region import Region
 from simpler.spawn import Spawner
@@ -34,6 +35,7 @@ from simplerd.runner.buffers import SessionBuffers
 from simplerd.runner.control_protocol import Failed, Lane, Launch, Ready, Stop
 from simplerd.runner.dispatcher import Dispatcher
 from simplerd.runner.environment import install, session_environment
+from simplerd.runner.lane_security import LaneSecurity
 from simplerd.runner.lanes import CommandLane, DataLane
 from simplerd.runner.memory_lane import share
 from simplerd.runner.orchestration_thread import OrchestrationThread
@@ -54,13 +56,13 @@ def main(argument: bytes, fds: list[int]) -> None:
     with socket.socket(fileno=control_fd) as control:
         control.set_inheritable(False)
         try:
-            worker = start(launch)
+            worker, security = start(launch)
         except BaseException as error:
             _report_failure(control, launch, error)
             raise SystemExit(1) from None
         signal.setitimer(signal.ITIMER_REAL, 0)
         try:
-            trio.run(serve, launch, control, worker)
+            trio.run(serve, launch, control, worker, security)
         finally:
             worker.close()
 
@@ -69,8 +71,8 @@ def rehearse(argument: bytes, fds: list[int]) -> None:
     """The entry of a process that only shows that it could be forked and that everything above was imported."""
 
 
-def start(launch: Launch) -> InnerWorker:
-    """The inner Worker, READY, with everything forked and every import checked."""
+def start(launch: Launch) -> tuple[InnerWorker, LaneSecurity]:
+    """The inner Worker, READY, with everything forked and every import checked; and what its lanes are secured with."""
     manifest = launch.manifest
     install(session_environment(os.environ, manifest.env))
     os.chdir(launch.folder)
@@ -97,11 +99,12 @@ def start(launch: Launch) -> InnerWorker:
         worker.init()
         for target in manifest.imports:
             load(RemoteCallable(target).content, launch.import_paths)
+        security = LaneSecurity(launch.lane_certificate)  # behind every fork: no worker has the key
         undo.pop_all()
-    return worker
+    return worker, security
 
 
-async def serve(launch: Launch, control: socket.socket, worker: InnerWorker) -> None:
+async def serve(launch: Launch, control: socket.socket, worker: InnerWorker, security: LaneSecurity) -> None:
     """Says READY and serves the lanes until the daemon says Stop or is gone."""
     assert worker.region is not None
     manifest = launch.manifest
@@ -116,21 +119,21 @@ async def serve(launch: Launch, control: socket.socket, worker: InnerWorker) -> 
         "data": DataLane(worker.region, buffers),
     }
     daemon = trio.socket.from_stdlib_socket(control)
-    await daemon.send(control_protocol.encode(Ready(chips, subs)))
+    await daemon.send(control_protocol.encode(Ready(chips, subs, security.certificate)))
     lanes: list[Link] = []
     async with trio.open_nursery() as nursery:
-        async for lane in _lanes(daemon, launch, handlers, worker.region):
-            lanes.append(lane)
-            nursery.start_soon(lane.run)
-        for lane in lanes:
-            await lane.aclose()  # what is being written to a client that reads nothing ends with it
+        async for lane, fd in _lanes(daemon, worker.region):
+            name = f"the client's {lane.lane} lane of session {launch.session}"
+            accept = partial(security.accept, fd, lane.frame, name)
+            nursery.start_soon(_serve_lane, launch, name, accept, handlers[lane.lane], lanes)
+        for link in lanes:
+            await link.aclose()  # what is being written to a client that reads nothing ends with it
+        nursery.cancel_scope.cancel()  # handshakes
     thread.stop(launch.close_timeout_s / 2)
 
 
-async def _lanes(
-    daemon: trio.socket.SocketType, launch: Launch, handlers: dict[str, Handler], region: Region
-) -> AsyncIterator[Link]:
-    """Each lane that the daemon hands over and that is to be served, until it says Stop or is gone."""
+async def _lanes(daemon: trio.socket.SocketType, region: Region) -> AsyncIterator[tuple[Lane, int]]:
+    """Each lane to be served that the daemon hands over, with its descriptor, until it says Stop or is gone."""
     while True:  # no deadline: a session lasts as long as it is wanted
         try:
             packet, received, flags, _ = await daemon.recvmsg(
@@ -145,24 +148,28 @@ async def _lanes(
             case Lane(lane="memory", frame=frame):
                 with contextlib.suppress(OSError):  # the client has left
                     share(region, fds[0], frame)
-            case Lane(lane=lane, frame=frame):
-                yield _link(launch, lane, frame, fds[0], handlers[lane])
+            case Lane() as lane:
+                yield lane, fds[0]
             case Stop():
                 return
 
 
-def _link(launch: Launch, lane: str, frame: bytes, fd: int, handler: Handler) -> Link:
-    stream = trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=fd)))
-    link = Link(
-        stream,
-        handler,
-        name=f"the client's {lane} lane of session {launch.session}",
-        in_order=True,
-        received=frame,
-        pickles=True,
-    )
+async def _serve_lane(
+    launch: Launch,
+    name: str,
+    accept: Callable[[], Awaitable[tuple[trio.abc.Stream, bytes]]],
+    handler: Handler,
+    lanes: list[Link],
+) -> None:
+    try:
+        stream, received = await accept()
+    except (AuthError, trio.BrokenResourceError, trio.TooSlowError) as error:
+        print(f"simplerd: {name} was given up: {str(error) or 'no handshake in time'}", file=sys.stderr, flush=True)
+        return
+    link = Link(stream, handler, name=name, in_order=True, received=received, pickles=True)
     link.session = launch.session_number
-    return link
+    lanes.append(link)
+    await link.run()
 
 
 def _report_failure(control: socket.socket, launch: Launch, error: BaseException) -> None:
