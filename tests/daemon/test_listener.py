@@ -16,8 +16,9 @@ from simpler.errors import ArgumentError, AuthError, ProtocolError, StaleHandle,
 from simpler.limits import REQUESTS_IN_FLIGHT
 from simpler.wire.command_messages import Malloc
 from simpler.wire.control_messages import Attach, Fault, Hello, Manifest, Open
+from simpler.wire.decoder import READ_BYTES, FrameDecoder
 from simpler.wire.endpoint import parse_endpoint
-from simpler.wire.frames import Flags, Frame, FrameDecoder, MessageType, NeedBytes, encode_header
+from simpler.wire.frames import Flags, Frame, MessageType, encode_header
 from simpler.wire.messages import Message
 from simplerd.foreground import ForegroundDaemon
 
@@ -38,13 +39,12 @@ def request(message: Message, sequence: int = 1) -> bytes:
 def answer(connected: socket.socket) -> Frame | None:
     """The next frame, None when the other side hung up."""
     decoder = FrameDecoder()
-    while isinstance(event := decoder.next_event(), NeedBytes):
-        received = connected.recv(event.missing)
+    while (frame := decoder.next_frame()) is None:
+        received = connected.recv(min(decoder.missing, READ_BYTES))
         if not received:
             return None
         decoder.feed(received)
-    assert isinstance(event, Frame)
-    return event
+    return frame
 
 
 def fault(connected: socket.socket) -> Exception:

@@ -17,7 +17,7 @@ LIVES = {
     "A remote session, in the program that opened it": "simpler.remote.session_life",
     "A session, in simplerd": "simplerd.sessions",
     "A remote buffer, in the program that allocated it": "simpler.remote.buffers",
-    "The decoder of a connection's frames": "simpler.wire.frames",
+    "The decoder of a connection's frames": "simpler.wire.decoder",
 }
 """What lives, and the module that owns its table TRANSITIONS."""
 

@@ -27,11 +27,11 @@ from simpler.wire.command_messages import Free, FreeReply, Malloc, MallocReply, 
 from simpler.wire.control_messages import Ended, Fault, Hello
 from simpler.wire.data_messages import CopyFrom, CopyFromReply, CopyTo, CopyToReply
 from simpler.wire.first_frame import receive_first
-from simpler.wire.frames import Flags, MessageType, encode_header
+from simpler.wire.frames import Buffer, Flags, MessageType, encode_header
 from simpler.wire.link import Link
 from simpler.wire.links import Links
 from simpler.wire.messages import Message
-from simpler.wire.serving import Buffer, Handler
+from simpler.wire.serving import Handler
 
 Answer = Message | tuple[Message, Buffer]
 Serve = Callable[[Link, Message], Awaitable[Answer]]

@@ -57,9 +57,10 @@ from simpler.wire.control_messages import (
     OpenReply,
 )
 from simpler.wire.data_messages import CopyFrom, CopyFromReply, CopyTo, CopyToReply
+from simpler.wire.frames import Buffer
 from simpler.wire.link import Link
 from simpler.wire.messages import Message
-from simpler.wire.serving import Buffer, Handler
+from simpler.wire.serving import Handler
 
 NUMBER = 77
 

@@ -44,10 +44,10 @@ from simpler.wire.command_messages import Register, Trace, Unregister
 from simpler.wire.control_messages import PROTOCOL_VERSIONS, Attach, Close, Ended, Hello, Manifest, Open, OpenReply
 from simpler.wire.data_messages import Locate
 from simpler.wire.endpoint import connect
-from simpler.wire.link import Link
+from simpler.wire.frames import Buffer
+from simpler.wire.link import Link, PendingReply
 from simpler.wire.messages import Message, Request
-from simpler.wire.pending import PendingReply
-from simpler.wire.serving import Buffer, Handler
+from simpler.wire.serving import Handler
 
 T = TypeVar("T")
 ReplyT = TypeVar("ReplyT", bound=Message)

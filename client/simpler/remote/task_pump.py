@@ -23,7 +23,7 @@ from simpler.region import Region, RegionClosed
 from simpler.region_records import Task as GraphTask
 from simpler.wire.command_messages import Task
 from simpler.wire.link import Link
-from simpler.wire.pending import PendingReply
+from simpler.wire.pending import Pending
 
 _AHEAD_NS = limits.AHEAD_S * 1e9
 _LEARNING = 1.125
@@ -82,7 +82,7 @@ class TaskPump:
             ahead < self._window and self._ahead_bytes < limits.QUICK_TASK_BYTES_AHEAD
         )
 
-    def _settled(self, task: GraphTask, nbytes: int, pending: PendingReply) -> None:
+    def _settled(self, task: GraphTask, nbytes: int, pending: Pending) -> None:
         """Its reply is there, or the lane is over: then the session ends what it held."""
         if pending.answer is None:
             return

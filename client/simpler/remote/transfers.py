@@ -15,8 +15,7 @@ from simpler import limits
 from simpler.errors import ConnectError
 from simpler.wire.data_messages import CopyFrom, CopyTo
 from simpler.wire.frames import Reason, protocol_error
-from simpler.wire.link import Link
-from simpler.wire.pending import PendingReply
+from simpler.wire.link import Link, PendingReply
 
 
 class _Chunk(NamedTuple):

@@ -14,7 +14,8 @@ import trio
 from simpler.error_record import decode_error
 from simpler.errors import SessionLost
 from simpler.spawn_protocol import ANCILLARY_BYTES, ancillary, descriptors
-from simpler.wire.frames import Flags, Frame, FrameDecoder, Header, NeedBytes, Reason, encode_header, protocol_error
+from simpler.wire.decoder import READ_BYTES, FrameDecoder
+from simpler.wire.frames import Flags, Frame, Header, Reason, encode_header, protocol_error
 from simpler.wire.message_tables import payload_limit
 from simpler.wire.messages import Message, ReplyT_co, Request
 
@@ -53,18 +54,15 @@ async def ask(
 
 async def _receive(stream: trio.SocketStream, fds: list[int], name: str) -> Frame:
     decoder = FrameDecoder(max_payload_bytes=payload_limit, max_data_bytes=0)
-    while True:
-        event = decoder.next_event()
-        if isinstance(event, Frame):
-            return event
-        assert isinstance(event, NeedBytes)
+    while (frame := decoder.next_frame()) is None:
         received, beside, flags, _ = await stream.socket.recvmsg(
-            event.missing, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+            min(decoder.missing, READ_BYTES), ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
         )
         fds += descriptors(beside, flags)
         if not received:
             raise SessionLost(f"{name} hung up before it had answered")
         decoder.feed(received)
+    return frame
 
 
 def _reply_in(frame: Frame, request: Request[ReplyT_co], name: str) -> ReplyT_co:

@@ -6,8 +6,12 @@ import trio
 
 from simpler import limits
 from simpler.errors import SessionLost
-from simpler.wire.frames import Flags, Frame, FrameDecoder, MessageType, NeedBytes
+from simpler.wire.decoder import FrameDecoder
+from simpler.wire.frames import Flags, Frame, MessageType
 from simpler.wire.message_tables import payload_limit
+
+READ_BYTES = 4 << 10
+"""Any number of connections may not have said anything yet."""
 
 
 def _first_limit(kind: MessageType, flags: Flags) -> int:
@@ -19,16 +23,13 @@ async def receive_first(stream: trio.abc.ReceiveStream) -> tuple[Frame, bytes]:
 
     Raises ProtocolError, VersionMismatch, and SessionLost when the peer hangs up before it has said anything.
     """
-    decoder = FrameDecoder(max_payload_bytes=_first_limit, max_data_bytes=0)
+    decoder = FrameDecoder(max_payload_bytes=_first_limit, max_data_bytes=0, read_bytes=READ_BYTES)
     raw = bytearray()
-    while True:
-        event = decoder.next_event()
-        if isinstance(event, Frame):
-            return event, bytes(raw)
-        assert isinstance(event, NeedBytes)
-        received = bytes(await stream.receive_some(event.missing))
+    while (frame := decoder.next_frame()) is None:
+        received = bytes(await stream.receive_some(min(decoder.missing, READ_BYTES)))
         if not received:
             decoder.end()
             raise SessionLost("the peer hung up before it said anything")
         decoder.feed(received)
         raw += received
+    return frame, bytes(raw)

@@ -1,30 +1,23 @@
-"""The frame codec: bytes in, frames out. No sockets, no clocks, no messages.
+"""Frames: what stands before a payload, and every way in which that can be wrong.
 
 A frame is a header of 44 bytes, a payload (msgpack, see messages.py) and bulk data (raw bytes). All integers are
 unsigned and little-endian: magic "SLR1", version u8, type u8, flags u16, session u64, worker u32, reserved u32 (0),
 sequence u64, payload_bytes u32, data_bytes u64.
 
-Rules
-  1. A header is checked as a whole before anything that it announces is allocated.
-  2. Incomplete input is a value (NeedBytes), never an error. A reader that asks its socket for no more than
-     ``NeedBytes.missing`` never reads beyond the frame.
-  3. The payload is collected; data is handed on piece by piece as it comes, without a copy, so that it can go
-     straight to where it belongs.
-  4. After an error the decoder is dead: framing is lost, and only a new connection helps.
-  5. Each direction of a connection numbers its requests and pushes 1, 2, 3…; a reply carries the number and the type of
-     the request that it answers.
+The reading half is decoder.py. A header is checked as a whole before anything that it announces is allocated.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from enum import Enum, IntEnum, IntFlag, StrEnum, auto
+from enum import IntEnum, IntFlag, StrEnum
 from typing import NamedTuple
 
 from simpler import limits
 from simpler.errors import ArgumentError, ProtocolError, VersionMismatch
 
+Buffer = bytes | bytearray | memoryview
 MAGIC = b"SLR1"
 VERSION = 1
 _HEADER = struct.Struct("<4sBBHQIIQIQ")
@@ -73,7 +66,8 @@ class Flags(IntFlag):
     PUSH = 4
 
 
-_LEGAL_FLAGS = frozenset({Flags.NONE, Flags.REPLY, Flags.REPLY | Flags.ERROR, Flags.PUSH})
+ERROR_REPLY = Flags.REPLY | Flags.ERROR
+_LEGAL_FLAGS = (Flags.NONE, Flags.REPLY, ERROR_REPLY, Flags.PUSH)
 _KNOWN_TYPES = frozenset(MessageType)
 
 _MAY_CARRY_DATA = frozenset(
@@ -84,6 +78,14 @@ _MAY_CARRY_DATA = frozenset(
         (MessageType.TRACE, Flags.REPLY),
     }
 )
+
+
+_LEGAL = {
+    (kind.value, flags.value): (kind, flags, (kind, flags) in _MAY_CARRY_DATA)
+    for kind in MessageType
+    for flags in _LEGAL_FLAGS
+}
+"""By the numbers of a header: looked up once for each frame, since making a member of an enum costs more."""
 
 
 class Reason(StrEnum):
@@ -121,22 +123,10 @@ class Header(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """A header with its payload; ``header.data_bytes`` bytes follow as Data pieces."""
+    """A header with its payload; ``header.data_bytes`` bytes of data follow."""
 
     header: Header
     payload: bytes
-
-
-class Data(NamedTuple):
-    """The next piece of the current frame's data; a view of what was fed, valid until the next ``feed``."""
-
-    piece: memoryview
-
-
-class NeedBytes(NamedTuple):
-    """Nothing more without input; ``missing`` bytes complete the part that is being read."""
-
-    missing: int
 
 
 def protocol_error(reason: Reason, message: str) -> ProtocolError:
@@ -174,16 +164,19 @@ def frame_limit(kind: MessageType, flags: Flags) -> int:
 
 
 def decode_header(
-    raw: bytes | bytearray | memoryview,
+    raw: Buffer,
+    offset: int = 0,
     *,
     max_payload_bytes: PayloadLimit = frame_limit,
     max_data_bytes: int = limits.FRAME_DATA_BYTES,
 ) -> Header:
-    """The header in ``raw``, which is HEADER_BYTES long.
+    """The header in ``raw`` from ``offset`` on.
 
     Raises ProtocolError with a Reason, VersionMismatch for another version.
     """
-    magic, version, kind, flags, session, worker, reserved, sequence, payload_bytes, data_bytes = _HEADER.unpack(raw)
+    magic, version, kind, flags, session, worker, reserved, sequence, payload_bytes, data_bytes = _HEADER.unpack_from(
+        raw, offset
+    )
     if magic != MAGIC:
         raise protocol_error(
             Reason.BAD_MAGIC,
@@ -195,27 +188,33 @@ def decode_header(
             reason=Reason.BAD_VERSION.value,
             peer_version=version,
         )
-    if kind not in _KNOWN_TYPES:
-        raise protocol_error(Reason.UNKNOWN_TYPE, f"frame type {kind} is not known")
-    if flags not in _LEGAL_FLAGS:
-        raise protocol_error(
-            Reason.BAD_FLAGS, f"a {MessageType(kind).name} frame has the impossible flags {flags:#06x}"
-        )
+    legal = _LEGAL.get((kind, flags))
+    if legal is None:
+        raise _bad_kind(kind, flags)
     if reserved:
         raise protocol_error(Reason.BAD_RESERVED, f"the reserved word of the header is {reserved:#x}, expected 0")
-    header = Header(MessageType(kind), Flags(flags), session, worker, sequence, payload_bytes, data_bytes)
-    _check_lengths(header, max_payload_bytes(header.type, header.flags), max_data_bytes)
+    header = Header(legal[0], legal[1], session, worker, sequence, payload_bytes, data_bytes)
+    most = max_payload_bytes(header.type, header.flags)
+    if payload_bytes > most or data_bytes:
+        _check_announced(header, most, max_data_bytes if legal[2] else None)
     return header
 
 
-def _check_lengths(header: Header, max_payload_bytes: int, max_data_bytes: int) -> None:
+def _bad_kind(kind: int, flags: int) -> ProtocolError:
+    if kind not in _KNOWN_TYPES:
+        return protocol_error(Reason.UNKNOWN_TYPE, f"frame type {kind} is not known")
+    return protocol_error(Reason.BAD_FLAGS, f"a {MessageType(kind).name} frame has the impossible flags {flags:#06x}")
+
+
+def _check_announced(header: Header, max_payload_bytes: int, max_data_bytes: int | None) -> None:
+    """``max_data_bytes``: None when such a frame has none."""
     name = header.type.name
     if header.payload_bytes > max_payload_bytes:
         raise protocol_error(
             Reason.PAYLOAD_TOO_LARGE,
             f"a {name} frame announces {header.payload_bytes} payload bytes; at most {max_payload_bytes} are taken",
         )
-    if header.data_bytes and (header.type, header.flags) not in _MAY_CARRY_DATA:
+    if max_data_bytes is None:
         raise protocol_error(
             Reason.UNEXPECTED_DATA, f"a {name} frame with flags {header.flags!r} announces data, which it cannot carry"
         )
@@ -224,151 +223,3 @@ def _check_lengths(header: Header, max_payload_bytes: int, max_data_bytes: int) 
             Reason.DATA_TOO_LARGE,
             f"a {name} frame announces {header.data_bytes} data bytes; at most {max_data_bytes} are taken",
         )
-
-
-class State(Enum):
-    """Which part of a frame the decoder reads next."""
-
-    HEADER = auto()
-    PAYLOAD = auto()
-    DATA = auto()
-    DEAD = auto()
-
-
-class Event(Enum):
-    """What moves a decoder on."""
-
-    HEADER_READ = auto()
-    PAYLOAD_READ = auto()
-    DATA_READ = auto()
-    BAD_HEADER = auto()
-
-
-TRANSITIONS: dict[tuple[State, Event], State] = {
-    (State.HEADER, Event.HEADER_READ): State.PAYLOAD,
-    (State.PAYLOAD, Event.PAYLOAD_READ): State.DATA,
-    (State.DATA, Event.DATA_READ): State.HEADER,
-    (State.HEADER, Event.BAD_HEADER): State.DEAD,
-}
-
-
-class FrameDecoder:
-    """One direction of one connection. ``feed`` bytes, then take events until NeedBytes.
-
-    ``max_payload_bytes``: of each kind of frame. ``max_data_bytes``: 0 for peers that have not yet said who they are.
-    """
-
-    def __init__(
-        self,
-        *,
-        max_payload_bytes: PayloadLimit = frame_limit,
-        max_data_bytes: int = limits.FRAME_DATA_BYTES,
-    ) -> None:
-        self._max_payload_bytes = max_payload_bytes
-        self._max_data_bytes = max_data_bytes
-        self._state = State.HEADER
-        self._input = memoryview(b"")
-        self._part = bytearray()
-        self._header: Header | None = None
-        self._data_left = 0
-
-    @property
-    def state(self) -> State:
-        """The part that is read next."""
-        return self._state
-
-    @property
-    def between_frames(self) -> bool:
-        """Whether the peer may hang up here without cutting a frame."""
-        return self._state is State.HEADER and not self._part and not self._input
-
-    def feed(self, received: bytes) -> None:
-        """Adds input. Views handed out as Data before are void. Raises ProtocolError once the decoder is dead."""
-        self._check_alive()
-        self._input = memoryview(bytes(self._input) + received if self._input else received)
-
-    def next_event(self) -> Frame | Data | NeedBytes:
-        """The next frame, the next piece of its data, or how much is missing. Raises ProtocolError, VersionMismatch."""
-        self._check_alive()
-        while True:
-            if self._state is State.HEADER:
-                raw = self._take(HEADER_BYTES)
-                if raw is None:
-                    return NeedBytes(HEADER_BYTES - len(self._part))
-                self._begin(raw)
-            elif self._state is State.PAYLOAD:
-                assert self._header is not None
-                payload = self._take(self._header.payload_bytes)
-                if payload is None:
-                    return NeedBytes(self._header.payload_bytes - len(self._part))
-                self._move(Event.PAYLOAD_READ)
-                return Frame(self._header, payload)
-            elif self._data_left == 0:
-                self._move(Event.DATA_READ)
-            elif self._input:
-                return Data(self._take_data())
-            else:
-                return NeedBytes(self._data_left)
-
-    def end(self) -> None:
-        """The peer has hung up and every event was taken. Raises ProtocolError when that cut a frame."""
-        if self._state is State.DEAD or self.between_frames:
-            return
-        event = self.next_event()
-        if isinstance(event, NeedBytes) and not self.between_frames:
-            raise protocol_error(
-                Reason.TRUNCATED,
-                f"the peer hung up inside a frame: {event.missing} bytes of its {self._state.name.lower()} are missing",
-            )
-
-    def _check_alive(self) -> None:
-        if self._state is State.DEAD:
-            raise protocol_error(Reason.DEAD, "the connection was given up after an earlier error; open a new one")
-
-    def _move(self, event: Event) -> None:
-        self._state = TRANSITIONS[self._state, event]
-
-    def _begin(self, raw: bytes) -> None:
-        try:
-            self._header = decode_header(
-                raw, max_payload_bytes=self._max_payload_bytes, max_data_bytes=self._max_data_bytes
-            )
-        except (ProtocolError, VersionMismatch):
-            self._move(Event.BAD_HEADER)
-            raise
-        self._data_left = self._header.data_bytes
-        self._move(Event.HEADER_READ)
-
-    def _take(self, count: int) -> bytes | None:
-        """The next ``count`` bytes, or None while they are not all there; what there is, is then kept in ``_part``."""
-        missing = count - len(self._part)
-        taken, self._input = self._input[:missing], self._input[missing:]
-        if not self._part and len(taken) == count:
-            return bytes(taken)
-        self._part += taken
-        if len(self._part) < count:
-            return None
-        whole = bytes(self._part)
-        self._part.clear()
-        return whole
-
-    def _take_data(self) -> memoryview:
-        piece, self._input = self._input[: self._data_left], self._input[self._data_left :]
-        self._data_left -= len(piece)
-        return piece
-
-
-class InboundSequence:
-    """Checks that a peer numbers its requests and pushes 1, 2, 3…"""
-
-    def __init__(self) -> None:
-        self._last = 0
-
-    def accept(self, header: Header) -> None:
-        """Raises ProtocolError when ``header`` is not the next one."""
-        if header.sequence != self._last + 1:
-            raise protocol_error(
-                Reason.BAD_SEQUENCE,
-                f"a {header.type.name} frame has sequence {header.sequence}, expected {self._last + 1}",
-            )
-        self._last = header.sequence

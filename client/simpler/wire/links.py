@@ -16,9 +16,9 @@ from typing import TypeVar
 import trio
 
 from simpler.errors import StaleHandle
+from simpler.wire.frames import Buffer
 from simpler.wire.link import Link
 from simpler.wire.messages import Message, Request
-from simpler.wire.serving import Buffer
 
 INDEX_BITS = 20
 _INDEX_MASK = (1 << INDEX_BITS) - 1

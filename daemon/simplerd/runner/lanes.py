@@ -34,9 +34,10 @@ from simpler.wire.command_messages import (
 )
 from simpler.wire.control_messages import Attach, AttachReply
 from simpler.wire.data_messages import CopyFrom, CopyFromReply, CopyTo, CopyToReply, Locate, LocateReply
+from simpler.wire.frames import Buffer
 from simpler.wire.link import Link
 from simpler.wire.messages import Message
-from simpler.wire.serving import Buffer, Handler
+from simpler.wire.serving import Handler
 from simplerd.runner.buffers import Held, SessionBuffers
 from simplerd.runner.control_protocol import Launch
 from simplerd.runner.dispatcher import Dispatcher

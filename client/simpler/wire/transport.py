@@ -1,0 +1,96 @@
+"""What a connection needs of a trio stream: bytes received straight to where they belong, several pieces sent at once.
+
+A socket does both itself, readv(2) and sendmsg(2). Any other stream hands out bytes of its own, which are copied once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import deque
+from typing import Protocol
+
+import trio
+
+from simpler.wire.conversation import Conversation
+
+RECEIVE_BYTES = 64 << 10
+PIECES_AT_ONCE = 1024
+"""IOV_MAX of limits.h(0p) on Linux."""
+
+
+class Transport(Protocol):
+    """Raises trio.BrokenResourceError or ClosedResourceError, as streams do."""
+
+    async def receive(self, conversation: Conversation) -> bool:
+        """Waits for bytes and gives them to ``conversation``; False once the peer has hung up."""
+
+    async def send(self, pieces: list[memoryview]) -> None:
+        """Sends all of them."""
+
+
+def transport_of(stream: trio.abc.Stream) -> Transport:
+    """The way of ``stream``."""
+    return SocketTransport(stream) if isinstance(stream, trio.SocketStream) else StreamTransport(stream)
+
+
+class SocketTransport:
+    """A socket that nobody else reads or writes."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._socket = stream.socket
+
+    async def receive(self, conversation: Conversation) -> bool:
+        """Asks for the place right before it is filled: what was one before a wait may be somebody else's after it."""
+        while True:
+            try:
+                nbytes = os.readv(self._descriptor(), [conversation.receive_buffer()])
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._socket)
+            except OSError as error:
+                raise trio.BrokenResourceError(str(error)) from error
+            else:
+                conversation.received(nbytes)
+                await trio.lowlevel.checkpoint()
+                return nbytes > 0
+
+    async def send(self, pieces: list[memoryview]) -> None:
+        """All in one system call, as far as the kernel takes them."""
+        left = deque(pieces)
+        while left:
+            try:
+                sent = await self._socket.sendmsg([left[i] for i in range(min(len(left), PIECES_AT_ONCE))])
+            except OSError as error:
+                raise trio.BrokenResourceError(str(error)) from error
+            while left and sent >= len(left[0]):
+                sent -= len(left.popleft())
+            if sent:
+                left[0] = left[0][sent:]
+
+    def _descriptor(self) -> int:
+        descriptor = self._socket.fileno()
+        if descriptor < 0:
+            raise trio.ClosedResourceError(os.strerror(errno.EBADF))
+        return descriptor
+
+
+class StreamTransport:
+    """A stream that hands out bytes: TLS, or memory."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self._left = memoryview(b"")
+
+    async def receive(self, conversation: Conversation) -> bool:
+        """What had no room is given before more is asked for."""
+        if not self._left:
+            self._left = memoryview(await self._stream.receive_some(RECEIVE_BYTES))
+            if not self._left:
+                return False
+        self._left = self._left[conversation.feed(self._left) :]
+        return True
+
+    async def send(self, pieces: list[memoryview]) -> None:
+        """One after the other."""
+        for piece in pieces:
+            await self._stream.send_all(piece)
