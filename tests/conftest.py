@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from cutting_proxy import CuttingProxy
 from simplerd.foreground import ForegroundDaemon
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -114,3 +115,10 @@ def daemon() -> Iterator[ForegroundDaemon]:
         sys.stderr.write(running.log.read_text())
         assert code == 0, f"simplerd exited with {code}"
         assert not list(running.runtime_dir.glob("s-*")), "a session's folder was left behind"
+
+
+@pytest.fixture
+def proxy(daemon: ForegroundDaemon) -> Iterator[CuttingProxy]:
+    """A link to that daemon that fails where a test wants it to."""
+    with CuttingProxy(daemon.endpoint) as proxy:
+        yield proxy

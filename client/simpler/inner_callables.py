@@ -5,7 +5,9 @@ This is the same whether the level above is in another process of this host (dis
 Rules
   1. A Python callable is loaded here, where it may be an orchestration function, and registered with the Worker too
      when a child of its can run it; a kernel is registered with the Worker alone. Registering twice counts twice.
-  2. A run has ended when ``run`` returns or raises, whatever was raised: what the task borrowed may be given back.
+  2. What is prepared is loaded and registered wherever it is to run, but nobody can name it before it is committed.
+     Each prepared reference is committed or aborted once.
+  3. A run has ended when ``run`` returns or raises, whatever was raised: what the task borrowed may be given back.
 """
 
 from __future__ import annotations
@@ -24,11 +26,14 @@ from simpler.run import TaskRef
 
 
 class _Registered:
-    """A callable. ``function`` is None for kernels, ``handles`` empty where no child of the Worker has it."""
+    """A callable. ``function`` is None for kernels, ``handles`` empty where no child of the Worker has it.
+
+    ``references`` are the committed ones, ``prepared`` those that are not committed yet; each has a handle.
+    """
 
     def __init__(self, function: Callable[..., Any] | None) -> None:
         self.function = function
-        self.references = 0
+        self.references = self.prepared = 0
         self.handles: list[CallableHandle] = []
 
 
@@ -48,29 +53,70 @@ class InnerCallables:
 
     def register(self, content: Content) -> None:
         """Installs validated content wherever it can be used. Raises RegistrationError, changing nothing."""
+        self.prepare(content)
+        self.commit(content.digest)
+
+    def prepare(self, content: Content) -> None:
+        """Has validated content loaded wherever it can be used; visible after ``commit``. Raises as ``register``."""
         entry = self._registered.get(content.digest)
         is_kernel = content.kind is CallableKind.CHIP
         if entry is None:
             entry = _Registered(None if is_kernel else _contained(load(content, self._import_paths)))
         if self._worker.can_run(content.kind):
-            entry.handles.append(self._worker.register_content(content, _name_of(content, entry.function)))
+            entry.handles.append(self._register_concealed(content, entry))
         elif is_kernel:
             raise RegistrationError(
                 f"{content.hashid} is a kernel, and {self._where} has no chip to run it; give it devices (device_ids)",
                 code="CALLABLE_KIND_UNSUPPORTED",
                 hashid=content.hashid,
             )
-        entry.references += 1
+        entry.prepared += 1
         self._registered[content.digest] = entry
+
+    def commit(self, digest: bytes) -> None:
+        """Makes a prepared reference a registered one. Raises RegistrationError when there is none."""
+        entry = self._prepared(digest)
+        self._worker.reveal(digest)
+        entry.prepared -= 1
+        entry.references += 1
+
+    def abort(self, digest: bytes) -> None:
+        """Gives a prepared reference back. Raises RegistrationError when there is none."""
+        entry = self._prepared(digest)
+        entry.prepared -= 1
+        self._give_back(digest, entry)
 
     def unregister(self, digest: bytes) -> None:
         """Gives one reference back. Raises RegistrationError when there is none."""
         entry = self._find(digest)
-        if entry.handles:
-            self._worker.unregister(entry.handles.pop())
         entry.references -= 1
-        if entry.references == 0:
+        self._give_back(digest, entry)
+
+    def _register_concealed(self, content: Content, entry: _Registered) -> CallableHandle:
+        name = _name_of(content, entry.function)
+        if entry.references:
+            return self._worker.register_content(content, name)
+        self._worker.conceal(content.digest)
+        try:
+            return self._worker.register_content(content, name)
+        except BaseException:
+            if not entry.prepared:
+                self._worker.reveal(content.digest)
+            raise
+
+    def _give_back(self, digest: bytes, entry: _Registered) -> None:
+        """What is not referenced any more is not found any more, even where a child could not be made to forget it."""
+        is_left = bool(entry.references or entry.prepared)
+        if not is_left:
             del self._registered[digest]
+        elif not entry.references:
+            self._worker.conceal(digest)
+        try:
+            if entry.handles:
+                self._worker.unregister(entry.handles.pop())
+        finally:
+            if not is_left:
+                self._worker.reveal(digest)
 
     def run(self, digest: bytes, args: object, config: object) -> list[bytes | memoryview] | None:
         """Runs an orchestration function to the end of its graph; gives the result record of what it returned, if any,
@@ -98,12 +144,21 @@ class InnerCallables:
 
     def _find(self, digest: bytes) -> _Registered:
         entry = self._registered.get(digest)
-        if entry is None:
-            hashid = format_hashid(digest)
-            raise RegistrationError(
-                f"{hashid} is not registered in {self._where}", code="CALLABLE_NOT_REGISTERED", hashid=hashid
-            )
+        if entry is None or not entry.references:
+            raise self._unknown(digest, "registered")
         return entry
+
+    def _prepared(self, digest: bytes) -> _Registered:
+        entry = self._registered.get(digest)
+        if entry is None or not entry.prepared:
+            raise self._unknown(digest, "prepared")
+        return entry
+
+    def _unknown(self, digest: bytes, expected: str) -> RegistrationError:
+        hashid = format_hashid(digest)
+        return RegistrationError(
+            f"{hashid} is not {expected} in {self._where}", code="CALLABLE_NOT_REGISTERED", hashid=hashid
+        )
 
 
 def _name_of(content: Content, function: Callable[..., Any] | None) -> str:

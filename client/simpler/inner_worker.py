@@ -57,6 +57,14 @@ class InnerWorker(Worker):
         """``register`` for what another process has named, serialized and checked."""
         return self._register(content, name, None)
 
+    def conceal(self, digest: bytes) -> None:
+        """No orchestration function can name that callable by its hashid until ``reveal``."""
+        self._registry.conceal(digest)
+
+    def reveal(self, digest: bytes) -> None:
+        """Orchestration functions can name it, where it is registered."""
+        self._registry.reveal(digest)
+
     def lanes_since(self, since_ns: int) -> list[ProcessTrace]:
         """What the workers of this Worker and of those below did since then, for the trace of the Worker above."""
         tree = self._ready()

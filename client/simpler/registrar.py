@@ -24,15 +24,22 @@ from typing import Protocol
 from weakref import WeakValueDictionary
 
 from simpler import limits
-from simpler.callable_question import Asking, Question
+from simpler.callable_question import Asking, Deadline, Question, Step
 from simpler.callables import CallableHandle, Content
 from simpler.descriptors import format_hashid
 from simpler.errors import CapacityError, RegistrationError, SimplerError, StaleHandle, StateError
-from simpler.region import Op, Region
-from simpler.registration import Ledger, RegistrationEvent, Standing
+from simpler.region import Region
+from simpler.registration import Ledger, RegistrationEvent, Standing, listed
 from simpler.registry import Registry, scope_mismatch
 from simpler.targets import Target, Targets
 
+_AS_ADOPTED = (
+    RegistrationEvent.PREPARE,
+    RegistrationEvent.CONFIRM,
+    RegistrationEvent.COMMIT,
+    RegistrationEvent.CONFIRM,
+)
+"""What has happened to a callable that workers had from their start."""
 _SWEEPING = b"sweep"
 """Stands for a digest where locks are concerned: one thread sweeps at a time, and not while it does so already."""
 
@@ -51,6 +58,8 @@ class _Installed:
 
     def __init__(self, content: Content, name: str, target: Target) -> None:
         self.content, self.name, self.target = content, name, target
+        self.named = False
+        """Whether tasks may name it, or ever could."""
         self.used_by: frozenset[int] | None = None  # once it is retired: the runs whose tasks may still name it
         self.removal: Question | None = None
 
@@ -74,27 +83,32 @@ class Registrar:
         for entry in self._registry.entries():
             entry.target = target = self._targets.of(entry.content, entry.name, entry.scope)
             self._region.callables.put(entry.digest, entry.kind, entry.content.encode(), target.local)
-            for event in (RegistrationEvent.PREPARE, RegistrationEvent.CONFIRM, RegistrationEvent.COMMIT):
+            for event in _AS_ADOPTED:
                 self._ledger.move(entry.digest, target.workers, event)
-            self._installed[entry.digest] = _Installed(entry.content, entry.name, target)
+            self._installed[entry.digest] = adopted = _Installed(entry.content, entry.name, target)
+            adopted.named = True
 
-    def register(self, content: Content, name: str, scope: frozenset[int] | None) -> CallableHandle:
+    def register(
+        self, content: Content, name: str, scope: frozenset[int] | None, timeout_s: float | None
+    ) -> CallableHandle:
         """A handle, once every target has confirmed. Raises as ``Worker.register`` says."""
+        until = Deadline(timeout_s)
         target = self._targets.of(content, name, scope)
         deadline = time.monotonic() + limits.TOMBSTONE_GRACE_S
         while True:
             self.sweep()
             try:
                 with self._lock_of(content.digest):
-                    return self._registered(content, name, scope, target)
+                    return self._registered(content, name, scope, target, until)
             except SimplerError as error:
                 if self.is_closing:
                     raise StateError(f"the Worker was closed while {name} was being registered") from error
                 if error.code != "LOCAL_SLOT_EXHAUSTED" or not self._place_comes(deadline):
                     raise
 
-    def unregister(self, handle: CallableHandle) -> None:
+    def unregister(self, handle: CallableHandle, timeout_s: float | None) -> None:
         """Takes a handle back; with the last one, the callable from its workers."""
+        until = Deadline(timeout_s)
         self.sweep()
         digest = self._registry.digest_of(handle)
         with self._lock_of(digest):
@@ -105,13 +119,9 @@ class Registrar:
             except StaleHandle:
                 if not self._ledger.workers(digest, Standing.REMOVING):
                     raise
-                raise RegistrationError(
-                    f"{handle!r} was unregistered already; some workers have yet to confirm that the callable is gone",
-                    code="UNREGISTER_TOMBSTONE_ACTIVE",
-                    hashid=handle.hashid,
-                ) from None
+                raise _tombstone(digest, f"{handle!r} was unregistered already") from None
             if not entry.handles:
-                self._retire(digest)
+                self._retire(digest, until)
 
     def sweep(self) -> None:
         """Takes back what no run can name any more, and notes who has confirmed. Never waits."""
@@ -153,7 +163,9 @@ class Registrar:
 
     # ---- the two phases
 
-    def _registered(self, content: Content, name: str, scope: frozenset[int] | None, target: Target) -> CallableHandle:
+    def _registered(
+        self, content: Content, name: str, scope: frozenset[int] | None, target: Target, until: Deadline
+    ) -> CallableHandle:
         digest = content.digest
         entry = self._registry.find(content)
         if entry is not None:
@@ -168,12 +180,13 @@ class Registrar:
             if live is None:
                 self._installed[digest].used_by = None
             else:
-                self._install(content, name, target, live)
+                self._install(content, name, target, live, until)
+            self._installed[digest].named = True
             entry = self._registry.add(content, name, scope, target)
             return self._registry.issue(entry, target.namespace)
         except BaseException as cause:
             self._registry.forget(digest)
-            self._take_back(digest, cause)
+            self._take_back(digest, cause, until)
             raise
 
     def _has_all(self, digest: bytes, target: Target) -> bool:
@@ -182,21 +195,34 @@ class Registrar:
         return (
             installed is not None
             and installed.target == target
+            and installed.named
             and bool(self._ledger.workers(digest, Standing.COMMITTED))
         )
 
-    def _install(self, content: Content, name: str, target: Target, live: Target) -> None:
+    def _install(self, content: Content, name: str, target: Target, live: Target, until: Deadline) -> None:
         digest = content.digest
         self._installed[digest] = _Installed(content, name, target)
         put = partial(self._region.callables.put, digest, content.kind, content.encode(), target.local)
         self._children.with_room(put)
         self._ledger.move(digest, live.workers, RegistrationEvent.PREPARE)
-        question = Question(self._children, Op.REGISTER, content, live.local, live.remote)
-        question.wait()
+        question = Question(self._children, Step.PREPARE, content, live.local, live.remote)
+        _await_all(question, name, "prepare", until)
         refusals = self._ledger.prepared(digest, question.answers())
         if refusals:
             raise refusals[0]
+        self._commit(content, name, live, until)
+
+    def _commit(self, content: Content, name: str, live: Target, until: Deadline) -> None:
+        digest = content.digest
         self._ledger.move(digest, live.workers, RegistrationEvent.COMMIT)
+        self._ledger.committed(digest, dict.fromkeys(live.local))
+        if not live.remote:
+            return
+        question = Question(self._children, Step.COMMIT, content, (), live.remote)
+        _await_all(question, name, "commit", until)
+        refusals = self._ledger.committed(digest, question.answers())
+        if refusals:
+            raise refusals[0]
 
     def _place_comes(self, deadline: float) -> bool:
         """Whether a place becomes free before then, because workers confirm that they have forgotten its callable."""
@@ -227,13 +253,13 @@ class Registrar:
     def _alive(self, workers: Sequence[int]) -> list[int]:
         return [worker for worker in workers if not self._region.worker_info(worker).abandoned]
 
-    def _take_back(self, digest: bytes, cause: BaseException) -> None:
-        """Undoes the first phase; waits for that, unless whoever registers has been interrupted and leaves."""
+    def _take_back(self, digest: bytes, cause: BaseException, until: Deadline) -> None:
+        """Undoes what was done; waits for that, unless whoever registers has been interrupted, or has no time left."""
         before = self._ledger.doubts(digest)
         with contextlib.suppress(SimplerError):  # closing
             self._go_on_removing(digest)
             if isinstance(cause, Exception):
-                self._await_removal(digest)
+                self._await_removal(digest, until.left_s())
         doubts = self._ledger.doubts(digest)
         if doubts != before:
             raise RegistrationError(
@@ -245,10 +271,12 @@ class Registrar:
 
     # ---- taking back
 
-    def _retire(self, digest: bytes) -> None:
+    def _retire(self, digest: bytes, until: Deadline) -> None:
         before = self._ledger.doubts(digest)
         self._go_on_removing(digest)
-        self._await_removal(digest)
+        self._await_removal(digest, until.left_s())
+        if self._is_being_removed(digest):
+            raise _tombstone(digest, f"{format_hashid(digest)} is unregistered")
         doubts = self._ledger.doubts(digest)
         if doubts != before:
             raise RegistrationError(
@@ -268,8 +296,8 @@ class Registrar:
             self._remove(digest, installed)
 
     def _is_used(self, digest: bytes, installed: _Installed) -> bool:
-        """Whether tasks may name it still. Only of what was committed there can be any."""
-        if not self._ledger.workers(digest, Standing.COMMITTED):
+        """Whether tasks may name it still."""
+        if not installed.named:
             return False
         live = self._children.live_runs()
         installed.used_by = live if installed.used_by is None else installed.used_by & live
@@ -285,7 +313,7 @@ class Registrar:
         local = [worker for worker in installed.target.local if worker in left]
         remote = [worker for worker in installed.target.remote if worker in left]
         with contextlib.suppress(CapacityError):  # no room to ask: sweep will
-            installed.removal = Question(self._children, Op.UNREGISTER, installed.content, local, remote)
+            installed.removal = Question(self._children, Step.TAKE_BACK, installed.content, local, remote)
 
     def _await_removal(self, digest: bytes, timeout_s: float | None = None) -> None:
         """Notes what the workers answer, if they were asked and do so within ``timeout_s``."""
@@ -293,8 +321,9 @@ class Registrar:
         if installed is None or installed.removal is None:
             return
         with contextlib.suppress(CapacityError):  # no room to ask again
-            if installed.removal.wait(timeout_s):
-                self._ledger.removed(digest, installed.removal.answers())
+            all_answered = installed.removal.wait(timeout_s)
+            self._ledger.removed(digest, installed.removal.answers())
+            if all_answered:
                 self._gone(digest)
 
     def _gone(self, digest: bytes) -> None:
@@ -307,3 +336,22 @@ class Registrar:
         """Who was given up meanwhile has nothing any more."""
         known = self._ledger.workers(digest, Standing.REMOVING, Standing.UNCERTAIN)
         self._ledger.move(digest, set(known) - set(self._alive(known)), RegistrationEvent.GONE)
+
+
+def _await_all(question: Question, name: str, step: str, until: Deadline) -> None:
+    """Raises RegistrationError TIMEOUT when not all have answered by then."""
+    if not question.wait(until.left_s()):
+        late = question.unanswered()
+        raise RegistrationError(
+            f"{name} could not be registered in time: {listed(late)} did not answer whether to {step} it, and may be "
+            "busy with earlier tasks. It is taken back everywhere, there in its turn",
+            code="TIMEOUT",
+        )
+
+
+def _tombstone(digest: bytes, what: str) -> RegistrationError:
+    return RegistrationError(
+        f"{what}; some workers have yet to confirm that the callable is gone",
+        code="UNREGISTER_TOMBSTONE_ACTIVE",
+        hashid=format_hashid(digest),
+    )

@@ -22,6 +22,8 @@ from simpler.errors import RegistrationError, SessionLost, SimplerError, StateEr
 
 Answers = Mapping[int, SimplerError | None]
 """What workers answered, by id: None where they did as asked."""
+Answered = dict[int, SimplerError | None]
+"""The same, while answers still come."""
 
 
 class Standing(Enum):
@@ -30,6 +32,7 @@ class Standing(Enum):
     ABSENT = "absent"
     PREPARING = "being prepared"
     PREPARED = "prepared"
+    COMMITTING = "being committed"
     COMMITTED = "committed"
     REMOVING = "being taken back"
     UNCERTAIN = "uncertain"
@@ -54,9 +57,12 @@ TRANSITIONS = {
     (Standing.PREPARING, RegistrationEvent.REFUSE): Standing.ABSENT,
     (Standing.PREPARING, RegistrationEvent.REMOVE): Standing.REMOVING,
     (Standing.PREPARING, RegistrationEvent.GONE): Standing.ABSENT,
-    (Standing.PREPARED, RegistrationEvent.COMMIT): Standing.COMMITTED,
+    (Standing.PREPARED, RegistrationEvent.COMMIT): Standing.COMMITTING,
     (Standing.PREPARED, RegistrationEvent.REMOVE): Standing.REMOVING,
     (Standing.PREPARED, RegistrationEvent.GONE): Standing.ABSENT,
+    (Standing.COMMITTING, RegistrationEvent.CONFIRM): Standing.COMMITTED,
+    (Standing.COMMITTING, RegistrationEvent.REMOVE): Standing.REMOVING,
+    (Standing.COMMITTING, RegistrationEvent.GONE): Standing.ABSENT,
     (Standing.COMMITTED, RegistrationEvent.REMOVE): Standing.REMOVING,
     (Standing.COMMITTED, RegistrationEvent.GONE): Standing.ABSENT,
     (Standing.REMOVING, RegistrationEvent.REMOVED): Standing.ABSENT,
@@ -65,7 +71,7 @@ TRANSITIONS = {
     (Standing.UNCERTAIN, RegistrationEvent.GONE): Standing.ABSENT,
 }
 
-_HELD = (Standing.PREPARING, Standing.PREPARED, Standing.COMMITTED)
+_HELD = (Standing.PREPARING, Standing.PREPARED, Standing.COMMITTING, Standing.COMMITTED)
 
 
 class Ledger:
@@ -96,9 +102,20 @@ class Ledger:
     def prepared(self, digest: bytes, answers: Answers) -> list[SimplerError]:
         """What the workers answered to the first phase; gives the refusals."""
         for worker, error in answers.items():
-            gone = isinstance(error, (WorkerDied, SessionLost))
-            refused = RegistrationEvent.GONE if gone else RegistrationEvent.REFUSE
+            refused = RegistrationEvent.GONE if _is_gone(error) else RegistrationEvent.REFUSE
             self.move(digest, [worker], RegistrationEvent.CONFIRM if error is None else refused)
+        return [error for error in answers.values() if error is not None]
+
+    def committed(self, digest: bytes, answers: Answers) -> list[SimplerError]:
+        """What the workers answered to the second phase; gives the refusals.
+
+        Who refused may have it all the same, and stays COMMITTING until it is taken back.
+        """
+        for worker, error in answers.items():
+            if error is None:
+                self.move(digest, [worker], RegistrationEvent.CONFIRM)
+            elif _is_gone(error):
+                self.move(digest, [worker], RegistrationEvent.GONE)
         return [error for error in answers.values() if error is not None]
 
     def remove(self, digest: bytes) -> None:
@@ -110,11 +127,11 @@ class Ledger:
 
         Leaves out those of whom it is known already: this may have been interrupted, or they are gone.
         """
-        for worker in self.workers(digest, Standing.REMOVING):
+        for worker in set(self.workers(digest, Standing.REMOVING)) & answers.keys():
             error = answers[worker]
             if error is None or error.code == "CALLABLE_NOT_REGISTERED":
                 event = RegistrationEvent.REMOVED
-            elif isinstance(error, (WorkerDied, SessionLost, StateError)):
+            elif _is_gone(error) or isinstance(error, StateError):
                 event = RegistrationEvent.GONE
             else:
                 event = RegistrationEvent.DOUBT
@@ -130,7 +147,7 @@ class Ledger:
         left = self.workers(digest, *_HELD, Standing.REMOVING)
         if left:
             raise RegistrationError(
-                f"{format_hashid(digest)} is still being taken back from {_listed(left)}, in turn behind the tasks "
+                f"{format_hashid(digest)} is still being taken back from {listed(left)}, in turn behind the tasks "
                 "there; register it again once those have ended",
                 code="REGISTER_TOMBSTONE_ACTIVE",
                 hashid=format_hashid(digest),
@@ -138,7 +155,7 @@ class Ledger:
         uncertain = set(workers) & set(self.workers(digest, Standing.UNCERTAIN))
         if uncertain:
             raise RegistrationError(
-                f"{format_hashid(digest)} is not used again with {_listed(uncertain)}, which could not confirm that it "
+                f"{format_hashid(digest)} is not used again with {listed(uncertain)}, which could not confirm that it "
                 f"was given back: {self.doubts(digest)}; name other workers (workers=), or make a new Worker",
                 code="REGISTER_CLEANUP_UNCERTAIN",
                 hashid=format_hashid(digest),
@@ -150,6 +167,12 @@ class Ledger:
         return "; ".join(f"worker {worker}: {self._doubts[digest, worker].message}" for worker in uncertain)
 
 
-def _listed(workers: Iterable[int]) -> str:
+def _is_gone(error: SimplerError | None) -> bool:
+    """Whether that worker has nothing any more, because there is no such worker any more."""
+    return isinstance(error, (WorkerDied, SessionLost))
+
+
+def listed(workers: Iterable[int]) -> str:
+    """The workers, for people."""
     ids = sorted(workers)
     return f"{'workers' if len(ids) > 1 else 'worker'} {', '.join(map(str, ids))}"

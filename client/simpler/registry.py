@@ -65,6 +65,7 @@ class Registry:
         self.passport = Passport()
         self._by_handle: dict[int | str, Entry] = {}  # by the serial of a handle, or the hashid
         self._by_digest: dict[bytes, Entry] = {}
+        self._concealed: set[bytes] = set()
 
     def contents(self) -> RegistryContents:
         """All of it, for ``restored``."""
@@ -133,6 +134,14 @@ class Registry:
             for serial in entry.handles if entry is not None else ():
                 self._by_handle.pop(serial, None)
 
+    def conceal(self, digest: bytes) -> None:
+        """Its hashid stands for nothing until ``reveal``, whatever is registered meanwhile; a handle does."""
+        self._concealed.add(digest)
+
+    def reveal(self, digest: bytes) -> None:
+        """Undoes ``conceal``."""
+        self._concealed.discard(digest)
+
     def digest_of(self, handle: CallableHandle) -> bytes:
         """What a handle of this registry stands for, released or not. Raises as ``resolve`` does for any other."""
         verify_handle(handle, self._key)
@@ -159,6 +168,8 @@ class Registry:
         """
         if isinstance(handle, str):
             entry = self._by_handle.get(handle)
+            if self._concealed and entry is not None and entry.digest in self._concealed:
+                entry = None
         else:
             entry = self._by_handle.get(verify_handle(handle, self._key))
         if entry is not None:

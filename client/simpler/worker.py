@@ -295,27 +295,31 @@ class Worker(WorkerMemory):
         target: Callable[..., Any] | ChipCallable | RemoteCallable | Content,
         *,
         workers: Sequence[int] | None = None,
+        timeout_s: float | None = None,
     ) -> CallableHandle:
         """Makes a callable known to every worker that can run it, or to ``workers``; returns once each has loaded it.
 
         That is in its turn, behind the tasks that a worker or session was given before, however long they take. What
         one refuses is taken back from the others. ``workers``: ids; SUB workers share a queue, so all of them or none.
-        Registered again, a callable gets one more handle, for the same workers only.
+        ``timeout_s``: for all of them to answer, None for as long as it takes. Registered again, a callable gets one
+        more handle, for the same workers only.
 
         Raises RegistrationError, whose code says why it cannot be named, serialized, loaded or run by anyone here:
         among others LOCAL_SLOT_EXHAUSTED (max_callables), REMOTE_CALLABLE_ENDPOINT_SCOPE_MISMATCH (it is registered for
-        other workers), REGISTER_TOMBSTONE_ACTIVE (an earlier ``unregister`` is not confirmed yet),
+        other workers), TIMEOUT, REGISTER_TOMBSTONE_ACTIVE (an earlier ``unregister`` is not confirmed yet),
         REGISTER_PARTIAL_FAILURE and REGISTER_CLEANUP_UNCERTAIN (a worker could not confirm that it gave it back).
         """
         scope = self._targets.scope_of(workers)
-        return self._register(content_of(target), display_name(target), scope)
+        return self._register(content_of(target), display_name(target), scope, timeout_s)
 
-    def _register(self, content: Content, name: str, scope: frozenset[int] | None) -> CallableHandle:
+    def _register(
+        self, content: Content, name: str, scope: frozenset[int] | None, timeout_s: float | None = None
+    ) -> CallableHandle:
         with self._registry.lock:
             if self._may_grow():
                 return self._registry.enter(content, name, scope, self._namespace(content, name, scope))
         tree = self._ready()  # kept until the registrar is done with it, even when it is closed meanwhile
-        return tree.registrar.register(content, name, scope)
+        return tree.registrar.register(content, name, scope, timeout_s)
 
     def _may_grow(self) -> bool:
         """Whether nothing was started yet. Raises StateError for a child that was: it lives in another process."""
@@ -327,12 +331,12 @@ class Worker(WorkerMemory):
             )
         return True
 
-    def unregister(self, handle: CallableHandle) -> None:
+    def unregister(self, handle: CallableHandle, *, timeout_s: float | None = None) -> None:
         """Gives a handle back, which is dead from then on. With the last one of its content, workers forget that.
 
         Tasks of the runs that are live now still find it: it is taken back once those have ended. Raises StaleHandle
         for a handle that was given back before, RegistrationError UNREGISTER_TOMBSTONE_ACTIVE while workers have yet to
-        confirm that, and REGISTER_CLEANUP_UNCERTAIN when one of them could not.
+        confirm that, or when they have not within ``timeout_s``, and REGISTER_CLEANUP_UNCERTAIN when one could not.
         """
         with self._registry.lock:
             if self._parent is not None:
@@ -341,7 +345,7 @@ class Worker(WorkerMemory):
             if tree is None:
                 self._registry.release(handle)
         if tree is not None:
-            tree.registrar.unregister(handle)
+            tree.registrar.unregister(handle, timeout_s)
 
     def _namespace(self, content: Content, name: str, scope: frozenset[int] | None) -> str:
         if self.level > LOWEST_LEVEL and not self._targets.can_run(content.kind):

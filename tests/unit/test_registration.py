@@ -18,7 +18,8 @@ WAYS = {
     S.ABSENT: [],
     S.PREPARING: [E.PREPARE],
     S.PREPARED: [E.PREPARE, E.CONFIRM],
-    S.COMMITTED: [E.PREPARE, E.CONFIRM, E.COMMIT],
+    S.COMMITTING: [E.PREPARE, E.CONFIRM, E.COMMIT],
+    S.COMMITTED: [E.PREPARE, E.CONFIRM, E.COMMIT, E.CONFIRM],
     S.REMOVING: [E.PREPARE, E.REMOVE],
 }
 """How to get to each standing; UNCERTAIN comes of an answer."""
@@ -50,7 +51,8 @@ def test_every_standing_takes_the_events_of_the_table(standing: Standing, event:
 
 
 def test_only_what_was_confirmed_is_ever_committed() -> None:  # C5
-    assert [before for (before, _), after in TRANSITIONS.items() if after is S.COMMITTED] == [S.PREPARED]
+    assert [pair for pair, after in TRANSITIONS.items() if after is S.COMMITTED] == [(S.COMMITTING, E.CONFIRM)]
+    assert [before for (before, _), after in TRANSITIONS.items() if after is S.COMMITTING] == [S.PREPARED]
     assert [pair for pair, after in TRANSITIONS.items() if after is S.PREPARED] == [(S.PREPARING, E.CONFIRM)]
 
 
@@ -112,21 +114,33 @@ def test_a_tombstone_stands_for_all_workers_and_an_uncertain_one_for_itself() ->
 
 Answer = SimplerError | None
 answers = st.sampled_from([None, WorkerDied("died"), TaskError("no")])
-per_worker = st.dictionaries(st.integers(0, 5), st.tuples(answers, answers), min_size=1)
+per_worker = st.dictionaries(st.integers(0, 5), st.tuples(answers, answers, answers), min_size=1)
 
 
 @given(per_worker)
-def test_a_registration_ends_all_or_nothing(told: dict[int, tuple[Answer, Answer]]) -> None:  # C5
-    """Whatever workers answer: committed with all, or with none, and only doubts are left."""
+def test_a_registration_ends_all_or_nothing(told: dict[int, tuple[Answer, Answer, Answer]]) -> None:  # C5
+    """Whatever workers answer in each phase: committed with all, or with none, and only doubts are left."""
     ledger = ledger_with(S.PREPARING, *told)
-    refusals = ledger.prepared(DIGEST, {worker: first for worker, (first, _) in told.items()})
+    refusals = ledger.prepared(DIGEST, {worker: first for worker, (first, _, _) in told.items()})
     if not refusals:
         ledger.move(DIGEST, told, E.COMMIT)
+        refusals = ledger.committed(DIGEST, {worker: second for worker, (_, second, _) in told.items()})
+    if not refusals:
         assert set(ledger.workers(DIGEST, S.COMMITTED)) == set(told)
         return
     ledger.remove(DIGEST)
     left = ledger.workers(DIGEST, S.REMOVING)
-    assert set(left) == {worker for worker, (first, _) in told.items() if first is None}
-    ledger.removed(DIGEST, {worker: told[worker][1] for worker in left})
-    doubtful = {worker for worker in left if isinstance(told[worker][1], TaskError)}
+    assert set(ledger.workers(DIGEST)) == set(left)
+    ledger.removed(DIGEST, {worker: told[worker][2] for worker in left})
+    doubtful = {worker for worker in left if isinstance(told[worker][2], TaskError)}
     assert set(ledger.workers(DIGEST)) == set(ledger.workers(DIGEST, S.UNCERTAIN)) == doubtful
+
+
+def test_who_refused_to_commit_may_have_it_all_the_same() -> None:  # C5
+    ledger = ledger_with(S.COMMITTING, 0, 1, 2)
+    refusal, lost = RegistrationError("no"), SessionLost("gone")
+    assert ledger.committed(DIGEST, {0: None, 1: refusal, 2: lost}) == [refusal, lost]
+    assert ledger.workers(DIGEST, S.COMMITTED) == [0]
+    assert ledger.workers(DIGEST, S.COMMITTING) == [1]
+    ledger.remove(DIGEST)
+    assert ledger.workers(DIGEST, S.REMOVING) == [0, 1]

@@ -28,6 +28,7 @@ from simpler.errors import (
     VersionMismatch,
 )
 from simpler.region import Region, TaskState, WorkerKind
+from simpler.registration import Answered
 from simpler.remote.registration import ask
 from simpler.remote.session import RemoteSession
 from simpler.remote.session_life import TRANSITIONS, SessionEvent, SessionState
@@ -325,7 +326,8 @@ async def test_every_session_answers_for_itself(tmp_path: Path, region: Region) 
     async with peer_at(tmp_path / "a") as (takes, nursery), peer_at(tmp_path / "b") as (refuses, _):
         sessions = [await opened(peer, region, nursery, worker=at) for at, peer in enumerate((takes, refuses))]
         refusal = refuses.trouble[Register] = SimplerError("not here")
-        answers = await ask(sessions, lambda session: session.register(CONTENT))
+        answers: Answered = {}
+        await ask(sessions, lambda callables: callables.prepare(CONTENT), answers)
         assert answers[0] is None
         assert str(answers[1]) == str(refusal)
         assert told(takes, Register)[-1] == told(refuses, Register)[-1] == Register(digest=CONTENT.digest)

@@ -22,12 +22,12 @@ from simpler.content import Content
 from simpler.descriptors import ImportDescriptor
 from simpler.errors import SimplerError
 from simpler.region import Region
-from simpler.registration import Answers
+from simpler.registration import Answered
 from simpler.remote.buffers import BufferBook, RemoteBuffer
 from simpler.remote.io_thread import IoThread
 from simpler.remote.memory import RemoteBuffers
 from simpler.remote.packing import RemotePacked, pack
-from simpler.remote.registration import ask
+from simpler.remote.registration import SessionCallables, ask
 from simpler.remote.session import RemoteSession
 from simpler.remote.spec import RemoteWorkerSpec
 from simpler.trace import ProcessTrace
@@ -98,27 +98,35 @@ class RemoteHub:
                     session.let_go()
                 self.buffers.report_unconfirmed()
 
-    def register(self, content: Content, workers: Sequence[int]) -> Future[Answers]:
-        """Asks sessions to install a callable; their answers, once all have given one.
+    def prepare(self, content: Content, workers: Sequence[int], answers: Answered) -> Future[None]:
+        """Asks sessions to have a callable ready. Their ``answers`` come one by one; the future is for all of them.
 
         Takes its turn in each session behind the tasks that it was given before, without a deadline.
         """
-        return self._ask(content.digest, workers, lambda session: session.register(content))
+        return self._ask(content.digest, workers, lambda callables: callables.prepare(content), answers)
 
-    def unregister(self, content: Content, workers: Sequence[int]) -> Future[Answers]:
-        """Asks sessions to give one reference of a callable back; in turn, like ``register``, and behind it."""
-        return self._ask(content.digest, workers, lambda session: session.unregister(content.digest))
+    def commit(self, content: Content, workers: Sequence[int], answers: Answered) -> Future[None]:
+        """Asks sessions to make visible what they have prepared; in turn, like ``prepare``, and behind it."""
+        return self._ask(content.digest, workers, lambda callables: callables.commit(content.digest), answers)
+
+    def take_back(self, content: Content, workers: Sequence[int], answers: Answered) -> Future[None]:
+        """Asks sessions to give a callable back, however far they got with it; in turn, and behind the others."""
+        return self._ask(content.digest, workers, lambda callables: callables.take_back(content.digest), answers)
 
     def _ask(
-        self, digest: bytes, workers: Sequence[int], question: Callable[[RemoteSession], Awaitable[None]]
-    ) -> Future[Answers]:
+        self,
+        digest: bytes,
+        workers: Sequence[int],
+        question: Callable[[SessionCallables], Awaitable[None]],
+        answers: Answered,
+    ) -> Future[None]:
         before, answered = self._asked.get(digest), trio.Event()
 
-        async def ask_in_turn() -> Answers:
+        async def ask_in_turn() -> None:
             if before is not None:
                 await before.wait()
             try:
-                return await ask([self._sessions[worker] for worker in workers], question)
+                await ask([self._sessions[worker] for worker in workers], question, answers)
             finally:
                 answered.set()
                 if self._asked.get(digest) is answered:

@@ -34,13 +34,14 @@ from simpler.errors import (
 from simpler.region import Region, RegionClosed
 from simpler.region_records import unpack_trace
 from simpler.remote.clock import ClockOffset
+from simpler.remote.registration import SessionCallables
 from simpler.remote.session_life import TRANSITIONS, SessionEvent, SessionState
 from simpler.remote.shared_memory import SharedMemory
 from simpler.remote.spec import RemoteWorkerSpec
 from simpler.remote.task_pump import TaskPump
 from simpler.trace import ProcessTrace, task_spans
 from simpler.wire import descriptor_reply
-from simpler.wire.command_messages import Register, Trace, Unregister
+from simpler.wire.command_messages import Register, Trace
 from simpler.wire.control_messages import PROTOCOL_VERSIONS, Attach, Close, Ended, Hello, Manifest, Open, OpenReply
 from simpler.wire.data_messages import Locate
 from simpler.wire.endpoint import connect
@@ -63,6 +64,7 @@ class RemoteSession(Handler):
         self.worker = worker
         self.name = f"remote worker {worker} at {spec.endpoint}"
         self.clock = ClockOffset()
+        self.callables = SessionCallables(self)
         self.opened: OpenReply | None = None
         self.protocol = PROTOCOL_VERSIONS[-1]
         self.memory: SharedMemory | None = None
@@ -232,14 +234,6 @@ class RemoteSession(Handler):
 
     async def _raise_lost_lane(self) -> None:
         raise self._data.lost() if self._command.cause is None else self._command.lost()
-
-    async def register(self, content: Content) -> None:
-        """Installs a callable; returns when it is confirmed."""
-        await self.request(Register(digest=content.digest), content.encode())
-
-    async def unregister(self, digest: bytes) -> None:
-        """Gives one reference of a callable back."""
-        await self.request(Unregister(digest=digest))
 
     async def trace(self, since_ns: int, names: Mapping[bytes, str]) -> list[ProcessTrace]:
         """What the session's processes did since ``since_ns``; all times are of this host's clock."""

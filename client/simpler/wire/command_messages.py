@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -30,16 +30,46 @@ class Task(Request[TaskReply], frozen=True, kw_only=True):
 
 
 class RegisterReply(Message, frozen=True, kw_only=True):
-    """The callable can be named by later tasks."""
+    """The callable can be named by later tasks; after phase "prepare" only once it is committed."""
 
     TYPE = MessageType.REGISTER
 
 
 class Register(Request[RegisterReply], frozen=True, kw_only=True):
-    """Installs a callable; the frame's data is its encoded Content."""
+    """Installs a callable; the frame's data is its encoded Content. ``phase`` "prepare" (protocol 2): it is loaded and
+    checked wherever it is to run, and can be named only after COMMIT."""
 
     TYPE = MessageType.REGISTER
     REPLY = RegisterReply
+    digest: Digest
+    phase: Literal["", "prepare"] = ""
+
+
+class CommitReply(Message, frozen=True, kw_only=True):
+    """What was prepared can be named by later tasks."""
+
+    TYPE = MessageType.COMMIT
+
+
+class Commit(Request[CommitReply], frozen=True, kw_only=True):
+    """The second phase: a reference that was prepared is a registered one from now on."""
+
+    TYPE = MessageType.COMMIT
+    REPLY = CommitReply
+    digest: Digest
+
+
+class AbortReply(Message, frozen=True, kw_only=True):
+    """What was prepared is given back."""
+
+    TYPE = MessageType.ABORT
+
+
+class Abort(Request[AbortReply], frozen=True, kw_only=True):
+    """Instead of the second phase: gives back a reference that was prepared."""
+
+    TYPE = MessageType.ABORT
+    REPLY = AbortReply
     digest: Digest
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from simpler import limits
-from simpler.wire.command_messages import Free, Malloc, Register, Task, Trace, Unregister
+from simpler.wire.command_messages import Abort, Commit, Free, Malloc, Register, Task, Trace, Unregister
 from simpler.wire.control_messages import Attach, Close, Ended, Fault, Hello, Open
 from simpler.wire.data_messages import CopyFrom, CopyTo, Locate
 from simpler.wire.frames import Flags, MessageType
@@ -13,7 +13,23 @@ from simpler.wire.messages import Message, Request
 
 REQUESTS: dict[MessageType, type[Request[Message]]] = {
     cls.TYPE: cls
-    for cls in (Hello, Open, Close, Attach, Task, Register, Unregister, Malloc, Free, Trace, CopyTo, CopyFrom, Locate)
+    for cls in (
+        Hello,
+        Open,
+        Close,
+        Attach,
+        Task,
+        Register,
+        Unregister,
+        Commit,
+        Abort,
+        Malloc,
+        Free,
+        Trace,
+        CopyTo,
+        CopyFrom,
+        Locate,
+    )
 }
 PUSHES: dict[MessageType, type[Message]] = {cls.TYPE: cls for cls in (Ended, Fault)}
 

@@ -19,7 +19,7 @@ from simpler.inner_callables import InnerCallables
 from simpler.inner_worker import InnerWorker
 from simpler.region import Region
 from simpler.tensor import DataType, TensorArgType
-from simpler.wire.command_messages import Task
+from simpler.wire.command_messages import Register, Task
 from simpler.wire.task_args import BufferTensor, InlineTensor, RemoteArgs
 from simplerd.runner.buffers import SessionBuffers
 from simplerd.runner.control_protocol import Launch
@@ -45,9 +45,18 @@ class Dispatcher:
         self.runs: deque[DispatchedRun] = deque(maxlen=limits.TRACE_EVENTS)
         """The last runs, for the trace."""
 
-    def register(self, digest: bytes, encoded: bytes) -> None:
+    def register(self, request: Register, encoded: bytes) -> None:
         """Installs a callable wherever this session can use it. Raises RegistrationError, changing nothing."""
-        self._callables.register(validate_content(digest, encoded))
+        install = self._callables.prepare if request.phase else self._callables.register
+        install(validate_content(request.digest, encoded))
+
+    def commit(self, digest: bytes) -> None:
+        """Makes what was prepared visible. Raises RegistrationError when nothing was."""
+        self._callables.commit(digest)
+
+    def abort(self, digest: bytes) -> None:
+        """Gives back what was prepared. Raises RegistrationError when nothing was."""
+        self._callables.abort(digest)
 
     def unregister(self, digest: bytes) -> None:
         """Gives one reference back. Raises RegistrationError when there is none."""

@@ -20,6 +20,10 @@ from simpler.descriptors import format_hashid
 from simpler.errors import ArgumentError, SimplerError
 from simpler.region import Region
 from simpler.wire.command_messages import (
+    Abort,
+    AbortReply,
+    Commit,
+    CommitReply,
     Free,
     FreeReply,
     Malloc,
@@ -49,7 +53,7 @@ T = TypeVar("T")
 
 
 class CommandLane(Handler):
-    """TASK, REGISTER, UNREGISTER, MALLOC, FREE, TRACE."""
+    """TASK, REGISTER, COMMIT, ABORT, UNREGISTER, MALLOC, FREE, TRACE."""
 
     def __init__(
         self,
@@ -80,9 +84,15 @@ class CommandLane(Handler):
                 result = await self._call(partial(self._dispatcher.run, request), request.digest)
                 return TaskReply(result=result)
             case Register():
-                work = partial(self._dispatcher.register, request.digest, bytes(data))
+                work = partial(self._dispatcher.register, request, bytes(data))
                 await self._call(work, request.digest)
                 return RegisterReply()
+            case Commit():
+                await self._call(partial(self._dispatcher.commit, request.digest), request.digest)
+                return CommitReply()
+            case Abort():
+                await self._call(partial(self._dispatcher.abort, request.digest), request.digest)
+                return AbortReply()
             case Unregister():
                 await self._call(partial(self._dispatcher.unregister, request.digest), request.digest)
                 return UnregisterReply()
