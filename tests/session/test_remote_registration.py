@@ -146,32 +146,53 @@ def test_a_question_that_was_interrupted_holds_up_no_other(worker: Worker) -> No
     assert run_at(worker, handle, FIRST) == run_at(worker, handle, SECOND) == "later"
 
 
+class MarksLoading:
+    """Says in a folder which processes have loaded it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, *args: Any) -> str:
+        raise AssertionError("never called")
+
+    def __reduce__(self) -> Any:
+        return mark_loading, (str(self.folder),)
+
+
+def mark_loading(folder: str) -> Any:
+    (Path(folder) / str(os.getpid())).touch()
+    return late
+
+
+def late(*args: Any) -> str:
+    return "late"
+
+
 def test_a_session_that_dies_while_it_is_asked_takes_the_callable_from_all(
     worker: Worker, tmp_path: Path
 ) -> None:  # C5
     """The first session and the SUB worker have prepared it when the second, which is busy, is killed."""
-    fifo = tmp_path / "fifo"
+    fifo, loaded = tmp_path / "fifo", tmp_path / "loaded"
     os.mkfifo(fifo)
+    loaded.mkdir()
     blocks, asks = worker.register(wait_for), worker.register(knows)
-    pid = run_at(worker, worker.register(lambda orch, args, config: os.getpid()), SECOND)
+    pid = worker.register(lambda orch, args, config: os.getpid())
+    first, second = (run_at(worker, pid, remote) for remote in (FIRST, SECOND))
     passed = TaskArgs().add_scalar(str(fifo))
     run = worker.submit(lambda orch, args, config: orch.submit_next_level(blocks, passed, worker=SECOND))
-
-    def late(*args: Any) -> str:
-        return "late"
-
-    hashid = content_of(late).hashid
+    hashid = content_of(MarksLoading(loaded)).hashid
     with fifo.open("w"), ThreadPoolExecutor(1) as threads:
-        registering = threads.submit(worker.register, late)
-        while not run_at(worker, asks, FIRST, TaskArgs().add_scalar(hashid)):
+        registering = threads.submit(worker.register, MarksLoading(loaded))
+        while not (loaded / str(first)).exists():
             assert not registering.done()
-        os.kill(pid, signal.SIGKILL)
+        assert not run_at(worker, asks, FIRST, TaskArgs().add_scalar(hashid)), "it is prepared, and not visible"
+        os.kill(second, signal.SIGKILL)
         with pytest.raises(SessionLost, match="killed by SIGKILL"):
             registering.result(60)
     with pytest.raises(SessionLost):
         run.result()
     assert not run_at(worker, asks, FIRST, TaskArgs().add_scalar(hashid))
-    handle = worker.register(late)
+    handle = worker.register(MarksLoading(loaded))
     assert run_at(worker, handle, FIRST) == "late"
     with pytest.raises(SessionLost):
         run_at(worker, handle, SECOND)
