@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         WorkerDied,
     )
     from simpler.orchestrator import Orchestrator
-    from simpler.remote.buffers import RemoteBufferHandle, RemoteTensorRef
+    from simpler.remote.buffers import RemoteBufferExport, RemoteBufferHandle, RemoteTensorRef
     from simpler.remote.spec import RemoteWorkerSpec
     from simpler.run import RunHandle, TaskRef
     from simpler.tensor import DataType, Tensor, TensorArgType
@@ -73,7 +73,7 @@ _HOMES = {
     ),
     "simpler.device_buffers": ("DeviceBuffer", "DeviceTensorRef"),
     "simpler.orchestrator": ("Orchestrator",),
-    "simpler.remote.buffers": ("RemoteBufferHandle", "RemoteTensorRef"),
+    "simpler.remote.buffers": ("RemoteBufferExport", "RemoteBufferHandle", "RemoteTensorRef"),
     "simpler.remote.spec": ("RemoteWorkerSpec",),
     "simpler.run": ("RunHandle", "TaskRef"),
     "simpler.tensor": ("DataType", "Tensor", "TensorArgType"),
@@ -103,6 +103,7 @@ __all__ = [
     "Orchestrator",
     "ProtocolError",
     "RegistrationError",
+    "RemoteBufferExport",
     "RemoteBufferHandle",
     "RemoteCallable",
     "RemoteTensorRef",

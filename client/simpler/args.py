@@ -3,26 +3,29 @@
 The payload of a task without arguments is b"". Else it is msgpack ``[tensors, scalars]``; a tensor is
 ``[tag, dtype, shape, strides or nil, place, offset, nbytes]``: whose heap it lies in, the offset of its first element
 there, and how many bytes it spans. ``place`` 0 is the heap of the Worker that the task was submitted to; n is that of
-the n-th Worker above it; -n is buffer n of the chip that runs the task. Tensors stay where they are; only these few
-bytes describe them.
+the n-th Worker above it; -n is buffer n of the chip that runs the task; from imported_memory.FIRST_PLACE on it is
+memory that the session imported, and a third item of the payload says where each such place is. Tensors stay where
+they are; only these few bytes describe them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import msgspec
 
 from simpler.buffer_handle import TensorRef
 from simpler.errors import ArgumentError
+from simpler.imported_memory import ImportRecord
 from simpler.tensor import DataType, Tensor, TensorArgType, element_type
 
 if TYPE_CHECKING:
     import numpy as np
 
     from simpler.heap import Heap
+    from simpler.imported_memory import ImportedMemory
 
 Scalar = int | float | bool | bytes | str
 T = TypeVar("T")
@@ -53,6 +56,7 @@ class DecodedArgs(msgspec.Struct, array_like=True, frozen=True):
 
     tensors: Sequence[TensorRecord]
     scalars: Sequence[Any]  # each a Scalar
+    imports: Sequence[ImportRecord] = ()
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -139,13 +143,19 @@ class TaskArgs:
         return self.tensor_count() + self.scalar_count()
 
 
+class ByPlace(Protocol):
+    """The memories that tensors may lie in."""
+
+    def __getitem__(self, place: int, /) -> Heap | ImportedMemory:
+        """The memory at ``place``."""
+
+
 class ReceivedArgs:
     """The arguments of a task, as its callable reads them. The arrays are good until the callable returns."""
 
     __slots__ = ("_decoded", "_heaps")
 
-    def __init__(self, heaps: Sequence[Heap], decoded: DecodedArgs) -> None:
-        """``heaps``: by place."""
+    def __init__(self, heaps: ByPlace, decoded: DecodedArgs) -> None:
         self._heaps, self._decoded = heaps, decoded
 
     def tensor(self, index: int) -> np.ndarray[Any, Any]:
@@ -179,8 +189,10 @@ class ReceivedArgs:
         return self.tensor_count() + self.scalar_count()
 
 
-def encode(tensors: Sequence[TensorRecord], scalars: Sequence[Scalar]) -> bytes:
+def encode(tensors: Sequence[TensorRecord], scalars: Sequence[Scalar], imports: Sequence[ImportRecord] = ()) -> bytes:
     """The payload; b"" when there is nothing in it."""
+    if imports:
+        return _encode((tensors, scalars, imports))
     return _encode((tensors, scalars)) if tensors or scalars else b""
 
 

@@ -20,6 +20,11 @@ from simpler.tensor import DataType, checked_shape
 _serials = itertools.count(1)
 
 
+def new_serial() -> int:
+    """A number that nothing else of this process has."""
+    return next(_serials)
+
+
 def whole_number(what: str, value: object) -> int:
     """``value`` as an int, NumPy's whole numbers included. Raises ArgumentError."""
     try:
@@ -61,7 +66,7 @@ Handle = TypeVar("Handle", bound=BufferHandle)
 def new_handle(cls: type[Handle], worker: int, nbytes: int) -> Handle:
     """A handle with a serial that no other has. For the books only."""
     handle = object.__new__(cls)
-    for name, value in (("_serial", next(_serials)), ("nbytes", nbytes), ("worker", worker)):
+    for name, value in (("_serial", new_serial()), ("nbytes", nbytes), ("worker", worker)):
         object.__setattr__(handle, name, value)
     return handle
 

@@ -25,6 +25,7 @@ from simpler.device import Device, DeviceTensor, Kernel
 from simpler.device_buffers import ChipRequest
 from simpler.device_memory import DeviceBuffers, DeviceMemory
 from simpler.errors import ArgumentError, DeviceError, RegistrationError, SimplerError, TaskError
+from simpler.imported_memory import Places
 from simpler.result_record import encode_result
 from simpler.tensor import Access, TensorArgType
 from simpler.worker_process import WorkerSpec, run_worker
@@ -81,7 +82,7 @@ class ChipExecutor:
     source_file = __file__
 
     def __init__(self, heaps: Sequence[Region], device: Device, runtime: str, generation: int = 0) -> None:
-        self._heaps, self._device, self._runtime, self._generation = heaps, device, runtime, generation
+        self._places, self._device, self._runtime, self._generation = Places(heaps), device, runtime, generation
         self._arch = device.info().arch
         self._memory = DeviceMemory(device)
         self._buffers = DeviceBuffers(device, self._memory)
@@ -115,6 +116,8 @@ class ChipExecutor:
         if not args.tensors:
             self._launch(loaded, (), args.scalars)
             return
+        if args.imports:
+            self._places.admit(args.imports)
         placed: list[DeviceTensor] = []
         try:
             for record, direction in zip(args.tensors, loaded.tensors, strict=True):
@@ -198,7 +201,7 @@ class ChipExecutor:
 
     def _copy_in(self, record: TensorRecord, tensor: DeviceTensor) -> None:
         if record.strides is None:
-            self._device.copy_in(tensor.address, self._heaps[record.place].view(record.offset, tensor.nbytes))
+            self._device.copy_in(tensor.address, self._places[record.place].view(record.offset, tensor.nbytes))
         elif tensor.nbytes:
             import numpy as np
 
@@ -206,7 +209,7 @@ class ChipExecutor:
 
     def _copy_out(self, record: TensorRecord, tensor: DeviceTensor) -> None:
         if record.strides is None:
-            self._device.copy_out(self._heaps[record.place].view(record.offset, tensor.nbytes), tensor.address)
+            self._device.copy_out(self._places[record.place].view(record.offset, tensor.nbytes), tensor.address)
         elif tensor.nbytes:
             import numpy as np
 
@@ -215,7 +218,7 @@ class ChipExecutor:
             self._strided(record)[...] = packed
 
     def _strided(self, record: TensorRecord) -> np.ndarray[Any, Any]:
-        return self._heaps[record.place].ndarray(record.offset, record.shape, record.dtype, record.strides)
+        return self._places[record.place].ndarray(record.offset, record.shape, record.dtype, record.strides)
 
 
 def check_arguments(loaded: LoadedKernel, tensors: Sequence[TensorRecord], scalars: Sequence[Scalar]) -> None:

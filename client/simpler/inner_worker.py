@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Self
 
 from simpler.callables import CallableHandle, Content
+from simpler.imported_memory import ImportedMemory
 from simpler.lanes import lanes_below, own_lanes
 from simpler.region import Region
 from simpler.registry import Registry
@@ -64,6 +66,16 @@ class InnerWorker(Worker):
     def reveal(self, digest: bytes) -> None:
         """Orchestration functions can name it, where it is registered."""
         self._registry.reveal(digest)
+
+    @contextmanager
+    def given(self, imports: Sequence[ImportedMemory]) -> Iterator[None]:
+        """Inside, orchestration functions may pass on arrays that lie in ``imports``."""
+        tree = self._ready()
+        tree.imports = imports
+        try:
+            yield
+        finally:
+            tree.imports = ()
 
     def lanes_since(self, since_ns: int) -> list[ProcessTrace]:
         """What the workers of this Worker and of those below did since then, for the trace of the Worker above."""

@@ -17,6 +17,8 @@ DEVICE_FREES_PENDING = 64
 TRACE_EVENTS = 1 << 16
 HEAP_BYTES = 1 << 30
 MAX_WORKERS = 1 << 10
+IMPORTS_MAPPED = 64
+"""Imports of a session that one worker keeps mapped; a task that names another maps it in their place."""
 HIGHEST_LEVEL_WITH_LOCAL = 14
 """The processes below a Worker of this host get a descriptor for each Worker above: MAX_FDS of spawn_protocol.py."""
 
@@ -97,6 +99,12 @@ FIRST_FRAME_TIMEOUT_S = 10.0
 FRAME_TIMEOUT_S = 10.0
 """From the first byte of a later frame to simplerd, or of a line to its admin socket, to the last: both are small."""
 FIRST_FRAME_PAYLOAD_BYTES = 1 << 20
+PEER_TIMEOUT_S = 10.0
+"""How long one session's runner waits for another's to hand over memory."""
+HANG_UP_TIMEOUT_S = 1.0
+"""How long a runner that gives memory back waits until its owner, which may be busy, has noticed."""
+GRANTS_WAITING = 1 << 10
+"""Of one session, that nobody has used yet."""
 MAX_SESSIONS = 256
 SESSIONS_PER_CLIENT = 128
 MAX_CONNECTIONS = 1024

@@ -22,6 +22,7 @@ from simpler.device_buffers import DeviceBook
 from simpler.errors import ArgumentError, CapacityError, LevelError, StateError
 from simpler.graph_run import GraphRun
 from simpler.group import GroupRef, PackedGroup, checked_args_list, checked_workers
+from simpler.imported_memory import ImportedMemory
 from simpler.packing import PackedArgs
 from simpler.region import ANY_SUB, Region, WorkerKind
 from simpler.region_records import Member, WriteConflict
@@ -41,6 +42,8 @@ class Submitting(Protocol):
     region: Region
     heaps: Sequence[Region]
     """The region, then those of the Workers above from the nearest up."""
+    imports: Sequence[ImportedMemory]
+    """Memory of other sessions that the running orchestration function was given."""
     devices: DeviceBook
     registry: Registry
     targets: Targets
@@ -252,7 +255,7 @@ class Orchestrator:
         if args is None:
             return self._graph.submit_with(worker, entry.digest, after=after, timeout_ns=timeout_ns)
         owner = self._worker
-        packed = PackedArgs(args, owner.heaps, self._storage, owner.devices, worker)
+        packed = PackedArgs(args, owner.heaps, self._storage, owner.devices, worker, imports=owner.imports)
         try:
             while True:
                 try:
@@ -310,7 +313,7 @@ class Orchestrator:
             return held.enter_context(owner.packed_remote(self._graph, worker, args))
         if args is None:
             return Member(worker)
-        packed = PackedArgs(args, owner.heaps, self._storage, owner.devices, worker)
+        packed = PackedArgs(args, owner.heaps, self._storage, owner.devices, worker, imports=owner.imports)
         held.callback(packed.drop_copies)
         return Member(worker, packed.payload, packed.ranges, packed.blocks)
 

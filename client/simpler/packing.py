@@ -6,8 +6,8 @@ Rules
      question whether one task writes the same bytes twice, which refuses it, would that be wrong: see ``tell_apart``.
   2. A tensor in device memory is ordered by the bytes of its buffer, under a name that no heap block has.
   3. An ordinary array is copied, and only as INPUT: what a task wrote into a copy would be lost.
-  4. An array of a Worker above is passed where it lies. Its block is held by the task of that Worker within which this
-     one runs; here its bytes only order tasks, under a name for the block.
+  4. An array of a Worker above, or in imported memory, is passed where it lies. The task of the level above within
+     which this one runs holds it; here its bytes only order tasks, under a name for the block, or the memory's owner.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from simpler.args import TaskArgs, TensorRecord, array_class, encode
 from simpler.device_buffers import DeviceBook, DeviceTensorRef, contents, existence
 from simpler.errors import ArgumentError
 from simpler.heap import Heap
+from simpler.imported_memory import ImportedMemory
 from simpler.region_records import RangeFields, WriteConflict
 from simpler.tensor import Access, Tensor, TensorArgType, element_type
 
@@ -38,24 +39,45 @@ Storage = Callable[[Tensor, TensorArgType], int]
 class PackedArgs:
     """Arguments ready to submit, once packed. ``copies``: blocks made for the task, until ``drop_copies``."""
 
-    __slots__ = ("_devices", "_heaps", "_region", "_storage", "_worker", "blocks", "copies", "payload", "ranges")
+    __slots__ = (
+        "_devices",
+        "_heaps",
+        "_imports",
+        "_region",
+        "_storage",
+        "_worker",
+        "blocks",
+        "copies",
+        "imported",
+        "payload",
+        "ranges",
+    )
 
     def __init__(
-        self, args: TaskArgs, heaps: Sequence[Heap], storage: Storage | None, devices: DeviceBook, worker: int
+        self,
+        args: TaskArgs,
+        heaps: Sequence[Heap],
+        storage: Storage | None,
+        devices: DeviceBook,
+        worker: int,
+        *,
+        imports: Sequence[ImportedMemory] = (),
     ) -> None:
         """``heaps``: by place, the own one first. ``storage``: None where no argument is a Tensor. ``worker``: that is
-        to run the task.
+        to run the task. ``imports``: in which arrays may lie, too.
 
         Raises ArgumentError, StaleHandle, or CapacityError when the heap has no room for copies and outputs.
         """
         self._heaps, self._region, self._storage = heaps, heaps[0], storage
-        self._devices, self._worker = devices, worker
+        self._devices, self._worker, self._imports = devices, worker, imports
         self.ranges: list[RangeFields] = []
         self.blocks: list[int] = []
         self.copies: list[int] = []
+        self.imported: dict[int, ImportedMemory] = {}
+        """What the arguments lie in, by place."""
         try:
             records = [self._tensor(index, tensor, tag) for index, (tensor, tag) in enumerate(args.tagged_tensors())]
-            self.payload = encode(records, args.scalars())
+            self.payload = encode(records, args.scalars(), [memory.record for memory in self.imported.values()])
         except BaseException:
             self.drop_copies()
             raise
@@ -103,11 +125,18 @@ class PackedArgs:
         for place, heap in enumerate(self._heaps):
             found = heap.locate(array)
             if found is not None:
-                return self._shared(index, array, tag, (place, *found))
+                return self._shared(index, array, tag, place, found)
+        for memory in self._imports:
+            found = memory.locate(array)
+            if found is not None:
+                self.imported[memory.place] = memory
+                return self._shared(index, array, tag, memory.place, found)
         return self._copied(index, array, tag)
 
-    def _shared(self, index: int, array: Any, tag: TensorArgType, found: tuple[int, int, int, int]) -> TensorRecord:
-        place, offset, start, size = found
+    def _shared(
+        self, index: int, array: Any, tag: TensorArgType, place: int, found: tuple[int, int, int]
+    ) -> TensorRecord:
+        offset, start, size = found
         begin, strides = offset - start, None
         flags = array.flags
         if not flags.writeable:
@@ -123,6 +152,9 @@ class PackedArgs:
         if place == 0:
             self.blocks.append(start)
             self._order(index, tag, start, runs)
+        elif place in self.imported:
+            name, first = self.imported[place].order
+            self._order(index, tag, name, [(first + run[0], first + run[1]) for run in runs])
         else:
             self._order(index, tag, _NAME_BIT | place << _PLACE_SHIFT | start, runs)
         return TensorRecord(tag, element_type(array.dtype), array.shape, strides, place, offset, end - begin)
@@ -158,7 +190,7 @@ class PackedArgs:
 
 def _require_only_read(index: int, tag: TensorArgType, place: int) -> None:
     if Access.WRITE in (tag.rights if place else tag.ordering):
-        why = "came here as INPUT of a task of the Worker above, and is read-only"
+        why = "came here as INPUT of a task of the level above, and is read-only"
         advice = "pass it as INPUT, or tag it INOUT there"
         if place == 0:
             why, advice = "is a read-only view", "pass it as INPUT, or a view that may be written"

@@ -9,6 +9,7 @@ from typing import Any
 from simpler.args import DecodedArgs, ReceivedArgs, decode
 from simpler.callables import Content, load
 from simpler.errors import SimplerError
+from simpler.imported_memory import Places
 from simpler.region import Region, Task
 from simpler.result_record import encode_result
 from simpler.worker_process import WorkerSpec, run_worker
@@ -20,7 +21,7 @@ class SubExecutor:
     source_file = __file__
 
     def __init__(self, heaps: Sequence[Region], spec: WorkerSpec) -> None:
-        self._heaps, self._import_paths = heaps, spec.import_paths
+        self._places, self._import_paths = Places(heaps), spec.import_paths
         self._functions: dict[bytes, Callable[[ReceivedArgs], Any]] = {}
         self._no_args = ReceivedArgs(heaps, DecodedArgs([], []))
 
@@ -37,9 +38,15 @@ class SubExecutor:
 
     def call(self, task: Task) -> Sequence[bytes | memoryview] | None:
         """Calls the task's function; its return value, pickled, unless it is None."""
-        args = ReceivedArgs(self._heaps, decode(task.args)) if task.args else self._no_args
+        args = self._received(task.args) if task.args else self._no_args
         value = self._functions[task.digest](args)
         return None if value is None else encode_result(value)
+
+    def _received(self, payload: bytes) -> ReceivedArgs:
+        decoded = decode(payload)
+        if decoded.imports:
+            self._places.admit(decoded.imports)
+        return ReceivedArgs(self._places, decoded)
 
     def control(self, task: Task) -> None:
         """A SUB worker takes no requests."""

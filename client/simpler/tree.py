@@ -24,6 +24,7 @@ from simpler.done_callbacks import DoneCallbacks
 from simpler.error_record import encode_error
 from simpler.errors import ArgumentError, CapacityError, WorkerDied
 from simpler.graph_run import GraphRun
+from simpler.imported_memory import ImportedMemory
 from simpler.local_workers import LocalWorkers, preload, worker_names
 from simpler.region import ANY_SUB, Region
 from simpler.region_records import Member
@@ -68,6 +69,7 @@ class Tree:
             callables=options.max_callables,
         )
         self.heaps: Sequence[Region] = (self.region, *above)
+        self.imports: Sequence[ImportedMemory] = ()
         self.devices, self.frees = DeviceBook(self.region), PendingFrees()
         self._local: LocalWorkers | None = None
         self._runs: dict[int, GraphRun] = {}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from simpler.device_buffers import DeviceBuffer
-    from simpler.remote.buffers import RemoteBufferHandle
+    from simpler.remote.buffers import RemoteBufferExport, RemoteBufferHandle
 
 
 class WorkerMemory(ABC):
@@ -88,6 +88,43 @@ class WorkerMemory(ABC):
         """Gives the memory back, once no task uses it any more; waits as ``remote_malloc`` does."""
         self._ready()
         self._remote.hub.buffers.free(handle)
+
+    def remote_export(
+        self,
+        handle: RemoteBufferHandle,
+        *,
+        offset: SupportsIndex = 0,
+        nbytes: SupportsIndex | None = None,
+        access: str = "readwrite",
+    ) -> RemoteBufferExport:
+        """A range of a remote buffer, all from byte ``offset`` on by default, for ``remote_import``.
+
+        ``access``: "read", "write" or "readwrite", the most that an import of it may do. It is good until the buffer is
+        freed. Raises StaleHandle, AccessDenied, and ArgumentError for an import: only the owner's handle is exported.
+        """
+        self._ready()
+        return self._remote.hub.imports.export(handle, offset, nbytes, access)
+
+    def remote_import(
+        self, exported: RemoteBufferExport, *, worker: int, access: str | None = None
+    ) -> RemoteBufferHandle:
+        """Lets tasks of ``worker`` use what is exported, in the memory of the session that owns it.
+
+        Both sessions are of this Worker, and at one daemon: they share the memory, nothing is copied. Tasks that use
+        the same bytes by whichever handle are ordered like tasks of one worker. ``access``: all that the export allows
+        by default. The buffer stays, freed or not, until ``remote_release_import``. This waits for the tasks that both
+        sessions were given before, as ``remote_malloc`` does.
+
+        Raises StaleHandle when the buffer was freed or the export is of another Worker, AccessDenied for more rights
+        than it allows, ArgumentError for the owner's own worker, SessionLost, and UNSUPPORTED for older daemons.
+        """
+        self._ready()
+        return self._remote.hub.imports.import_(exported, worker, access)
+
+    def remote_release_import(self, handle: RemoteBufferHandle) -> None:
+        """Gives an import back, once no task uses it any more; waits as ``remote_malloc`` does."""
+        self._ready()
+        self._remote.hub.buffers.release_import(handle)
 
     def remote_copy_to(self, handle: RemoteBufferHandle, src: object, *, offset: int = 0) -> None:
         """Copies ``src``, anything with the buffer protocol, into the remote memory from byte ``offset`` on."""

@@ -8,6 +8,7 @@ Rules
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -22,11 +23,12 @@ from simpler.errors import ProtocolError, SessionLost, SimplerError, StartupErro
 from simpler.oom import OomWatch
 from simpler.spawn_protocol import Exited
 from simpler.wire.control_messages import Manifest
+from simpler.wire.descriptor_reply import refuse
 from simplerd.config import Config
 from simplerd.devices import DeviceTable
 from simplerd.events import EventLog
 from simplerd.log import get_logger
-from simplerd.runner.control_protocol import Failed, Lane, Launch, Ready, Stop, error_from_memfd
+from simplerd.runner.control_protocol import Failed, Lane, Launch, PeerLane, Ready, Report, Stop, error_from_memfd
 from simplerd.runners import Runner, Runners
 from simplerd.runtime_folder import RuntimeFolder, SessionRecord, start_time
 from simplerd.sessions import Ending, Peer, Session, SessionEvent, SessionState, SessionTable
@@ -94,12 +96,26 @@ class Supervisor:
             why = "it was attached before" if lane in session.lanes else f"the session is {session.state.value}"
             raise StateError(f"the {lane} lane of session {session.id} cannot be attached: {why}", session=session.id)
         session.lanes.add(lane)
+        await self._hand_over(session, runner, Lane(lane, frame), fd)
+
+    async def attach_peer(self, session: Session, frame: bytes, fd: int, *, importer: str) -> None:
+        """Hands a lane from another session's runner to this one's, which checks what it may. `importer`: whose it is.
+
+        Raises as `attach` does.
+        """
+        runner = self._alive.get(session.id)
+        if runner is None or session.state is not SessionState.READY:
+            raise StateError(f"session {session.id} is {session.state.value}", session=session.id)
+        await self._hand_over(session, runner, Lane("peer", frame, importer), fd)
+
+    async def _hand_over(self, session: Session, runner: Runner, lane: Lane, fd: int) -> None:
         try:
             with trio.fail_after(self._config.attach_timeout_s):
-                await runner.send(Lane(lane, frame), [fd])
+                await runner.send(lane, [fd])
         except (OSError, trio.ClosedResourceError, trio.TooSlowError) as error:
             raise SessionLost(
-                f"the runner of session {session.id} did not take its {lane} lane: {str(error) or 'no room in time'}",
+                f"the runner of session {session.id} did not take its {lane.lane} lane: "
+                f"{str(error) or 'no room in time'}",
                 session=session.id,
             ) from None
 
@@ -145,7 +161,8 @@ class Supervisor:
         try:
             await self._start(session, runner)
             if session.state is SessionState.READY:
-                await _first_of(session.close_asked.wait, runner.exited.wait)  # no deadline: it may be used for ever
+                # No deadline: it may be used for ever.
+                await _first_of(session.close_asked.wait, runner.exited.wait, partial(self._listen, session, runner))
             killed = await self._end(session, runner)
             return self._explain(session, runner, killed, oom)
         finally:
@@ -209,7 +226,7 @@ class Supervisor:
             for fd in fds:
                 os.close(fd)
 
-    def _take_report(self, session: Session, report: Ready | Failed, fds: list[int]) -> None:
+    def _take_report(self, session: Session, report: Report, fds: list[int]) -> None:
         match report:
             case Ready():
                 session.chips, session.subs = report.chips, report.subs
@@ -220,6 +237,33 @@ class Supervisor:
                 if len(fds) != 1:
                     raise ProtocolError(f"a runner reported its failure with {len(fds)} descriptors instead of one")
                 session.failure = decode_error(error_from_memfd(fds[0]), trust_pickle=False)
+            case _:
+                raise ProtocolError(f"a runner said {type(report).__name__} before it was ready")
+
+    async def _listen(self, session: Session, runner: Runner) -> None:
+        """Carries out what a READY runner says, until it is gone. It runs user code, so it may say anything."""
+        try:
+            while (received := await runner.receive()) is not None:
+                report, fds = received
+                with contextlib.ExitStack() as closing:
+                    for fd in fds:
+                        closing.callback(os.close, fd)
+                    match report:
+                        case PeerLane() if len(fds) == 1:
+                            await self._connect_peer(session, report, fds[0])
+                        case _:
+                            raise ProtocolError(f"a runner that is ready said {type(report).__name__}")
+        except ProtocolError as violation:
+            _log.warning("a runner is not listened to any more", session=session.id, reason=violation.message)
+        await runner.exited.wait()
+
+    async def _connect_peer(self, session: Session, report: PeerLane, fd: int) -> None:
+        try:
+            await self.attach_peer(self._sessions.find(report.session), report.frame, fd, importer=session.id)
+        except SimplerError as refusal:
+            _log.warning("a peer lane was refused", session=session.id, reason=refusal.message)
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as connection:
+                refuse(connection, refusal)
 
     async def _end(self, session: Session, runner: Runner) -> bool:
         """Asks the runner to close and waits for the last of its tree; True when it had to be killed."""

@@ -211,7 +211,7 @@ def test_what_came_as_input_from_above_is_not_written(region: Region, above: Reg
     array = above.new_array((4,), DataType.INT32)
     array.flags.writeable = False
     for tag in (INOUT, TensorArgType.OUTPUT_EXISTING, TensorArgType.NO_DEP):
-        with pytest.raises(ArgumentError, match="INPUT of a task of the Worker above"):
+        with pytest.raises(ArgumentError, match="INPUT of a task of the level above"):
             pack(region, TaskArgs().add_tensor(array, tag), above)
 
 

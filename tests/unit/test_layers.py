@@ -71,6 +71,7 @@ LAYERS = (
     ),
     ("simpler.region", "simpler.wire", "simpler.spawn_protocol"),
     ("simpler.graph_run", "simpler.callable_table", "simpler.result_record"),
+    ("simpler.imported_memory",),
     ("simpler.submission", "simpler.heap"),
     ("simpler.region_records", "simpler.mapping"),
     ("simpler.buffer_handle",),

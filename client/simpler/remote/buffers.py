@@ -5,6 +5,8 @@ Rules
   2. A buffer that tasks or copies hold is freed once the last of them lets go; nobody new gets hold of it meanwhile.
   3. A free that could not be confirmed stays in the book with the first reason why, and is asked for again: before the
      next allocation or free in that session, or by remote_free.
+  4. An import holds the buffer that it is a range of, its root, until the import's release is confirmed. Tasks are
+     ordered by the root's bytes, so all names of the same memory are one to the graph.
 """
 
 from __future__ import annotations
@@ -12,16 +14,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Sequence
 from enum import Enum, auto
-from typing import SupportsIndex
+from typing import NamedTuple, NoReturn, SupportsIndex
+from weakref import WeakKeyDictionary
 
 from simpler import limits
-from simpler.buffer_handle import BufferHandle, TensorRef, new_handle, whole_number
+from simpler.buffer_handle import BufferHandle, TensorRef, new_handle, new_serial, whole_number
 from simpler.errors import AccessDenied, ArgumentError, SimplerError, StaleHandle
 from simpler.tensor import Access
 
+ACCESS_NAMES = {Access.READ: "read", Access.WRITE: "write", Access.BOTH: "readwrite"}
+"""What a program calls the rights of an export or import."""
+
 
 class RemoteBufferHandle(BufferHandle):
-    """Memory in a remote session, from ``Worker.remote_malloc``. ``nbytes``: its size; ``worker``: whose session."""
+    """Memory that a remote session has, from ``Worker.remote_malloc``, or uses, from ``Worker.remote_import``.
+
+    ``nbytes``: its size; ``worker``: whose session.
+    """
 
     __slots__ = ()
     made_by = "Worker.remote_malloc"
@@ -72,6 +81,33 @@ class RemoteTensorRef(TensorRef):
         return f"RemoteTensorRef(shape={self.shape}, dtype={self.dtype.name.lower()}, {where})"
 
 
+class RemoteBufferExport:
+    """What ``Worker.remote_import`` takes: a range of a buffer that other sessions of the Worker may use.
+
+    ``worker``: whose session owns it; ``nbytes``: its size; ``access``: "read", "write" or "readwrite". Cannot be made,
+    changed, copied or pickled; good until the buffer is freed.
+    """
+
+    __slots__ = ("__weakref__", "_serial", "access", "nbytes", "worker")
+
+    access: str
+    nbytes: int
+    worker: int
+    _serial: int
+
+    def __init__(self) -> None:
+        raise TypeError("exports come from Worker.remote_export; they cannot be made")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an export belongs to the Worker that made it; it cannot be copied or pickled")
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError("an export cannot be changed")
+
+    def __repr__(self) -> str:
+        return f"<RemoteBufferExport {self._serial} of worker {self.worker}, {self.nbytes} bytes, {self.access}>"
+
+
 class BufferState(Enum):
     """Life of a buffer, as its program sees it."""
 
@@ -112,11 +148,38 @@ UNKNOWN = -1
 class RemoteBuffer:
     """An entry of the book: what a handle stands for. Changed by the book only."""
 
-    __slots__ = ("access", "buffer", "failure", "generation", "handle", "holds", "place", "serial", "state")
+    __slots__ = (
+        "access",
+        "base",
+        "buffer",
+        "failure",
+        "generation",
+        "handle",
+        "holds",
+        "ordered_by",
+        "place",
+        "root",
+        "serial",
+        "state",
+    )
 
-    def __init__(self, handle: RemoteBufferHandle, buffer: int, generation: int, access: Access) -> None:
+    def __init__(
+        self,
+        handle: RemoteBufferHandle,
+        buffer: int,
+        generation: int,
+        access: Access,
+        *,
+        root: RemoteBuffer | None = None,
+        base: int = 0,
+    ) -> None:
         self.handle = handle
         self.serial = handle._serial
+        self.root = root
+        """The buffer of another session that this is an import of, from its byte ``base`` on."""
+        self.base = base
+        self.ordered_by = self.serial if root is None else root.serial
+        """The serial by whose bytes tasks are ordered."""
         self.buffer = buffer
         self.generation = generation
         self.access = access
@@ -131,21 +194,68 @@ class RemoteBuffer:
         self.state = TRANSITIONS[self.state, event]
 
 
+class Exported(NamedTuple):
+    """What an export stands for: ``nbytes`` of ``root`` from byte ``offset`` on, with these rights."""
+
+    root: RemoteBuffer
+    offset: int
+    nbytes: int
+    access: Access
+
+
 class BufferBook:
     """All buffers of a Worker's remote sessions. Its lock guards every entry; used from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._entries: dict[int, RemoteBuffer] = {}
+        self._exports: WeakKeyDictionary[RemoteBufferExport, Exported] = WeakKeyDictionary()
 
     def add(
-        self, worker: int, buffer: int, generation: int, nbytes: int, access: Access = Access.BOTH
+        self,
+        worker: int,
+        buffer: int,
+        generation: int,
+        nbytes: int,
+        access: Access = Access.BOTH,
+        *,
+        root: RemoteBuffer | None = None,
+        base: int = 0,
     ) -> RemoteBufferHandle:
-        """A handle for a buffer that the session of ``worker`` has just made."""
+        """A handle for a buffer that the session of ``worker`` has just made, or for an import, which takes over a hold
+        on its root.
+        """
         handle = new_handle(RemoteBufferHandle, worker, nbytes)
         with self._lock:
-            self._entries[handle._serial] = RemoteBuffer(handle, buffer, generation, access)
+            self._entries[handle._serial] = RemoteBuffer(handle, buffer, generation, access, root=root, base=base)
         return handle
+
+    def export(self, handle: RemoteBufferHandle, offset: int, nbytes: int, access: Access) -> RemoteBufferExport:
+        """An export of a range of the buffer. Raises StaleHandle, AccessDenied, ArgumentError for an import."""
+        with self._lock:
+            entry = self._usable(handle, access)
+            if entry.root is not None:
+                raise ArgumentError(f"{handle!r} is an import; export the buffer that it is an import of")
+            exported = _new_export(handle.worker, nbytes, access)
+            self._exports[exported] = Exported(entry, offset, nbytes, access)
+        return exported
+
+    def hold_exported(self, export: RemoteBufferExport, access: Access | None) -> Exported:
+        """What ``export`` stands for, with ``access`` or its own, and one more hold on its buffer.
+
+        Raises StaleHandle, AccessDenied.
+        """
+        with self._lock:
+            if not isinstance(export, RemoteBufferExport):
+                raise ArgumentError(f"expected a RemoteBufferExport, not a {type(export).__name__}")
+            exported = self._exports.get(export)
+            if exported is None:
+                raise StaleHandle(f"{export!r} belongs to another Worker")
+            access = exported.access if access is None else access
+            if access & ~exported.access:
+                raise AccessDenied(f"{export!r} does not allow {access.name}")
+            self._usable(exported.root.handle, access).holds += 1
+        return exported._replace(access=access)
 
     def hold(self, wanted: Iterable[tuple[RemoteBufferHandle, Access]]) -> list[RemoteBuffer]:
         """The entries of the handles, held once each; all or nothing.
@@ -160,30 +270,39 @@ class BufferBook:
 
     def let_go(self, entries: Iterable[RemoteBuffer]) -> list[RemoteBuffer]:
         """Gives holds back. Returns those whose deferred free is due now: the caller asks the session to free them."""
-        due = []
         with self._lock:
-            for entry in entries:
-                entry.holds -= 1
-                if entry.holds == 0 and entry.state is BufferState.DEFERRED:
-                    entry.move(BufferEvent.LAST_LET_GO)
-                    due.append(entry)
+            return self._let_go(entries)
+
+    def _let_go(self, entries: Iterable[RemoteBuffer]) -> list[RemoteBuffer]:
+        due = []
+        for entry in entries:
+            entry.holds -= 1
+            if entry.holds == 0 and entry.state is BufferState.DEFERRED:
+                entry.move(BufferEvent.LAST_LET_GO)
+                due.append(entry)
         return due
 
-    def free(self, handle: RemoteBufferHandle) -> RemoteBuffer | None:
-        """The entry to be freed in the session now, None when that waits for who holds it. Raises StaleHandle."""
+    def free(self, handle: RemoteBufferHandle, *, imported: bool = False) -> RemoteBuffer | None:
+        """The entry to be freed, or ``imported`` to be released, in the session now; None when that waits for who holds
+        it. Raises StaleHandle, ArgumentError for one of the other kind.
+        """
         with self._lock:
             entry = self._entry(handle)
+            if imported is not (entry.root is not None):
+                what, how = ("no import", "remote_free") if imported else ("an import", "remote_release_import")
+                raise ArgumentError(f"{handle!r} is {what}; give it back with Worker.{how}")
             if entry.state not in (BufferState.LIVE, BufferState.UNCONFIRMED):
                 raise StaleHandle(f"{handle!r} is freed already")
             held = entry.holds > 0
             entry.move(BufferEvent.FREE_HELD if held else BufferEvent.FREE_UNHELD)
         return None if held else entry
 
-    def freed(self, entry: RemoteBuffer) -> None:
-        """The session has confirmed it."""
+    def freed(self, entry: RemoteBuffer) -> list[RemoteBuffer]:
+        """The session has confirmed it. Returns those whose deferred free is due now, as ``let_go`` does."""
         with self._lock:
             entry.move(BufferEvent.CONFIRMED)
-            self._entries.pop(entry.serial, None)
+            known = self._entries.pop(entry.serial, None) is not None
+            return self._let_go([entry.root] if known and entry.root is not None else [])
 
     def not_freed(self, entry: RemoteBuffer, failure: SimplerError) -> None:
         """The session did not confirm it; see ``to_ask_again``."""
@@ -207,10 +326,16 @@ class BufferBook:
     def _unconfirmed(self) -> list[RemoteBuffer]:
         return [entry for entry in self._entries.values() if entry.state is BufferState.UNCONFIRMED]
 
-    def forget(self, worker: int) -> None:
-        """The session of ``worker`` is gone, and its memory with it: its handles are stale."""
+    def forget(self, worker: int) -> list[RemoteBuffer]:
+        """The session of ``worker`` is gone, and its memory with it: its handles are stale, and so are imports of it.
+
+        Returns those whose deferred free is due now, as ``let_go`` does.
+        """
         with self._lock:
-            self._entries = {serial: entry for serial, entry in self._entries.items() if entry.handle.worker != worker}
+            gone = [entry for entry in self._entries.values() if entry.handle.worker == worker]
+            for entry in gone:
+                del self._entries[entry.serial]
+            return self._let_go(entry.root for entry in gone if entry.root is not None)
 
     def _entry(self, handle: RemoteBufferHandle) -> RemoteBuffer:
         if not isinstance(handle, RemoteBufferHandle):
@@ -226,4 +351,15 @@ class BufferBook:
             raise StaleHandle(f"{handle!r} was freed")
         if access & entry.access != access:
             raise AccessDenied(f"{handle!r} may be used for {entry.access.name}, this needs {access.name}")
+        if entry.root is not None and entry.root.serial not in self._entries:
+            owner = entry.root.handle.worker
+            raise StaleHandle(f"{handle!r} is an import from worker {owner}, whose session has ended")
         return entry
+
+
+def _new_export(worker: int, nbytes: int, access: Access) -> RemoteBufferExport:
+    export = object.__new__(RemoteBufferExport)
+    fields = {"_serial": new_serial(), "worker": worker, "nbytes": nbytes, "access": ACCESS_NAMES[access]}
+    for name, value in fields.items():
+        object.__setattr__(export, name, value)
+    return export

@@ -24,6 +24,7 @@ from simpler.errors import SimplerError
 from simpler.region import Region
 from simpler.registration import Answered
 from simpler.remote.buffers import BufferBook, RemoteBuffer
+from simpler.remote.imports import RemoteImports
 from simpler.remote.io_thread import IoThread
 from simpler.remote.memory import RemoteBuffers
 from simpler.remote.packing import RemotePacked, pack
@@ -58,14 +59,15 @@ class RemoteHub:
         self._startup_timeout_s = startup_timeout_s
         self._name = name
         self._notify_fd = notify_fd
-        self._book = BufferBook()
+        book = BufferBook()
         self._specs = dict(specs)
         self._sessions = {
-            worker: RemoteSession(worker, spec, heaps[0], program=name, on_lost=self._book.forget)
+            worker: RemoteSession(worker, spec, heaps[0], program=name, on_lost=self._session_lost)
             for worker, spec in specs.items()
         }
         self._io = IoThread("simpler-io")
-        self.buffers = RemoteBuffers(self._io, self._sessions, self._book)
+        self.buffers = RemoteBuffers(self._io, self._sessions, book)
+        self.imports = RemoteImports(self._io, self._sessions, book, self.buffers)
         self._asked: dict[bytes, trio.Event] = {}
         """The last question about each callable; its next one waits for that. Asked under the callable's lock."""
         self._lock = threading.Lock()
@@ -170,6 +172,9 @@ class RemoteHub:
         return self._io.call(self._trace, since_ns, names)
 
     # ---- in the loop
+
+    def _session_lost(self, worker: int) -> None:
+        self.buffers.session_lost(worker)
 
     async def _trace(self, since_ns: int, names: Mapping[bytes, str]) -> list[ProcessTrace]:
         lanes: list[ProcessTrace] = []

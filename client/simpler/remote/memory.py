@@ -20,6 +20,8 @@ from simpler.remote.session import RemoteSession
 from simpler.remote.transfers import copy_from, copy_to
 from simpler.tensor import Access
 from simpler.wire.command_messages import Free, Malloc
+from simpler.wire.import_messages import Release
+from simpler.wire.messages import Message, Request
 
 _log = logging.getLogger("simpler.remote")
 
@@ -52,6 +54,14 @@ class RemoteBuffers:
         """
         self._io.call(self._free_now, handle)
 
+    def release_import(self, handle: RemoteBufferHandle) -> None:
+        """Gives an import back, as ``free`` does with a buffer."""
+        self._io.call(partial(self._free_now, handle, imported=True))
+
+    def session_lost(self, worker: int) -> None:
+        """Its handles are stale; what it had imported is not held by it any more."""
+        self._free_due(self._book.forget(worker))
+
     def copy_to(self, handle: RemoteBufferHandle, source: object, offset: SupportsIndex = 0) -> None:
         """Writes the bytes of ``source``, anything with the buffer protocol, into the buffer from ``offset`` on."""
         self._copy(handle, Access.WRITE, offset, readable_bytes(source))
@@ -66,7 +76,10 @@ class RemoteBuffers:
 
     def let_go(self, entries: Iterable[RemoteBuffer]) -> None:
         """Gives back what tasks held; buffers that were freed meanwhile go now. Does not wait for the sessions."""
-        for entry in self._book.let_go(entries):
+        self._free_due(self._book.let_go(entries))
+
+    def _free_due(self, entries: Iterable[RemoteBuffer]) -> None:
+        for entry in entries:
             with contextlib.suppress(StateError):  # closed meanwhile: the memory is gone with its session
                 self._io.post(self._free_quietly, entry)
 
@@ -81,10 +94,10 @@ class RemoteBuffers:
     def _copy(self, handle: RemoteBufferHandle, access: Access, offset: SupportsIndex, data: memoryview) -> None:
         [entry] = self._book.hold([(handle, access)])
         try:
-            begin = checked_range(handle, offset, len(data))
-            if not self._copied_in_memory(entry, access, begin, data):
-                copy, session = copy_to if access is Access.WRITE else copy_from, self._sessions[handle.worker]
-                work = partial(copy, buffer=entry.buffer, generation=entry.generation, offset=begin, data=data)
+            begin, owner = entry.base + checked_range(handle, offset, len(data)), entry.root or entry
+            if not self._copied_in_memory(owner, access, begin, data):
+                copy, session = copy_to if access is Access.WRITE else copy_from, self._sessions[owner.handle.worker]
+                work = partial(copy, buffer=owner.buffer, generation=owner.generation, offset=begin, data=data)
                 self._io.call(session.on_data_lane, work, linger_s=limits.INTERRUPTED_GRACE_S)
         finally:
             self.let_go([entry])
@@ -111,17 +124,21 @@ class RemoteBuffers:
             await self._free_again(worker)
             reply, _ = await self._sessions[worker].request(Malloc(nbytes=nbytes))
         handle = self._book.add(worker, reply.buffer, reply.generation, nbytes)
+        await self.unless_nobody_waits(handle)
+        return handle
+
+    async def unless_nobody_waits(self, handle: RemoteBufferHandle, *, imported: bool = False) -> None:
+        """Gives a new buffer or import back when the caller was interrupted, who would have got the handle."""
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
         except trio.Cancelled:
-            entry = self._book.free(handle)
+            entry = self._book.free(handle, imported=imported)
             assert entry is not None, "nobody knows of it"
             await self._free_quietly(entry)
             raise
-        return handle
 
-    async def _free_now(self, handle: RemoteBufferHandle) -> None:
-        entry = self._book.free(handle)
+    async def _free_now(self, handle: RemoteBufferHandle, *, imported: bool = False) -> None:
+        entry = self._book.free(handle, imported=imported)
         if entry is not None:
             await self._free_again(handle.worker)
             await self._free(entry)
@@ -133,18 +150,23 @@ class RemoteBuffers:
 
     async def _free(self, entry: RemoteBuffer) -> None:
         """Waits for the reply even when its caller was interrupted: the book says what the session has done."""
+        kind = Free if entry.root is None else Release
+        request: Request[Message] = kind(buffer=entry.buffer, generation=entry.generation)
         try:
             with trio.CancelScope(shield=True):
-                await self._sessions[entry.handle.worker].request(
-                    Free(buffer=entry.buffer, generation=entry.generation)
-                )
+                await self._sessions[entry.handle.worker].request(request)
         except (StaleHandle, StateError):  # it knows of no such buffer, or was closed: the memory is gone either way
-            self._book.freed(entry)
+            await self._freed(entry)
             raise
         except SimplerError as failure:
             self._book.not_freed(entry, failure)
             raise
-        self._book.freed(entry)
+        await self._freed(entry)
+
+    async def _freed(self, entry: RemoteBuffer) -> None:
+        """What was freed before and only held by this import goes now, so that who allocates next finds the room."""
+        for due in self._book.freed(entry):
+            await self._free_quietly(due)
 
     async def _free_quietly(self, entry: RemoteBuffer) -> None:
         """For a caller who has left, or asks for something else."""

@@ -78,8 +78,9 @@ def _described(
         entry = next(held)
         described.append(_in_buffer(tensor, tag, entry))
         if tag.ordering is not Access.NONE and tensor.nbytes:
-            end = tensor.offset + tensor.nbytes
-            ranges.append(Range(_NAME_BIT | entry.serial, tensor.offset, end, tag.ordering.value, index))
+            begin = entry.base + tensor.offset
+            end = begin + tensor.nbytes
+            ranges.append(Range(_NAME_BIT | entry.ordered_by, begin, end, tag.ordering.value, index))
     return described, ranges
 
 
@@ -94,7 +95,7 @@ def _checked(index: int, tensor: object, tag: TensorArgType, worker: int, heaps:
     elif tensor.handle.worker != worker:
         raise ArgumentError(
             f"tensor argument {index} is in the session of worker {tensor.handle.worker}; a task of worker {worker} "
-            "cannot use it. Submit the task there, or copy the data with remote_copy_from and remote_copy_to"
+            "cannot use it. Submit the task there, or import the buffer with remote_export and remote_import"
         )
     return tensor
 

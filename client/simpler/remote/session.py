@@ -85,6 +85,28 @@ class RemoteSession(Handler):
         self._nursery: trio.Nursery
 
     @property
+    def id(self) -> str:
+        """What the daemon calls it. Raises as ``request`` does when it is not open."""
+        self._check_usable()
+        assert self.opened is not None
+        return self.opened.session
+
+    @property
+    def number(self) -> int:
+        """What frame headers call it, while it is open."""
+        assert self.opened is not None
+        return self.opened.number
+
+    def require_protocol(self, version: int, what: str) -> None:
+        """Raises SimplerError UNSUPPORTED when the daemon speaks an older one than ``what`` needs."""
+        if self.protocol < version:
+            raise SimplerError(
+                f"{what} needs session protocol {version}; the daemon of {self.name} speaks {self.protocol}",
+                code="UNSUPPORTED",
+                worker=self.worker,
+            )
+
+    @property
     def is_lost(self) -> bool:
         """Whether it has ended by itself; it takes nothing any more."""
         return self._state is SessionState.LOST
@@ -92,7 +114,7 @@ class RemoteSession(Handler):
     def let_go(self) -> None:
         """Once the loop has ended: a connection's objects hold each other until collected; memory need not wait."""
         self._pump = None
-        del self._region
+        del self._region, self._on_lost
         self.memory = None
 
     # ---- opening
@@ -319,12 +341,13 @@ class RemoteSession(Handler):
             return
         self._cause = cause
         self._lost.set()
+        if was_ready:  # first: who hears that a task failed with the session finds its handles stale
+            self._on_lost(self.worker)
         for link in self._links:
             if link is not self._control:
                 link.fail(cause)
         if was_ready:
             self._region.worker_abandon(self.worker, encode_error(cause))
-            self._on_lost(self.worker)
 
     async def _guarded(self, work: Callable[..., Awaitable[None]], *args: object) -> None:
         """Runs a part of the session; whatever goes wrong in it is the end of this session and of no other."""

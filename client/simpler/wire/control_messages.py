@@ -111,20 +111,25 @@ class Fault(Message, frozen=True, kw_only=True):
 
 
 class AttachReply(Message, frozen=True, kw_only=True):
-    """The runner has the lane. ``clock_ns``: its CLOCK_MONOTONIC now."""
+    """The runner has the lane. ``clock_ns``: its CLOCK_MONOTONIC now.
+
+    ``start``: of a lane "peer", where in the descriptor that comes beside this the granted range begins.
+    """
 
     TYPE = MessageType.ATTACH
     clock_ns: int
+    start: Natural = 0
 
 
 class Attach(Request[AttachReply], frozen=True, kw_only=True):
     """First frame of a lane; nothing may follow it before the reply.
 
     With the reply to "memory" comes a descriptor of the session's region, and the connection ends; Unix sockets only.
+    "peer" is between the runners of two sessions, with the secret of a grant as token.
     """
 
     TYPE = MessageType.ATTACH
     REPLY = AttachReply
     session: str
     token: bytes
-    lane: Literal["command", "data", "memory"]
+    lane: Literal["command", "data", "memory", "peer"]

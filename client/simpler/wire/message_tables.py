@@ -9,26 +9,16 @@ from simpler.wire.command_messages import Abort, Commit, Free, Malloc, Register,
 from simpler.wire.control_messages import Attach, Close, Ended, Fault, Hello, Open
 from simpler.wire.data_messages import CopyFrom, CopyTo, Locate
 from simpler.wire.frames import Flags, MessageType
+from simpler.wire.import_messages import Grant, Import, Release, Revoke
 from simpler.wire.messages import Message, Request
 
 REQUESTS: dict[MessageType, type[Request[Message]]] = {
     cls.TYPE: cls
     for cls in (
-        Hello,
-        Open,
-        Close,
-        Attach,
-        Task,
-        Register,
-        Unregister,
-        Commit,
-        Abort,
-        Malloc,
-        Free,
-        Trace,
-        CopyTo,
-        CopyFrom,
-        Locate,
+        *(Hello, Open, Close, Attach),
+        *(Task, Register, Unregister, Commit, Abort, Malloc, Free, Trace),
+        *(Grant, Revoke, Import, Release),
+        *(CopyTo, CopyFrom, Locate),
     )
 }
 PUSHES: dict[MessageType, type[Message]] = {cls.TYPE: cls for cls in (Ended, Fault)}

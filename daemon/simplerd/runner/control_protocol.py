@@ -2,7 +2,8 @@
 
 Rules
   1. A message is a tagged msgpack map; descriptors travel beside it as SCM_RIGHTS. No sockets here.
-  2. The runner speaks first and once: Ready when the session can be used, or Failed. After that only the daemon does.
+  2. The runner speaks first: Ready when the session can be used, or Failed. After Ready both may speak; nothing is
+     answered.
   3. An error has no size that fits every packet: Failed carries it in a memfd.
   4. The daemon's end closing means the same as Stop.
 """
@@ -51,10 +52,14 @@ class Launch(msgspec.Struct, frozen=True):
 
 
 class Lane(msgspec.Struct, frozen=True, tag="lane"):
-    """Daemon to runner, with the accepted descriptor: serve this lane. `frame`: the ATTACH frame read from it."""
+    """Daemon to runner, with the accepted descriptor: serve this lane. `frame`: the ATTACH frame read from it.
+
+    `peer`: of a lane "peer", the session of this daemon whose runner asks for it.
+    """
 
     lane: str
     frame: bytes
+    peer: str = ""
 
 
 class Stop(msgspec.Struct, frozen=True, tag="stop"):
@@ -76,8 +81,18 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """Runner to daemon, with a memfd that holds an error record: the session could not be made."""
 
 
+class PeerLane(msgspec.Struct, frozen=True, tag="peer-lane"):
+    """Runner to daemon, with one end of a Unix stream: a lane to the runner of another session of this daemon.
+
+    `frame`: the ATTACH frame, which that runner gets beside the descriptor.
+    """
+
+    session: str
+    frame: bytes
+
+
 Command = Lane | Stop
-Report = Ready | Failed
+Report = Ready | Failed | PeerLane
 
 _encoder = msgspec.msgpack.Encoder()
 _commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)

@@ -15,9 +15,10 @@ from typing import NamedTuple
 from simpler import limits
 from simpler.args import DecodedArgs, ReceivedArgs, TensorRecord
 from simpler.callables import validate_content
+from simpler.heap import Heap
+from simpler.imported_memory import ImportedMemory
 from simpler.inner_callables import InnerCallables
 from simpler.inner_worker import InnerWorker
-from simpler.region import Region
 from simpler.tensor import DataType, TensorArgType
 from simpler.wire.command_messages import Register, Task
 from simpler.wire.task_args import BufferTensor, InlineTensor, RemoteArgs
@@ -39,7 +40,7 @@ class Dispatcher:
 
     def __init__(self, launch: Launch, worker: InnerWorker, buffers: SessionBuffers) -> None:
         assert worker.region is not None
-        self._region: Region = worker.region
+        self._worker, self._region = worker, worker.region
         self._buffers = buffers
         self._callables = InnerCallables(worker, launch.import_paths, f"session {launch.session}")
         self.runs: deque[DispatchedRun] = deque(maxlen=limits.TRACE_EVENTS)
@@ -78,19 +79,29 @@ class Dispatcher:
     # ---- arguments
 
     def _receive(self, remote: RemoteArgs, borrowed: ExitStack) -> ReceivedArgs:
-        tensors = []
+        tensors, places = [], dict[int, Heap | ImportedMemory]({0: self._region})
         for tensor in remote.tensors:
-            offset = self._place(tensor, borrowed)
             tag, dtype = TensorArgType(tensor.tag), DataType(tensor.dtype)
-            tensors.append(TensorRecord(tag, dtype, tensor.shape, None, 0, offset, tensor.nbytes))
-        return ReceivedArgs([self._region], DecodedArgs(tensors, remote.scalars))
+            place, offset = self._locate(tensor, tag, places, borrowed)
+            tensors.append(TensorRecord(tag, dtype, tensor.shape, None, place, offset, tensor.nbytes))
+        imports = [memory for memory in places.values() if isinstance(memory, ImportedMemory)]
+        if imports:
+            borrowed.enter_context(self._worker.given(imports))
+        return ReceivedArgs(places, DecodedArgs(tensors, remote.scalars))
 
-    def _place(self, tensor: BufferTensor | InlineTensor, borrowed: ExitStack) -> int:
-        """Heap offset of the tensor's first byte."""
+    def _locate(
+        self,
+        tensor: BufferTensor | InlineTensor,
+        tag: TensorArgType,
+        places: dict[int, Heap | ImportedMemory],
+        borrowed: ExitStack,
+    ) -> tuple[int, int]:
+        """Which memory the tensor is in, which goes into ``places``, and the offset of its first byte there."""
         if isinstance(tensor, InlineTensor):
             offset = self._region.store(tensor.data)
             borrowed.callback(self._region.unref, offset)
-            return offset
-        held = self._buffers.hold(tensor.buffer, tensor.generation, tensor.offset, tensor.nbytes)
+            return 0, offset
+        held = self._buffers.hold(tensor.buffer, tensor.generation, tensor.offset, tensor.nbytes, tag.rights, own=False)
         borrowed.callback(held.release)
-        return held.offset
+        places[held.place] = held.memory
+        return held.place, held.offset

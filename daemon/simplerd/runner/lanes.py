@@ -39,12 +39,24 @@ from simpler.wire.command_messages import (
 from simpler.wire.control_messages import Attach, AttachReply
 from simpler.wire.data_messages import CopyFrom, CopyFromReply, CopyTo, CopyToReply, Locate, LocateReply
 from simpler.wire.frames import Buffer
+from simpler.wire.import_messages import (
+    Grant,
+    GrantReply,
+    Import,
+    ImportReply,
+    Release,
+    ReleaseReply,
+    Revoke,
+    RevokeReply,
+)
 from simpler.wire.link import Link
 from simpler.wire.messages import Message
 from simpler.wire.serving import Handler
 from simplerd.runner.buffers import Held, SessionBuffers
 from simplerd.runner.control_protocol import Launch
 from simplerd.runner.dispatcher import Dispatcher
+from simplerd.runner.grants import Grants
+from simplerd.runner.imports import Imports
 from simplerd.runner.located import located
 from simplerd.runner.orchestration_thread import OrchestrationThread
 from simplerd.runner.session_trace import SessionTrace
@@ -53,20 +65,25 @@ T = TypeVar("T")
 
 
 class CommandLane(Handler):
-    """TASK, REGISTER, COMMIT, ABORT, UNREGISTER, MALLOC, FREE, TRACE."""
+    """TASK, REGISTER, COMMIT, ABORT, UNREGISTER, MALLOC, FREE, GRANT, REVOKE, IMPORT, RELEASE, TRACE."""
 
     def __init__(
         self,
         launch: Launch,
         thread: OrchestrationThread,
         dispatcher: Dispatcher,
+        *,
         buffers: SessionBuffers,
+        grants: Grants,
+        imports: Imports,
         trace: SessionTrace,
     ) -> None:
         self._where = {"host": launch.host, "session": launch.session}
         self._thread = thread
         self._dispatcher = dispatcher
         self._buffers = buffers
+        self._grants = grants
+        self._imports = imports
         self._trace = trace
 
     def place(self, link: Link, request: Message, nbytes: int) -> memoryview:
@@ -102,6 +119,17 @@ class CommandLane(Handler):
             case Free():
                 await self._call(partial(self._buffers.free, request.buffer, request.generation))
                 return FreeReply()
+            case Grant():
+                return GrantReply(secret=await self._call(partial(self._grants.give, request)))
+            case Revoke():
+                await self._call(partial(self._grants.revoke, request.secret))
+                return RevokeReply()
+            case Import():
+                buffer, generation = await self._call(lambda: self._buffers.add_import(self._imports.get(request)))
+                return ImportReply(buffer=buffer, generation=generation)
+            case Release():
+                await self._call(partial(self._buffers.release, request.buffer, request.generation))
+                return ReleaseReply()
             case Trace():
                 return await self._call(partial(self._trace.since, request.since_ns))
         raise SimplerError(f"{request.TYPE.name} does not belong on a command lane", code="UNSUPPORTED")

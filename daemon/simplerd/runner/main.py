@@ -26,7 +26,6 @@ from simpler.callables import RemoteCallable, load
 from simpler.error_record import encode_error
 from simpler.errors import AuthError, SimplerError, StartupError
 from simpler.inner_worker import InnerWorker
-from simpler.region import Region
 from simpler.spawn import Spawner
 from simpler.wire.link import Link
 from simpler.wire.serving import Handler
@@ -35,6 +34,8 @@ from simplerd.runner.buffers import SessionBuffers
 from simplerd.runner.control_protocol import Failed, Lane, Launch, Ready, Stop
 from simplerd.runner.dispatcher import Dispatcher
 from simplerd.runner.environment import install, session_environment
+from simplerd.runner.grants import Grants
+from simplerd.runner.imports import Imports
 from simplerd.runner.lane_security import LaneSecurity
 from simplerd.runner.lanes import CommandLane, DataLane
 from simplerd.runner.memory_lane import share
@@ -114,26 +115,37 @@ async def serve(launch: Launch, control: socket.socket, worker: InnerWorker, sec
     dispatcher = Dispatcher(launch, worker, buffers)
     thread = OrchestrationThread()
     trace = SessionTrace(launch, worker.region, dispatcher, chips, subs)
+    daemon = trio.socket.from_stdlib_socket(control)
+    grants, imports = Grants(worker.region, buffers, launch.session), Imports(daemon)
     handlers: dict[str, Handler] = {
-        "command": CommandLane(launch, thread, dispatcher, buffers, trace),
+        "command": CommandLane(
+            launch, thread, dispatcher, buffers=buffers, grants=grants, imports=imports, trace=trace
+        ),
         "data": DataLane(worker.region, buffers),
     }
-    daemon = trio.socket.from_stdlib_socket(control)
     await daemon.send(control_protocol.encode(Ready(chips, subs, security.certificate)))
     lanes: list[Link] = []
     async with trio.open_nursery() as nursery:
-        async for lane, fd in _lanes(daemon, worker.region):
+        async for lane, fd in _lanes(daemon):
             name = f"the client's {lane.lane} lane of session {launch.session}"
-            accept = partial(security.accept, fd, lane.frame, name)
-            nursery.start_soon(_serve_lane, launch, name, accept, handlers[lane.lane], lanes)
+            match lane.lane:
+                case "memory":
+                    with contextlib.suppress(OSError):  # the client has left
+                        share(worker.region, fd, lane.frame)
+                case "peer":
+                    nursery.start_soon(grants.serve, lane.frame, lane.peer, fd)
+                case kind:
+                    accept = partial(security.accept, fd, lane.frame, name)
+                    nursery.start_soon(_serve_lane, launch, name, accept, handlers[kind], lanes)
         for link in lanes:
             await link.aclose()  # what is being written to a client that reads nothing ends with it
-        nursery.cancel_scope.cancel()  # handshakes
+        await imports.aclose()
+        nursery.cancel_scope.cancel()  # handshakes, and what others have imported
     thread.stop(launch.close_timeout_s / 2)
 
 
-async def _lanes(daemon: trio.socket.SocketType, region: Region) -> AsyncIterator[tuple[Lane, int]]:
-    """Each lane to be served that the daemon hands over, with its descriptor, until it says Stop or is gone."""
+async def _lanes(daemon: trio.socket.SocketType) -> AsyncIterator[tuple[Lane, int]]:
+    """Each lane that the daemon hands over, with its descriptor, until it says Stop or is gone."""
     while True:  # no deadline: a session lasts as long as it is wanted
         try:
             packet, received, flags, _ = await daemon.recvmsg(
@@ -145,9 +157,6 @@ async def _lanes(daemon: trio.socket.SocketType, region: Region) -> AsyncIterato
         if not packet:
             return
         match control_protocol.decode_command(packet):
-            case Lane(lane="memory", frame=frame):
-                with contextlib.suppress(OSError):  # the client has left
-                    share(region, fds[0], frame)
             case Lane() as lane:
                 yield lane, fds[0]
             case Stop():

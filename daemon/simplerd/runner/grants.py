@@ -1,0 +1,141 @@
+"""What the owner of memory lets other sessions use: grants that wait to be used, and ranges that are in use.
+
+Rules
+  1. A grant is for one session, which proves it by a secret, once. Unused, it keeps no memory: a buffer that is freed
+     meanwhile is stale for it, too.
+  2. A range in use is held until its importer hangs up, however that ends; freeing the buffer voids its name at once,
+     the memory goes with its last holder.
+  3. Who may only read gets a descriptor that cannot be written through, open(2) of proc(5).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+
+import trio
+
+from simpler import limits
+from simpler.errors import AccessDenied, CapacityError, ProtocolError, SimplerError
+from simpler.region import Region
+from simpler.tensor import Access
+from simpler.wire.control_messages import Attach, AttachReply
+from simpler.wire.decoder import FrameDecoder
+from simpler.wire.descriptor_reply import answer, refuse
+from simpler.wire.frames import Frame
+from simpler.wire.import_messages import Grant
+from simplerd.runner.buffers import Held, SessionBuffers
+
+_log = logging.getLogger("simpler.runner")
+
+
+class Grants:
+    """The grants of one session. `give` and `revoke` are for any thread, `serve` is for trio's."""
+
+    def __init__(self, region: Region, buffers: SessionBuffers, session: str) -> None:
+        self._region, self._buffers, self._session = region, buffers, session
+        self._lock = threading.Lock()
+        self._waiting: dict[bytes, Grant] = {}
+        """By the hash of the secret, so that looking one up tells nothing of another."""
+
+    def give(self, grant: Grant) -> bytes:
+        """The secret of a new grant. Raises StaleHandle, ArgumentError for a range that is not in the buffer."""
+        self._hold(grant).release()
+        secret = secrets.token_bytes(limits.SESSION_TOKEN_BYTES)
+        with self._lock:
+            if len(self._waiting) >= limits.GRANTS_WAITING:
+                raise CapacityError(
+                    f"{limits.GRANTS_WAITING} grants of session {self._session} wait to be used; import what was "
+                    "granted before granting more"
+                )
+            self._waiting[_hashed(secret)] = grant
+        return secret
+
+    def revoke(self, secret: bytes) -> None:
+        """Voids a grant that was not used; any other secret is no error."""
+        with self._lock:
+            self._waiting.pop(_hashed(secret), None)
+
+    async def serve(self, frame: bytes, importer: str, fd: int) -> None:
+        """The life of one peer lane, whose descriptor belongs to this from now on. ``importer``: whose it is.
+
+        What another session sends may be anything, and harms nobody but itself.
+        """
+        try:
+            connection = socket.socket(fileno=fd)
+        except OSError as error:
+            os.close(fd)
+            _log.warning("session %s asked for memory by what is no socket: %s", importer, error)
+            return
+        with connection:
+            try:
+                await self._serve(frame, importer, connection)
+            except SimplerError as refusal:
+                _log.warning("a peer lane of session %s was refused: %s", importer, refusal)
+                with contextlib.suppress(OSError):  # it has left
+                    refuse(connection, refusal)
+            except OSError as error:
+                _log.debug("session %s has left before it had what it asked for: %s", importer, error)
+
+    async def _serve(self, frame: bytes, importer: str, connection: socket.socket) -> None:
+        first = _first(frame)
+        grant = self._redeem(Attach.decode(first.payload).token, importer)
+        held = self._hold(grant)
+        try:
+            self._hand_over(connection, first, grant, held)
+            await _wait_until_over(connection)
+        finally:
+            held.release()
+
+    def _redeem(self, secret: bytes, importer: str) -> Grant:
+        with self._lock:
+            grant = self._waiting.get(_hashed(secret))
+            if grant is None or grant.importer != importer:
+                raise AccessDenied(
+                    f"session {self._session} has granted session {importer} nothing by that secret, or it was used or "
+                    "revoked; a grant is good once",
+                    session=self._session,
+                )
+            del self._waiting[_hashed(secret)]
+        return grant
+
+    def _hold(self, grant: Grant) -> Held:
+        return self._buffers.hold(grant.buffer, grant.generation, grant.offset, grant.nbytes)
+
+    def _hand_over(self, connection: socket.socket, first: Frame, grant: Grant, held: Held) -> None:
+        writable = Access.WRITE in Access(grant.access)
+        region = os.open(f"/proc/self/fd/{self._region.fd}", os.O_CLOEXEC | (os.O_RDWR if writable else os.O_RDONLY))
+        try:
+            reply = AttachReply(clock_ns=time.monotonic_ns(), start=self._region.file_offset + held.offset)
+            answer(connection, first.header, reply, region)
+        finally:
+            os.close(region)
+
+
+async def _wait_until_over(connection: socket.socket) -> None:
+    """Without a deadline: an import lasts as long as it is wanted."""
+    connection.setblocking(False)
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(connection))
+    try:
+        await stream.receive_some(1)
+    except trio.BrokenResourceError:
+        return
+
+
+def _first(raw: bytes) -> Frame:
+    decoder = FrameDecoder(max_data_bytes=0)
+    decoder.feed(raw)
+    frame = decoder.next_frame()
+    if frame is None:
+        raise ProtocolError("the first frame of a lane is not whole")
+    return frame
+
+
+def _hashed(secret: bytes) -> bytes:
+    return hashlib.sha256(secret).digest()
