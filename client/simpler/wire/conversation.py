@@ -144,8 +144,17 @@ class Conversation:
         try:
             return self._next_event()
         except (ProtocolError, VersionMismatch) as broken:
-            self.push(Fault(error=_record(broken, Fault.PAYLOAD_BYTES // 2, pickles=False)))
+            self.fault(broken)
             raise
+
+    def fault(self, broken: SimplerError) -> None:
+        """Tells the peer why this side gives the connection up: the last frame, which the driver sends."""
+        self.push(Fault(error=_record(broken, Fault.PAYLOAD_BYTES // 2, pickles=False)))
+
+    @property
+    def frame_under_way(self) -> int:
+        """Which frame of the peer has come in part, counted from 1; 0 when all that came are whole."""
+        return 0 if self._decoder.between_frames else self._decoder.frames + 1
 
     def hung_up(self) -> None:
         """The peer has, and no event is left. Raises ProtocolError when that cut a frame."""

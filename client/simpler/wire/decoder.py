@@ -76,6 +76,8 @@ class FrameDecoder:
         self._begin = 0
         self._end = 0
         """The input from _begin to _end has come and was not taken yet."""
+        self.frames = 0
+        """How many have come as a whole."""
         self._header: Header | None = None
         self._place: memoryview | None = None
         """Where data goes, or a payload that is larger than the input; None: it stays in the input, or is dropped."""
@@ -153,6 +155,7 @@ class FrameDecoder:
             return False
         self._place, self._placed = None, 0
         self._move(Event.DATA_READ)
+        self.frames += 1
         return True
 
     def end(self) -> None:
@@ -217,6 +220,8 @@ class FrameDecoder:
         if header.data_bytes:
             self._header = header
             self._move(Event.DATA_ANNOUNCED)
+        else:
+            self.frames += 1
         return Frame(header, payload)
 
     def _take_into_place(self) -> None:

@@ -20,7 +20,8 @@ import trio
 from simpler import limits
 from simpler.errors import CapacityError, ConnectError, ProtocolError, SessionLost, SimplerError, VersionMismatch
 from simpler.wire.conversation import Call, Conversation
-from simpler.wire.frames import Buffer
+from simpler.wire.frames import Buffer, PayloadLimit
+from simpler.wire.message_tables import payload_limit
 from simpler.wire.messages import Message, Request
 from simpler.wire.pending import Answer, Pending
 from simpler.wire.serving import Handler, Serving
@@ -66,6 +67,8 @@ class Link:
     ``name`` is what errors call the peer. ``in_order``: the peer's requests are served one after the other as they
     came; otherwise at once, up to SERVING_DEPTH. ``received``: bytes already read from the stream. ``pickles``: whether
     errors may carry pickled exceptions, both ways; only between a program and the sessions that it opened.
+    ``max_payload_bytes``, ``max_data_bytes``: what the peer's frames may have. ``frame_timeout_s``: how long the peer
+    may take for the rest of a frame that it has begun. ``send_timeout_s``: how long it may leave one unread.
     """
 
     def __init__(
@@ -77,6 +80,10 @@ class Link:
         in_order: bool = False,
         received: bytes = b"",
         pickles: bool = False,
+        max_payload_bytes: PayloadLimit = payload_limit,
+        max_data_bytes: int = limits.FRAME_DATA_BYTES,
+        frame_timeout_s: float = math.inf,
+        send_timeout_s: float | None = None,
     ) -> None:
         self._stream = stream
         self._transport = transport_of(stream)
@@ -86,6 +93,8 @@ class Link:
             place=partial(self._handler.place, self),
             at_once=None if in_order else limits.SERVING_DEPTH,
             pickles=pickles,
+            max_payload_bytes=max_payload_bytes,
+            max_data_bytes=max_data_bytes,
         )
         self._serving = Serving(self, self._handler, self._answer, in_order=in_order)
         self._first = received
@@ -93,7 +102,8 @@ class Link:
         self._writing = trio.Lock()
         self._frame_out = trio.CancelScope()
         """Around what is being written."""
-        self._send_timeout_s = limits.SEND_TIMEOUT_S
+        self._frame_timeout_s = frame_timeout_s
+        self._send_timeout_s = limits.SEND_TIMEOUT_S if send_timeout_s is None else send_timeout_s
         self._closed = trio.Event()
         self._running = trio.CancelScope()
 
@@ -235,6 +245,7 @@ class Link:
     async def _answer(self, call: Call, answer: Message | Exception, data: Buffer) -> None:
         async with self._writing:
             if isinstance(answer, Exception):
+                self._handler.refused(self, call.header.type, answer)
                 self._conversation.refuse(call, answer)
             else:
                 self._conversation.reply(call, answer, data)
@@ -276,11 +287,20 @@ class Link:
         while first:
             first = first[self._conversation.feed(first) :]
             self._take_events()
-        while self.cause is None:
-            if not await self._transport.receive(self._conversation):
-                self._conversation.hung_up()
-                return
-            self._take_events()
+        begun = 0
+        with trio.CancelScope() as rest:
+            while self.cause is None:
+                if begun != self._conversation.frame_under_way:
+                    begun = self._conversation.frame_under_way
+                    rest.deadline = trio.current_time() + self._frame_timeout_s if begun else math.inf
+                if not await self._transport.receive(self._conversation):
+                    self._conversation.hung_up()
+                    return
+                self._take_events()
+        if rest.cancelled_caught:
+            late = ProtocolError(f"the rest of a frame did not come within {self._frame_timeout_s:g} s")
+            self._conversation.fault(late)
+            raise late
 
     def _take_events(self) -> None:
         while (event := self._conversation.next_event()) is not None:

@@ -16,6 +16,7 @@ Rules
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
@@ -26,6 +27,8 @@ from simpler import limits
 from simpler.errors import ArgumentError, ProtocolError
 from simpler.wire.frames import MessageType, Reason, protocol_error
 
+QUICK_BYTES = 4 << 10
+"""A payload of this size cannot hold enough to need its items counted; it is decoded straight into its class."""
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
@@ -55,6 +58,9 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 Reason.PAYLOAD_TOO_LARGE,
                 f"{cls.__name__} has {len(payload)} payload bytes; at most {cls.PAYLOAD_BYTES} are taken",
             )
+        if len(payload) <= QUICK_BYTES:
+            with contextlib.suppress(msgspec.DecodeError, RecursionError, UnicodeError):  # read again for what is wrong
+                return msgspec.msgpack.decode(payload, type=cls)
         return typed(parse(payload), cls, cls.__name__)
 
 

@@ -16,7 +16,7 @@ import trio
 from simpler import limits
 from simpler.errors import SimplerError
 from simpler.wire.conversation import Call
-from simpler.wire.frames import Buffer
+from simpler.wire.frames import Buffer, MessageType
 from simpler.wire.messages import Message
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ class Handler:
     async def serve(self, link: Link, request: Message, data: memoryview) -> Message | tuple[Message, Buffer]:
         """The reply, with its data if it has any. An error raised here is the reply."""
         raise SimplerError(f"{type(request).__name__} is not served on this connection", code="UNSUPPORTED")
+
+    def refused(self, link: Link, kind: MessageType, error: Exception) -> None:
+        """Called for each request of the peer that is answered with an error."""
 
     def pushed(self, link: Link, push: Message) -> None:
         """Called for each push, in order; must not block."""

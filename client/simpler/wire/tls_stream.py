@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+from collections.abc import Callable
 
 import trio
 
@@ -103,14 +104,14 @@ class TlsStream(trio.abc.HalfCloseableStream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """The next bytes, at most ``max_bytes``; none when the other end has hung up."""
         room = bytearray(max_bytes or RECEIVE_BYTES)
-        return bytes(memoryview(room)[: await self.receive_into(room)])
+        return bytes(memoryview(room)[: await self.receive_into(lambda: room)])
 
-    async def receive_into(self, target: bytearray | memoryview) -> int:
-        """Decrypts into ``target``; gives how many bytes, 0 when the other end has hung up."""
+    async def receive_into(self, place: Callable[[], bytearray | memoryview]) -> int:
+        """Decrypts into what ``place`` gives at that moment; gives how many bytes, 0 when the other end has hung up."""
         await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             try:
-                received = self._socket.recv_into(target)
+                received = self._socket.recv_into(place())
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 return received
             except ssl.SSLWantReadError:

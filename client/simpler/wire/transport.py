@@ -1,6 +1,7 @@
 """What a connection needs of a trio stream: bytes received straight to where they belong, several pieces sent at once.
 
-A socket does both itself, readv(2) and sendmsg(2). Any other stream hands out bytes of its own, which are copied once.
+A socket does both itself, readv(2) and sendmsg(2). TLS decrypts straight to the place. Any other stream hands out bytes
+of its own, which are copied once.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import trio
 
@@ -17,6 +19,17 @@ from simpler.wire.conversation import Conversation
 RECEIVE_BYTES = 64 << 10
 PIECES_AT_ONCE = 1024
 """IOV_MAX of limits.h(0p) on Linux."""
+
+
+@runtime_checkable
+class PlacingStream(Protocol):
+    """A stream that receives to where it is told, such as TlsStream."""
+
+    async def receive_into(self, place: Callable[[], memoryview]) -> int:
+        """How many bytes came to what ``place`` gave at that moment; 0 when the peer has hung up."""
+
+    async def send_all(self, data: memoryview) -> None:
+        """As of every trio stream."""
 
 
 class Transport(Protocol):
@@ -31,7 +44,9 @@ class Transport(Protocol):
 
 def transport_of(stream: trio.abc.Stream) -> Transport:
     """The way of ``stream``."""
-    return SocketTransport(stream) if isinstance(stream, trio.SocketStream) else StreamTransport(stream)
+    if isinstance(stream, trio.SocketStream):
+        return SocketTransport(stream)
+    return PlacingTransport(stream) if isinstance(stream, PlacingStream) else StreamTransport(stream)
 
 
 class SocketTransport:
@@ -74,8 +89,26 @@ class SocketTransport:
         return descriptor
 
 
+class PlacingTransport:
+    """A stream that receives to where it is told."""
+
+    def __init__(self, stream: PlacingStream) -> None:
+        self._stream = stream
+
+    async def receive(self, conversation: Conversation) -> bool:
+        """Asks for the place right before it is filled."""
+        nbytes = await self._stream.receive_into(conversation.receive_buffer)
+        conversation.received(nbytes)
+        return nbytes > 0
+
+    async def send(self, pieces: list[memoryview]) -> None:
+        """One after the other."""
+        for piece in pieces:
+            await self._stream.send_all(piece)
+
+
 class StreamTransport:
-    """A stream that hands out bytes: TLS, or memory."""
+    """A stream that hands out bytes, such as one in memory."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
