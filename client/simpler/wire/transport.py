@@ -57,16 +57,19 @@ class SocketTransport:
 
     async def receive(self, conversation: Conversation) -> bool:
         """Asks for the place right before it is filled: what was one before a wait may be somebody else's after it."""
+        waited = False
         while True:
             try:
                 nbytes = os.readv(self._descriptor(), [conversation.receive_buffer()])
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._socket)
+                waited = True
             except OSError as error:
                 raise trio.BrokenResourceError(str(error)) from error
             else:
                 conversation.received(nbytes)
-                await trio.lowlevel.checkpoint()
+                if not waited:
+                    await trio.lowlevel.checkpoint()
                 return nbytes > 0
 
     async def send(self, pieces: list[memoryview]) -> None:
