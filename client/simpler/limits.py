@@ -72,9 +72,8 @@ CONTROL_TIMEOUT_S = 30.0
 SEND_TIMEOUT_S = 30.0
 """How long a peer may leave one frame unread before its connection is given up."""
 CONNECT_TIMEOUT_S = 10.0
-TCP_PROBE_S = 5
-TCP_SILENCE_S = 20
-"""A quiet TCP connection is probed every TCP_PROBE_S; a peer that answers nothing for this long is cut off."""
+HEALTH_TIMEOUT_S = 20.0
+"""How long nothing may be heard of a host before what it has is given up; and how long a runner may be stopped."""
 TASKS_AHEAD = 16
 """Tasks that one session is given ahead: enough to keep it busy, few enough that the rest can still be cancelled."""
 QUICK_TASKS_AHEAD = 1 << 10
@@ -121,6 +120,7 @@ SESSION_TOKEN_BYTES = 32
 LANE_CERTIFICATE_BYTES = 4096
 """Of the certificate that each end of a session's lanes shows; ours have some 300 bytes."""
 LOST_CLIENT_GRACE_S = 5.0
+"""How long a client whose control connection was lost may take to come back, before its sessions are closed."""
 SUB_WORKERS_PER_SESSION = 64
 MANIFEST_BYTES = 256 << 10
 """A runner is told its manifest in one packet, which holds less than a frame."""

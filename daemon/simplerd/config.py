@@ -78,6 +78,8 @@ class LimitsSection(Struct, frozen=True):
     open_timeout_s: Seconds = limits.STARTUP_TIMEOUT_S
     attach_timeout_s: Seconds = limits.FIRST_FRAME_TIMEOUT_S
     close_timeout_s: Seconds = limits.CLOSE_TIMEOUT_S
+    health_timeout_s: Seconds = limits.HEALTH_TIMEOUT_S
+    lost_client_grace_s: Seconds = limits.LOST_CLIENT_GRACE_S
 
 
 class LogSection(Struct, frozen=True):
@@ -132,6 +134,8 @@ class Config:
     open_timeout_s: float
     attach_timeout_s: float
     close_timeout_s: float
+    health_timeout_s: float
+    lost_client_grace_s: float
     import_paths: tuple[str, ...]
     log_level: LogLevel
 
@@ -185,6 +189,8 @@ def load(
         open_timeout_s=bounds.open_timeout_s,
         attach_timeout_s=bounds.attach_timeout_s,
         close_timeout_s=bounds.close_timeout_s,
+        health_timeout_s=bounds.health_timeout_s,
+        lost_client_grace_s=bounds.lost_client_grace_s,
         import_paths=daemon.import_paths,
         log_level=log_level or log.level,
     )

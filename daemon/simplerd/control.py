@@ -1,24 +1,25 @@
 """A client's control connection: HELLO, OPEN, CLOSE, and the news that a session has ended.
 
 Rules
-  1. A session belongs to the control connection that opened it: only that one closes it, and hears that it is over when
-     it was not the one who asked for it. When somebody else did, it hears at once: closing may take long, and meanwhile
-     the lanes are gone.
-  2. When the connection is lost, its sessions are closed after a grace; their devices are others' turn then.
+  1. A session belongs to the control connection that opened it, or took it over: only that one closes it, and hears
+     that it is over when it was not the one who asked for it. When somebody else did, it hears at once: closing may
+     take long, and meanwhile the lanes are gone.
+  2. When the connection is lost, its sessions are closed after a grace, and their devices are others' turn. Until then
+     another connection of the same client may take them over: RESUME, with the token that OPEN gave.
   3. Health is told here and nowhere else, so that a long task on a lane never looks like a dead session.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hmac
 import socket
 from functools import partial
 
 import trio
 
 import simpler
-from simpler import limits
-from simpler.errors import ArgumentError, SessionLost, SimplerError, StaleHandle, StateError, VersionMismatch
+from simpler.errors import ArgumentError, AuthError, SessionLost, SimplerError, StaleHandle, StateError, VersionMismatch
 from simpler.wire.control_messages import (
     PROTOCOL_VERSIONS,
     Close,
@@ -28,18 +29,24 @@ from simpler.wire.control_messages import (
     HelloReply,
     Open,
     OpenReply,
+    Resume,
+    ResumeReply,
 )
 from simpler.wire.link import Link
 from simpler.wire.links import Links
 from simpler.wire.messages import Message
 from simpler.wire.serving import Handler
 from simplerd.config import Config
+from simplerd.log import get_logger
 from simplerd.manifest_check import check_manifest
 from simplerd.refusals import Refusals
 from simplerd.sessions import Ending, Peer, Session, SessionTable
 from simplerd.supervision import Supervisor
 
 TLS_SINCE_PROTOCOL = 2
+RESUME_SINCE_PROTOCOL = 2
+
+_log = get_logger("control")
 
 
 class ControlConnection(Handler):
@@ -81,15 +88,16 @@ class ControlConnection(Handler):
                 if not isinstance(ended, SessionLost):
                     self._refusals.note(self._peer, ended.message)
                 nursery.cancel_scope.cancel()
-            with trio.move_on_after(limits.LOST_CLIENT_GRACE_S):
+            with trio.move_on_after(self._config.lost_client_grace_s):
                 for session in self._mine.values():
                     await session.ended.wait()
         finally:
             for session in self._mine.values():
-                session.ask_to_close(f"its client is gone: {self._link.cause}")
+                if session.holder is self:
+                    session.ask_to_close(f"its client is gone: {self._link.cause}")
 
     async def serve(self, link: Link, request: Message, data: memoryview) -> Message:
-        """HELLO, OPEN and CLOSE."""
+        """HELLO, OPEN, RESUME and CLOSE."""
         try:
             return await self._carry_out(request)
         except SimplerError as refusal:
@@ -105,6 +113,8 @@ class ControlConnection(Handler):
             return await self._open(request)
         if isinstance(request, Close):
             return await self._close(request)
+        if isinstance(request, Resume):
+            return self._resume(request)
         raise SimplerError(f"{request.TYPE.name} does not belong on a control connection", code="UNSUPPORTED")
 
     def _hello(self, hello: Hello) -> HelloReply:
@@ -129,9 +139,7 @@ class ControlConnection(Handler):
             import_roots=None if self._peer.is_local else self._config.import_paths,
         )
         session = await self._supervisor.open(manifest, self._peer, self._protocol, request.lane_certificate)
-        self._mine[session.id] = session
-        assert self._nursery is not None
-        self._nursery.start_soon(self._tell_end, session)
+        self._hold(session)
         return OpenReply(
             session=session.id,
             number=session.number,
@@ -141,7 +149,25 @@ class ControlConnection(Handler):
             subs=session.subs,
             pid=session.pid,
             lane_certificate=session.runner_certificate,
+            resume=session.resume_token if self._protocol >= RESUME_SINCE_PROTOCOL else b"",
         )
+
+    def _resume(self, resume: Resume) -> ResumeReply:
+        session = self._sessions.find(resume.session)
+        same_client = session.peer.identity == self._peer.identity
+        if not hmac.compare_digest(session.resume_token, resume.token) or not same_client:
+            raise AuthError(f"session {session.id} cannot be resumed: the token or the client is not its own")
+        if session.over.is_set():
+            raise StaleHandle(f"session {session.id} is ending: {session.close_reason}", session=session.id)
+        self._hold(session)
+        _log.info("a session was taken over", session=session.id, peer=str(self._peer))
+        return ResumeReply()
+
+    def _hold(self, session: Session) -> None:
+        session.holder = self
+        self._mine[session.id] = session
+        assert self._nursery is not None
+        self._nursery.start_soon(self._tell_end, session)
 
     def _check_lane_certificate(self, request: Open) -> None:
         if self._peer.fingerprint and self._protocol < TLS_SINCE_PROTOCOL:
@@ -156,7 +182,7 @@ class ControlConnection(Handler):
 
     async def _close(self, close: Close) -> CloseReply:
         session = self._mine.pop(close.session, None)
-        if session is None:
+        if session is None or session.holder is not self:
             raise StaleHandle(
                 f"session {close.session!r} was not opened on this connection, or was closed before",
                 session=close.session,
@@ -167,8 +193,8 @@ class ControlConnection(Handler):
 
     async def _tell_end(self, session: Session) -> None:
         await session.over.wait()  # no deadline: a session may last for ever
-        if session.id not in self._mine:  # closed by this client, whom the reply tells
-            return
+        if session.id not in self._mine or session.holder is not self:
+            return  # closed by this client, whom the reply tells, or another connection's by now
         ending = session.ending or Ending(session.close_reason or "it was closed")
         push = Ended(
             session=session.id,

@@ -130,7 +130,7 @@ class SessionListener:
             with visit.scope:
                 async with stream:
                     if stream.socket.family != socket.AF_UNIX:
-                        noticing_silence(stream)
+                        noticing_silence(stream, self._config.health_timeout_s)
                     await self._route(stream, peer, visit)
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
             _log.debug("a client left", peer=str(peer), error=str(error))

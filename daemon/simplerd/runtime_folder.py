@@ -21,9 +21,9 @@ import trio
 
 from simpler.errors import StartupError
 from simplerd.log import get_logger
+from simplerd.process_stat import start_time
 
 _log = get_logger("runtime")
-_STAT_START_TIME = 19  # field 22 of proc(5)'s stat, counted from the one behind the command's closing parenthesis
 
 
 class SessionRecord(msgspec.Struct, frozen=True):
@@ -123,15 +123,6 @@ def _remove(folder: Path) -> None:
         return
     except OSError as error:
         _log.error("a session's folder could not be removed", folder=str(folder), error=str(error))
-
-
-def start_time(pid: int) -> int:
-    """When process `pid` started, in clock ticks after boot. Raises ProcessLookupError when there is none."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes()
-    except FileNotFoundError:
-        raise ProcessLookupError(f"no process {pid}") from None
-    return int(fields.rpartition(b")")[2].split()[_STAT_START_TIME])
 
 
 def _read(folder: Path) -> SessionRecord | None:

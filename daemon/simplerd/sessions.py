@@ -157,6 +157,9 @@ class Session:
         self.number = number
         self.id = f"s-{number:08x}"
         self.token = secrets.token_bytes(limits.SESSION_TOKEN_BYTES)
+        self.resume_token = secrets.token_bytes(limits.SESSION_TOKEN_BYTES)
+        self.holder: object = None
+        """The control connection that it belongs to."""
         self.manifest = manifest
         self.peer = peer
         self.protocol = PROTOCOL_VERSIONS[-1]

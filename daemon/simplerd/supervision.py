@@ -28,9 +28,10 @@ from simplerd.config import Config
 from simplerd.devices import DeviceTable
 from simplerd.events import EventLog
 from simplerd.log import get_logger
+from simplerd.process_stat import start_time, wait_stopped
 from simplerd.runner.control_protocol import Failed, Lane, Launch, PeerLane, Ready, Report, Stop, error_from_memfd
 from simplerd.runners import Runner, Runners
-from simplerd.runtime_folder import RuntimeFolder, SessionRecord, start_time
+from simplerd.runtime_folder import RuntimeFolder, SessionRecord
 from simplerd.sessions import Ending, Peer, Session, SessionEvent, SessionState, SessionTable
 
 START_MARGIN_S = 2.0
@@ -161,8 +162,12 @@ class Supervisor:
         try:
             await self._start(session, runner)
             if session.state is SessionState.READY:
-                # No deadline: it may be used for ever.
-                await _first_of(session.close_asked.wait, runner.exited.wait, partial(self._listen, session, runner))
+                await _first_of(  # no deadline: it may be used for ever
+                    session.close_asked.wait,
+                    runner.exited.wait,
+                    partial(self._listen, session, runner),
+                    partial(self._end_when_stopped, session, runner),
+                )
             killed = await self._end(session, runner)
             return self._explain(session, runner, killed, oom)
         finally:
@@ -211,6 +216,12 @@ class Supervisor:
             session.given_up = f"its runner (pid {runner.pid}) has not answered within {timeout_s:g} s"
         except (OSError, ProtocolError) as error:
             session.given_up = str(error)
+        runner.kill()
+
+    async def _end_when_stopped(self, session: Session, runner: Runner) -> None:
+        timeout_s = self._config.health_timeout_s
+        await wait_stopped(runner.pid, timeout_s)
+        session.given_up = f"its runner (pid {runner.pid}) was stopped (SIGSTOP) for {timeout_s:g} s, and was killed"
         runner.kill()
 
     async def _hear(self, session: Session, runner: Runner) -> None:
@@ -309,9 +320,10 @@ class Supervisor:
             cause = session.close_reason or "it was closed"
             if killed:
                 cause += f"; its runner did not end within {self._config.close_timeout_s:g} s and was killed"
-        elif session.failure is None and session.state is not SessionState.READY:
-            why = session.given_up or cause
-            session.failure = self._not_set_up(session, why + _stderr_text(exit.stderr))
+        elif session.failure is None:
+            cause = session.given_up or cause
+            if session.state is not SessionState.READY:
+                session.failure = self._not_set_up(session, cause + _stderr_text(exit.stderr))
         if session.failure is not None:
             return Ending(session.failure.message, session.failure.code, exit.signal, exit.code, tuple(exit.stderr))
         return Ending(cause, SessionLost.default_code, exit.signal, exit.code, tuple(exit.stderr))

@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from network.two_hosts import TwoHosts
+from simpler import RemoteWorkerSpec, Worker
 from simplerd.foreground import ForegroundDaemon
 
 PORT = 7390
+SMALL = 1 << 24
+HEALTH_S = 1.6
+GRACE_S = 0.5
 TESTS = str(Path(__file__).parents[1])
 
 
@@ -26,10 +32,12 @@ def hosts() -> Iterator[TwoHosts]:
 
 
 @pytest.fixture
-def far_daemon(hosts: TwoHosts) -> Iterator[ForegroundDaemon]:
+def far_daemon(hosts: TwoHosts, tmp_path: Path) -> Iterator[ForegroundDaemon]:
     """A simplerd on `far`, which `near` reaches over the link; its log is shown when the test fails."""
+    config = tmp_path / "simplerd.toml"
+    config.write_text(f"[limits]\nhealth_timeout_s = {HEALTH_S}\nlost_client_grace_s = {GRACE_S}\n")
     with hosts.far.entered():
-        running = ForegroundDaemon("--listen", far_endpoint(hosts), env={"PYTHONPATH": TESTS})
+        running = ForegroundDaemon("--listen", far_endpoint(hosts), "--config", str(config), env={"PYTHONPATH": TESTS})
     with running:
         yield running
         running.stop()
@@ -39,3 +47,14 @@ def far_daemon(hosts: TwoHosts) -> Iterator[ForegroundDaemon]:
 def far_endpoint(hosts: TwoHosts) -> str:
     """Where `near` finds the simplerd of `far`."""
     return f"{hosts.far.address}:{PORT}"
+
+
+@contextmanager
+def program(hosts: TwoHosts, **spec: Any) -> Iterator[Worker]:
+    """A program on `near` with a session on `far`."""
+    with hosts.near.entered():
+        worker = Worker(level=4, heap_bytes=SMALL)
+        wanted: dict[str, Any] = {"heap_bytes": SMALL, "health_timeout_s": HEALTH_S}
+        worker.add_remote_worker(RemoteWorkerSpec(far_endpoint(hosts), **(wanted | spec)))
+        with worker:
+            yield worker

@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
-from network.conftest import far_endpoint
+from network.conftest import program
 from network.two_hosts import TwoHosts
 from network.userland_link import Settings
-from simpler import Orchestrator, RemoteTensorRef, RemoteWorkerSpec, TaskArgs, TensorArgType, Worker
+from simpler import Orchestrator, RemoteTensorRef, TaskArgs, TensorArgType
 from simplerd.foreground import ForegroundDaemon
 
 pytestmark = pytest.mark.slow
 
-SMALL = 1 << 24
 TASKS = 30
 
 
 def add_one(orch: Orchestrator, args: TaskArgs, config: object = None) -> str:
     args.tensor(0)[:] += 1
     return socket.gethostname()
-
-
-@contextmanager
-def program(hosts: TwoHosts) -> Iterator[Worker]:
-    """A program on `near` with a session on `far`."""
-    with hosts.near.entered():
-        worker = Worker(level=4, heap_bytes=SMALL)
-        worker.add_remote_worker(RemoteWorkerSpec(far_endpoint(hosts), heap_bytes=SMALL))
-        with worker:
-            yield worker
 
 
 LINKS = {

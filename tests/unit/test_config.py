@@ -37,6 +37,8 @@ send_timeout_s = 6
 open_timeout_s = 5
 attach_timeout_s = 2.5
 close_timeout_s = 1
+health_timeout_s = 7
+lost_client_grace_s = 8
 
 [log]
 level = "debug"
@@ -86,6 +88,8 @@ def test_every_setting_is_taken_from_the_file(tmp_path: Path) -> None:  # D8
         open_timeout_s=5.0,
         attach_timeout_s=2.5,
         close_timeout_s=1.0,
+        health_timeout_s=7.0,
+        lost_client_grace_s=8.0,
         import_paths=("/opt/jobs",),
         log_level="debug",
     )
@@ -173,7 +177,8 @@ level = true
     assert problems(tmp_path, text) == [
         "2: limits.max_session: unknown key; did you mean 'max_sessions'?; "
         "[limits] takes max_sessions, sessions_per_client, connections_per_client, first_frame_timeout_s, "
-        "frame_timeout_s, send_timeout_s, open_timeout_s, attach_timeout_s, close_timeout_s",
+        "frame_timeout_s, send_timeout_s, open_timeout_s, attach_timeout_s, close_timeout_s, health_timeout_s, "
+        "lost_client_grace_s",
         "3: limits.open_timeout_s: expected `float` > 0.0; it is 0",
         "5: devices.ids: expected `int`, got `str` at item [1]; it is [1, 'a']",
         "6: devices.platform: expected one of 'sim'; it is 'gpu'",

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from simpler.errors import StartupError
-from simplerd.runtime_folder import RuntimeFolder, SessionRecord, start_time
+from simplerd.process_stat import start_time
+from simplerd.runtime_folder import RuntimeFolder, SessionRecord
 
 
 @pytest.fixture

@@ -2,8 +2,9 @@
 
 Rules
   1. Opening has one deadline for all its steps; when it passes, the error says what was waited for.
-  2. Health is the daemon's to tell. A session is lost when the daemon says so, or when a lane is lost; then the daemon
-     has ENDED_GRACE_S to say why. Losing the control connection alone loses no session.
+  2. Health is the daemon's to tell. A session is lost when the daemon says so, when a lane is lost, or when its host is
+     silent (health.py); for a lane the daemon has ENDED_GRACE_S to say why. Losing the control connection alone loses
+     no session: it is made anew.
   3. A lost session fails all that counts on it with its cause: calls, tasks that it holds, tasks that come later.
 """
 
@@ -15,6 +16,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -29,11 +31,12 @@ from simpler.errors import (
     SimplerError,
     StartupError,
     StateError,
-    VersionMismatch,
 )
 from simpler.region import Region, RegionClosed
 from simpler.region_records import unpack_trace
 from simpler.remote.clock import ClockOffset
+from simpler.remote.control import Control
+from simpler.remote.health import Health
 from simpler.remote.registration import SessionCallables
 from simpler.remote.session_life import TRANSITIONS, SessionEvent, SessionState
 from simpler.remote.shared_memory import SharedMemory
@@ -42,7 +45,7 @@ from simpler.remote.task_pump import TaskPump
 from simpler.trace import ProcessTrace, task_spans
 from simpler.wire import descriptor_reply
 from simpler.wire.command_messages import Register, Trace
-from simpler.wire.control_messages import PROTOCOL_VERSIONS, Attach, Close, Ended, Hello, Manifest, Open, OpenReply
+from simpler.wire.control_messages import Attach, Close, Ended, Manifest, Open, OpenReply
 from simpler.wire.data_messages import Locate
 from simpler.wire.endpoint import connect
 from simpler.wire.frames import Buffer
@@ -66,17 +69,16 @@ class RemoteSession(Handler):
         self.clock = ClockOffset()
         self.callables = SessionCallables(self)
         self.opened: OpenReply | None = None
-        self.protocol = PROTOCOL_VERSIONS[-1]
         self.memory: SharedMemory | None = None
         """Where the session is on this host and its daemon passes it on; copies go through the data lane otherwise."""
         self._spec = spec
         self._region = region
-        self._program = program
         self._on_lost = on_lost
         self._state = SessionState.NEW
         self._waits_for = "its turn"
-        self._links: list[Link] = []
-        self._control: Link
+        self._control = Control(spec.address, self, program=program, waits_for=partial(setattr, self, "_waits_for"))
+        self._health = trio.CancelScope()
+        self._lanes: list[Link] = []
         self._command: Link
         self._data: Link
         self._cause: SimplerError | None = None
@@ -105,6 +107,11 @@ class RemoteSession(Handler):
                 code="UNSUPPORTED",
                 worker=self.worker,
             )
+
+    @property
+    def protocol(self) -> int:
+        """The version that was agreed on with the daemon."""
+        return self._control.protocol
 
     @property
     def is_lost(self) -> bool:
@@ -144,22 +151,12 @@ class RemoteSession(Handler):
         raise StartupError(f"{self.name} was not ready within {timeout_s:g} s: waited for {self._waits_for}")
 
     async def _open(self, manifest: Manifest, contents: Sequence[Content]) -> None:
-        endpoint = self._spec.address
-        self._waits_for = f"a connection to {endpoint}"
-        self._control = self._start(Link(await connect(endpoint), self, name=f"simplerd at {endpoint}"))
-        self._waits_for = "simplerd to answer HELLO"
-        hello, _ = await self._control.request(
-            Hello(versions=list(PROTOCOL_VERSIONS), program=self._program, pid=os.getpid())
-        )
-        if hello.version not in PROTOCOL_VERSIONS:
-            ours = ", ".join(map(str, PROTOCOL_VERSIONS))
-            raise VersionMismatch(f"{hello.daemon} chose protocol {hello.version}; this program speaks {ours}")
-        self.protocol = hello.version
+        await self._control.open(self._nursery)
         self._waits_for = "the session's processes to become ready"
-        self.opened, _ = await self._control.request(Open(manifest=manifest), timeout_s=None)
+        self.opened, _ = await self._control.link.request(Open(manifest=manifest), timeout_s=None)
         self._command = await self._attach("command", self.opened)
         self._data = await self._attach("data", self.opened)
-        if endpoint.is_unix and self.protocol >= 2:
+        if self._spec.address.is_unix and self.protocol >= 2:
             self._waits_for = "the session's memory"
             self.memory = await self._map_memory(self.opened)
         self._waits_for = f"{len(contents)} callables to be installed"
@@ -173,9 +170,11 @@ class RemoteSession(Handler):
         for lane in (self._command, self._data):
             self._nursery.start_soon(self._guarded, self._watch, lane)
         self._nursery.start_soon(self._guarded, self._pump.run)
+        if self.opened.resume:
+            self._nursery.start_soon(self._guarded, self._watch_health)
 
     def _start(self, link: Link) -> Link:
-        self._links.append(link)
+        self._lanes.append(link)
         self._nursery.start_soon(link.run)
         return link
 
@@ -327,6 +326,15 @@ class RemoteSession(Handler):
         error.context = {"worker": self.worker, "endpoint": self._spec.endpoint, **facts}
         return error
 
+    async def _watch_health(self) -> None:
+        assert self.opened is not None
+        lanes = [self._data, self._command]
+        health = Health(self._control, lanes, self.opened, self._spec.health_timeout_s)
+        with self._health:
+            seen = await health.run()
+            self._control.link.fail(self._loss("was given up"))  # else closing would wait for an answer
+            self._lose(self._loss(f"was lost: {seen}"))
+
     async def _watch(self, lane: Link) -> None:
         cause = await lane.wait_closed()
         with trio.move_on_after(limits.ENDED_GRACE_S):
@@ -341,11 +349,11 @@ class RemoteSession(Handler):
             return
         self._cause = cause
         self._lost.set()
+        self._health.cancel()
         if was_ready:  # first: who hears that a task failed with the session finds its handles stale
             self._on_lost(self.worker)
-        for link in self._links:
-            if link is not self._control:
-                link.fail(cause)
+        for lane in self._lanes:
+            lane.fail(cause)
         if was_ready:
             self._region.worker_abandon(self.worker, encode_error(cause))
 
@@ -371,6 +379,7 @@ class RemoteSession(Handler):
         """
         self._move(SessionEvent.CLOSE)
         self._lost.set()
+        self._health.cancel()
         await self._end(reason, 2 * grace_s)
 
     async def _end(self, reason: str, timeout_s: float) -> None:
@@ -382,12 +391,14 @@ class RemoteSession(Handler):
         with trio.CancelScope(shield=True):
             try:
                 if self.opened is not None and self._control.cause is None:
-                    await self._control.request(Close(session=self.opened.session, reason=reason), timeout_s=timeout_s)
+                    close = Close(session=self.opened.session, reason=reason)
+                    await self._control.link.request(close, timeout_s=timeout_s)
             except SimplerError as error:
                 _log.warning("%s did not confirm that its session is closed: %s", self.name, error)
             finally:
-                for link in self._links:
-                    await link.aclose()
+                for lane in self._lanes:
+                    await lane.aclose()
+                await self._control.aclose()
 
     def _move(self, event: SessionEvent) -> None:
         self._state = TRANSITIONS[self._state, event]

@@ -11,6 +11,8 @@ from simpler.errors import ArgumentError, SimplerError
 from simpler.wire.control_messages import Manifest
 from simpler.wire.endpoint import Endpoint, parse_endpoint
 
+MIN_HEALTH_TIMEOUT_S, MAX_HEALTH_TIMEOUT_S = 0.1, 86400
+
 
 @dataclass(frozen=True)
 class RemoteWorkerSpec:
@@ -20,6 +22,8 @@ class RemoteWorkerSpec:
     ``env``: laid over the session's environment; None as a value unsets; not shown, since it may hold secrets.
     ``import_paths``: absolute folders on that host with the modules of RemoteCallable targets.
     ``heap_bytes``: of the session's shared heap; virtual until used.
+    ``health_timeout_s``: how long nothing may be heard of that host before the session is lost; a long task is no
+    silence.
 
     Raises ArgumentError for what cannot be right, SimplerError with code UNSUPPORTED for what this version cannot do.
     """
@@ -34,6 +38,7 @@ class RemoteWorkerSpec:
     env: Mapping[str, str | None] | None = field(default=None, kw_only=True, repr=False)
     import_paths: Sequence[str] = field(default=(), kw_only=True)
     heap_bytes: int = field(default=limits.HEAP_BYTES, kw_only=True)
+    health_timeout_s: float = field(default=limits.HEALTH_TIMEOUT_S, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.transport != "tcp":
@@ -57,6 +62,13 @@ class RemoteWorkerSpec:
             )
         if not _is_count(self.heap_bytes) or not 4096 <= self.heap_bytes <= limits.SESSION_HEAP_BYTES:
             raise ArgumentError(f"heap_bytes {self.heap_bytes!r} is not from 4096 to {limits.SESSION_HEAP_BYTES}")
+        if (
+            not isinstance(self.health_timeout_s, int | float)
+            or not 0.1 <= self.health_timeout_s <= MAX_HEALTH_TIMEOUT_S
+        ):
+            raise ArgumentError(
+                f"health_timeout_s {self.health_timeout_s!r} is not from 0.1 to {MAX_HEALTH_TIMEOUT_S} seconds"
+            )
         for name, value in (self.env or {}).items():
             if not isinstance(name, str) or not name or "=" in name or not isinstance(value, str | None):
                 raise ArgumentError(f"env: {name!r}: {value!r} is not a variable's name with a text or None")

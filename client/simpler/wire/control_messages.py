@@ -54,7 +54,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 class OpenReply(Message, frozen=True, kw_only=True):
     """The session is READY: its id, its number in frame headers, the token for its lanes, the ids of the inner workers,
-    and over TLS the certificate (DER) that the runner shows on the lanes."""
+    over TLS the certificate (DER) that the runner shows on the lanes, and the token for RESUME."""
 
     TYPE = MessageType.OPEN
     session: str
@@ -65,6 +65,7 @@ class OpenReply(Message, frozen=True, kw_only=True):
     subs: list[int]
     pid: int
     lane_certificate: LaneCertificate = b""
+    resume: bytes = b""
 
 
 class Open(Request[OpenReply], frozen=True, kw_only=True):
@@ -108,6 +109,34 @@ class Fault(Message, frozen=True, kw_only=True):
 
     TYPE = MessageType.FAULT
     error: bytes
+
+
+class PingReply(Message, frozen=True, kw_only=True):
+    """The peer is there."""
+
+    TYPE = MessageType.PING
+
+
+class Ping(Request[PingReply], frozen=True, kw_only=True):
+    """Asks whether the peer is there: on every connection, from either side, answered at once."""
+
+    TYPE = MessageType.PING
+    REPLY = PingReply
+
+
+class ResumeReply(Message, frozen=True, kw_only=True):
+    """The session belongs to this control connection now."""
+
+    TYPE = MessageType.RESUME
+
+
+class Resume(Request[ResumeReply], frozen=True, kw_only=True):
+    """Takes a session over from a control connection that was lost, or that its client takes for lost."""
+
+    TYPE = MessageType.RESUME
+    REPLY = ResumeReply
+    session: str
+    token: bytes
 
 
 class AttachReply(Message, frozen=True, kw_only=True):

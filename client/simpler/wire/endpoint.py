@@ -15,6 +15,8 @@ FORMS = '"host:port", "[::1]:port" or "unix:/path"'
 UNIX_PATH_BYTES = 107
 """sun_path of unix(7), without the terminating zero."""
 RETRY_S = 0.01
+TCP_PROBES = 4
+"""Of a quiet connection, in the time after which it is given up."""
 _LOOPBACK = ("localhost", "::1")
 
 
@@ -92,12 +94,13 @@ async def _connect_unix(path: str) -> trio.SocketStream:
             return stream
 
 
-def noticing_silence(stream: trio.SocketStream) -> trio.SocketStream:
+def noticing_silence(stream: trio.SocketStream, silence_s: float = limits.HEALTH_TIMEOUT_S) -> trio.SocketStream:
     """A host that is cut off sends nothing, not even an end; tcp(7) says how the kernel finds out."""
+    probe_s = max(1, round(silence_s / TCP_PROBES))
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, limits.TCP_PROBE_S)
-    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, limits.TCP_PROBE_S)
-    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limits.TCP_SILENCE_S * 1000)
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, probe_s)
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, probe_s)
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(silence_s * 1000))
     return stream
 
 

@@ -105,6 +105,8 @@ class Link:
         self._frame_timeout_s = frame_timeout_s
         self._send_timeout_s = limits.SEND_TIMEOUT_S if send_timeout_s is None else send_timeout_s
         self._closed = trio.Event()
+        self.heard_at = -math.inf
+        """When bytes last came, in seconds of trio's clock."""
         self._running = trio.CancelScope()
 
     @property
@@ -296,6 +298,7 @@ class Link:
                 if not await self._transport.receive(self._conversation):
                     self._conversation.hung_up()
                     return
+                self.heard_at = trio.current_time()
                 self._take_events()
         if rest.cancelled_caught:
             late = ProtocolError(f"the rest of a frame did not come within {self._frame_timeout_s:g} s")

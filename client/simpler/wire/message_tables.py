@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from simpler import limits
 from simpler.wire.command_messages import Abort, Commit, Free, Malloc, Register, Task, Trace, Unregister
-from simpler.wire.control_messages import Attach, Close, Ended, Fault, Hello, Open
+from simpler.wire.control_messages import Attach, Close, Ended, Fault, Hello, Open, Ping, Resume
 from simpler.wire.data_messages import CopyFrom, CopyTo, Locate
 from simpler.wire.frames import Flags, MessageType
 from simpler.wire.import_messages import Grant, Import, Release, Revoke
@@ -15,7 +15,7 @@ from simpler.wire.messages import Message, Request
 REQUESTS: dict[MessageType, type[Request[Message]]] = {
     cls.TYPE: cls
     for cls in (
-        *(Hello, Open, Close, Attach),
+        *(Hello, Open, Close, Ping, Resume, Attach),
         *(Task, Register, Unregister, Commit, Abort, Malloc, Free, Trace),
         *(Grant, Revoke, Import, Release),
         *(CopyTo, CopyFrom, Locate),

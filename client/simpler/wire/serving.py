@@ -15,6 +15,7 @@ import trio
 
 from simpler import limits
 from simpler.errors import SimplerError
+from simpler.wire.control_messages import Ping, PingReply
 from simpler.wire.conversation import Call
 from simpler.wire.frames import Buffer, MessageType
 from simpler.wire.messages import Message
@@ -51,11 +52,13 @@ class Serving:
         self._handler = handler
         self._answered = answered
         self._in_order = in_order
+        self._nursery: trio.Nursery | None = None
         self._queue_in, self._queue_out = trio.open_memory_channel[Call](limits.REQUESTS_IN_FLIGHT)
 
     async def run(self) -> None:
         """Serves what was dispatched, until cancelled."""
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             async for call in self._queue_out:
                 if self._in_order:
                     await self._serve(call)
@@ -63,7 +66,10 @@ class Serving:
                     nursery.start_soon(self._serve, call)
 
     def dispatch(self, call: Call) -> None:
-        """Serves ``call``, whose data is complete."""
+        """Serves ``call``, whose data is complete; PING at once, whatever else waits its turn."""
+        if isinstance(call.request, Ping) and self._nursery is not None:
+            self._nursery.start_soon(self._answered, call, PingReply(), b"")
+            return
         self._queue_in.send_nowait(call)
 
     async def _serve(self, call: Call) -> None:

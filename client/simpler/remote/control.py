@@ -1,0 +1,90 @@
+"""The control connection of one session: made once to open it, and anew whenever it is lost while the session lives."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+
+import trio
+
+from simpler.errors import ConnectError, SessionLost, SimplerError, VersionMismatch
+from simpler.wire.control_messages import PROTOCOL_VERSIONS, Hello, OpenReply, Resume
+from simpler.wire.endpoint import Endpoint, connect
+from simpler.wire.link import Link
+from simpler.wire.serving import Handler
+
+_log = logging.getLogger("simpler.remote")
+
+
+class Control:
+    """``handler`` takes what the daemon pushes. ``waits_for`` is told what is being waited for."""
+
+    def __init__(self, endpoint: Endpoint, handler: Handler, *, program: str, waits_for: Callable[[str], None]) -> None:
+        self.name = f"simplerd at {endpoint}"
+        self._link: Link | None = None
+        self.protocol = PROTOCOL_VERSIONS[-1]
+        """The version that was agreed on."""
+        self._endpoint = endpoint
+        self._handler = handler
+        self._program = program
+        self._waits_for = waits_for
+        self._nursery: trio.Nursery
+
+    @property
+    def link(self) -> Link:
+        """The connection, which may be over; there is one from ``open`` on."""
+        assert self._link is not None
+        return self._link
+
+    @property
+    def cause(self) -> SimplerError | None:
+        """Why there is no connection now, or None while there is one."""
+        return self.link.cause
+
+    async def aclose(self) -> None:
+        """Hangs up; also when there never was a connection."""
+        if self._link is not None:
+            await self._link.aclose()
+
+    async def open(self, nursery: trio.Nursery) -> None:
+        """The first connection; it and those that follow run in ``nursery``.
+
+        Raises ConnectError, VersionMismatch, or what the daemon answers. The caller sets a deadline.
+        """
+        self._nursery = nursery
+        self._link = await self._dial()
+
+    async def resume(self, opened: OpenReply) -> None:
+        """A fresh connection takes the session over; the one before is hung up. The caller sets a deadline.
+
+        Raises as ``open`` does, and StaleHandle when the session is no more.
+        """
+        fresh = await self._dial()
+        try:
+            await fresh.request(Resume(session=opened.session, token=opened.resume))
+        except BaseException:
+            fresh.fail(ConnectError(f"{fresh.name} did not let it resume"))
+            raise
+        before, self._link = self.link, fresh
+        before.fail(SessionLost("nothing came from it"))
+        _log.warning("the connection to %s was lost and made anew: %s", self.name, before.cause)
+
+    async def _dial(self) -> Link:
+        """A connection that has said HELLO."""
+        self._waits_for(f"a connection to {self._endpoint}")
+        link = Link(await connect(self._endpoint), self._handler, name=self.name)
+        self._nursery.start_soon(link.run)
+        self._waits_for("simplerd to answer HELLO")
+        try:
+            hello, _ = await link.request(
+                Hello(versions=list(PROTOCOL_VERSIONS), program=self._program, pid=os.getpid())
+            )
+            if hello.version not in PROTOCOL_VERSIONS:
+                ours = ", ".join(map(str, PROTOCOL_VERSIONS))
+                raise VersionMismatch(f"{hello.daemon} chose protocol {hello.version}; this program speaks {ours}")
+        except BaseException:
+            link.fail(ConnectError(f"{link.name} did not greet"))
+            raise
+        self.protocol = hello.version
+        return link

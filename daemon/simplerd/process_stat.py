@@ -1,0 +1,42 @@
+"""What the kernel says of a process in one line: /proc/PID/stat, proc_pid_stat(5)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import trio
+
+LOOKS = 4
+"""At whether a process is stopped, in the time for which it may be."""
+_STATE, _START_TIME = 0, 19  # fields 3 and 22, counted from the one behind the command's closing parenthesis
+
+
+def start_time(pid: int) -> int:
+    """When process `pid` started, in clock ticks after boot. Raises ProcessLookupError when there is none."""
+    return int(_fields(pid)[_START_TIME])
+
+
+async def wait_stopped(pid: int, timeout_s: float) -> None:
+    """Waits until process `pid` has been stopped by a signal (SIGSTOP, SIGTSTP) for `timeout_s`, which need never be.
+
+    One that a debugger holds is not stopped.
+    """
+    stopped_looks = 0
+    while stopped_looks < LOOKS:
+        await trio.sleep(timeout_s / LOOKS)
+        stopped_looks = stopped_looks + 1 if _is_stopped(pid) else 0
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        return _fields(pid)[_STATE] == b"T"
+    except ProcessLookupError:
+        return False
+
+
+def _fields(pid: int) -> list[bytes]:
+    try:
+        line = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        raise ProcessLookupError(f"no process {pid}") from None
+    return line.rpartition(b")")[2].split()
