@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import message_fields
 import msgspec
 
 from simpler import limits
@@ -35,6 +36,10 @@ def test_every_message_is_described_with_its_fields() -> None:
         assert (described(sent), described(answered)) == (fields(request), fields(request.REPLY)), kind.name
     for kind, push in PUSHES.items():
         assert described(rows[kind][1]) == fields(push), kind.name
+
+
+def test_the_page_of_messages_is_that_of_the_code() -> None:
+    assert message_fields.PAGE.read_text() == message_fields.page(), "run python tests/docs/message_fields.py"
 
 
 def test_the_header_is_as_long_as_the_table_says() -> None:

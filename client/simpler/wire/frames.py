@@ -70,7 +70,7 @@ ERROR_REPLY = Flags.REPLY | Flags.ERROR
 _LEGAL_FLAGS = (Flags.NONE, Flags.REPLY, ERROR_REPLY, Flags.PUSH)
 _KNOWN_TYPES = frozenset(MessageType)
 
-_MAY_CARRY_DATA = frozenset(
+MAY_CARRY_DATA = frozenset(
     {
         (MessageType.REGISTER, Flags.NONE),
         (MessageType.COPY_TO, Flags.NONE),
@@ -81,7 +81,7 @@ _MAY_CARRY_DATA = frozenset(
 
 
 _LEGAL = {
-    (kind.value, flags.value): (kind, flags, (kind, flags) in _MAY_CARRY_DATA)
+    (kind.value, flags.value): (kind, flags, (kind, flags) in MAY_CARRY_DATA)
     for kind in MessageType
     for flags in _LEGAL_FLAGS
 }
