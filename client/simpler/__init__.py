@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from simpler.orchestrator import Orchestrator
     from simpler.remote.buffers import RemoteBufferExport, RemoteBufferHandle, RemoteTensorRef
     from simpler.remote.spec import RemoteWorkerSpec
+    from simpler.remote.tls_config import TlsConfig
     from simpler.run import RunHandle, TaskRef
     from simpler.tensor import DataType, Tensor, TensorArgType
     from simpler.trace import Trace
@@ -75,6 +76,7 @@ _HOMES = {
     "simpler.orchestrator": ("Orchestrator",),
     "simpler.remote.buffers": ("RemoteBufferExport", "RemoteBufferHandle", "RemoteTensorRef"),
     "simpler.remote.spec": ("RemoteWorkerSpec",),
+    "simpler.remote.tls_config": ("TlsConfig",),
     "simpler.run": ("RunHandle", "TaskRef"),
     "simpler.tensor": ("DataType", "Tensor", "TensorArgType"),
     "simpler.trace": ("Trace",),
@@ -120,6 +122,7 @@ __all__ = [
     "TaskTimeout",
     "Tensor",
     "TensorArgType",
+    "TlsConfig",
     "Trace",
     "UpstreamFailed",
     "VersionMismatch",

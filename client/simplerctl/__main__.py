@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from click.shell_completion import get_completion_class
 
-from simplerctl import verbs
+from simplerctl import tls_verbs, verbs
 from simplerctl.client import AdminError, find_socket
 from simplerctl.verbs import Target
 
@@ -70,7 +70,7 @@ def completion(shell: str) -> None:
     click.echo(kind(cli, {}, "simplerctl", "_SIMPLERCTL_COMPLETE").source())
 
 
-for verb in (verbs.status, verbs.version, verbs.session, verbs.device, verbs.events, verbs.rpc):
+for verb in (verbs.status, verbs.version, verbs.session, verbs.device, verbs.events, verbs.rpc, tls_verbs.tls):
     cli.add_command(verb)
 
 

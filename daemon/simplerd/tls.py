@@ -11,14 +11,13 @@ Rules
 
 from __future__ import annotations
 
-import hashlib
 import ssl
 from dataclasses import replace
 
 import trio
 
 from simpler.errors import AuthError, StartupError
-from simpler.wire.tls_stream import TlsStream
+from simpler.wire.tls_stream import TlsStream, fingerprint
 from simplerd.config import TlsFiles
 from simplerd.farewell import hear_out
 from simplerd.log import get_logger
@@ -85,11 +84,6 @@ class ServerTls:
             else:
                 found.append((status.st_ino, status.st_mtime_ns, status.st_size))
         return tuple(found)
-
-
-def fingerprint(certificate: bytes) -> str:
-    """What a certificate (DER) is pinned by: "sha256:" and 64 hex digits."""
-    return f"sha256:{hashlib.sha256(certificate).hexdigest()}"
 
 
 def _context(files: TlsFiles) -> ssl.SSLContext:

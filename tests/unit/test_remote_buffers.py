@@ -370,7 +370,10 @@ def test_a_clock_that_may_be_ours_is_taken_for_ours() -> None:
     ("options", "code", "why"),
     [
         ({"transport": "rdma"}, "UNSUPPORTED", "transport 'rdma' is not supported"),
-        ({"tls": object()}, "UNSUPPORTED", "tls is not supported"),
+        ({"tls": object()}, "ARGUMENT", "is not a TlsConfig"),
+        ({"tls": "insecure", "endpoint": "unix:/s.sock"}, "ARGUMENT", "tls is for TCP"),
+        ({"endpoint": "10.0.0.2:7390"}, "ARGUMENT", "SIMPLER_TLS"),
+        ({"endpoint": "127.example.com:7390"}, "ARGUMENT", "SIMPLER_TLS"),
         ({"endpoint": "nowhere"}, "ARGUMENT", "'nowhere' is not an address"),
         ({"device_ids": (0, 0)}, "ARGUMENT", "names a device twice"),
         ({"device_ids": (-1,)}, "ARGUMENT", "whole number"),

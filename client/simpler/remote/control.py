@@ -9,8 +9,8 @@ from collections.abc import Callable
 import trio
 
 from simpler.errors import ConnectError, SessionLost, SimplerError, VersionMismatch
+from simpler.remote.dialer import Dialer
 from simpler.wire.control_messages import PROTOCOL_VERSIONS, Hello, OpenReply, Resume
-from simpler.wire.endpoint import Endpoint, connect
 from simpler.wire.link import Link
 from simpler.wire.serving import Handler
 
@@ -20,12 +20,12 @@ _log = logging.getLogger("simpler.remote")
 class Control:
     """``handler`` takes what the daemon pushes. ``waits_for`` is told what is being waited for."""
 
-    def __init__(self, endpoint: Endpoint, handler: Handler, *, program: str, waits_for: Callable[[str], None]) -> None:
-        self.name = f"simplerd at {endpoint}"
+    def __init__(self, dialer: Dialer, handler: Handler, *, program: str, waits_for: Callable[[str], None]) -> None:
+        self.name = f"simplerd at {dialer.endpoint}"
         self._link: Link | None = None
         self.protocol = PROTOCOL_VERSIONS[-1]
         """The version that was agreed on."""
-        self._endpoint = endpoint
+        self._dialer = dialer
         self._handler = handler
         self._program = program
         self._waits_for = waits_for
@@ -50,7 +50,7 @@ class Control:
     async def open(self, nursery: trio.Nursery) -> None:
         """The first connection; it and those that follow run in ``nursery``.
 
-        Raises ConnectError, VersionMismatch, or what the daemon answers. The caller sets a deadline.
+        Raises ConnectError, AuthError, VersionMismatch, or what the daemon answers. The caller sets a deadline.
         """
         self._nursery = nursery
         self._link = await self._dial()
@@ -72,8 +72,8 @@ class Control:
 
     async def _dial(self) -> Link:
         """A connection that has said HELLO."""
-        self._waits_for(f"a connection to {self._endpoint}")
-        link = Link(await connect(self._endpoint), self._handler, name=self.name)
+        self._waits_for(f"a connection to {self._dialer.endpoint}")
+        link = Link(await self._dialer.control(), self._handler, name=self.name)
         self._nursery.start_soon(link.run)
         self._waits_for("simplerd to answer HELLO")
         try:

@@ -36,6 +36,7 @@ from simpler.region import Region, RegionClosed
 from simpler.region_records import unpack_trace
 from simpler.remote.clock import ClockOffset
 from simpler.remote.control import Control
+from simpler.remote.dialer import Dialer
 from simpler.remote.health import Health
 from simpler.remote.registration import SessionCallables
 from simpler.remote.session_life import TRANSITIONS, SessionEvent, SessionState
@@ -72,11 +73,12 @@ class RemoteSession(Handler):
         self.memory: SharedMemory | None = None
         """Where the session is on this host and its daemon passes it on; copies go through the data lane otherwise."""
         self._spec = spec
+        self._dialer = Dialer(spec, self.name)
         self._region = region
         self._on_lost = on_lost
         self._state = SessionState.NEW
         self._waits_for = "its turn"
-        self._control = Control(spec.address, self, program=program, waits_for=partial(setattr, self, "_waits_for"))
+        self._control = Control(self._dialer, self, program=program, waits_for=partial(setattr, self, "_waits_for"))
         self._health = trio.CancelScope()
         self._lanes: list[Link] = []
         self._command: Link
@@ -153,7 +155,8 @@ class RemoteSession(Handler):
     async def _open(self, manifest: Manifest, contents: Sequence[Content]) -> None:
         await self._control.open(self._nursery)
         self._waits_for = "the session's processes to become ready"
-        self.opened, _ = await self._control.link.request(Open(manifest=manifest), timeout_s=None)
+        wanted = Open(manifest=manifest, lane_certificate=self._dialer.lane_certificate)
+        self.opened, _ = await self._control.link.request(wanted, timeout_s=None)
         self._command = await self._attach("command", self.opened)
         self._data = await self._attach("data", self.opened)
         if self._spec.address.is_unix and self.protocol >= 2:
@@ -180,11 +183,11 @@ class RemoteSession(Handler):
 
     async def _attach(self, lane: str, opened: OpenReply) -> Link:
         self._waits_for = f"the {lane} lane"
-        stream = await connect(self._spec.address)
+        attach = Attach(session=opened.session, token=opened.token, lane="command" if lane == "command" else "data")
+        stream = await self._dialer.lane(attach, opened)
         link = self._start(Link(stream, name=f"the {lane} lane of {self.name}", pickles=True))
         link.session = opened.number
         sent_ns = time.monotonic_ns()
-        attach = Attach(session=opened.session, token=opened.token, lane="command" if lane == "command" else "data")
         reply, _ = await link.request(attach)
         self.clock.observe(sent_ns, reply.clock_ns, time.monotonic_ns())
         return link

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Literal
 
 from simpler import limits
 from simpler.errors import ArgumentError, SimplerError
+from simpler.remote.tls_config import TlsConfig
 from simpler.wire.control_messages import Manifest
 from simpler.wire.endpoint import Endpoint, parse_endpoint
 
@@ -24,6 +27,8 @@ class RemoteWorkerSpec:
     ``heap_bytes``: of the session's shared heap; virtual until used.
     ``health_timeout_s``: how long nothing may be heard of that host before the session is lost; a long task is no
     silence.
+    ``tls``: the certificates to use over TCP. Another host needs it, from here or from the folder that SIMPLER_TLS
+    names; ``"insecure"`` goes without: then whoever is between may run code in this program and in the session.
 
     Raises ArgumentError for what cannot be right, SimplerError with code UNSUPPORTED for what this version cannot do.
     """
@@ -34,7 +39,7 @@ class RemoteWorkerSpec:
     platform: str = field(default="sim", kw_only=True)
     runtime: str = field(default="graph", kw_only=True)
     transport: str = field(default="tcp", kw_only=True)
-    tls: object = field(default=None, kw_only=True)
+    tls: TlsConfig | Literal["insecure"] | None = field(default=None, kw_only=True, repr=False)
     env: Mapping[str, str | None] | None = field(default=None, kw_only=True, repr=False)
     import_paths: Sequence[str] = field(default=(), kw_only=True)
     heap_bytes: int = field(default=limits.HEAP_BYTES, kw_only=True)
@@ -47,13 +52,7 @@ class RemoteWorkerSpec:
                 "endpoints",
                 code="UNSUPPORTED",
             )
-        if self.tls is not None:
-            raise SimplerError(
-                "tls is not supported by this version; use a 'unix:' or loopback endpoint, for another host through a "
-                "tunnel such as ssh -L",
-                code="UNSUPPORTED",
-            )
-        parse_endpoint(self.endpoint)
+        self._freeze_tls()
         self._freeze_devices()
         self._freeze_paths()
         if not _is_count(self.num_sub_workers) or self.num_sub_workers > limits.SUB_WORKERS_PER_SESSION:
@@ -74,6 +73,11 @@ class RemoteWorkerSpec:
                 raise ArgumentError(f"env: {name!r}: {value!r} is not a variable's name with a text or None")
 
     @property
+    def tls_config(self) -> TlsConfig | None:
+        """The certificates to use; None for a connection in clear."""
+        return self.tls if isinstance(self.tls, TlsConfig) else None
+
+    @property
     def address(self) -> Endpoint:
         """``endpoint``, parsed."""
         return parse_endpoint(self.endpoint)
@@ -92,6 +96,21 @@ class RemoteWorkerSpec:
             imports=list(imports),
             name=name,
         )
+
+    def _freeze_tls(self) -> None:
+        endpoint = self.address
+        if not (self.tls is None or self.tls == "insecure" or isinstance(self.tls, TlsConfig)):
+            raise ArgumentError(f"tls {self.tls!r} is not a TlsConfig, nor 'insecure'")
+        if endpoint.is_unix and self.tls is not None:
+            raise ArgumentError(f"tls is for TCP; the kernel tells who is at the other end of {endpoint}")
+        if self.tls is not None or endpoint.is_local:
+            return
+        if not (folder := os.environ.get("SIMPLER_TLS")):
+            raise ArgumentError(
+                f"{endpoint} is another host: give tls=TlsConfig.from_folder(...), or name that folder in SIMPLER_TLS "
+                "(simplerctl tls issue client makes one); tls='insecure' goes without"
+            )
+        object.__setattr__(self, "tls", TlsConfig.from_folder(folder))
 
     def _freeze_devices(self) -> None:
         devices = tuple(self.device_ids)

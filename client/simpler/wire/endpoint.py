@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ UNIX_PATH_BYTES = 107
 RETRY_S = 0.01
 TCP_PROBES = 4
 """Of a quiet connection, in the time after which it is given up."""
-_LOOPBACK = ("localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,19 @@ class Endpoint:
     @property
     def is_local(self) -> bool:
         """Whether it cannot leave this host."""
-        return self.is_unix or self.host in _LOOPBACK or self.host.startswith("127.")
+        return self.is_unix or self.host == "localhost" or _is_loopback(self.host)
 
     def __str__(self) -> str:
         if self.is_unix:
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, which may mean any host
+        return False
 
 
 def parse_endpoint(text: str) -> Endpoint:

@@ -15,6 +15,7 @@ Rules
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import socket
 import ssl
 from collections.abc import Callable
@@ -159,6 +160,11 @@ class TlsStream(trio.abc.HalfCloseableStream):
         broken = trio.BrokenResourceError(str(cause))
         broken.__cause__ = cause
         return broken
+
+
+def fingerprint(certificate: bytes) -> str:
+    """What a certificate (DER) is pinned by: "sha256:" and 64 hex digits."""
+    return f"sha256:{hashlib.sha256(certificate).hexdigest()}"
 
 
 def _taken_from(stream: trio.SocketStream) -> socket.socket:
