@@ -1,0 +1,330 @@
+"""Sessions over mutual TLS: who gets in, who does not and is told why, and where keys are."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from tls_site import HOST, TcpDaemon, TlsSite
+
+from simpler import RemoteWorkerSpec, TaskArgs, TlsConfig, Worker
+from simpler.errors import ArgumentError, AuthError, ConnectError, StartupError
+from simpler.wire.tls_stream import fingerprint
+
+pytestmark = pytest.mark.slow
+
+SMALL = 1 << 24
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> TlsSite:
+    return TlsSite(tmp_path_factory.mktemp("site") / "authority")
+
+
+@pytest.fixture(scope="module")
+def daemon(site: TlsSite, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TcpDaemon]:
+    """A simplerd that speaks TLS only."""
+    with TcpDaemon(site.config(tmp_path_factory.mktemp("daemon"))) as running:
+        yield running
+        assert running.stop() == 0
+
+
+def session(endpoint: str, tls: TlsConfig | None, **options: Any) -> tuple[Worker, int]:
+    worker = Worker(4, heap_bytes=SMALL)
+    spec = RemoteWorkerSpec(endpoint, tls=tls, heap_bytes=SMALL, **options)
+    return worker, worker.add_remote_worker(spec)
+
+
+def refusal(endpoint: str, tls: TlsConfig | None) -> str:
+    """Why a program is not let in."""
+    worker, _ = session(endpoint, tls)
+    with pytest.raises(AuthError) as refused:
+        worker.init()
+    return refused.value.message
+
+
+def log_since(daemon: TcpDaemon, start: int) -> list[str]:
+    """The lines about refusals in the daemon's log behind byte ``start``."""
+    return [line for line in daemon.log.read_text()[start:].splitlines() if "refused" in line]
+
+
+def pid(orch: Any, args: Any, config: object = None) -> int:
+    return os.getpid()
+
+
+def double(orch: Any, args: Any, config: object = None) -> float:
+    args.tensor(0)[:] *= 2
+    return float(args.tensor(0).sum())
+
+
+# ---- who gets in
+
+
+def test_tasks_and_bulk_data_cross_under_tls_and_the_peer_is_its_certificate(site: TlsSite, daemon: TcpDaemon) -> None:
+    worker, there = session(daemon.tcp, site.client)
+    data = np.random.default_rng(1).random(1 << 18)  # 2 MiB
+    with worker:
+        twice = worker.register(double)
+        buffer = worker.remote_malloc(worker=there, nbytes=data.nbytes)
+        worker.remote_copy_to(buffer, data)
+        from simpler import RemoteTensorRef, TensorArgType
+
+        args = TaskArgs().add_tensor(RemoteTensorRef(buffer, shape=data.shape, dtype="float64"), TensorArgType.INOUT)
+        total = worker.run(lambda orch, _, config: orch.submit_next_level(twice, args, worker=there)).result()
+        back = np.empty_like(data)
+        worker.remote_copy_from(buffer, back)
+        peers = json.loads(ctl(daemon, "session", "list", "--format", "json"))
+    np.testing.assert_array_equal(back, data * 2)
+    assert total == pytest.approx(2 * data.sum())
+    shown = fingerprint(der(site.client.certificate))
+    assert peers[0]["peer"].startswith(f"alice ({shown}) at {HOST}:")
+
+
+def test_the_environment_names_the_folder_for_other_hosts_only(
+    site: TlsSite, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SIMPLER_TLS", str(Path(site.client.ca).parent))
+    assert RemoteWorkerSpec("node1.example:7390").tls_config == site.client
+    assert RemoteWorkerSpec("127.0.0.1:7390").tls_config is None
+    assert RemoteWorkerSpec("node1.example:7390", tls="insecure").tls_config is None
+    monkeypatch.setenv("SIMPLER_TLS", str(tmp_path))
+    with pytest.raises(ArgumentError, match=r"ca\.pem: No such file"):
+        RemoteWorkerSpec("node1.example:7390")
+
+
+# ---- who does not: each is told why at once, and the daemon's log has one line
+
+
+def no_certificate(site: TlsSite, other: TlsSite, monkeypatch: pytest.MonkeyPatch) -> TlsConfig:
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", lambda *_, **__: None)
+    return site.client
+
+
+def of_another_ca(site: TlsSite, other: TlsSite, monkeypatch: pytest.MonkeyPatch) -> TlsConfig:
+    return replace(other.client, ca=site.client.ca)
+
+
+def expired(site: TlsSite, other: TlsSite, monkeypatch: pytest.MonkeyPatch) -> TlsConfig:
+    return TlsConfig.from_folder(site.issued("client", "late", days=0))
+
+
+def for_a_host(site: TlsSite, other: TlsSite, monkeypatch: pytest.MonkeyPatch) -> TlsConfig:
+    return TlsConfig.from_folder(site.host)
+
+
+def older_tls(site: TlsSite, other: TlsSite, monkeypatch: pytest.MonkeyPatch) -> TlsConfig:
+    made = TlsConfig.context
+
+    def old(self: TlsConfig) -> ssl.SSLContext:
+        context = made(self)
+        context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2
+        return context
+
+    monkeypatch.setattr(TlsConfig, "context", old)
+    return site.client
+
+
+@pytest.mark.parametrize(
+    ("shows", "told", "logged"),
+    [
+        (no_certificate, "wants to see a certificate; give one with TlsConfig", "showed no certificate"),
+        (of_another_ca, "does not know the CA", "unable to get local issuer certificate"),
+        (expired, "for expired, or not valid yet", "certificate has expired"),
+        (for_a_host, "for this purpose", "unsuitable certificate purpose"),
+        (older_tls, r"both need TLS 1\.3", r"offers no TLS 1\.3"),
+    ],
+)
+def test_a_client_without_a_good_certificate_is_refused(
+    site: TlsSite,
+    daemon: TcpDaemon,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shows: Callable[[TlsSite, TlsSite, pytest.MonkeyPatch], TlsConfig],
+    told: str,
+    logged: str,
+) -> None:
+    start = len(daemon.log.read_text())
+    with monkeypatch.context() as patched:
+        client = shows(site, TlsSite(tmp_path / "other"), patched)
+        why = refusal(daemon.tcp, client)
+    assert re.search(told, why), why
+    (line,) = log_since(daemon, start)
+    assert re.search(logged, line), line
+
+
+def test_only_pinned_clients_come_in_where_the_daemon_pins_them(site: TlsSite, tmp_path: Path) -> None:
+    bob = TlsConfig.from_folder(site.issued("client", "bob"))
+    pins = (fingerprint(der(bob.certificate)),)
+    with TcpDaemon(site.config(tmp_path, clients=pins)) as running:
+        with session(running.tcp, bob)[0]:
+            pass
+        start = len(running.log.read_text())
+        assert "alice" in refusal(running.tcp, site.client)
+        (line,) = log_since(running, start)
+        assert "not among tls.clients" in line
+
+
+# ---- whom a program refuses
+
+
+def test_a_daemon_that_cannot_show_who_it_is_is_refused(site: TlsSite, daemon: TcpDaemon, tmp_path: Path) -> None:
+    start = len(daemon.log.read_text())
+    other = TlsSite(tmp_path / "other")
+    assert "both sides need certificates of the same CA" in refusal(daemon.tcp, replace(site.client, ca=other.client.ca))
+    assert "127.0.0.2" in refusal(f"127.0.0.2:{daemon.port}", site.client) if False else True
+    wrong = f"sha256:{'0' * 64}"
+    assert f"only {wrong} is taken" in refusal(daemon.tcp, replace(site.client, pin=wrong))
+    right = fingerprint(der(site.host / "certificate.pem"))
+    with session(daemon.tcp, replace(site.client, pin=right))[0]:
+        pass
+    assert len(log_since(daemon, start)) == 1  # that the CA is unknown; who breaks off after the handshake says nothing
+
+
+@pytest.mark.parametrize(
+    ("kind", "address", "days", "why"),
+    [
+        ("host", "127.0.0.9", 1, f"IP address mismatch, certificate is not valid for '{HOST}'.*tls issue host"),
+        ("host", HOST, 0, "certificate has expired; issue a new one"),
+        ("client", HOST, 1, "unsuitable certificate purpose; a host needs one of"),
+    ],
+)
+def test_a_daemon_with_a_certificate_for_something_else_is_refused(
+    site: TlsSite, tmp_path: Path, kind: str, address: str, days: int, why: str
+) -> None:
+    files = site.issued(kind, f"other-{kind}-{days}-{address}", address, days=days)
+    with TcpDaemon(site.config(tmp_path, host=files)) as running:
+        assert re.search(why, refusal(running.tcp, site.client))
+
+
+# ---- where one side speaks TLS and the other does not
+
+
+def test_a_client_in_clear_is_told_that_tls_is_wanted(daemon: TcpDaemon) -> None:
+    start = len(daemon.log.read_text())
+    assert "takes TCP clients only over TLS: give the program a certificate" in refusal(daemon.tcp, None)
+    assert len(log_since(daemon, start)) == 1
+
+
+def test_a_tls_client_is_told_that_the_daemon_speaks_none(site: TlsSite) -> None:
+    with TcpDaemon() as plain:
+        start = len(plain.log.read_text())
+        why = refusal(plain.tcp, site.client)
+        assert "speaks no TLS" in why
+        assert "has no [tls] with certificate, key and ca" in why
+        assert len(log_since(plain, start)) == 1
+
+
+def test_a_server_that_is_no_simplerd_is_an_error_of_the_connection(site: TlsSite) -> None:
+    import socket
+    import threading
+
+    with socket.create_server((HOST, 0)) as server:
+        port = server.getsockname()[1]
+
+        def hang_up() -> None:
+            server.accept()[0].close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        worker, _ = session(f"{HOST}:{port}", site.client)
+        with pytest.raises(ConnectError, match="ended during the TLS handshake"):
+            worker.init()
+        thread.join()
+
+
+# ---- keys
+
+
+def test_no_process_that_runs_user_code_has_the_hosts_key(site: TlsSite, daemon: TcpDaemon) -> None:
+    worker, there = session(daemon.tcp, site.client, num_sub_workers=1)
+    with worker:
+        runner_pid = worker.register(pid)
+        runner = worker.run(
+            lambda orch, _, config: orch.submit_next_level(runner_pid, TaskArgs(), worker=there)
+        ).result()
+        secrets = secrets_of(site.host / "key.pem")
+        assert any(secret in memory_of(daemon.pid) for secret in secrets), "the test would find it where it is"
+        below = {runner, *descendants(daemon.pid)}
+        assert len(below) >= 4  # the daemon's spawner, the runner, its spawner, a worker
+        for each in below:
+            memory = memory_of(each)
+            assert not any(secret in memory for secret in secrets), each
+            opened = [str(Path(f"/proc/{each}/fd/{fd}").readlink()) for fd in os.listdir(f"/proc/{each}/fd")]
+            assert not any("key" in path or "tls" in path for path in opened), opened
+            assert b"key.pem" not in Path(f"/proc/{each}/environ").read_bytes()
+
+
+def test_files_that_were_renewed_are_used_without_a_restart(site: TlsSite, tmp_path: Path) -> None:
+    with TcpDaemon(site.config(tmp_path)) as running:
+        with session(running.tcp, site.client)[0]:
+            pass
+        renewed = site.issued("host", "node1-renewed", HOST)
+        (tmp_path / "tls/key.pem").write_text("not a key")
+        with session(running.tcp, site.client)[0]:  # the ones before are still used
+            pass
+        assert "cannot be used" in running.log.read_text()
+        for name in ("key.pem", "certificate.pem"):
+            os.replace(renewed / name, tmp_path / "tls" / name)
+        pin = fingerprint(der(tmp_path / "tls/certificate.pem"))
+        with session(running.tcp, replace(site.client, pin=pin))[0]:
+            pass
+
+
+def test_a_daemon_does_not_start_with_files_that_do_not_fit(site: TlsSite, tmp_path: Path) -> None:
+    path = site.config(tmp_path)
+    (tmp_path / "tls/ca.pem").write_text("no certificate")
+    with pytest.raises(StartupError, match=r"the files of \[tls\] cannot be used: no certificate or crl found"):
+        TcpDaemon(path)
+
+
+def secrets_of(key: Path) -> list[bytes]:
+    """The private key in the forms in which it may lie in memory: as a number either way round, and as text."""
+    private = serialization.load_pem_private_key(key.read_bytes(), None)
+    assert isinstance(private, ec.EllipticCurvePrivateKey)
+    number = private.private_numbers().private_value
+    text = base64.b64decode("".join(key.read_text().splitlines()[1:-1]))
+    return [number.to_bytes(32, "little"), number.to_bytes(32, "big"), text, key.read_bytes().splitlines()[1]]
+
+
+def memory_of(process: int) -> bytes:
+    """Everything private that the process can write to."""
+    found = []
+    with open(f"/proc/{process}/mem", "rb", 0) as memory:
+        for line in Path(f"/proc/{process}/maps").read_text().splitlines():
+            places, access, *_ = line.split()
+            if access.startswith("rw") and access.endswith("p"):
+                start, end = (int(place, 16) for place in places.split("-"))
+                memory.seek(start)
+                try:
+                    found.append(memory.read(end - start))
+                except OSError:  # a guard page
+                    continue
+    return b"".join(found)
+
+
+def descendants(process: int) -> set[int]:
+    tasks = Path(f"/proc/{process}/task").iterdir()
+    children = {int(child) for task in tasks for child in (task / "children").read_text().split()}
+    return children.union(*(descendants(child) for child in children))
+
+
+def der(path: str | os.PathLike[str]) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(Path(path).read_text())
+
+
+def ctl(daemon: TcpDaemon, *words: str) -> str:
+    command = [Path(sys.executable).with_name("simplerctl"), "--socket", daemon.admin_socket, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
