@@ -1,4 +1,4 @@
-"""A site with TLS for tests: an authority, as `simplerctl tls` makes it, its certificates, and daemons that use them."""
+"""A site with TLS for tests: an authority as `simplerctl tls` makes it, its certificates, daemons that use them."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from simpler.errors import SimplerError, StartupError
 
@@ -78,7 +79,7 @@ class ForegroundDaemon:
             self.process.kill()
             return self.process.wait()
 
-    def __enter__(self) -> ForegroundDaemon:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

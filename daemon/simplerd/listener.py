@@ -34,12 +34,13 @@ from simpler.wire.control_messages import Attach, Fault
 from simpler.wire.endpoint import noticing_silence, parse_endpoint
 from simpler.wire.first_frame import receive_first
 from simpler.wire.frames import Frame, Header, MessageType
+from simpler.wire.last_words import FAREWELL_TIMEOUT_S
 from simpler.wire.links import Links
 from simpler.wire.tls_stream import HANDSHAKE_BYTE, TlsStream
 from simplerd.admission import Admission, Visit
 from simplerd.config import Config
 from simplerd.control import ControlConnection
-from simplerd.farewell import FAREWELL_TIMEOUT_S, farewell
+from simplerd.farewell import farewell
 from simplerd.log import get_logger
 from simplerd.refusals import Refusals
 from simplerd.service import InheritedSockets

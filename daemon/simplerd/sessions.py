@@ -94,6 +94,11 @@ class Peer:
         return self.uid >= 0
 
     @property
+    def shown(self) -> str:
+        """What operators see beside uid and pid: the address, and whose certificate."""
+        return f"{self.subject} ({self.fingerprint}) at {self.address}" if self.fingerprint else self.address
+
+    @property
     def identity(self) -> str:
         """Who limits are counted for: the user of this host, else the certificate, else the address; of IPv6 the
         network, which one host has all of (RFC 4291, 2.5.4)."""
@@ -104,8 +109,7 @@ class Peer:
     def __str__(self) -> str:
         if self.is_local:
             return f"uid {self.uid}, pid {self.pid}"
-        who = f"{self.subject} ({self.fingerprint})" if self.fingerprint else "client"
-        return f"{who} at {self.address}"
+        return self.shown if self.fingerprint else f"client at {self.address}"
 
 
 def _network_of(address: str) -> str:
@@ -200,7 +204,7 @@ class Session:
             pid=self.pid,
             uid=self.peer.uid,
             client_pid=self.peer.pid,
-            peer=self.peer.address,
+            peer=self.peer.shown,
             opened_at=self.opened_at,
             devices=tuple(self.manifest.device_ids),
             num_sub_workers=self.manifest.num_sub_workers,
@@ -261,7 +265,7 @@ class SessionTable:
             session=session.id,
             uid=peer.uid,
             client_pid=peer.pid,
-            peer=peer.address,
+            peer=peer.shown,
             name=manifest.name,
             devices=list(manifest.device_ids),
         )

@@ -17,9 +17,9 @@ from dataclasses import replace
 import trio
 
 from simpler.errors import AuthError, StartupError
+from simpler.wire.last_words import hear_out
 from simpler.wire.tls_stream import TlsStream, fingerprint
 from simplerd.config import TlsFiles
-from simplerd.farewell import hear_out
 from simplerd.log import get_logger
 from simplerd.sessions import Peer
 
@@ -103,5 +103,5 @@ def _no_password() -> str:
 def _why(error: OSError | ValueError) -> str:
     """OpenSSL's reason, which says more than the number that Python shows with it."""
     if isinstance(error, ssl.SSLError):
-        return (error.reason or str(error)).replace("_", " ").lower()
+        return (error.reason or "a file that holds no key or certificate in PEM").replace("_", " ").lower()
     return str(error)

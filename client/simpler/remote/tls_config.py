@@ -56,9 +56,8 @@ class TlsConfig:
             context.load_verify_locations(self.ca)
             context.load_cert_chain(self.certificate, self.key, password=_no_password)
         except (OSError, ValueError) as error:
-            why = (error.reason if isinstance(error, ssl.SSLError) else None) or str(error)
             raise ArgumentError(
-                f"the tls files cannot be used: {why.replace('_', ' ').lower()}; ca {self.ca}, certificate "
+                f"the tls files cannot be used: {_why(error)}; ca {self.ca}, certificate "
                 f"{self.certificate}, key {self.key}"
             ) from error
         return context
@@ -69,6 +68,12 @@ def _mode(name: str, path: Path) -> int:
         return path.stat().st_mode
     except OSError as error:
         raise ArgumentError(f"tls {name} {path}: {error.strerror}") from error
+
+
+def _why(error: OSError | ValueError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or "a file that holds no key or certificate in PEM").replace("_", " ").lower()
+    return str(error)
 
 
 def _no_password() -> str:

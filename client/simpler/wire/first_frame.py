@@ -18,13 +18,16 @@ def _first_limit(kind: MessageType, flags: Flags) -> int:
     return min(payload_limit(kind, flags), limits.FIRST_FRAME_PAYLOAD_BYTES)
 
 
-async def receive_first(stream: trio.abc.ReceiveStream) -> tuple[Frame, bytes]:
+async def receive_first(stream: trio.abc.ReceiveStream, begun: bytes = b"") -> tuple[Frame, bytes]:
     """The frame, read to its last byte and not beyond, with the bytes it came in. The caller sets a deadline.
+
+    ``begun``: what has been read of it already.
 
     Raises ProtocolError, VersionMismatch, and SessionLost when the peer hangs up before it has said anything.
     """
     decoder = FrameDecoder(max_payload_bytes=_first_limit, max_data_bytes=0, read_bytes=READ_BYTES)
-    raw = bytearray()
+    decoder.feed(begun)
+    raw = bytearray(begun)
     while (frame := decoder.next_frame()) is None:
         received = bytes(await stream.receive_some(min(decoder.missing, READ_BYTES)))
         if not received:

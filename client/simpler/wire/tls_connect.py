@@ -17,8 +17,11 @@ from simpler.error_record import decode_error
 from simpler.errors import AuthError, ConnectError, SimplerError
 from simpler.wire.control_messages import Attach, Fault
 from simpler.wire.first_frame import receive_first
-from simpler.wire.frames import MAGIC, Flags, MessageType, encode_header
+from simpler.wire.frames import MAGIC, VERSION, Flags, Frame, MessageType, encode_header
+from simpler.wire.last_words import FAREWELL_TIMEOUT_S, hear_out
 from simpler.wire.tls_stream import TlsStream
+
+FRAME_START = MAGIC + bytes([VERSION])
 
 
 async def connect_tls(
@@ -66,21 +69,38 @@ async def connect_tls_lane(
 
 
 async def _shake_hands(tls: TlsStream, name: str) -> None:
-    tls.begin()
-    first = await tls.first_byte()
-    if first == MAGIC[0]:
-        raise await _said_in_clear(tls.give_up_tls(), name)
-    await tls.handshake()
+    try:
+        await tls.handshake()
+    except AuthError as refusal:
+        if getattr(refusal.__cause__, "reason", None) != "WRONG_VERSION_NUMBER":
+            await hear_out(tls.give_up_tls())  # so that the other end learns why it is refused
+            raise
+        raise await _said_in_clear(tls.give_up_tls(), name) or refusal from None
 
 
-async def _said_in_clear(stream: trio.SocketStream, name: str) -> SimplerError:
+async def _said_in_clear(stream: trio.SocketStream, name: str) -> SimplerError | None:
+    """What a simplerd has answered in clear; None when it is something else.
+
+    OpenSSL has read as many bytes as the header of a TLS record has, and they were none. Every frame of ours begins
+    with the same bytes, as many; whether these were such is seen by what comes behind them.
+    """
     async with stream:
-        frame, _ = await receive_first(stream)
-    flags, record = frame.header.flags, frame.payload
+        with trio.move_on_after(FAREWELL_TIMEOUT_S):
+            try:
+                frame, _ = await receive_first(stream, FRAME_START)
+                return _refusal_in(frame, name)
+            except (SimplerError, trio.BrokenResourceError):
+                return None
+    return None
+
+
+def _refusal_in(frame: Frame, name: str) -> SimplerError | None:
     if frame.header.type is MessageType.FAULT:
         record = Fault.decode(frame.payload).error
-    elif not flags & Flags.ERROR:
-        return AuthError(f"{name} answered a TLS handshake with a {frame.header.type.name} frame in clear")
+    elif frame.header.flags & Flags.ERROR:
+        record = frame.payload
+    else:
+        return None
     said = decode_error(record, trust_pickle=False)
     said.message = f"{name} speaks no TLS on this connection: {said.message}"
     return said

@@ -65,11 +65,6 @@ class TlsStream(trio.abc.HalfCloseableStream):
         names = (self._socket.getpeercert() or {}).get("subject", ())
         return next((str(pair[1]) for name in names for pair in name if pair[0] == "commonName"), "nobody")
 
-    def begin(self) -> None:
-        """Says the client's first words, which `handshake` does as well."""
-        with contextlib.suppress(OSError):  # most likely that it has to wait; any other error comes again
-            self._socket.do_handshake()
-
     async def handshake(self) -> None:
         """Until the other end has shown who it is. The caller sets a deadline.
 
@@ -89,17 +84,8 @@ class TlsStream(trio.abc.HalfCloseableStream):
                     raise broken.__cause__ from error
                 raise broken from broken.__cause__
 
-    async def first_byte(self) -> int | None:
-        """What the other end begins with, left where it is; None when it has hung up. Only before the handshake."""
-        await trio.lowlevel.wait_readable(self._socket)
-        try:
-            peeked = socket.socket.recv(self._socket, 1, socket.MSG_PEEK)
-        except OSError as error:
-            raise self._broken(error) from error
-        return peeked[0] if peeked else None
-
     def give_up_tls(self) -> trio.SocketStream:
-        """The connection as it is, for who answers in clear. Only before the handshake."""
+        """The connection as it is, after a handshake that failed."""
         return trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=self._socket.detach())))
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
