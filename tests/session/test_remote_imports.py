@@ -1,4 +1,4 @@
-"""Memory of one session that tasks of another use, both at one daemon: shared, ordered, kept as long as it is used."""
+"""Memory of one session that tasks of another use: shared at one daemon, copied between two; ordered, and kept."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ from simpler import (
     ArgumentError,
     CapacityError,
     ChipCallable,
+    ConnectError,
     Orchestrator,
     RemoteBufferExport,
     RemoteBufferHandle,
     RemoteTensorRef,
     RemoteWorkerSpec,
     SessionLost,
+    SimplerError,
     StaleHandle,
     TaskArgs,
+    TaskError,
     TaskRef,
     TensorArgType,
-    UpstreamFailed,
     Worker,
 )
 from simplerd.foreground import ForegroundDaemon
@@ -43,6 +45,7 @@ INPUT, INOUT, OUTPUT, NO_DEP = (
 )
 OWNER, OTHER = 0, 1
 HEAP_BYTES = 1 << 24
+MOST_BYTES = HEAP_BYTES * 3 // 4
 
 INCREASE = ChipCallable.from_c_source(
     """
@@ -108,6 +111,13 @@ def write_in_a_sub(orch: Orchestrator, args: Any, config: object = None) -> str:
     return "not refused"
 
 
+def wait_and_add(orch: Orchestrator, args: Any, config: object = None) -> None:
+    """Adds 1 once the pipe that scalar 0 names is written."""
+    Path(args.scalar(0)).read_text()
+    if args.tag(0) is not TensorArgType.INPUT:
+        args.tensor(0)[...] += 1
+
+
 def die(orch: Orchestrator, args: Any, config: object = None) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -118,18 +128,38 @@ def running_daemon() -> Iterator[ForegroundDaemon]:
         yield running
 
 
-def two_sessions(daemon: ForegroundDaemon) -> Worker:
+@pytest.fixture(scope="module")
+def another_daemon() -> Iterator[ForegroundDaemon]:
+    with ForegroundDaemon() as running:
+        yield running
+
+
+def two_sessions(owners: ForegroundDaemon, others: ForegroundDaemon, *, devices: bool = False) -> Worker:
     made = Worker(level=4, name="test")
-    for device in (0, 1):
-        spec = RemoteWorkerSpec(daemon.endpoint, device_ids=[device], num_sub_workers=1, heap_bytes=HEAP_BYTES)
+    for device, daemon in enumerate((owners, others)):
+        spec = RemoteWorkerSpec(
+            daemon.endpoint, device_ids=[device] * devices, num_sub_workers=1, heap_bytes=HEAP_BYTES
+        )
         made.add_remote_worker(spec)
     return made
 
 
+@pytest.fixture(scope="module", params=["sharing", "copying"])
+def others(
+    request: pytest.FixtureRequest, running_daemon: ForegroundDaemon, another_daemon: ForegroundDaemon
+) -> ForegroundDaemon:
+    """The daemon of the importer: that of the owner, or another."""
+    return running_daemon if request.param == "sharing" else another_daemon
+
+
 @pytest.fixture(scope="module")
-def worker(running_daemon: ForegroundDaemon) -> Iterator[Worker]:
-    with two_sessions(running_daemon) as made:
+def worker(running_daemon: ForegroundDaemon, others: ForegroundDaemon) -> Iterator[Worker]:
+    with two_sessions(running_daemon, others, devices=True) as made:
         yield made
+
+
+SHARING = pytest.mark.parametrize("others", ["sharing"], indirect=True, scope="module")
+COPYING = pytest.mark.parametrize("others", ["copying"], indirect=True, scope="module")
 
 
 @pytest.fixture
@@ -217,6 +247,7 @@ def test_chips_and_subs_of_the_importer_work_on_the_owners_memory_in_order(
     worker.remote_release_import(imported)
 
 
+@SHARING
 def test_nothing_is_copied_and_nothing_else_is_mapped(worker: Worker) -> None:  # B7
     big = worker.remote_malloc(worker=OWNER, nbytes=1 << 20)
     imported = worker.remote_import(worker.remote_export(big, offset=1 << 18, nbytes=1 << 16), worker=OTHER)
@@ -242,9 +273,19 @@ def test_an_import_that_may_only_read_can_do_nothing_else(worker: Worker, buffer
         worker.remote_copy_to(reader, bytes(8))
     assert content(worker, reader) == list(range(8))
     args = TaskArgs().add_tensor(ints(reader)).add_scalar(sub.hashid)
-    assert result_of(worker, where, args)[0] == "r--s"
     assert "read-only" in result_of(worker, write_in_a_sub, args)
     worker.remote_release_import(reader)
+
+
+@SHARING
+def test_what_may_only_be_read_is_mapped_for_reading(worker: Worker) -> None:  # B2
+    buffer = worker.remote_malloc(worker=OWNER, nbytes=64)
+    reader = worker.remote_import(worker.remote_export(buffer), worker=OTHER, access="read")
+    sub, args = worker.register(lambda args: mapping_of(args.tensor(0))), TaskArgs().add_tensor(ints(reader))
+    assert result_of(worker, where, args)[0] == "r--s"
+    assert result_of(worker, where_on_sub, args.add_scalar(sub.hashid))[0] == "r--s"
+    worker.remote_release_import(reader)
+    worker.remote_free(buffer)
 
 
 def test_an_import_has_no_more_rights_than_its_export(worker: Worker, buffer: RemoteBufferHandle) -> None:  # B2
@@ -308,7 +349,7 @@ def test_what_is_no_export_or_not_for_that_worker_is_refused(worker: Worker, buf
 
 
 def test_a_freed_buffer_stays_for_its_imports_and_is_given_to_no_new_ones(worker: Worker) -> None:  # B1, B4
-    most = worker.remote_malloc(worker=OWNER, nbytes=HEAP_BYTES * 3 // 4)
+    most = worker.remote_malloc(worker=OWNER, nbytes=MOST_BYTES)
     exported = worker.remote_export(most)
     imported = worker.remote_import(exported, worker=OTHER)
     worker.remote_free(most)
@@ -317,27 +358,69 @@ def test_a_freed_buffer_stays_for_its_imports_and_is_given_to_no_new_ones(worker
     with pytest.raises(StaleHandle):
         worker.remote_export(most)
     with pytest.raises(CapacityError):
-        worker.remote_malloc(worker=OWNER, nbytes=HEAP_BYTES * 3 // 4)
+        worker.remote_malloc(worker=OWNER, nbytes=MOST_BYTES)
     assert result_of(worker, add, TaskArgs().add_tensor(ints(imported, 1), INOUT).add_scalar(0)) is not None
     worker.remote_release_import(imported)
-    again = worker.remote_malloc(worker=OWNER, nbytes=HEAP_BYTES * 3 // 4)
-    worker.remote_free(again)
+    worker.remote_free(worker.remote_malloc(worker=OWNER, nbytes=MOST_BYTES))
 
 
-def test_a_session_that_ends_gives_back_what_it_imported(running_daemon: ForegroundDaemon) -> None:  # B4, R4
-    with two_sessions_without_devices(running_daemon) as worker:
-        most = worker.remote_malloc(worker=OWNER, nbytes=HEAP_BYTES * 3 // 4)
+def test_a_release_waits_for_the_run_that_uses_the_import(worker: Worker, fifo: Path) -> None:  # B4
+    buffer = worker.remote_malloc(worker=OWNER, nbytes=MOST_BYTES)
+    imported, task = worker.remote_import(worker.remote_export(buffer), worker=OTHER), worker.register(wait_and_add)
+    args = TaskArgs().add_tensor(ints(imported, 1), OUTPUT).add_scalar(str(fifo))
+    run = worker.submit(lambda orch, *_: orch.submit_next_level(task, args, worker=OTHER))
+    worker.remote_release_import(imported)
+    worker.remote_free(buffer)
+    with pytest.raises(CapacityError):
+        worker.remote_malloc(worker=OWNER, nbytes=MOST_BYTES)
+    fifo.write_text("")
+    run.result()
+    with pytest.raises(StaleHandle):
+        worker.run(lambda orch, *_: orch.submit_next_level(task, args, worker=OTHER))
+    assert allocates_again(worker)
+
+
+def allocates_again(worker: Worker) -> bool:
+    """A release that was put off goes to one session after the other, which nobody waits for."""
+    for _ in range(200):
+        try:
+            worker.remote_free(worker.remote_malloc(worker=OWNER, nbytes=MOST_BYTES))
+        except CapacityError:
+            worker.remote_free(worker.remote_malloc(worker=OTHER, nbytes=1))  # in turn behind the release
+        else:
+            return True
+    return False
+
+
+def test_a_session_that_ends_gives_back_what_it_imported(
+    running_daemon: ForegroundDaemon, others: ForegroundDaemon
+) -> None:  # B4, R4
+    with two_sessions(running_daemon, others) as worker:
+        most = worker.remote_malloc(worker=OWNER, nbytes=MOST_BYTES)
         imported = worker.remote_import(worker.remote_export(most), worker=OTHER)
         worker.remote_free(most)
         with pytest.raises(SessionLost, match="SIGKILL"):
             result_of(worker, die, TaskArgs())
         with pytest.raises(StaleHandle):
             worker.remote_release_import(imported)
-        worker.remote_free(worker.remote_malloc(worker=OWNER, nbytes=HEAP_BYTES * 3 // 4))
+        assert allocates_again_alone(worker)
 
 
-def test_tasks_on_memory_whose_owner_ended_fail_with_that(running_daemon: ForegroundDaemon) -> None:  # B1, R4
-    with two_sessions_without_devices(running_daemon) as worker:
+def allocates_again_alone(worker: Worker) -> bool:
+    """The owner hears from the kernel that its importer is gone, at any time after that."""
+    for _ in range(1000):
+        try:
+            worker.remote_free(worker.remote_malloc(worker=OWNER, nbytes=MOST_BYTES))
+        except CapacityError:
+            continue
+        return True
+    return False
+
+
+def test_tasks_on_memory_whose_owner_ended_fail_with_that(
+    running_daemon: ForegroundDaemon, others: ForegroundDaemon
+) -> None:  # B1, R4
+    with two_sessions(running_daemon, others) as worker:
         buffer = worker.remote_malloc(worker=OWNER, nbytes=64)
         imported = worker.remote_import(worker.remote_export(buffer), worker=OTHER)
         end, task = worker.register(die), worker.register(add)
@@ -351,38 +434,109 @@ def test_tasks_on_memory_whose_owner_ended_fail_with_that(running_daemon: Foregr
 
 
 def test_a_task_that_was_submitted_before_the_owner_ended_fails_too(
-    running_daemon: ForegroundDaemon, fifo: Path
+    running_daemon: ForegroundDaemon, others: ForegroundDaemon, fifo: Path
 ) -> None:  # R4
-    def wait(orch: Orchestrator, args: Any, config: object = None) -> None:
-        Path(args.scalar(0)).read_text()
-
-    with two_sessions_without_devices(running_daemon) as worker:
+    with two_sessions(running_daemon, others) as worker:
         buffer = worker.remote_malloc(worker=OWNER, nbytes=64)
         imported = worker.remote_import(worker.remote_export(buffer), worker=OTHER)
-        pause, end, task = worker.register(wait), worker.register(die), worker.register(add)
+        pause, end, task = worker.register(wait_and_add), worker.register(die), worker.register(add)
         uses = TaskArgs().add_tensor(ints(imported), INOUT).add_scalar(1)
 
         def later(orch: Orchestrator, args: object, config: object) -> TaskRef:
-            orch.submit_next_level(pause, TaskArgs().add_scalar(str(fifo)), worker=OTHER)
+            idle = TaskArgs().add_tensor(np.zeros(1, "int64")).add_scalar(str(fifo))
+            orch.submit_next_level(pause, idle, worker=OTHER)
             return orch.submit_next_level(task, uses, worker=OTHER)
 
         run = worker.submit(later)
         with pytest.raises(SessionLost):
             worker.run(lambda orch, *_: orch.submit_next_level(end, worker=OWNER))
         fifo.write_text("")
-        with pytest.raises((SessionLost, UpstreamFailed), match="owns the imported memory, has ended"):
+        with pytest.raises(SessionLost, match=r"owns the imported memory, has ended|cannot be reached any more"):
             run.result()
 
 
-def test_exports_are_of_one_worker_object(running_daemon: ForegroundDaemon, worker: Worker) -> None:  # B1
-    with two_sessions_without_devices(running_daemon) as another:
+@SHARING
+def test_exports_are_of_one_worker_object(worker: Worker, running_daemon: ForegroundDaemon) -> None:  # B1
+    with two_sessions(running_daemon, running_daemon) as another:
         buffer = another.remote_malloc(worker=OWNER, nbytes=64)
         with pytest.raises(StaleHandle, match="another Worker"):
             worker.remote_import(another.remote_export(buffer), worker=OTHER)
 
 
-def two_sessions_without_devices(daemon: ForegroundDaemon) -> Worker:
-    made = Worker(level=4, name="another")
-    for _ in range(2):
-        made.add_remote_worker(RemoteWorkerSpec(daemon.endpoint, num_sub_workers=1, heap_bytes=HEAP_BYTES))
-    return made
+# ---- between daemons
+
+
+def fill_half(orch: Orchestrator, args: Any, config: object = None) -> None:
+    args.tensor(0)[::2] = 7
+
+
+def fill_and_fail(orch: Orchestrator, args: Any, config: object = None) -> None:
+    args.tensor(0)[...] = 7
+    raise RuntimeError("not done")
+
+
+@COPYING
+def test_what_a_task_leaves_alone_stays_as_it_is_at_the_owner(worker: Worker) -> None:  # B7
+    buffer = worker.remote_malloc(worker=OWNER, nbytes=64)
+    worker.remote_copy_to(buffer, np.arange(8))
+    imported = worker.remote_import(worker.remote_export(buffer), worker=OTHER)
+    result_of(worker, fill_half, TaskArgs().add_tensor(ints(imported, 4, 16), OUTPUT))
+    assert content(worker, buffer) == [0, 1, 7, 3, 7, 5, 6, 7]
+    with pytest.raises(TaskError, match="not done"):
+        result_of(worker, fill_and_fail, TaskArgs().add_tensor(ints(imported), INOUT))
+    assert content(worker, buffer) == [0, 1, 7, 3, 7, 5, 6, 7]
+    worker.remote_release_import(imported)
+    worker.remote_free(buffer)
+
+
+@COPYING
+def test_a_tensor_that_nothing_orders_cannot_be_copied(worker: Worker) -> None:  # B7
+    buffer = worker.remote_malloc(worker=OWNER, nbytes=64)
+    imported = worker.remote_import(worker.remote_export(buffer), worker=OTHER)
+    with pytest.raises(SimplerError, match="NO_DEP is not possible") as refused:
+        result_of(worker, add, TaskArgs().add_tensor(ints(imported), NO_DEP).add_scalar(1))
+    assert refused.value.code == "UNSUPPORTED"
+    worker.remote_release_import(imported)
+    worker.remote_free(buffer)
+
+
+@COPYING
+def test_large_imports_travel_whole_and_go_with_their_release(worker: Worker) -> None:  # B7, R10
+    numbers = np.arange(1_400_000)
+    buffer = worker.remote_malloc(worker=OWNER, nbytes=numbers.nbytes)
+    worker.remote_copy_to(buffer, numbers)
+    for _ in range(3):
+        imported = worker.remote_import(worker.remote_export(buffer), worker=OTHER)
+        args = TaskArgs().add_tensor(ints(imported, len(numbers)), INOUT).add_scalar(1)
+        assert result_of(worker, add, args) == int(numbers.sum()) + len(numbers)
+        numbers += 1
+        worker.remote_release_import(imported)
+    assert content(worker, buffer, len(numbers)) == numbers.tolist()
+    worker.remote_free(buffer)
+
+
+@COPYING
+def test_an_import_that_finds_no_room_leaves_nothing_held(worker: Worker) -> None:  # B4
+    buffer = worker.remote_malloc(worker=OWNER, nbytes=MOST_BYTES)
+    full = worker.remote_malloc(worker=OTHER, nbytes=MOST_BYTES)
+    with pytest.raises(CapacityError, match="heap_bytes"):
+        worker.remote_import(worker.remote_export(buffer), worker=OTHER)
+    worker.remote_free(full)
+    worker.remote_free(buffer)
+    worker.remote_free(worker.remote_malloc(worker=OWNER, nbytes=MOST_BYTES))
+
+
+@COPYING
+def test_an_import_that_cannot_reach_its_owner_says_where_it_tried(
+    worker: Worker, running_daemon: ForegroundDaemon
+) -> None:  # B4, R4
+    buffer = worker.remote_malloc(worker=OWNER, nbytes=MOST_BYTES)
+    exported, path = worker.remote_export(buffer), running_daemon.runtime_dir / "session.sock"
+    path.rename(path.with_name("moved"))
+    try:
+        with pytest.raises(ConnectError, match=str(path)):
+            worker.remote_import(exported, worker=OTHER)
+    finally:
+        path.with_name("moved").rename(path)
+    worker.remote_free(buffer)
+    worker.remote_free(worker.remote_malloc(worker=OWNER, nbytes=MOST_BYTES))

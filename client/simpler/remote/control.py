@@ -25,6 +25,8 @@ class Control:
         self._link: Link | None = None
         self.protocol = PROTOCOL_VERSIONS[-1]
         """The version that was agreed on."""
+        self.host = ""
+        """What the daemon's host calls itself."""
         self._dialer = dialer
         self._handler = handler
         self._program = program
@@ -86,5 +88,5 @@ class Control:
         except BaseException:
             link.fail(ConnectError(f"{link.name} did not greet"))
             raise
-        self.protocol = hello.version
+        self.protocol, self.host = hello.version, hello.host
         return link

@@ -2,7 +2,8 @@
 
 Rules
   1. An export is an entry of the Worker's book alone. The owner's session hears of it when somebody imports: it grants
-     the range to that one session, for which the importer's session then asks the owner's, past this program.
+     the range to that one session, for which the importer's session then asks the owner's, past this program; at
+     another daemon it does so at the endpoint by which this program reaches the owner's.
   2. The root is held before any session is asked, and let go when one refuses.
 """
 
@@ -81,6 +82,7 @@ class RemoteImports:
         owner = self._sessions[root.handle.worker]
         for session in (owner, importer):
             session.require_protocol(2, "an import")
+        _require_reachable(owner, importer)
         granted, _ = await owner.request(
             Grant(
                 buffer=root.buffer,
@@ -89,6 +91,7 @@ class RemoteImports:
                 nbytes=exported.nbytes,
                 access=exported.access.value,
                 importer=importer.id,
+                certificate=importer.lane_certificate,
             )
         )
         request = Import(
@@ -97,6 +100,8 @@ class RemoteImports:
             secret=granted.secret,
             nbytes=exported.nbytes,
             access=exported.access.value,
+            endpoint=str(owner.endpoint),
+            certificate=owner.lane_certificate,
         )
         try:
             reply, _ = await importer.request(request)
@@ -110,6 +115,15 @@ class RemoteImports:
             await owner.request(Revoke(secret=secret))
         except SimplerError as error:
             _log.debug("a grant was not taken back: %s", error)
+
+
+def _require_reachable(owner: RemoteSession, importer: RemoteSession) -> None:
+    if owner.endpoint.is_local and owner.host != importer.host:
+        raise ArgumentError(
+            f"the session of {importer.name}, on host {importer.host}, would have to reach that of {owner.name}, on "
+            f"host {owner.host}, by an address that cannot leave a host; give the RemoteWorkerSpec of worker "
+            f"{owner.worker} one that {importer.host} can reach"
+        )
 
 
 def _access_of(name: str) -> Access:

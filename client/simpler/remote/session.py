@@ -48,7 +48,7 @@ from simpler.wire import descriptor_reply
 from simpler.wire.command_messages import Register, Trace
 from simpler.wire.control_messages import Attach, Close, Ended, Manifest, Open, OpenReply
 from simpler.wire.data_messages import Locate
-from simpler.wire.endpoint import connect
+from simpler.wire.endpoint import Endpoint, connect
 from simpler.wire.frames import Buffer
 from simpler.wire.link import Link, PendingReply
 from simpler.wire.messages import Message, Request
@@ -100,6 +100,22 @@ class RemoteSession(Handler):
         """What frame headers call it, while it is open."""
         assert self.opened is not None
         return self.opened.number
+
+    @property
+    def host(self) -> str:
+        """What the daemon's host calls itself."""
+        return self._control.host
+
+    @property
+    def lane_certificate(self) -> bytes:
+        """What its runner shows on lanes under TLS; empty where they are in clear."""
+        assert self.opened is not None
+        return self.opened.lane_certificate
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where its daemon is."""
+        return self._spec.address
 
     def require_protocol(self, version: int, what: str) -> None:
         """Raises SimplerError UNSUPPORTED when the daemon speaks an older one than ``what`` needs."""

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import msgspec
 
+from simpler.wire.control_messages import LaneCertificate
 from simpler.wire.frames import MessageType
 from simpler.wire.messages import Message, Natural, Request
 
@@ -21,7 +22,10 @@ class GrantReply(Message, frozen=True, kw_only=True):
 
 
 class Grant(Request[GrantReply], frozen=True, kw_only=True):
-    """To the owner: the session ``importer`` may use a range of a buffer, with these rights."""
+    """To the owner: the session ``importer`` may use a range of a buffer, with these rights.
+
+    ``certificate``: what it shows on lanes under TLS, where it comes from another daemon.
+    """
 
     TYPE = MessageType.GRANT
     REPLY = GrantReply
@@ -31,6 +35,7 @@ class Grant(Request[GrantReply], frozen=True, kw_only=True):
     nbytes: Annotated[int, msgspec.Meta(ge=1)]
     access: Rights
     importer: str
+    certificate: LaneCertificate = b""
 
 
 class RevokeReply(Message, frozen=True, kw_only=True):
@@ -56,7 +61,10 @@ class ImportReply(Message, frozen=True, kw_only=True):
 
 
 class Import(Request[ImportReply], frozen=True, kw_only=True):
-    """To the importer: get what the session ``owner`` granted. ``number``: what frame headers call that session."""
+    """To the importer: get what the session ``owner`` granted. ``number``: what frame headers call that session.
+
+    ``endpoint``, ``certificate``: where the owner's daemon is, should it be another, and what the owner shows there.
+    """
 
     TYPE = MessageType.IMPORT
     REPLY = ImportReply
@@ -65,6 +73,8 @@ class Import(Request[ImportReply], frozen=True, kw_only=True):
     secret: bytes
     nbytes: Annotated[int, msgspec.Meta(ge=1)]
     access: Rights
+    endpoint: str = ""
+    certificate: LaneCertificate = b""
 
 
 class ReleaseReply(Message, frozen=True, kw_only=True):
@@ -74,7 +84,7 @@ class ReleaseReply(Message, frozen=True, kw_only=True):
 
 
 class Release(Request[ReleaseReply], frozen=True, kw_only=True):
-    """To the importer: give an import back."""
+    """To the importer: give an import back. On a peer lane, to the owner: the import that the lane is, buffer 0."""
 
     TYPE = MessageType.RELEASE
     REPLY = ReleaseReply

@@ -20,7 +20,8 @@ from simpler.heap import Heap
 from simpler.imported_memory import ImportedMemory
 from simpler.region import Region
 from simpler.tensor import Access
-from simplerd.runner.imports import Imported
+from simplerd.runner.copied_import import CopiedImport
+from simplerd.runner.shared_import import SharedImport
 
 _GENERATION_END = 1 << 32
 
@@ -28,7 +29,8 @@ _GENERATION_END = 1 << 32
 class Held(NamedTuple):
     """A range of a buffer that stays where it is until `release` is called, once. `offset`: in `memory`.
 
-    `place` says in the arguments of tasks which memory it is.
+    `place` says in the arguments of tasks which memory it is. `copied`: of an import whose bytes are to be fetched
+    before they are read, and stored after they were written.
     """
 
     memory: Heap | ImportedMemory
@@ -36,6 +38,7 @@ class Held(NamedTuple):
     offset: int
     nbytes: int
     release: Callable[[], None]
+    copied: CopiedImport | None = None
 
 
 class _Own:
@@ -56,7 +59,7 @@ class _Own:
 
 class _Buffer(NamedTuple):
     generation: int
-    block: _Own | Imported
+    block: _Own | SharedImport | CopiedImport
     nbytes: int
 
 
@@ -75,9 +78,9 @@ class SessionBuffers:
         """A new buffer's id and generation; not zeroed. Raises CapacityError when the heap is full."""
         return self._add(_Own(self._region, self._region.alloc(nbytes)), nbytes)
 
-    def add_import(self, imported: Imported) -> tuple[int, int]:
+    def add_import(self, imported: SharedImport | CopiedImport) -> tuple[int, int]:
         """The id and generation of an import, which belongs to this from here on."""
-        return self._add(imported, imported.memory.record.nbytes)
+        return self._add(imported, imported.nbytes)
 
     def free(self, buffer: int, generation: int) -> None:
         """Voids the name of an own buffer; the memory goes with its last holder. Raises StaleHandle."""
@@ -114,9 +117,10 @@ class SessionBuffers:
                     f"{access.name}",
                     session=self._session,
                 )
-            return Held(block.memory, block.place, block.offset + offset, nbytes, block.take())
+            copied = block if isinstance(block, CopiedImport) else None
+            return Held(block.memory, block.place, block.offset + offset, nbytes, block.take(), copied)
 
-    def _add(self, block: _Own | Imported, nbytes: int) -> tuple[int, int]:
+    def _add(self, block: _Own | SharedImport | CopiedImport, nbytes: int) -> tuple[int, int]:
         with self._lock:
             buffer = self._free_ids.pop() if self._free_ids else len(self._next_generation)
             generation = self._next_generation.get(buffer, 1)
@@ -124,7 +128,7 @@ class SessionBuffers:
             self._live[buffer] = _Buffer(generation, block, nbytes)
         return buffer, generation
 
-    def _remove(self, buffer: int, entry: _Buffer) -> _Own | Imported:
+    def _remove(self, buffer: int, entry: _Buffer) -> _Own | SharedImport | CopiedImport:
         del self._live[buffer]
         if self._next_generation[buffer] < _GENERATION_END:
             self._free_ids.append(buffer)

@@ -81,6 +81,10 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """Runner to daemon, with a memfd that holds an error record: the session could not be made."""
 
 
+NO_SUCH_SESSION = "NO_SUCH_SESSION"
+"""Code of the refusal of a peer lane to a session that this daemon does not have."""
+
+
 class PeerLane(msgspec.Struct, frozen=True, tag="peer-lane"):
     """Runner to daemon, with one end of a Unix stream: a lane to the runner of another session of this daemon.
 

@@ -3,6 +3,7 @@
 Rules
   1. Every method is called in the orchestration thread, so the Worker sees one caller.
   2. What a task borrows (buffers, arrays sent along) it keeps until its run has ended, and gives back whatever happens.
+  3. What it wrote into copies of other hosts' memory is back there before it counts as done.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from simpler.heap import Heap
 from simpler.imported_memory import ImportedMemory
 from simpler.inner_callables import InnerCallables
 from simpler.inner_worker import InnerWorker
+from simpler.region import Region
 from simpler.tensor import DataType, TensorArgType
 from simpler.wire.command_messages import Register, Task
 from simpler.wire.task_args import BufferTensor, InlineTensor, RemoteArgs
 from simplerd.runner.buffers import SessionBuffers
 from simplerd.runner.control_protocol import Launch
+from simplerd.runner.copied_import import CopiedImport
 
 
 class DispatchedRun(NamedTuple):
@@ -33,6 +36,16 @@ class DispatchedRun(NamedTuple):
     started_ns: int
     ended_ns: int
     succeeded: bool
+
+
+class _Received:
+    """What the tensors of one task lie in, given back by ``borrowed``."""
+
+    def __init__(self, region: Region, borrowed: ExitStack) -> None:
+        self.borrowed = borrowed
+        self.places: dict[int, Heap | ImportedMemory] = {0: region}
+        self.copied: list[tuple[CopiedImport, TensorArgType, int, int]] = []
+        """Copies of other hosts' memory, with what the task does to which bytes of the heap."""
 
 
 class Dispatcher:
@@ -68,8 +81,11 @@ class Dispatcher:
         started_ns, succeeded = time.monotonic_ns(), False
         try:
             with ExitStack() as borrowed:
-                args = self._receive(RemoteArgs.decode(task.args), borrowed)
+                received = _Received(self._region, borrowed)
+                args = self._receive(RemoteArgs.decode(task.args), received)
                 parts = self._callables.run(task.digest, args, None)
+                for copy, tag, offset, nbytes in received.copied:
+                    copy.after(tag, offset, nbytes)
                 result = None if parts is None else b"".join(parts)  # they may lie in what is borrowed
             succeeded = True
             return result
@@ -78,30 +94,27 @@ class Dispatcher:
 
     # ---- arguments
 
-    def _receive(self, remote: RemoteArgs, borrowed: ExitStack) -> ReceivedArgs:
-        tensors, places = [], dict[int, Heap | ImportedMemory]({0: self._region})
+    def _receive(self, remote: RemoteArgs, received: _Received) -> ReceivedArgs:
+        tensors = []
         for tensor in remote.tensors:
             tag, dtype = TensorArgType(tensor.tag), DataType(tensor.dtype)
-            place, offset = self._locate(tensor, tag, places, borrowed)
+            place, offset = self._locate(tensor, tag, received)
             tensors.append(TensorRecord(tag, dtype, tensor.shape, None, place, offset, tensor.nbytes))
-        imports = [memory for memory in places.values() if isinstance(memory, ImportedMemory)]
+        imports = [memory for memory in received.places.values() if isinstance(memory, ImportedMemory)]
         if imports:
-            borrowed.enter_context(self._worker.given(imports))
-        return ReceivedArgs(places, DecodedArgs(tensors, remote.scalars))
+            received.borrowed.enter_context(self._worker.given(imports))
+        return ReceivedArgs(received.places, DecodedArgs(tensors, remote.scalars))
 
-    def _locate(
-        self,
-        tensor: BufferTensor | InlineTensor,
-        tag: TensorArgType,
-        places: dict[int, Heap | ImportedMemory],
-        borrowed: ExitStack,
-    ) -> tuple[int, int]:
-        """Which memory the tensor is in, which goes into ``places``, and the offset of its first byte there."""
+    def _locate(self, tensor: BufferTensor | InlineTensor, tag: TensorArgType, received: _Received) -> tuple[int, int]:
+        """Which memory the tensor is in, and the offset of its first byte there."""
         if isinstance(tensor, InlineTensor):
             offset = self._region.store(tensor.data)
-            borrowed.callback(self._region.unref, offset)
+            received.borrowed.callback(self._region.unref, offset)
             return 0, offset
         held = self._buffers.hold(tensor.buffer, tensor.generation, tensor.offset, tensor.nbytes, tag.rights, own=False)
-        borrowed.callback(held.release)
-        places[held.place] = held.memory
+        received.borrowed.callback(held.release)
+        received.places[held.place] = held.memory
+        if held.copied is not None:
+            held.copied.before(tag, held.offset, held.nbytes)
+            received.copied.append((held.copied, tag, held.offset, held.nbytes))
         return held.place, held.offset

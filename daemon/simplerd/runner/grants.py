@@ -3,9 +3,11 @@
 Rules
   1. A grant is for one session, which proves it by a secret, once. Unused, it keeps no memory: a buffer that is freed
      meanwhile is stale for it, too.
-  2. A range in use is held until its importer hangs up, however that ends; freeing the buffer voids its name at once,
+  2. Of a session of this daemon the daemon says which it is. One of another daemon has the secret, and under TLS shows
+     the certificate that the grant names.
+  3. A range in use is held until its importer hangs up, however that ends; freeing the buffer voids its name at once,
      the memory goes with its last holder.
-  3. Who may only read gets a descriptor that cannot be written through, open(2) of proc(5).
+  4. Who may only read gets a descriptor that cannot be written through, open(2) of proc(5).
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import time
 import trio
 
 from simpler import limits
-from simpler.errors import AccessDenied, CapacityError, ProtocolError, SimplerError
+from simpler.errors import AccessDenied, AuthError, CapacityError, ProtocolError, SimplerError
 from simpler.region import Region
 from simpler.tensor import Access
 from simpler.wire.control_messages import Attach, AttachReply
@@ -30,7 +32,11 @@ from simpler.wire.decoder import FrameDecoder
 from simpler.wire.descriptor_reply import answer, refuse
 from simpler.wire.frames import Frame
 from simpler.wire.import_messages import Grant
+from simpler.wire.link import Link
 from simplerd.runner.buffers import Held, SessionBuffers
+from simplerd.runner.control_protocol import Launch
+from simplerd.runner.importer_lane import ImporterLane
+from simplerd.runner.lane_security import LaneSecurity
 
 _log = logging.getLogger("simpler.runner")
 
@@ -38,8 +44,9 @@ _log = logging.getLogger("simpler.runner")
 class Grants:
     """The grants of one session. `give` and `revoke` are for any thread, `serve` is for trio's."""
 
-    def __init__(self, region: Region, buffers: SessionBuffers, session: str) -> None:
-        self._region, self._buffers, self._session = region, buffers, session
+    def __init__(self, region: Region, buffers: SessionBuffers, launch: Launch, security: LaneSecurity) -> None:
+        self._region, self._buffers, self._security = region, buffers, security
+        self._session, self._number = launch.session, launch.session_number
         self._lock = threading.Lock()
         self._waiting: dict[bytes, Grant] = {}
         """By the hash of the secret, so that looking one up tells nothing of another."""
@@ -63,7 +70,8 @@ class Grants:
             self._waiting.pop(_hashed(secret), None)
 
     async def serve(self, frame: bytes, importer: str, fd: int) -> None:
-        """The life of one peer lane, whose descriptor belongs to this from now on. ``importer``: whose it is.
+        """The life of one peer lane, whose descriptor belongs to this from now on. ``importer``: whose it is, "" for a
+        session of another daemon.
 
         What another session sends may be anything, and harms nobody but itself.
         """
@@ -86,20 +94,33 @@ class Grants:
     async def _serve(self, frame: bytes, importer: str, connection: socket.socket) -> None:
         first = _first(frame)
         grant = self._redeem(Attach.decode(first.payload).token, importer)
-        held = self._hold(grant)
+        with contextlib.ExitStack() as holding:
+            held = self._hold(grant)
+            holding.callback(held.release)
+            if importer:
+                self._hand_over(connection, first, grant, held)
+                await _wait_until_over(connection)
+            else:
+                await self._serve_copies(frame, connection, grant, ImporterLane(held, Access(grant.access), holding))
+
+    async def _serve_copies(self, frame: bytes, connection: socket.socket, grant: Grant, lane: ImporterLane) -> None:
+        name = f"the lane of session {grant.importer} to session {self._session}"
         try:
-            self._hand_over(connection, first, grant, held)
-            await _wait_until_over(connection)
-        finally:
-            held.release()
+            stream, received = await self._security.accept(connection.detach(), frame, name, peer=grant.certificate)
+        except (trio.BrokenResourceError, trio.TooSlowError) as error:
+            raise AuthError(f"{name} was given up: {str(error) or 'no handshake in time'}") from None
+        link = Link(stream, lane, name=name, in_order=True, received=received)
+        link.session = self._number
+        await link.run()
 
     def _redeem(self, secret: bytes, importer: str) -> Grant:
         with self._lock:
             grant = self._waiting.get(_hashed(secret))
-            if grant is None or grant.importer != importer:
+            if grant is None or importer not in (grant.importer, ""):
+                whom = f"session {importer}" if importer else "whoever asks"
                 raise AccessDenied(
-                    f"session {self._session} has granted session {importer} nothing by that secret, or it was used or "
-                    "revoked; a grant is good once",
+                    f"session {self._session} has granted {whom} nothing by that secret, or it was used or revoked; a "
+                    "grant is good once",
                     session=self._session,
                 )
             del self._waiting[_hashed(secret)]

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import socket
 import ssl
+from typing import TYPE_CHECKING
 
 import trio
 
 from simpler import limits
 from simpler.wire.tls_stream import TlsStream
+
+if TYPE_CHECKING:
+    from simpler.wire.lane_identity import LaneIdentity
 
 
 class LaneSecurity:
@@ -24,28 +28,38 @@ class LaneSecurity:
     def __init__(self, client: bytes) -> None:
         self.certificate = b""
         """What the runner shows; empty when the lanes are in clear."""
-        self.context: ssl.SSLContext | None = None
+        self._context: ssl.SSLContext | None = None
+        self._identity: LaneIdentity | None = None
         if client:
             from simpler.wire.lane_identity import LaneIdentity  # cryptography is for sessions with TLS only
 
-            identity = LaneIdentity.make()
-            self.certificate = identity.certificate
-            self.context = identity.server_context(client)
+            self._identity = LaneIdentity.make()
+            self.certificate = self._identity.certificate
+            self._context = self._identity.server_context(client)
 
-    async def accept(self, fd: int, frame: bytes, name: str) -> tuple[trio.abc.Stream, bytes]:
-        """The lane behind ``fd``, which is taken over, and what has been received on it.
+    def client_context(self, peer: bytes) -> ssl.SSLContext | None:
+        """For a lane to another runner, which shows the certificate ``peer``; None where the lanes are in clear."""
+        return None if self._identity is None else self._identity.client_context(peer)
+
+    async def accept(
+        self, fd: int, frame: bytes, name: str, *, peer: bytes | None = None
+    ) -> tuple[trio.abc.Stream, bytes]:
+        """The lane behind ``fd``, which is taken over, and what has been received on it. ``peer``: the certificate that
+        has to be shown instead of the client's.
 
         Raises AuthError when the other end is not the client, BrokenResourceError when it has left, TooSlowError after
         FIRST_FRAME_TIMEOUT_S; the lane is closed then.
         """
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=fd)))
-        if self.context is None:
+        if self._identity is None:
             return stream, frame
-        tls = TlsStream(stream, self.context, name=name, server_side=True)
         try:
+            context = self._context if peer is None else self._identity.server_context(peer)
+            assert context is not None
+            tls = TlsStream(stream, context, name=name, server_side=True)
             with trio.fail_after(limits.FIRST_FRAME_TIMEOUT_S):
                 await tls.handshake()
         except BaseException:
-            await trio.aclose_forcefully(tls)
+            await trio.aclose_forcefully(stream)
             raise
         return tls, b""

@@ -41,6 +41,7 @@ from simplerd.runner.lanes import CommandLane, DataLane
 from simplerd.runner.memory_lane import share
 from simplerd.runner.orchestration_thread import OrchestrationThread
 from simplerd.runner.session_trace import SessionTrace
+from simplerd.runner.trio_calls import TrioCalls
 
 COMMAND_BYTES = 2 << 20
 ALARM_MARGIN_S = 3.0
@@ -116,16 +117,17 @@ async def serve(launch: Launch, control: socket.socket, worker: InnerWorker, sec
     thread = OrchestrationThread()
     trace = SessionTrace(launch, worker.region, dispatcher, chips, subs)
     daemon = trio.socket.from_stdlib_socket(control)
-    grants, imports = Grants(worker.region, buffers, launch.session), Imports(daemon)
-    handlers: dict[str, Handler] = {
-        "command": CommandLane(
-            launch, thread, dispatcher, buffers=buffers, grants=grants, imports=imports, trace=trace
-        ),
-        "data": DataLane(worker.region, buffers),
-    }
+    grants, calls = Grants(worker.region, buffers, launch, security), TrioCalls()
     await daemon.send(control_protocol.encode(Ready(chips, subs, security.certificate)))
     lanes: list[Link] = []
     async with trio.open_nursery() as nursery:
+        imports = Imports(daemon, nursery, region=worker.region, security=security, trio_calls=calls)
+        handlers: dict[str, Handler] = {
+            "command": CommandLane(
+                launch, thread, dispatcher, buffers=buffers, grants=grants, imports=imports, trace=trace
+            ),
+            "data": DataLane(worker.region, buffers),
+        }
         async for lane, fd in _lanes(daemon):
             name = f"the client's {lane.lane} lane of session {launch.session}"
             match lane.lane:
@@ -139,8 +141,8 @@ async def serve(launch: Launch, control: socket.socket, worker: InnerWorker, sec
                     nursery.start_soon(_serve_lane, launch, name, accept, handlers[kind], lanes)
         for link in lanes:
             await link.aclose()  # what is being written to a client that reads nothing ends with it
-        await imports.aclose()
-        nursery.cancel_scope.cancel()  # handshakes, and what others have imported
+        await calls.aclose()
+        nursery.cancel_scope.cancel()  # handshakes, and imports on both sides
     thread.stop(launch.close_timeout_s / 2)
 
 
