@@ -71,6 +71,8 @@ CONTROL_TIMEOUT_S = 30.0
 """How long a request that does not run user code may take."""
 SEND_TIMEOUT_S = 30.0
 """How long a peer may leave one frame unread before its connection is given up."""
+FAULT_TIMEOUT_S = 1.0
+"""How long a connection that is given up may take to take the reason."""
 CONNECT_TIMEOUT_S = 10.0
 HEALTH_TIMEOUT_S = 20.0
 """How long nothing may be heard of a host before what it has is given up; and how long a runner may be stopped."""
@@ -83,6 +85,8 @@ AHEAD_S = 0.02
 from, which is how much must be ahead to keep a session busy."""
 QUICK_TASK_BYTES_AHEAD = 4 << 20
 """Arguments of tasks beyond TASKS_AHEAD, together: a session holds them in memory until their turn comes."""
+READ_AHEAD_S = 1.0
+"""After how long in one request a session begins to read what its client sends ahead: well below TCP_SILENCE_S."""
 CALLABLES_SENT_AHEAD = 4
 """Callables that a session which opens is sent before it has confirmed the first of them."""
 OPENING_GRACE_S = 2.0

@@ -14,7 +14,7 @@ from simpler.wire.command_messages import Malloc
 from simpler.wire.data_messages import CopyFrom, CopyTo
 from simpler.wire.link import Link
 from simplerd.runner.buffers import SessionBuffers
-from simplerd.runner.lanes import DataLane
+from simplerd.runner.data_lane import DataLane
 
 HEAP_BYTES = 1 << 20
 NO_LINK = cast(Link, None)

@@ -38,7 +38,9 @@ class TaskPump:
         self._region = region
         self._lane = lane
         self._give_up = give_up
-        self._doorbell = trio.Event()
+        self._stuck = trio.Event()
+        self._is_full = False
+        """Whether there may be more in the mailbox, for which there was no room."""
         self._ahead = 0
         self._ahead_bytes = 0
         self._window = limits.TASKS_AHEAD
@@ -47,34 +49,44 @@ class TaskPump:
         self._replied_ns = 0
 
     def ring(self) -> None:
-        """There may be work in the mailbox."""
-        self._doorbell.set()
+        """There may be work in the mailbox: sends it, at once where the lane takes it."""
+        try:
+            if self._enqueue_ready() and not self._lane.flush_now():
+                self._stuck.set()
+        except RegionClosed:  # the Worker is closing
+            return
+        except Exception as unexpected:
+            self._give_up(unexpected)
 
     async def run(self) -> None:
-        """Sends tasks as they become ready, until the region or the lane is closed, which is raised."""
-        while True:  # no deadline: the next task may come at any time
-            if self._enqueue_ready():
-                await self._lane.flush()
-            else:
-                await self._doorbell.wait()
-                self._doorbell = trio.Event()
+        """Sends what the lane did not take at once, until the lane is closed, which is raised."""
+        self.ring()  # only who has looked in vain is told of what comes
+        while True:  # no deadline: the lane may never be stuck
+            await self._stuck.wait()
+            self._stuck = trio.Event()
+            await self._lane.flush()
 
     def _enqueue_ready(self) -> bool:
         """Puts all that is ready, and has room, behind what is to be sent; False when there was nothing."""
-        found = False
-        while self._has_room() and (task := self._region.take(self._worker)) is not None:
+        found = self._is_full = False
+        while self._has_room():
+            task = self._region.take(self._worker)
+            if task is None:
+                return found
             found = True
-            nbytes = len(task.args)
-            try:
-                self._lane.enqueue(
-                    Task(digest=task.digest, args=task.args), settled=partial(self._settled, task, nbytes)
-                )
-            except ArgumentError as too_large:
-                self._fail(task, too_large)
-            else:
-                self._ahead += 1
-                self._ahead_bytes += nbytes
+            self._enqueue(task)
+        self._is_full = True
         return found
+
+    def _enqueue(self, task: GraphTask) -> None:
+        nbytes = len(task.args)
+        try:
+            self._lane.enqueue(Task(digest=task.digest, args=task.args), settled=partial(self._settled, task, nbytes))
+        except ArgumentError as too_large:
+            self._fail(task, too_large)
+        else:
+            self._ahead += 1
+            self._ahead_bytes += nbytes
 
     def _has_room(self) -> bool:
         ahead = self._ahead
@@ -89,14 +101,14 @@ class TaskPump:
         self._ahead_bytes -= nbytes
         self._ahead -= 1
         self._measure()
-        if self._ahead <= self._window >> 1:  # not after each reply: so that the next go out together
-            self._doorbell.set()
         try:
             self._end(task, pending.answer.failed, pending.answer.payload)
         except RegionClosed:  # the Worker is closing
             return
         except Exception as unexpected:
             self._give_up(unexpected)
+        if self._is_full and self._ahead <= self._window >> 1:  # not after each reply: so that the next go out together
+            self.ring()
 
     def _measure(self) -> None:
         """Follows the time that a task takes; one reply that a far network held up says little about that."""

@@ -371,6 +371,10 @@ class Conversation:
         """All that is to be sent, in order; who takes it sends it, or the connection is over."""
         return self._outbox.take()
 
+    def put_back(self, pieces: list[memoryview]) -> None:
+        """What of the output could not be sent yet."""
+        self._outbox.put_back(pieces)
+
 
 def _held_by(header: Header) -> int:
     """What a request takes until it is answered."""

@@ -27,8 +27,6 @@ from simpler.wire.pending import Answer, Pending
 from simpler.wire.serving import Handler, Serving
 from simpler.wire.transport import transport_of
 
-FAULT_TIMEOUT_S = 1.0
-
 ReplyT = TypeVar("ReplyT", bound=Message)
 _log = logging.getLogger("simpler.wire")
 
@@ -210,6 +208,21 @@ class Link:
         async with self._writing:
             await self._write()
 
+    def flush_now(self) -> bool:
+        """As ``flush``, as far as that needs no waiting; False when it is to be called, for what is left or the cause.
+
+        To pass by the event loop so takes half the time of a small task.
+        """
+        if self.cause is not None or self._writing.locked():
+            return False
+        try:
+            left = self._transport.send_now(self._conversation.take_output())
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as broken:
+            self.fail(SessionLost(f"the connection to {self.name} broke: {_reason(broken)}"))
+            return False
+        self._conversation.put_back(left)
+        return not left
+
     def reply_of(self, request: Request[ReplyT], answer: Answer) -> ReplyT:
         """What ``answer`` says. Raises the error that the peer answered with."""
         return self._conversation.reply_of(request, answer)
@@ -320,8 +333,8 @@ class Link:
 
     async def _tell(self) -> None:
         """Says why before hanging up; the peer may be past reading it, so for a moment only."""
-        self._send_timeout_s = FAULT_TIMEOUT_S
-        with trio.move_on_after(FAULT_TIMEOUT_S):
+        self._send_timeout_s = limits.FAULT_TIMEOUT_S
+        with trio.move_on_after(limits.FAULT_TIMEOUT_S):
             try:
                 await self.flush()
             except SimplerError as lost:

@@ -38,6 +38,10 @@ class Outbox:
         pieces, self._pieces = self._pieces, []
         return pieces
 
+    def put_back(self, pieces: list[memoryview]) -> None:
+        """What was taken, and could not be sent: goes out before all that was added since."""
+        self._pieces[:0] = pieces
+
     def _close_tail(self) -> None:
         if self._tail:
             self._pieces.append(memoryview(self._tail))

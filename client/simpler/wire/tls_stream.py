@@ -88,6 +88,10 @@ class TlsStream(trio.abc.HalfCloseableStream):
         """The connection as it is, after a handshake that failed."""
         return trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=self._socket.detach())))
 
+    def taken(self) -> ssl.SSLSocket:
+        """The socket itself: see `socket_of`."""
+        return self._socket
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """The next bytes, at most ``max_bytes``; none when the other end has hung up."""
         room = bytearray(max_bytes or RECEIVE_BYTES)
@@ -151,6 +155,11 @@ class TlsStream(trio.abc.HalfCloseableStream):
 def fingerprint(certificate: bytes) -> str:
     """What a certificate (DER) is pinned by: "sha256:" and 64 hex digits."""
     return f"sha256:{hashlib.sha256(certificate).hexdigest()}"
+
+
+def socket_of(stream: trio.SocketStream | TlsStream) -> socket.socket:
+    """The stream's non-blocking socket, for who goes on without trio; the stream is of no use any more."""
+    return stream.taken() if isinstance(stream, TlsStream) else _taken_from(stream)
 
 
 def _taken_from(stream: trio.SocketStream) -> socket.socket:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import deque
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
@@ -40,6 +39,9 @@ class Transport(Protocol):
 
     async def send(self, pieces: list[memoryview]) -> None:
         """Sends all of them."""
+
+    def send_now(self, pieces: list[memoryview]) -> list[memoryview]:
+        """Sends what goes out without waiting; gives what is left."""
 
 
 def transport_of(stream: trio.abc.Stream) -> Transport:
@@ -74,16 +76,22 @@ class SocketTransport:
 
     async def send(self, pieces: list[memoryview]) -> None:
         """All in one system call, as far as the kernel takes them."""
-        left = deque(pieces)
-        while left:
+        while pieces:
             try:
-                sent = await self._socket.sendmsg([left[i] for i in range(min(len(left), PIECES_AT_ONCE))])
+                sent = await self._socket.sendmsg(pieces[:PIECES_AT_ONCE])
             except OSError as error:
                 raise trio.BrokenResourceError(str(error)) from error
-            while left and sent >= len(left[0]):
-                sent -= len(left.popleft())
-            if sent:
-                left[0] = left[0][sent:]
+            pieces = _behind(pieces, sent)
+
+    def send_now(self, pieces: list[memoryview]) -> list[memoryview]:
+        """In one system call."""
+        try:
+            sent = os.writev(self._descriptor(), pieces[:PIECES_AT_ONCE])
+        except BlockingIOError:
+            return pieces
+        except OSError as error:
+            raise trio.BrokenResourceError(str(error)) from error
+        return _behind(pieces, sent)
 
     def _descriptor(self) -> int:
         descriptor = self._socket.fileno()
@@ -109,6 +117,10 @@ class PlacingTransport:
         for piece in pieces:
             await self._stream.send_all(piece)
 
+    def send_now(self, pieces: list[memoryview]) -> list[memoryview]:
+        """Streams have no way to."""
+        return pieces
+
 
 class StreamTransport:
     """A stream that hands out bytes, such as one in memory."""
@@ -130,3 +142,16 @@ class StreamTransport:
         """One after the other."""
         for piece in pieces:
             await self._stream.send_all(piece)
+
+    def send_now(self, pieces: list[memoryview]) -> list[memoryview]:
+        """Streams have no way to."""
+        return pieces
+
+
+def _behind(pieces: list[memoryview], sent: int) -> list[memoryview]:
+    """What is left of ``pieces`` after their first ``sent`` bytes."""
+    for index, piece in enumerate(pieces):
+        if sent < len(piece):
+            return [piece[sent:], *pieces[index + 1 :]]
+        sent -= len(piece)
+    return []

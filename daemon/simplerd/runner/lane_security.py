@@ -43,7 +43,7 @@ class LaneSecurity:
 
     async def accept(
         self, fd: int, frame: bytes, name: str, *, peer: bytes | None = None
-    ) -> tuple[trio.abc.Stream, bytes]:
+    ) -> tuple[trio.SocketStream | TlsStream, bytes]:
         """The lane behind ``fd``, which is taken over, and what has been received on it. ``peer``: the certificate that
         has to be shown instead of the client's.
 

@@ -16,30 +16,28 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
+from collections.abc import AsyncIterator
 
 import trio
 
 from simpler import spawn_protocol
 from simpler.callables import RemoteCallable, load
 from simpler.error_record import encode_error
-from simpler.errors import AuthError, SimplerError, StartupError
+from simpler.errors import SimplerError, StartupError
 from simpler.inner_worker import InnerWorker
 from simpler.spawn import Spawner
-from simpler.wire.link import Link
-from simpler.wire.serving import Handler
 from simplerd.runner import control_protocol
 from simplerd.runner.buffers import SessionBuffers
+from simplerd.runner.command_lane import CommandLane
 from simplerd.runner.control_protocol import Failed, Lane, Launch, Ready, Stop
+from simplerd.runner.data_lane import DataLane
 from simplerd.runner.dispatcher import Dispatcher
 from simplerd.runner.environment import install, session_environment
 from simplerd.runner.grants import Grants
 from simplerd.runner.imports import Imports
 from simplerd.runner.lane_security import LaneSecurity
-from simplerd.runner.lanes import CommandLane, DataLane
 from simplerd.runner.memory_lane import share
-from simplerd.runner.orchestration_thread import OrchestrationThread
+from simplerd.runner.session_lanes import SessionLanes
 from simplerd.runner.session_trace import SessionTrace
 from simplerd.runner.trio_calls import TrioCalls
 
@@ -114,36 +112,27 @@ async def serve(launch: Launch, control: socket.socket, worker: InnerWorker, sec
     subs = list(range(len(chips), len(chips) + manifest.num_sub_workers))
     buffers = SessionBuffers(worker.region, launch.session)
     dispatcher = Dispatcher(launch, worker, buffers)
-    thread = OrchestrationThread()
     trace = SessionTrace(launch, worker.region, dispatcher, chips, subs)
     daemon = trio.socket.from_stdlib_socket(control)
     grants, calls = Grants(worker.region, buffers, launch, security), TrioCalls()
     await daemon.send(control_protocol.encode(Ready(chips, subs, security.certificate)))
-    lanes: list[Link] = []
     async with trio.open_nursery() as nursery:
         imports = Imports(daemon, nursery, region=worker.region, security=security, trio_calls=calls)
-        handlers: dict[str, Handler] = {
-            "command": CommandLane(
-                launch, thread, dispatcher, buffers=buffers, grants=grants, imports=imports, trace=trace
-            ),
-            "data": DataLane(worker.region, buffers),
-        }
+        commands = CommandLane(launch, dispatcher, buffers=buffers, grants=grants, imports=imports, trace=trace)
+        lanes = SessionLanes(launch, security, commands, DataLane(worker.region, buffers))
         async for lane, fd in _lanes(daemon):
-            name = f"the client's {lane.lane} lane of session {launch.session}"
             match lane.lane:
                 case "memory":
                     with contextlib.suppress(OSError):  # the client has left
                         share(worker.region, fd, lane.frame)
                 case "peer":
                     nursery.start_soon(grants.serve, lane.frame, lane.peer, fd)
-                case kind:
-                    accept = partial(security.accept, fd, lane.frame, name)
-                    nursery.start_soon(_serve_lane, launch, name, accept, handlers[kind], lanes)
-        for link in lanes:
-            await link.aclose()  # what is being written to a client that reads nothing ends with it
+                case _:
+                    nursery.start_soon(lanes.serve, lane, fd)
+        await lanes.hang_up()
         await calls.aclose()
         nursery.cancel_scope.cancel()  # handshakes, and imports on both sides
-    thread.stop(launch.close_timeout_s / 2)
+    lanes.join(launch.close_timeout_s / 2)
 
 
 async def _lanes(daemon: trio.socket.SocketType) -> AsyncIterator[tuple[Lane, int]]:
@@ -163,24 +152,6 @@ async def _lanes(daemon: trio.socket.SocketType) -> AsyncIterator[tuple[Lane, in
                 yield lane, fds[0]
             case Stop():
                 return
-
-
-async def _serve_lane(
-    launch: Launch,
-    name: str,
-    accept: Callable[[], Awaitable[tuple[trio.abc.Stream, bytes]]],
-    handler: Handler,
-    lanes: list[Link],
-) -> None:
-    try:
-        stream, received = await accept()
-    except (AuthError, trio.BrokenResourceError, trio.TooSlowError) as error:
-        print(f"simplerd: {name} was given up: {str(error) or 'no handshake in time'}", file=sys.stderr, flush=True)
-        return
-    link = Link(stream, handler, name=name, in_order=True, received=received, pickles=True)
-    link.session = launch.session_number
-    lanes.append(link)
-    await link.run()
 
 
 def _report_failure(control: socket.socket, launch: Launch, error: BaseException) -> None:

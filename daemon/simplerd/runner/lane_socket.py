@@ -1,0 +1,236 @@
+"""A lane that one thread serves by itself: it waits for bytes, carries out what they ask for, and answers.
+
+On the way of a task nothing is handed to another thread: that costs more than most tasks take.
+
+Rules
+  1. Each reply goes out before the next request is begun, since that may take any time.
+  2. While one request takes long, the event loop reads ahead (``read_ahead``). Bytes that nobody takes would make the
+     client take this host for dead: TCP_USER_TIMEOUT counts a window that stays closed, too (tcp(7)).
+  3. Both read under ``_reading``, the event loop only while ``_busy``: so what it read comes before what the thread
+     reads next, and nothing is read ahead that the thread waits for already.
+  4. The thread only shuts the connection down; the descriptor is closed in the event loop, which may be waiting for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+import ssl
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+
+import trio
+
+from simpler import limits
+from simpler.errors import ProtocolError, SessionLost, SimplerError, VersionMismatch
+from simpler.wire.conversation import Call, Conversation
+from simpler.wire.frames import Buffer
+from simpler.wire.messages import Message
+
+_log = logging.getLogger("simplerd.runner")
+_PIECES = 64
+"""For one system call; sendmsg(2) takes up to IOV_MAX, 1024."""
+_READ_AHEAD_BYTES = 1 << 20
+_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+Serve = Callable[[Message, memoryview], Message | tuple[Message, Buffer]]
+
+
+class LaneSocket:
+    """Made and used in the event loop, save for what is said to be the thread's.
+
+    ``connection``: non-blocking, perhaps of TLS; ``received``: what was read from it already. ``serve`` carries out a
+    request and gives its reply, and what it raises is the reply, too.
+    """
+
+    def __init__(
+        self, connection: socket.socket, conversation: Conversation, serve: Serve, *, received: bytes = b""
+    ) -> None:
+        self._socket = connection
+        self._conversation = conversation
+        self._serve = serve
+        self._readable, self._writable = select.poll(), select.poll()
+        self._readable.register(connection, select.POLLIN)
+        self._writable.register(connection, select.POLLOUT)
+        self._reading = threading.Lock()
+        self._ahead: deque[memoryview] = deque([memoryview(received)] if received else ())
+        self._ahead_bytes = 0
+        self._busy = False
+        self._begun = 0
+        """How many requests were begun."""
+        self._watched = False
+        """Whether ``read_ahead`` looks here every now and then, and need not be told."""
+        self._work_came = trio.Event()
+        self._trio = trio.lowlevel.current_trio_token()
+        self._thread = threading.Thread(target=self._run, name="orchestration", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread; once everything is forked."""
+        self._thread.start()
+
+    def hang_up(self) -> None:
+        """The connection is over; the thread ends once it has finished the request that it is at."""
+        with suppress(OSError):  # it was before, or the peer has
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # ssl's own would forget the state of TLS
+
+    def join(self, timeout_s: float) -> bool:
+        """Waits for the thread to end, when nothing reads ahead any more; False when it did not in time."""
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            return False
+        self._socket.close()
+        return True
+
+    async def read_ahead(self) -> None:
+        """Keeps an eye on the thread as long as it has work, and reads for it while one request takes long."""
+        while True:  # no deadline: work may come at any time
+            await self._work_came.wait()
+            self._work_came, begun = trio.Event(), -1
+            while self._busy or begun != self._begun:
+                if begun == self._begun:
+                    await self._read_while(begun)
+                begun = self._begun
+                await trio.sleep(limits.READ_AHEAD_S)
+            self._watched = False
+            if begun != self._begun:  # one has begun just now, and told nobody
+                self._watched = True
+                self._work_came.set()
+
+    async def _read_while(self, begun: int) -> None:
+        """Reads ahead until the thread has come to the end of request number ``begun``, or of the connection."""
+        while self._read_some(begun):
+            with trio.move_on_after(limits.READ_AHEAD_S):
+                await trio.lowlevel.wait_readable(self._socket)
+
+    def _read_some(self, begun: int) -> bool:
+        """Takes what has come; whether more may."""
+        with self._reading:
+            while self._busy and self._begun == begun and self._ahead_bytes < limits.REQUEST_BYTES_HELD:
+                target = bytearray(_READ_AHEAD_BYTES)
+                try:
+                    count = self._socket.recv_into(target)
+                except _WOULD_BLOCK:
+                    return True
+                except OSError:  # the thread comes to it by itself
+                    return False
+                if count == 0:
+                    return False
+                self._ahead.append(memoryview(target)[:count])
+                self._ahead_bytes += count
+        return False
+
+    # ---- in the thread
+
+    def post(self, push: Message) -> None:
+        """Sends a push. Raises the cause when the connection is over."""
+        self._conversation.push(push)
+        self._flush(limits.SEND_TIMEOUT_S)
+
+    def _run(self) -> None:
+        conversation = self._conversation
+        try:
+            while self._receive():
+                while (event := conversation.next_event()) is not None:
+                    if isinstance(event, Call):
+                        self._answer(event)
+                self._flush(limits.SEND_TIMEOUT_S)
+            conversation.fail(SessionLost(f"{conversation.name} hung up"))
+        except (ProtocolError, VersionMismatch) as violation:
+            _log.warning("%s: %s", conversation.name, violation)
+            with suppress(OSError, SimplerError):
+                self._flush(limits.FAULT_TIMEOUT_S)
+            conversation.fail(violation)
+        except OSError as broken:
+            conversation.fail(SessionLost(f"{conversation.name} broke: {broken.strerror or broken}"))
+        except SimplerError as lost:
+            conversation.fail(lost)
+        finally:
+            self.hang_up()
+
+    def _answer(self, call: Call) -> None:
+        self._begin()
+        try:
+            if call.refusal is not None:
+                raise call.refusal
+            assert call.request is not None
+            answer = self._serve(call.request, call.data)
+            reply, data = answer if isinstance(answer, tuple) else (answer, b"")
+            self._conversation.reply(call, reply, data)
+        except Exception as error:  # whatever serving raises is the answer
+            self._conversation.refuse(call, error)
+        finally:
+            self._busy = False
+        self._flush(limits.SEND_TIMEOUT_S)
+
+    def _begin(self) -> None:
+        self._begun += 1
+        self._busy = True
+        if not self._watched:
+            self._watched = True
+            with suppress(trio.RunFinishedError):  # the session is closing
+                self._trio.run_sync_soon(self._wake)
+
+    def _wake(self) -> None:
+        self._work_came.set()
+
+    def _receive(self) -> bool:
+        """More bytes for the conversation; False when the peer has hung up."""
+        target = self._conversation.receive_buffer()
+        while True:  # no deadline: the next request may come at any time
+            try:
+                with self._reading:
+                    count = self._take_ahead(target) if self._ahead else self._socket.recv_into(target)
+                break
+            except _WOULD_BLOCK as would_block:
+                self._wait(would_block, self._readable, None)
+        if count == 0:
+            self._conversation.hung_up()
+            return False
+        self._conversation.received(count)
+        return True
+
+    def _take_ahead(self, target: memoryview) -> int:
+        first = self._ahead[0]
+        count = min(len(first), len(target))
+        target[:count] = first[:count]
+        self._ahead_bytes -= count
+        if count == len(first):
+            self._ahead.popleft()
+        else:
+            self._ahead[0] = first[count:]
+        return count
+
+    def _flush(self, timeout_s: float) -> None:
+        """Sends what there is. Raises SessionLost when the peer has taken nothing for ``timeout_s``."""
+        pieces = self._conversation.take_output()
+        while pieces:
+            try:
+                sent = self._send(pieces[:_PIECES])
+            except _WOULD_BLOCK as would_block:
+                if not self._wait(would_block, self._writable, timeout_s):
+                    raise SessionLost(f"{self._conversation.name} has read nothing for {timeout_s:g} s") from None
+                continue
+            while sent and sent >= len(pieces[0]):
+                sent -= len(pieces.pop(0))
+            if sent:
+                pieces[0] = pieces[0][sent:]
+
+    def _send(self, pieces: list[memoryview]) -> int:
+        if isinstance(self._socket, ssl.SSLSocket):
+            with self._reading:  # a connection of TLS is for one thread at a time, SSL_read(3)
+                return self._socket.send(pieces[0])
+        return self._socket.sendmsg(pieces)
+
+    def _wait(self, would_block: OSError, plainly: select.poll, timeout_s: float | None) -> bool:
+        """Waits until the socket can do what it could not, False after ``timeout_s``. ``plainly``: what a connection
+        without TLS waits for; TLS may have to write in order to read.
+        """
+        awaited = plainly
+        if isinstance(would_block, ssl.SSLWantReadError):
+            awaited = self._readable
+        elif isinstance(would_block, ssl.SSLWantWriteError):
+            awaited = self._writable
+        return bool(awaited.poll(None if timeout_s is None else timeout_s * 1000))

@@ -1,0 +1,186 @@
+"""A lane that one thread serves by itself, with both ends of a real connection."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from simpler import limits
+from simpler.errors import ArgumentError, ProtocolError, SessionLost
+from simpler.wire.command_messages import Free, FreeReply, Malloc, MallocReply, Register, RegisterReply
+from simpler.wire.conversation import Conversation
+from simpler.wire.frames import Flags, MessageType, encode_header
+from simpler.wire.link import Link
+from simpler.wire.messages import Message
+from simplerd.runner.lane_socket import LaneSocket
+
+BIG = 1 << 20
+
+
+class Served:
+    """What the lane's thread does: each MALLOC as it is told to, everything else at once."""
+
+    def __init__(self) -> None:
+        self.seen: list[Message] = []
+        self.threads: set[str] = set()
+        self.held = threading.Semaphore(0)
+        self.begun = threading.Semaphore(0)
+
+    def serve(self, request: Message, data: memoryview) -> Message:
+        self.seen.append(request)
+        self.threads.add(threading.current_thread().name)
+        match request:
+            case Malloc():
+                self.begun.release()
+                self.held.acquire()
+                return MallocReply(buffer=request.nbytes, generation=1)
+            case Register():
+                assert data == bytes([request.digest[0]]) * len(data)
+                return RegisterReply()
+            case Free():
+                if request.buffer == 13:
+                    raise ArgumentError("not 13")
+                return FreeReply()
+        raise AssertionError(request)
+
+
+@asynccontextmanager
+async def lane() -> AsyncIterator[tuple[Served, LaneSocket, Link]]:
+    """A lane and its client, which ends well."""
+    served, (ours, theirs) = Served(), socket.socketpair()
+    ours.setblocking(False)
+    conversation = Conversation(
+        name="the client", place=lambda request, nbytes: memoryview(bytearray(nbytes)), at_once=None, pickles=True
+    )
+    server = LaneSocket(ours, conversation, served.serve)
+    client = Link(trio.SocketStream(trio.socket.from_stdlib_socket(theirs)), name="the lane", pickles=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.run)
+        server.start()
+        nursery.start_soon(server.read_ahead)
+        try:
+            with trio.fail_after(10):
+                yield served, server, client
+        finally:
+            served.held.release(1000)
+            await client.aclose()
+            nursery.cancel_scope.cancel()
+    server.hang_up()
+    assert server.join(5.0)
+
+
+async def in_thread(wait: Callable[[], object]) -> None:
+    """A wait that the event loop goes on beside."""
+    await trio.to_thread.run_sync(wait)
+
+
+async def test_requests_are_carried_out_in_order_in_one_thread() -> None:  # R3
+    async with lane() as (served, _, client):
+        served.held.release()
+        pending = [(each, await client.begin(each)) for each in (Free(buffer=1, generation=1), Malloc(nbytes=7))]
+        answers = [client.reply_of(request, await one.wait()) for request, one in pending]
+        assert answers == [FreeReply(), MallocReply(buffer=7, generation=1)]
+        assert served.seen == [request for request, _ in pending]
+        assert served.threads == {"orchestration"}
+
+
+async def test_an_answer_is_not_held_up_by_the_next_request() -> None:
+    async with lane() as (served, _, client):
+        pending = await client.begin(Free(buffer=1, generation=1))
+        await client.begin(Malloc(nbytes=1))
+        await in_thread(served.begun.acquire)
+        assert not (await pending.wait()).failed
+
+
+async def test_what_serving_raises_is_the_answer_and_the_lane_goes_on() -> None:  # H5
+    async with lane() as (_, _, client):
+        with pytest.raises(ArgumentError, match="not 13"):
+            await client.request(Free(buffer=13, generation=1))
+        reply, _ = await client.request(Free(buffer=14, generation=1))
+        assert reply == FreeReply()
+
+
+async def test_what_comes_while_a_request_takes_long_is_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:  # R4
+    monkeypatch.setattr(limits, "READ_AHEAD_S", 0.01)
+    async with lane() as (served, _, client):
+        first = await client.begin(Malloc(nbytes=1))
+        await in_thread(served.begun.acquire)
+        sent = []
+        for number in range(8):  # far more than the connection itself holds
+            request = Register(digest=bytes([number]) * 32)
+            sent.append((request, await client.begin(request, bytes([number]) * BIG)))
+        assert len(served.seen) == 1
+        served.held.release()
+        await first.wait()
+        for request, pending in sent:
+            assert client.reply_of(request, await pending.wait()) == RegisterReply()
+        served.held.release()
+        await client.request(Malloc(nbytes=2))
+
+
+async def test_no_more_is_read_ahead_than_may_be_held(monkeypatch: pytest.MonkeyPatch) -> None:  # R2
+    monkeypatch.setattr(limits, "READ_AHEAD_S", 0.01)
+    monkeypatch.setattr(limits, "REQUEST_BYTES_HELD", 2 * BIG)
+    monkeypatch.setattr(limits, "SEND_TIMEOUT_S", 0.2)
+    async with lane() as (served, _, client):
+        await client.begin(Malloc(nbytes=1))
+        await in_thread(served.begun.acquire)
+        with pytest.raises(SessionLost, match=r"has read nothing for 0\.2 s"):
+            await send_much(client)
+
+
+async def send_much(client: Link) -> None:
+    for _ in range(8):
+        await client.begin(Register(digest=bytes(32)), bytes(BIG))
+
+
+async def test_the_end_of_the_client_ends_the_thread() -> None:
+    async with lane() as (_, server, client):
+        await client.request(Free(buffer=1, generation=1))
+        await client.aclose()
+        await in_thread(lambda: server._thread.join(5.0))
+        assert not server._thread.is_alive()
+
+
+async def test_hanging_up_waits_for_the_request_that_is_carried_out() -> None:
+    async with lane() as (served, server, client):
+        await client.begin(Malloc(nbytes=1))
+        await in_thread(served.begun.acquire)
+        server.hang_up()
+        assert not server.join(0.01)
+        assert isinstance(await client.wait_closed(), SessionLost)
+
+
+async def test_a_client_that_breaks_the_protocol_is_told_why(caplog: pytest.LogCaptureFixture) -> None:
+    async with lane() as (_, _, client):
+        client._conversation._last_sent = 7
+        with pytest.raises(ProtocolError, match="has sequence 8, expected 1"):
+            await client.request(Free(buffer=1, generation=1))
+    assert "has sequence 8, expected 1" in caplog.text
+
+
+async def test_a_client_that_reads_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:  # R9
+    monkeypatch.setattr(limits, "SEND_TIMEOUT_S", 0.05)
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    conversation = Conversation(name="the client", place=lambda *_: memoryview(b""), at_once=None, pickles=True)
+    server = LaneSocket(ours, conversation, lambda *_: (FreeReply(), b""))
+    with theirs:
+        theirs.settimeout(5)
+        server.start()
+        with pytest.raises(OSError, match=r"Broken pipe|reset by peer"):
+            ask_and_never_listen(theirs)
+        assert server.join(5.0)
+    assert "has read nothing for 0.05 s" in str(conversation.cause)
+
+
+def ask_and_never_listen(connection: socket.socket) -> None:
+    payload = Free(buffer=1, generation=1).encode()
+    for number in itertools.count(1):
+        connection.sendall(encode_header(MessageType.FREE, Flags.NONE, number, len(payload)) + payload)
