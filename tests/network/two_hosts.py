@@ -81,11 +81,11 @@ class Host:
 class TwoHosts:
     """Hosts `near` and `far` with a link between them. A context manager that leaves nothing behind."""
 
-    def __init__(self, seed: int = 1) -> None:
+    def __init__(self, seed: int = 1, network: str = "127.77.0") -> None:
         with ExitStack() as undo:
-            self.near = Host("near", "127.77.0.1")
+            self.near = Host("near", f"{network}.1")
             undo.callback(self.near.close)
-            self.far = Host("far", "127.77.0.2")
+            self.far = Host("far", f"{network}.2")
             undo.callback(self.far.close)
             self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             undo.callback(self._control.close)

@@ -11,7 +11,7 @@ import pytest
 
 from simpler import limits
 from simplerd import config as configuration
-from simplerd.config import SECTIONS, Config, endpoint_problem, load
+from simplerd.config import SECTIONS, Config, TlsFiles, endpoint_problem, load
 from simplerd.toml_file import ConfigError, TomlFile, line_of
 
 GOOD = """\
@@ -225,6 +225,65 @@ def test_a_listener_that_others_could_reach_is_refused_and_told_why(address: str
     assert problem is not None
     assert "not a loopback address" in problem
     assert "listen at 127.0.0.1" in problem
+    assert "listen.insecure_tcp = true and tls.insecure_off = true" in problem
+    assert endpoint_problem(address, tls=True) is None
+    assert (endpoint_problem(address, insecure=True) is None) == (address not in ("0.0.0.0:7390", "[::]:7390"))
+
+
+def tls_files(folder: Path, *, key_mode: int = 0o600) -> str:
+    """[tls] with files that are there."""
+    for name in ("certificate", "key", "ca"):
+        (folder / name).touch()
+    (folder / "key").chmod(key_mode)
+    return "[tls]\n" + "".join(f'{name} = "{folder}/{name}"\n' for name in ("certificate", "key", "ca"))
+
+
+def test_with_tls_or_two_insecure_settings_any_address_may_be_listened_at(tmp_path: Path) -> None:  # D3
+    secure = load(write(tmp_path, f'{tls_files(tmp_path)}[listen]\nsession = ["192.168.1.4:7390", "0.0.0.0:7391"]'))
+    assert secure.tls == TlsFiles(tmp_path / "certificate", tmp_path / "key", tmp_path / "ca")
+    assert not secure.insecure_tcp
+    insecure = '[listen]\nsession = ["192.168.1.4:7390"]\ninsecure_tcp = true\n[tls]\ninsecure_off = true\n'
+    assert load(write(tmp_path, insecure)).insecure_tcp
+    (problem,) = problems(tmp_path, insecure.replace("192.168.1.4", "0.0.0.0"))
+    assert problem == "2: listen.session: '0.0.0.0:7390' is every address of this host; name the one meant"
+    assert load(write(tmp_path, ""), listen=("127.0.0.1:7390",)).tls is None
+    with pytest.raises(ConfigError, match="not a loopback address"):
+        load(write(tmp_path, ""), listen=("192.168.1.4:7390",))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "[listen]\ninsecure_tcp = true",
+            "2: listen.insecure_tcp: lets in whoever reaches the port; to say that it is",
+        ),
+        (
+            "[tls]\ninsecure_off = true",
+            "2: tls.insecure_off: lets in whoever reaches the port; to say that it is meant",
+        ),
+        ('[tls]\nca = "ca.pem"', "2: tls.ca: expected an absolute path; it is 'ca.pem'"),
+        ('[tls]\nca = "/nowhere/ca.pem"', "2: tls.ca: /nowhere/ca.pem: No such file or directory"),
+        ('[tls]\nca = "/tmp"', "2: tls.ca: /tmp is not a file"),
+        ('[tls]\nca = "/etc/passwd"', "1: tls: TLS needs certificate, key and ca; there is no certificate and no key"),
+        ('[tls]\nclients = ["ab:cd"]', "2: tls.clients: expected `str` matching regex"),
+        (
+            f'[tls]\nclients = ["sha256:{"a" * 64}"]',
+            "2: tls.clients: names clients of TLS, but there is no certificate",
+        ),
+    ],
+)
+def test_tls_settings_that_cannot_be_meant_are_refused(tmp_path: Path, text: str, expected: str) -> None:  # D3, D8
+    assert expected in "\n".join(problems(tmp_path, text))
+
+
+def test_a_key_that_others_may_read_and_tls_that_is_off_and_on_are_refused(tmp_path: Path) -> None:  # D3
+    assert problems(tmp_path, tls_files(tmp_path, key_mode=0o644)) == [
+        f"3: tls.key: {tmp_path}/key has mode 0644: a key is for its owner; chmod 600 {tmp_path}/key"
+    ]
+    both = f"[listen]\ninsecure_tcp = true\n{tls_files(tmp_path)}insecure_off = true"
+    (problem,) = problems(tmp_path, both)
+    assert problem.endswith("TLS is configured; expected either its files or the insecure settings")
 
 
 @pytest.mark.parametrize(
