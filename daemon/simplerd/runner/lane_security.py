@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from simpler import limits
+from simpler.errors import AuthError
+from simpler.wire.last_words import hear_out
 from simpler.wire.tls_stream import TlsStream
 
 if TYPE_CHECKING:
@@ -59,6 +61,9 @@ class LaneSecurity:
             tls = TlsStream(stream, context, name=name, server_side=True)
             with trio.fail_after(limits.FIRST_FRAME_TIMEOUT_S):
                 await tls.handshake()
+        except AuthError:
+            await hear_out(tls.give_up_tls())
+            raise
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
