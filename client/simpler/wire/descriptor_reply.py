@@ -30,13 +30,12 @@ def answer(connection: socket.socket, request: Header, reply: Message, fd: int) 
     connection.sendmsg([head, payload], ancillary([fd]), socket.MSG_DONTWAIT)
 
 
-def refuse(connection: socket.socket, error: SimplerError) -> None:
-    """Sends an error for the first request of a connection, at once. Raises OSError."""
+def refuse(connection: socket.socket, error: SimplerError, *, session: int = 0) -> None:
+    """Sends an error for ATTACH, the first request of a connection, at once. Raises OSError."""
     record = encode_error(error, may_pickle=False)
     flags = Flags.REPLY | Flags.ERROR
-    connection.sendmsg(
-        [encode_header(MessageType.ATTACH, flags, FIRST_SEQUENCE, len(record)), record], [], socket.MSG_DONTWAIT
-    )
+    head = encode_header(MessageType.ATTACH, flags, FIRST_SEQUENCE, len(record), session=session)
+    connection.sendmsg([head, record], [], socket.MSG_DONTWAIT)
 
 
 def first_request(request: Request[Message], session: int) -> bytes:

@@ -85,9 +85,9 @@ class Grants:
             try:
                 await self._serve(frame, importer, connection)
             except SimplerError as refusal:
-                _log.warning("a peer lane of session %s was refused: %s", importer, refusal)
+                _log.warning("a peer lane of session %s was refused: %s", importer or "elsewhere", refusal)
                 with contextlib.suppress(OSError):  # it has left
-                    refuse(connection, refusal)
+                    refuse(connection, refusal, session=self._number)
             except OSError as error:
                 _log.debug("session %s has left before it had what it asked for: %s", importer, error)
 
