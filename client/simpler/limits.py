@@ -64,8 +64,9 @@ MESSAGE_ARRAY_ITEMS = 1 << 12
 """In one array or map; a parser makes room for what the head announces, before anything of it has come."""
 MESSAGE_TEXT_BYTES = 1 << 20
 REQUESTS_IN_FLIGHT = 1 << 12
-REQUEST_BYTES_HELD = 4 * (FRAME_PAYLOAD_BYTES + FRAME_DATA_BYTES)
-"""Requests of one connection that wait to be answered, all together; more than a program of ours ever sends ahead."""
+REQUEST_BYTES_HELD = 3 * (FRAME_PAYLOAD_BYTES + FRAME_DATA_BYTES)
+"""Requests of one connection that wait to be answered, all together; more than a program of ours ever sends ahead. With
+the frame that is being received, a connection takes no more than four of the largest frames."""
 SERVING_DEPTH = 32
 CONTROL_TIMEOUT_S = 30.0
 """How long a request that does not run user code may take."""
@@ -78,6 +79,8 @@ HEALTH_TIMEOUT_S = 20.0
 """How long nothing may be heard of a host before what it has is given up; and how long a runner may be stopped."""
 TASKS_AHEAD = 16
 """Tasks that one session is given ahead: enough to keep it busy, few enough that the rest can still be cancelled."""
+TASK_BYTES_AHEAD = 64 << 20
+"""Arguments of tasks sent ahead, together; with CALLABLES_SENT_AHEAD well below REQUEST_BYTES_HELD."""
 QUICK_TASKS_AHEAD = 1 << 10
 """The same for tasks that are over so quickly that the session has them all done within AHEAD_S."""
 AHEAD_S = 0.02
@@ -87,7 +90,7 @@ QUICK_TASK_BYTES_AHEAD = 4 << 20
 """Arguments of tasks beyond TASKS_AHEAD, together: a session holds them in memory until their turn comes."""
 READ_AHEAD_S = 1.0
 """After how long in one request a session begins to read what its client sends ahead: well below TCP_SILENCE_S."""
-CALLABLES_SENT_AHEAD = 4
+CALLABLES_SENT_AHEAD = 2
 """Callables that a session which opens is sent before it has confirmed the first of them."""
 OPENING_GRACE_S = 2.0
 """How long sessions that are opening may still take once another could not be opened."""

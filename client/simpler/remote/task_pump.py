@@ -90,6 +90,8 @@ class TaskPump:
 
     def _has_room(self) -> bool:
         ahead = self._ahead
+        if self._ahead_bytes >= limits.TASK_BYTES_AHEAD:
+            return False
         return ahead < limits.TASKS_AHEAD or (
             ahead < self._window and self._ahead_bytes < limits.QUICK_TASK_BYTES_AHEAD
         )

@@ -272,15 +272,17 @@ class Conversation:
         try:
             request = cls.decode(frame.payload)
         except ArgumentError as wrong:
-            return Call(header, None, _NOTHING, wrong)
+            return Call(header, None, _NOTHING, wrong.with_traceback(None))
         except ProtocolError as broken:
             self.refuse(Call(header, None, _NOTHING, broken), broken)
             raise
         try:
             self._check_servable(header)
             data = self._place(request, header.data_bytes) if header.data_bytes else _NOTHING
-        except Exception as refusal:  # whatever the place's owner raises is the answer
-            return Call(header, None, _NOTHING, refusal)
+        except SimplerError as refusal:  # its traceback is not sent, and would hold the request for as long as it lives
+            return Call(header, None, _NOTHING, refusal.with_traceback(None))
+        except Exception as defect:  # whatever the place's owner raises is the answer
+            return Call(header, None, _NOTHING, defect)
         self._held_bytes += _held_by(header)
         return Call(header, request, data, None)
 

@@ -100,7 +100,8 @@ def typed(value: object, cls: type[T], what: str) -> T:
     try:
         return msgspec.convert(value, cls, builtin_types=(bytes,))
     except msgspec.ValidationError as wrong:
-        raise ArgumentError(f"{what}: {wrong}") from None
+        why = str(wrong)
+    raise ArgumentError(f"{what}: {why}")  # out here: the other one would hold the value through its traceback
 
 
 def _item_counter() -> Callable[[Any], Any]:

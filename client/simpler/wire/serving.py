@@ -73,13 +73,14 @@ class Serving:
         self._queue_in.send_nowait(call)
 
     async def _serve(self, call: Call) -> None:
-        answer: Message | tuple[Message, Buffer] | Exception
+        if call.request is None:
+            assert call.refusal is not None
+            await self._answered(call, call.refusal, b"")
+            return
         try:
-            if call.request is None:
-                assert call.refusal is not None
-                raise call.refusal
             answer = await self._handler.serve(self._link, call.request, call.data)
         except Exception as error:  # whatever the handler raises is the answer
-            answer = error
-        reply, data = answer if isinstance(answer, tuple) else (answer, b"")
-        await self._answered(call, reply, data)
+            await self._answered(call, error, b"")
+        else:
+            reply, data = answer if isinstance(answer, tuple) else (answer, b"")
+            await self._answered(call, reply, data)

@@ -98,6 +98,7 @@ class PeerLane(msgspec.Struct, frozen=True, tag="peer-lane"):
 Command = Lane | Stop
 Report = Ready | Failed | PeerLane
 
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _encoder = msgspec.msgpack.Encoder()
 _commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
 _reports: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
@@ -112,7 +113,7 @@ def decode_command(packet: bytes) -> Command:
     """What the daemon sent. Raises ProtocolError for anything but one whole command."""
     try:
         return _commands.decode(packet)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise ProtocolError(f"not a command to a runner: {error}") from None
 
 
@@ -120,7 +121,7 @@ def decode_report(packet: bytes) -> Report:
     """What the runner sent. Raises ProtocolError for anything but one whole report."""
     try:
         return _reports.decode(packet)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise ProtocolError(f"not a report of a runner: {error}") from None
 
 
