@@ -18,6 +18,7 @@ from simpler.errors import ArgumentError
 from simpler.tensor import DataType, checked_shape
 
 _serials = itertools.count(1)
+_NAME_BIT = 1 << 63
 
 
 def new_serial() -> int:
@@ -61,6 +62,11 @@ class BufferHandle:
 
 
 Handle = TypeVar("Handle", bound=BufferHandle)
+
+
+def graph_name(serial: int) -> int:
+    """What the graph calls memory in a session, whose ranges order tasks; no block of a heap is called so."""
+    return _NAME_BIT | serial
 
 
 def new_handle(cls: type[Handle], worker: int, nbytes: int) -> Handle:

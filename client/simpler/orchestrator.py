@@ -9,7 +9,6 @@ Rules
 from __future__ import annotations
 
 import contextlib
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from threading import get_ident
@@ -28,6 +27,7 @@ from simpler.region import ANY_SUB, Region, WorkerKind
 from simpler.region_records import Member, WriteConflict
 from simpler.registry import Entry, Registry
 from simpler.run import RunState, TaskRef
+from simpler.run_tensors import Outputs, RunTensors
 from simpler.targets import Targets
 from simpler.tensor import Tensor, TensorArgType
 
@@ -48,15 +48,10 @@ class Submitting(Protocol):
     registry: Registry
     targets: Targets
 
-    def submit_remote(
-        self, graph: GraphRun, worker: int, digest: bytes, args: TaskArgs | None, after: list[int]
-    ) -> int:
-        """Submits a task for a remote child."""
-
     def packed_remote(
-        self, graph: GraphRun, worker: int, args: TaskArgs | None
+        self, graph: GraphRun, worker: int, args: TaskArgs | None, outputs: Outputs
     ) -> contextlib.AbstractContextManager[Member]:
-        """The arguments of a remote child's task, to submit it with inside."""
+        """The arguments of a remote child's task, to submit it with inside. ``outputs``: see RunTensors."""
 
     def with_room(self, attempt: Callable[[], T]) -> T:
         """Back-pressure: repeats what raises CapacityError, as long as anything is live that may free something."""
@@ -68,13 +63,14 @@ class Orchestrator:
     ``config`` says how a task is run. What its callable is to know goes into ``args``, as scalars.
     """
 
-    __slots__ = ("_graph", "_region", "_registry", "_run", "_scopes", "_thread", "_worker")
+    __slots__ = ("_graph", "_registry", "_run", "_tensors", "_thread", "_worker")
 
     def __init__(self, worker: Submitting, run: RunState) -> None:
         self._worker, self._graph, self._run = worker, run.graph, run
-        self._region, self._registry = worker.region, worker.registry
-        self._scopes: list[weakref.WeakSet[Tensor] | None] = [None]  # a set once there is a tensor: most runs have none
+        self._registry = worker.registry
+        self._tensors: RunTensors | None = None  # most runs have none
         self._thread = get_ident()
+        """The only one that may use this; none once the function has returned."""
 
     def submit_sub(
         self,
@@ -110,9 +106,10 @@ class Orchestrator:
         """
         entry = self._entry(handle, args)
         if self._checked_kind(entry, worker, config) is WorkerKind.REMOTE:
-            ids, owner = self._ids(after), self._worker
-            task = self._with_room(lambda: owner.submit_remote(self._graph, worker, entry.digest, args, ids))
-            return TaskRef(self._run, task)
+            if self._tensors is not None:
+                self._tensors.submit_drops()
+            submit = partial(self._attempt_remote, worker, entry, args, self._ids(after))
+            return TaskRef(self._run, self._with_room(submit))
         return self._submit(worker, entry, args, config, after)
 
     def submit_sub_group(
@@ -169,37 +166,38 @@ class Orchestrator:
         Raises CapacityError when the heap is full and nothing can free any of it.
         """
         self._require_use()
-        tensor = Tensor(shape, dtype)
-        self._with_room(lambda: self._give_storage(tensor))
+        tensor, tensors = Tensor(shape, dtype), self._own_tensors()
+        self._with_room(lambda: tensors.give_storage(tensor))
         return tensor
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
         """Tensors made inside are let go at its end, rather than at that of the function. Scopes may nest."""
         self._require_use()
-        depth = len(self._scopes)
-        self._scopes.append(None)
+        tensors = self._own_tensors()
+        depth = tensors.begin_scope()
         try:
             yield
         finally:
-            self._end_scopes(depth)
+            tensors.end_scopes(depth)
 
     def close(self) -> None:
         """The orchestration function has returned."""
-        if self._scopes != [None]:
-            self._end_scopes(0)
-        self._scopes.clear()
+        self._thread = 0
+        if self._tensors is not None:
+            self._tensors.end_scopes(0)
 
-    def _end_scopes(self, depth: int) -> None:
-        while len(self._scopes) > depth:
-            _let_go(self._scopes.pop())
+    def _own_tensors(self) -> RunTensors:
+        if self._tensors is None:
+            self._tensors = RunTensors(self._worker.region, self._graph)
+        return self._tensors
 
     def _require_use(self) -> None:
-        if get_ident() != self._thread or not self._scopes:
+        if get_ident() != self._thread:
             raise StateError("an Orchestrator is for the thread that runs its orchestration function, until it returns")
 
     def _entry(self, handle: Handle, args: object) -> Entry:
-        if get_ident() != self._thread or not self._scopes:
+        if get_ident() != self._thread:
             self._require_use()  # which raises; asked here first, because this is the hot path
         if args is not None and not isinstance(args, TaskArgs):
             raise ArgumentError(f"the arguments of a task are TaskArgs, not {type(args).__name__}")
@@ -273,6 +271,12 @@ class Orchestrator:
         finally:
             packed.drop_copies()
 
+    def _attempt_remote(self, worker: int, entry: Entry, args: TaskArgs | None, after: list[int]) -> int:
+        with self._worker.packed_remote(self._graph, worker, args, self._output) as member:
+            return self._graph.submit_with(
+                worker, entry.digest, payload=member.payload, ranges=member.ranges, after=after
+            )
+
     def _with_room(self, attempt: Callable[[], T]) -> T:
         """Waits for room. What fills it up may be errors: who hears that there is none then hears of the first, too."""
         try:
@@ -310,7 +314,7 @@ class Orchestrator:
     def _member(self, worker: int, args: TaskArgs | None, held: contextlib.ExitStack) -> Member:
         owner = self._worker
         if worker != ANY_SUB and owner.targets.kind_of_worker(worker) is WorkerKind.REMOTE:
-            return held.enter_context(owner.packed_remote(self._graph, worker, args))
+            return held.enter_context(owner.packed_remote(self._graph, worker, args, self._output))
         if args is None:
             return Member(worker)
         packed = PackedArgs(args, owner.heaps, self._storage, owner.devices, worker, imports=owner.imports)
@@ -335,25 +339,10 @@ class Orchestrator:
         return [ref.id for ref in refs]
 
     def _storage(self, tensor: Tensor, tag: TensorArgType) -> int:
-        offset = tensor.offset
-        if offset is None:
-            if tag is not TensorArgType.OUTPUT:
-                raise ArgumentError(
-                    f"{tensor!r} is tagged {tag.name}, but nothing has written it; it has no storage yet"
-                )
-            offset = self._give_storage(tensor)
-        elif not any(tensor in scope for scope in self._scopes if scope is not None):
-            raise ArgumentError(f"{tensor!r} got its storage from another run; use Worker.array for what runs share")
-        return offset
+        return self._own_tensors().storage(tensor, tag)
 
-    def _give_storage(self, tensor: Tensor) -> int:
-        offset = self._region.alloc(max(tensor.nbytes, 1))
-        tensor.attach(offset, self._region.releaser(offset))
-        scope = self._scopes[-1]
-        if scope is None:
-            scope = self._scopes[-1] = weakref.WeakSet()
-        scope.add(tensor)
-        return offset
+    def _output(self, tensor: Tensor, tag: TensorArgType, worker: int) -> int:
+        return self._own_tensors().output(tensor, tag, worker)
 
 
 def check_orchestration(function: object) -> None:
@@ -380,9 +369,3 @@ def _out_of_scope(entry: Entry, who: str) -> ArgumentError:
         f"{entry.name} is registered for workers {ids}, not for {who}; name those, too, in register(..., workers=)",
         hashid=entry.content.hashid,
     )
-
-
-def _let_go(scope: weakref.WeakSet[Tensor] | None) -> None:
-    if scope is not None:
-        for tensor in list(scope):
-            tensor.release()

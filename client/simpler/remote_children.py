@@ -17,6 +17,7 @@ from simpler.errors import StateError
 from simpler.graph_run import GraphRun
 from simpler.region import Region, WorkerKind
 from simpler.region_records import Member
+from simpler.run_tensors import Outputs
 from simpler.worker_options import WorkerOptions
 
 if TYPE_CHECKING:
@@ -90,23 +91,18 @@ class RemoteChildren:
         hub.start()
         self._hub = hub
 
-    def submit(self, graph: GraphRun, worker: int, digest: bytes, args: TaskArgs | None, after: list[int]) -> int:
-        """Submits a task whose buffers stay held until the run has ended."""
-        with self.packed(graph, worker, args) as member:
-            return graph.submit_with(worker, digest, payload=member.payload, ranges=member.ranges, after=after)
-
     @contextlib.contextmanager
-    def packed(self, graph: GraphRun, worker: int, args: TaskArgs | None) -> Iterator[Member]:
+    def packed(self, graph: GraphRun, worker: int, args: TaskArgs | None, outputs: Outputs) -> Iterator[Member]:
         """Arguments to submit a task of the run with inside; their buffers stay held to the end of the run, unless the
         submission raises."""
         hub = self.hub
-        packed = hub.pack(args, worker)
+        packed = hub.pack(args, worker, outputs)
         try:
             yield Member(worker, packed.payload, packed.ranges)
         except BaseException:
-            hub.release(packed.captured)
+            hub.release(packed)
             raise
-        hub.run_started(graph.id, packed.captured)
+        hub.submitted(graph.id, worker, packed)
 
     def run_ended(self, run: int) -> None:
         """Gives back what the run's tasks held."""

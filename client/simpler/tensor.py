@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, Flag
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simpler.errors import ArgumentError, StaleHandle
 
@@ -106,7 +106,8 @@ class TensorArgType(Enum):
     INPUT = 0
     """Reads; waits for the last writer."""
     OUTPUT = 1
-    """Writes all of it; storage is allocated in the heap when the tensor has none."""
+    """Writes all of it; storage is allocated where the task runs when the tensor has none: in the heap, or in the
+    session of its remote worker."""
     INOUT = 2
     """Reads and writes."""
     OUTPUT_EXISTING = 3
@@ -141,17 +142,25 @@ def checked_shape(shape: Sequence[int] | int) -> tuple[int, ...]:
     return sizes
 
 
+class Output(NamedTuple):
+    """Where a tensor is that a task of a remote worker writes first: in whose session, and its number there."""
+
+    worker: int
+    number: int
+
+
 class Tensor:
-    """A row-major tensor in a Worker's heap, or one that still waits for storage.
+    """A row-major tensor in a Worker's heap or a remote session, or one that still waits for storage.
 
     One made by a program has no storage until a task takes it as OUTPUT. It holds a reference to its block until it is
     collected, its scope ends, or the orchestration function returns; tasks that use it hold their own.
     """
 
-    __slots__ = ("__weakref__", "_offset", "_release", "_released", "dtype", "nbytes", "shape")
+    __slots__ = ("__weakref__", "_offset", "_output", "_release", "_released", "dtype", "nbytes", "shape")
 
     def __init__(self, shape: Sequence[int] | int, dtype: object) -> None:
         self._offset: int | None = None
+        self._output: Output | None = None
         self._release: weakref.finalize[[], Tensor] | None = None
         self._released = False
         self.shape = checked_shape(shape)
@@ -160,17 +169,40 @@ class Tensor:
 
     @property
     def offset(self) -> int | None:
-        """Heap offset of the first byte, or None while there is no storage. Raises StaleHandle once released."""
+        """Heap offset of the first byte, or None while it has none. Raises StaleHandle once released."""
+        self._require_storage()
+        return self._offset
+
+    @property
+    def output(self) -> Output | None:
+        """Where it is in a session, or None while it is in none. Raises StaleHandle once released."""
+        self._require_storage()
+        return self._output
+
+    def _require_storage(self) -> None:
         if self._released:
             raise StaleHandle(
                 f"{self!r} was released: its scope has ended or the orchestration function has returned; "
-                "keep what must live longer in an array from Worker.array"
+                "keep what must live longer in an array from Worker.array, or a buffer from remote_malloc"
             )
-        return self._offset
 
     def attach(self, offset: int, release: Callable[[], object]) -> None:
         """Gives the tensor storage; ``release`` is called once, when the tensor no longer needs it."""
         self._offset = offset
+        self._call_when_done(release)
+
+    def attach_output(self, worker: int, number: int, release: Callable[[], object]) -> None:
+        """The same in the session of ``worker``."""
+        self._output = Output(worker, number)
+        self._call_when_done(release)
+
+    def detach_output(self) -> None:
+        """No task that writes it was submitted after all: it waits for storage again."""
+        if self._release is not None:
+            self._release.detach()
+        self._release = self._output = None
+
+    def _call_when_done(self, release: Callable[[], object]) -> None:
         # Not __del__: in a cycle the heap might be finalized before it. This holds what ``release`` needs from outside.
         self._release = weakref.finalize(self, release)
         self._release.atexit = False

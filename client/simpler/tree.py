@@ -32,6 +32,7 @@ from simpler.registrar import Registrar
 from simpler.registry import Registry
 from simpler.remote_children import RemoteChildren
 from simpler.run import RunHandle, RunState
+from simpler.run_tensors import Outputs
 from simpler.spawn import Spawner
 from simpler.subtree import Subtree
 from simpler.targets import Targets
@@ -282,17 +283,11 @@ class Tree:
         """The sessions of the remote children."""
         return self._remote.hub
 
-    def submit_remote(
-        self, graph: GraphRun, worker: int, digest: bytes, args: TaskArgs | None, after: list[int]
-    ) -> int:
-        """Submits a task for a remote child."""
-        return self._remote.submit(graph, worker, digest, args, after)
-
     def packed_remote(
-        self, graph: GraphRun, worker: int, args: TaskArgs | None
+        self, graph: GraphRun, worker: int, args: TaskArgs | None, outputs: Outputs
     ) -> contextlib.AbstractContextManager[Member]:
         """The arguments of a remote child's task, to submit it with inside."""
-        return self._remote.packed(graph, worker, args)
+        return self._remote.packed(graph, worker, args, outputs)
 
     def look_after_workers(self) -> None:
         """Fails what is waited for when nobody watches the workers any more."""

@@ -33,7 +33,7 @@ from simpler.wire.endpoint import connect, parse_endpoint
 from simpler.wire.frames import Flags, encode_header
 from simpler.wire.link import Link
 from simpler.wire.messages import Message
-from simpler.wire.task_args import BufferTensor, InlineTensor, RemoteArgs
+from simpler.wire.task_args import BufferTensor, InlineTensor, OutputTensor, RemoteArgs
 from simplerd.foreground import ForegroundDaemon
 
 MIB = 1 << 20
@@ -181,7 +181,7 @@ async def test_tensors_are_read_only_where_the_tag_is_input(daemon: ForegroundDa
         lane = await client.lane(session, "command")
         function, memory = await register(lane, writable), await malloc(lane, 16)
         inline = InlineTensor(tag=0, dtype=DataType.UINT8.value, shape=[3], data=b"abc")
-        tensors: list[BufferTensor | InlineTensor] = [
+        tensors: list[BufferTensor | InlineTensor | OutputTensor] = [
             inline,
             tensor(memory, [1], TensorArgType.INPUT),
             tensor(memory, [1], TensorArgType.INOUT, offset=8),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -284,4 +285,5 @@ def test_a_session_that_is_closed_leaves_no_mapping(running_daemon: ForegroundDa
         handle = made.remote_malloc(worker=0, nbytes=64)
         assert fetched(made, handle, 0) == b""
         assert regions() > before
+    gc.collect()
     assert regions() == before

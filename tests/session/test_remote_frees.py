@@ -1,4 +1,4 @@
-"""Frees that a session does not confirm, against a peer that answers as a daemon and its runner do, or as told."""
+"""What a session refuses or does not confirm about memory, against a peer that answers as a daemon does, or as told."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
-from simpler import RemoteBufferHandle, RemoteWorkerSpec, Worker
-from simpler.errors import CapacityError, StaleHandle
+from simpler import (
+    Orchestrator,
+    RemoteBufferHandle,
+    RemoteWorkerSpec,
+    TaskArgs,
+    Tensor,
+    TensorArgType,
+    Worker,
+)
+from simpler.errors import CapacityError, SimplerError, StaleHandle
 from simpler.wire.command_messages import Free, Malloc
 from unit.test_remote_session import Peer
 
@@ -124,3 +133,15 @@ def test_closing_says_what_was_never_confirmed_and_hides_no_error(
     with pytest.raises(LookupError, match="of the program"), contextlib.closing(worker):
         raise LookupError("of the program")
     assert f"the free of {handle!r} was never confirmed: too many requests wait" in caplog.text
+
+
+def test_a_daemon_that_speaks_version_1_makes_no_outputs(worker: Worker) -> None:  # R7
+    def fill(orch: Orchestrator, args: Any, config: object) -> None:
+        raise AssertionError("never called")
+
+    write, tensor = worker.register(fill), Tensor(4, "int64")
+    args = TaskArgs().add_tensor(tensor, TensorArgType.OUTPUT)
+    with pytest.raises(SimplerError, match=r"without storage needs session protocol 2.* speaks 1") as caught:
+        worker.run(lambda orch, *_: orch.submit_next_level(write, args, worker=0))
+    assert caught.value.code == "UNSUPPORTED"
+    assert tensor.output is None

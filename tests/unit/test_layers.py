@@ -48,6 +48,7 @@ LAYERS = (
         "simpler.targets",
         "simpler.packing",
         "simpler.group",
+        "simpler.run_tensors",
         "simpler.worker_stats",
         "simpler.subtree",
     ),

@@ -162,7 +162,7 @@ async def opened(
     worker: int = 0,
 ) -> RemoteSession:
     spec = RemoteWorkerSpec(f"unix:{peer.path}")
-    session = RemoteSession(worker, spec, region, program="test", on_lost=on_lost)
+    session = RemoteSession(worker, spec, region, program="test", on_lost=on_lost, on_dropped=lambda *_: None)
     manifest = spec.manifest(name="test", startup_timeout_s=timeout_s, imports=[])
     contents = [Content.of(ImportDescriptor("mod", "fn"))]
     await session.open(manifest, contents, nursery, timeout_s)

@@ -185,7 +185,7 @@ class RemoteBuffer:
         self.access = access
         self.state = BufferState.LIVE
         self.holds = 0
-        self.failure: SimplerError | None = None
+        self.failure = ""
         """Why its free could not be confirmed the first time."""
         self.place: int | None = UNKNOWN
         """Where it begins in the session's memory, once a copy has asked; None: it is not shared with us."""
@@ -308,7 +308,7 @@ class BufferBook:
         """The session did not confirm it; see ``to_ask_again``."""
         with self._lock:
             entry.move(BufferEvent.NOT_CONFIRMED)
-            entry.failure = entry.failure or failure
+            entry.failure = entry.failure or str(failure)
 
     def to_ask_again(self, worker: int) -> list[RemoteBuffer]:
         """The entries whose free the session of ``worker`` did not confirm; the caller asks for each once more."""

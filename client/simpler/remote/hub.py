@@ -8,6 +8,7 @@ Rules
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -20,17 +21,19 @@ from simpler import limits
 from simpler.args import TaskArgs
 from simpler.content import Content
 from simpler.descriptors import ImportDescriptor
-from simpler.errors import SimplerError
+from simpler.errors import SimplerError, StateError
 from simpler.region import Region
 from simpler.registration import Answered
 from simpler.remote.buffers import BufferBook, RemoteBuffer
 from simpler.remote.imports import RemoteImports
 from simpler.remote.io_thread import IoThread
 from simpler.remote.memory import RemoteBuffers
+from simpler.remote.outputs import OutputBook
 from simpler.remote.packing import RemotePacked, pack
 from simpler.remote.registration import SessionCallables, ask
 from simpler.remote.session import RemoteSession
 from simpler.remote.spec import RemoteWorkerSpec
+from simpler.run_tensors import Outputs
 from simpler.trace import ProcessTrace
 
 _log = logging.getLogger("simpler.remote")
@@ -61,11 +64,18 @@ class RemoteHub:
         self._notify_fd = notify_fd
         book = BufferBook()
         self._specs = dict(specs)
-        self._sessions = {
-            worker: RemoteSession(worker, spec, heaps[0], program=name, on_lost=self._session_lost)
-            for worker, spec in specs.items()
-        }
         self._io = IoThread("simpler-io")
+        self._sessions: dict[int, RemoteSession] = {}
+        self._outputs = OutputBook(self._drop_outputs)
+        for worker, spec in specs.items():
+            self._sessions[worker] = RemoteSession(
+                worker,
+                spec,
+                heaps[0],
+                program=name,
+                on_lost=self._session_lost,
+                on_dropped=self._outputs.dropped,
+            )
         self.buffers = RemoteBuffers(self._io, self._sessions, book)
         self.imports = RemoteImports(self._io, self._sessions, book, self.buffers)
         self._asked: dict[bytes, trio.Event] = {}
@@ -73,6 +83,14 @@ class RemoteHub:
         self._lock = threading.Lock()
         self._captured: dict[int, list[RemoteBuffer]] = {}
         """Per run, what its tasks hold; guarded by the lock."""
+
+    def _drop_outputs(self, worker: int, outputs: Iterable[int]) -> None:
+        self._sessions[worker].drop(outputs)
+        with contextlib.suppress(StateError):  # closed meanwhile: the memory is gone with its session
+            self._io.post(self._ring, worker)
+
+    async def _ring(self, worker: int) -> None:
+        self._sessions[worker].ring()
 
     def start(self) -> None:
         """Opens all sessions; returns when all are READY. After an error nothing is left open.
@@ -144,24 +162,36 @@ class RemoteHub:
                 self._asked[digest] = before
             raise
 
-    def pack(self, args: TaskArgs | None, worker: int) -> RemotePacked:
-        """Arguments for a task of ``worker``, whose buffers are held from now on: see ``run_started``, ``release``."""
-        return pack(args, worker, self.buffers, self._heaps)
+    def pack(self, args: TaskArgs | None, worker: int, outputs: Outputs) -> RemotePacked:
+        """Arguments for a task of ``worker``, whose buffers are held from now on: see ``submitted``, ``release``."""
+        packed = pack(args, worker, self.buffers, self._heaps, outputs)
+        try:
+            if packed.made:
+                self._sessions[worker].require_protocol(2, "a tensor without storage")
+        except BaseException:
+            self.release(packed)
+            raise
+        return packed
 
-    def release(self, captured: Iterable[RemoteBuffer]) -> None:
-        """Gives back what ``pack`` held for a task that was not submitted."""
-        self.buffers.let_go(captured)
+    def release(self, packed: RemotePacked) -> None:
+        """Gives back what ``pack`` took for a task that was not submitted."""
+        packed.take_back()
+        self.buffers.let_go(packed.captured)
 
-    def run_started(self, run: int, captured: Iterable[RemoteBuffer]) -> None:
-        """The buffers stay held until ``run_ended``; once for each task of the run."""
-        with self._lock:
-            self._captured.setdefault(run, []).extend(captured)
+    def submitted(self, run: int, worker: int, packed: RemotePacked) -> None:
+        """The buffers stay held, and outputs are there, until ``run_ended``; once for each task of the run."""
+        if packed.captured:
+            with self._lock:
+                self._captured.setdefault(run, []).extend(packed.captured)
+        if packed.made:
+            self._outputs.made(run, worker, packed.made)
 
     def run_ended(self, run: int) -> None:
         """Nothing of the run is under way any more."""
         with self._lock:
             captured = self._captured.pop(run, [])
         self.buffers.let_go(captured)
+        self._outputs.run_ended(run)
 
     def trace(self, since_ns: int, names: Mapping[bytes, str]) -> list[ProcessTrace]:
         """What every process of the sessions did since ``since_ns``, with this host's clock throughout.

@@ -173,4 +173,4 @@ class RemoteBuffers:
         try:
             await self._free(entry)
         except SimplerError as error:
-            _log.warning("%r could not be freed: %s", entry.handle, error)
+            _log.warning("%r could not be freed: %s", entry.handle, error.message)

@@ -2,7 +2,9 @@
 
 Rules
   1. Rights are checked by tag and all buffers are held at once, or none is.
-  2. What is in this host's memory travels only when it is small, read-only, and cannot change any more: an array of the
+  2. A tensor that the run has storage made for in that session goes by its number. Should the task not be submitted, a
+     number that it was the first to have is taken back.
+  3. What is in this host's memory travels only when it is small, read-only, and cannot change any more: an array of the
      Worker's heap may still be written by an earlier task, so it is refused.
 """
 
@@ -13,17 +15,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from simpler import limits
 from simpler.args import TaskArgs
+from simpler.buffer_handle import graph_name
 from simpler.errors import ArgumentError, StaleHandle
 from simpler.region import Region
 from simpler.region_records import Range
 from simpler.remote.buffers import RemoteBuffer, RemoteBufferHandle, RemoteTensorRef
-from simpler.tensor import Access, DataType, TensorArgType
-from simpler.wire.task_args import BufferTensor, InlineTensor, RemoteArgs
+from simpler.run_tensors import Outputs, output_range
+from simpler.tensor import Access, DataType, Tensor, TensorArgType
+from simpler.wire.task_args import BufferTensor, InlineTensor, OutputTensor, RemoteArgs
 
 if TYPE_CHECKING:
     import numpy as np
-
-_NAME_BIT = 1 << 63
 
 
 class BufferHolder(Protocol):
@@ -37,55 +39,87 @@ class BufferHolder(Protocol):
 
 
 class RemotePacked(NamedTuple):
-    """Arguments ready to submit. ``captured``: the buffers that they hold, until given back."""
+    """Arguments ready to submit. ``captured``: the buffers that they hold, until given back. ``made``: the outputs that
+    this task is the first to have, by number."""
 
     payload: bytes
     ranges: list[Range]
     captured: list[RemoteBuffer]
+    made: dict[int, Tensor]
+
+    def take_back(self) -> None:
+        """The task was not submitted: its tensors wait for storage as before."""
+        for tensor in self.made.values():
+            tensor.detach_output()
 
 
-def pack(args: TaskArgs | None, worker: int, buffers: BufferHolder, heaps: Sequence[Region]) -> RemotePacked:
-    """Raises ArgumentError for what cannot travel, StaleHandle and AccessDenied as ``BufferBook.hold`` does."""
+def pack(
+    args: TaskArgs | None, worker: int, buffers: BufferHolder, heaps: Sequence[Region], outputs: Outputs
+) -> RemotePacked:
+    """``outputs`` numbers the tensors that are to be in the session.
+
+    Raises ArgumentError for what cannot travel, StaleHandle and AccessDenied as ``BufferBook.hold`` does.
+    """
+    packed = RemotePacked(b"", [], [], {})
     if args is None or not len(args):
-        return RemotePacked(b"", [], [])
+        return packed
     tensors = [
-        _checked(index, args.tensor(index), args.tag(index), worker, heaps) for index in range(args.tensor_count())
+        (_checked(index, tensor, tag, worker, heaps), tag) for index, (tensor, tag) in enumerate(args.tagged_tensors())
     ]
-    tags = [args.tag(index) for index in range(len(tensors))]
-    captured = buffers.hold(
-        (tensor.handle, tag.rights) for tensor, tag in zip(tensors, tags, strict=True) if tensor.handle is not None
-    )
+    in_buffers = [(tensor.handle, tag.rights) for tensor, tag in tensors if isinstance(tensor, RemoteTensorRef)]
+    captured = buffers.hold((handle, rights) for handle, rights in in_buffers if handle is not None)
+    packed = packed._replace(captured=captured)
     try:
-        described, ranges = _described(tensors, tags, captured)
-        scalars = [args.scalar(index) for index in range(args.scalar_count())]
-        return RemotePacked(RemoteArgs(tensors=described, scalars=scalars).encode(), ranges, captured)
+        described = _described(tensors, worker, packed, outputs)
+        return packed._replace(payload=RemoteArgs(tensors=described, scalars=list(args.scalars())).encode())
     except BaseException:
+        packed.take_back()
         buffers.let_go(captured)
         raise
 
 
 def _described(
-    tensors: list[RemoteTensorRef], tags: list[TensorArgType], captured: list[RemoteBuffer]
-) -> tuple[list[BufferTensor | InlineTensor], list[Range]]:
-    """The tensors as they travel, and the bytes by which they are ordered."""
-    held = iter(captured)
-    described: list[BufferTensor | InlineTensor] = []
-    ranges: list[Range] = []
-    for index, (tensor, tag) in enumerate(zip(tensors, tags, strict=True)):
-        if tensor.handle is None:
+    tensors: Sequence[tuple[RemoteTensorRef | Tensor, TensorArgType]],
+    worker: int,
+    packed: RemotePacked,
+    outputs: Outputs,
+) -> list[BufferTensor | InlineTensor | OutputTensor]:
+    """The tensors as they travel. Adds the bytes by which they are ordered to ``packed``, and what it makes."""
+    held = iter(packed.captured)
+    described: list[BufferTensor | InlineTensor | OutputTensor] = []
+    for index, (tensor, tag) in enumerate(tensors):
+        if isinstance(tensor, Tensor):
+            output = _as_output(tensor, tag, worker, packed.made, outputs)
+            described.append(output)
+            if tag.ordering is not Access.NONE:
+                packed.ranges.append(output_range(output.output, tensor.nbytes, tag.ordering, index))
+        elif tensor.handle is None:
             described.append(_inline(tensor, tag))
-            continue
-        entry = next(held)
-        described.append(_in_buffer(tensor, tag, entry))
-        if tag.ordering is not Access.NONE and tensor.nbytes:
-            begin = entry.base + tensor.offset
-            end = begin + tensor.nbytes
-            ranges.append(Range(_NAME_BIT | entry.ordered_by, begin, end, tag.ordering.value, index))
-    return described, ranges
+        else:
+            entry = next(held)
+            described.append(_in_buffer(tensor, tag, entry))
+            if tag.ordering is not Access.NONE and tensor.nbytes:
+                begin, access = entry.base + tensor.offset, tag.ordering.value
+                packed.ranges.append(Range(graph_name(entry.ordered_by), begin, begin + tensor.nbytes, access, index))
+    return described
 
 
-def _checked(index: int, tensor: object, tag: TensorArgType, worker: int, heaps: Sequence[Region]) -> RemoteTensorRef:
+def _as_output(
+    tensor: Tensor, tag: TensorArgType, worker: int, made: dict[int, Tensor], outputs: Outputs
+) -> OutputTensor:
+    is_first = tensor.output is None
+    number = outputs(tensor, tag, worker)
+    if is_first:
+        made[number] = tensor
+    return OutputTensor(tag=tag.value, dtype=tensor.dtype.value, shape=list(tensor.shape), output=number)
+
+
+def _checked(
+    index: int, tensor: object, tag: TensorArgType, worker: int, heaps: Sequence[Region]
+) -> RemoteTensorRef | Tensor:
     """Tensor argument ``index`` as one that can go to ``worker``."""
+    if isinstance(tensor, Tensor):
+        return tensor
     if not isinstance(tensor, RemoteTensorRef):
         return _from_array(index, tensor, tag, heaps)
     if tensor.handle is None:

@@ -15,7 +15,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
@@ -63,8 +63,16 @@ class RemoteSession(Handler):
     """The session of one remote worker. Everything but the properties is for the trio loop that ``nursery`` runs in."""
 
     def __init__(
-        self, worker: int, spec: RemoteWorkerSpec, region: Region, *, program: str, on_lost: Callable[[int], None]
+        self,
+        worker: int,
+        spec: RemoteWorkerSpec,
+        region: Region,
+        *,
+        program: str,
+        on_lost: Callable[[int], None],
+        on_dropped: Callable[[int, int, int], None],
     ) -> None:
+        """``on_lost(worker)``; ``on_dropped(run, worker, output)``: see TaskPump."""
         self.worker = worker
         self.name = f"remote worker {worker} at {spec.endpoint}"
         self.clock = ClockOffset()
@@ -75,7 +83,7 @@ class RemoteSession(Handler):
         self._spec = spec
         self._dialer = Dialer(spec, self.name)
         self._region = region
-        self._on_lost = on_lost
+        self._on_lost, self._on_dropped = on_lost, on_dropped
         self._state = SessionState.NEW
         self._waits_for = "its turn"
         self._control = Control(self._dialer, self, program=program, waits_for=partial(setattr, self, "_waits_for"))
@@ -184,7 +192,7 @@ class RemoteSession(Handler):
             raise self._error()
         self._region.attach_worker(self.worker)
         self._region.ready(self.worker)
-        self._pump = TaskPump(self.worker, self._region, self._command, self._give_up)
+        self._pump = TaskPump(self.worker, self._region, self._command, self._on_dropped, self._give_up)
         self._move(SessionEvent.OPENED)
         for lane in (self._command, self._data):
             self._nursery.start_soon(self._guarded, self._watch, lane)
@@ -243,6 +251,8 @@ class RemoteSession(Handler):
         Without a deadline: the tasks before it take as long as they take, and health is told apart. Raises what the
         session answers, SessionLost, or StateError once it is closed.
         """
+        if self._pump is not None and self.can_be_used():
+            self._pump.enqueue_drops()  # the request may need the memory
         return await self.explained(lambda: self._command.request(request, data, timeout_s=None))
 
     async def on_data_lane(self, work: Callable[[Link], Awaitable[None]]) -> None:
@@ -317,6 +327,11 @@ class RemoteSession(Handler):
         cause = self._cause
         assert cause is not None
         return copy.copy(cause)
+
+    def drop(self, outputs: Iterable[int]) -> None:
+        """Has outputs of tasks dropped before what is not sent yet, once it is rung for; from any thread."""
+        if self._pump is not None:
+            self._pump.drop(outputs)
 
     def ring(self) -> None:
         """There may be work in the worker's mailbox."""

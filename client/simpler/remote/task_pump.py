@@ -6,12 +6,17 @@ Rules
   3. What has not been taken from the mailbox can still be cancelled, so only so much is sent ahead as keeps the session
      busy: TASKS_AHEAD of any, more of those that are over quickly, as long as the session had them done within
      AHEAD_S.
+  4. A request of the graph to drop an output goes out like a task. What becomes of it harms no run: what was not
+     dropped then is, when the run has ended. Such drops go out before any later task, which may need the memory; those
+     that the session refuses go out again with the next.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import trio
@@ -19,28 +24,42 @@ import trio
 from simpler import limits
 from simpler.error_record import encode_error
 from simpler.errors import ArgumentError, CapacityError, SimplerError
-from simpler.region import Region, RegionClosed
+from simpler.region import Op, Region, RegionClosed
 from simpler.region_records import Task as GraphTask
-from simpler.wire.command_messages import Task
+from simpler.wire.command_messages import Drop, Task
 from simpler.wire.link import Link
 from simpler.wire.pending import Pending
 
+_log = logging.getLogger("simpler.remote")
 _AHEAD_NS = limits.AHEAD_S * 1e9
 _LEARNING = 1.125
 """By how much the measured time of a task follows one more measurement."""
 
 
 class TaskPump:
-    """Sends the tasks of ``worker`` down ``lane``. ``give_up`` is told what a reply did that no reply may do."""
+    """Sends the tasks of ``worker`` down ``lane``.
 
-    def __init__(self, worker: int, region: Region, lane: Link, give_up: Callable[[Exception], None]) -> None:
+    ``on_dropped(run, worker, output)``: that is confirmed. ``give_up`` is told what a reply did that no reply may do.
+    """
+
+    def __init__(
+        self,
+        worker: int,
+        region: Region,
+        lane: Link,
+        on_dropped: Callable[[int, int, int], None],
+        give_up: Callable[[Exception], None],
+    ) -> None:
         self._worker = worker
         self._region = region
         self._lane = lane
+        self._on_dropped = on_dropped
         self._give_up = give_up
         self._stuck = trio.Event()
         self._is_full = False
         """Whether there may be more in the mailbox, for which there was no room."""
+        self._to_drop: deque[int] = deque()
+        """Filled by any thread."""
         self._ahead = 0
         self._ahead_bytes = 0
         self._window = limits.TASKS_AHEAD
@@ -58,6 +77,10 @@ class TaskPump:
         except Exception as unexpected:
             self._give_up(unexpected)
 
+    def drop(self, outputs: Iterable[int]) -> None:
+        """Has outputs dropped, once it is rung for; from any thread."""
+        self._to_drop.extend(outputs)
+
     async def run(self) -> None:
         """Sends what the lane did not take at once, until the lane is closed, which is raised."""
         self.ring()  # only who has looked in vain is told of what comes
@@ -68,7 +91,8 @@ class TaskPump:
 
     def _enqueue_ready(self) -> bool:
         """Puts all that is ready, and has room, behind what is to be sent; False when there was nothing."""
-        found = self._is_full = False
+        self._is_full = False
+        found = self.enqueue_drops()
         while self._has_room():
             task = self._region.take(self._worker)
             if task is None:
@@ -81,12 +105,26 @@ class TaskPump:
     def _enqueue(self, task: GraphTask) -> None:
         nbytes = len(task.args)
         try:
-            self._lane.enqueue(Task(digest=task.digest, args=task.args), settled=partial(self._settled, task, nbytes))
+            self._lane.enqueue(_request(task), settled=partial(self._settled, task, nbytes))
         except ArgumentError as too_large:
             self._fail(task, too_large)
         else:
             self._ahead += 1
             self._ahead_bytes += nbytes
+
+    def enqueue_drops(self) -> bool:
+        """Puts what is to be dropped behind what is to be sent; False when there was nothing."""
+        found = bool(self._to_drop)
+        while self._to_drop:
+            most = min(len(self._to_drop), limits.MESSAGE_ARRAY_ITEMS)
+            outputs = [self._to_drop.popleft() for _ in range(most)]
+            self._lane.enqueue(Drop(outputs=outputs), settled=partial(self._drop_settled, outputs))
+        return found
+
+    def _drop_settled(self, outputs: list[int], pending: Pending) -> None:
+        if pending.answer is not None and pending.answer.failed:
+            _log.warning("%s did not drop %d outputs of tasks, and is asked again", self._lane.name, len(outputs))
+            self._to_drop.extend(outputs)
 
     def _has_room(self) -> bool:
         ahead = self._ahead
@@ -120,6 +158,11 @@ class TaskPump:
         self._window = min(limits.QUICK_TASKS_AHEAD, max(limits.TASKS_AHEAD, int(_AHEAD_NS / self._task_ns)))
 
     def _end(self, task: GraphTask, failed: bool, payload: bytes) -> None:
+        if task.op == Op.CONTROL:
+            if not failed:
+                self._on_dropped(task.run, self._worker, _output(task))
+            self._region.complete(self._worker, task.id)
+            return
         if failed:
             self._region.complete(self._worker, task.id, error=payload)
             return
@@ -132,3 +175,13 @@ class TaskPump:
     def _fail(self, task: GraphTask, error: SimplerError) -> None:
         record = encode_error(error, worker=self._worker, hashid=f"sha256:{task.digest.hex()}")
         self._region.complete(self._worker, task.id, error=record)
+
+
+def _request(task: GraphTask) -> Task | Drop:
+    if task.op == Op.CONTROL:
+        return Drop(outputs=[_output(task)])
+    return Task(digest=task.digest, args=task.args)
+
+
+def _output(task: GraphTask) -> int:
+    return int.from_bytes(task.args, "little")

@@ -118,6 +118,20 @@ class Free(Request[FreeReply], frozen=True, kw_only=True):
     generation: Natural
 
 
+class DropReply(Message, frozen=True, kw_only=True):
+    """The numbers are void."""
+
+    TYPE = MessageType.DROP
+
+
+class Drop(Request[DropReply], frozen=True, kw_only=True):
+    """Frees outputs that tasks made; one that there is not, since its task never ran, is no error."""
+
+    TYPE = MessageType.DROP
+    REPLY = DropReply
+    outputs: Annotated[list[Natural], msgspec.Meta(max_length=limits.MESSAGE_ARRAY_ITEMS)]
+
+
 class TraceProcess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A lane of a trace: an inner worker and what people call it."""
 

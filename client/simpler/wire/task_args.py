@@ -1,7 +1,8 @@
 """The arguments of a task between hosts: tensors by capability or inline, and scalars.
 
 Rules
-  1. A tensor is a range of a buffer that the session owns, named by buffer and generation, or bytes sent along.
+  1. A tensor is a range of a buffer that the session owns, named by buffer and generation, or bytes sent along, or an
+     output: memory that the first task which writes it has the session allocate.
   2. Bytes sent along are read-only (tag INPUT) and exactly as long as shape and element type say.
 """
 
@@ -69,10 +70,32 @@ class InlineTensor(
         return len(self.data)
 
 
+class OutputTensor(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="output"
+):
+    """A row-major tensor in memory of the session that the task which writes it first has allocated.
+
+    ``output``: its number, which the client chooses; good until DROP. Since version 2.
+    """
+
+    tag: int
+    dtype: int
+    shape: Shape
+    output: Natural
+
+    def __post_init__(self) -> None:
+        _check_codes(self.tag, self.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes it has."""
+        return math.prod(self.shape) * DataType(self.dtype).itemsize
+
+
 class RemoteArgs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a task on another host is called with. ``scalars``: int, float, bool, bytes or str each."""
 
-    tensors: list[BufferTensor | InlineTensor] = []
+    tensors: list[BufferTensor | InlineTensor | OutputTensor] = []
     scalars: list[Any] = []
 
     def __post_init__(self) -> None:

@@ -15,6 +15,8 @@ from simpler.wire.command_messages import (
     AbortReply,
     Commit,
     CommitReply,
+    Drop,
+    DropReply,
     Free,
     FreeReply,
     Malloc,
@@ -52,7 +54,7 @@ T = TypeVar("T")
 
 
 class CommandLane:
-    """TASK, REGISTER, COMMIT, ABORT, UNREGISTER, MALLOC, FREE, GRANT, REVOKE, IMPORT, RELEASE, TRACE."""
+    """TASK, REGISTER, COMMIT, ABORT, UNREGISTER, MALLOC, FREE, DROP, GRANT, REVOKE, IMPORT, RELEASE, TRACE."""
 
     def __init__(
         self,
@@ -102,6 +104,9 @@ class CommandLane:
             case Free():
                 self._call(partial(self._buffers.free, request.buffer, request.generation))
                 return FreeReply()
+            case Drop():
+                self._call(partial(self._dispatcher.drop, request.outputs))
+                return DropReply()
             case Grant():
                 return GrantReply(secret=self._call(partial(self._grants.give, request)))
             case Revoke():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -23,10 +24,11 @@ from simpler.inner_worker import InnerWorker
 from simpler.region import Region
 from simpler.tensor import DataType, TensorArgType
 from simpler.wire.command_messages import Register, Task
-from simpler.wire.task_args import BufferTensor, InlineTensor, RemoteArgs
+from simpler.wire.task_args import BufferTensor, InlineTensor, OutputTensor, RemoteArgs
 from simplerd.runner.buffers import SessionBuffers
 from simplerd.runner.control_protocol import Launch
 from simplerd.runner.copied_import import CopiedImport
+from simplerd.runner.outputs import SessionOutputs
 
 
 class DispatchedRun(NamedTuple):
@@ -55,6 +57,7 @@ class Dispatcher:
         assert worker.region is not None
         self._worker, self._region = worker, worker.region
         self._buffers = buffers
+        self._outputs = SessionOutputs(self._region, launch.session)
         self._callables = InnerCallables(worker, launch.import_paths, f"session {launch.session}")
         self.runs: deque[DispatchedRun] = deque(maxlen=limits.TRACE_EVENTS)
         """The last runs, for the trace."""
@@ -75,6 +78,10 @@ class Dispatcher:
     def unregister(self, digest: bytes) -> None:
         """Gives one reference back. Raises RegistrationError when there is none."""
         self._callables.unregister(digest)
+
+    def drop(self, outputs: Sequence[int]) -> None:
+        """Frees outputs that tasks made; see SessionOutputs."""
+        self._outputs.drop(outputs)
 
     def run(self, task: Task) -> bytes | None:
         """Runs an orchestration function as ``InnerCallables.run`` does; the result record in one piece."""
@@ -105,13 +112,19 @@ class Dispatcher:
             received.borrowed.enter_context(self._worker.given(imports))
         return ReceivedArgs(received.places, DecodedArgs(tensors, remote.scalars))
 
-    def _locate(self, tensor: BufferTensor | InlineTensor, tag: TensorArgType, received: _Received) -> tuple[int, int]:
+    def _locate(
+        self, tensor: BufferTensor | InlineTensor | OutputTensor, tag: TensorArgType, received: _Received
+    ) -> tuple[int, int]:
         """Which memory the tensor is in, and the offset of its first byte there."""
         if isinstance(tensor, InlineTensor):
             offset = self._region.store(tensor.data)
             received.borrowed.callback(self._region.unref, offset)
             return 0, offset
-        held = self._buffers.hold(tensor.buffer, tensor.generation, tensor.offset, tensor.nbytes, tag.rights, own=False)
+        if isinstance(tensor, OutputTensor):
+            held = self._outputs.hold(tensor)
+        else:
+            name = tensor.buffer, tensor.generation
+            held = self._buffers.hold(*name, tensor.offset, tensor.nbytes, tag.rights, own=False)
         received.borrowed.callback(held.release)
         received.places[held.place] = held.memory
         if held.copied is not None:
