@@ -13,13 +13,14 @@ from typing import get_args
 import click
 import trio
 
-from simpler.errors import SimplerError
+from simpler.errors import SimplerError, StartupError
 from simpler.spawn import Spawner
 from simplerd import config as configuration
 from simplerd import daemon, log
 from simplerd.config import Config, LogLevel
 from simplerd.runner import environment
 from simplerd.service import InheritedSockets, Service
+from simplerd.tls import ServerTls
 from simplerd.toml_file import ConfigError
 
 RUNNER_MODULES = ("simplerd.runner.main", "simpler.sub_worker", "simpler.chip_worker", "numpy", "cloudpickle")
@@ -71,7 +72,9 @@ def main(
     """The daemon of a worker host: gives programs sessions on its devices."""
     try:
         config = configuration.load(path, runtime_dir=runtime_dir, listen=listen, log_level=log_level)
-    except ConfigError as error:
+        if check and config.tls:
+            ServerTls(config.tls)
+    except (ConfigError, StartupError) as error:
         click.echo(f"simplerd: the configuration cannot be used:\n{error}", err=True)
         sys.exit(os.EX_CONFIG)
     if check:

@@ -290,8 +290,18 @@ def test_files_that_were_renewed_are_used_without_a_restart(site: TlsSite, tmp_p
 def test_a_daemon_does_not_start_with_files_that_do_not_fit(site: TlsSite, tmp_path: Path) -> None:
     path = site.config(tmp_path)
     (tmp_path / "tls/ca.pem").write_text("no certificate")
-    with pytest.raises(StartupError, match=r"the files of \[tls\] cannot be used: no certificate or crl found"):
+    why = "the files of [tls] cannot be used: no certificate or crl found"
+    with pytest.raises(StartupError, match=re.escape(why)):
         TcpDaemon(path)
+    checked = subprocess.run(
+        [sys.executable, "-m", "simplerd", "--config", str(path), "--runtime-dir", str(tmp_path), "--check"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert checked.returncode == os.EX_CONFIG
+    assert why in checked.stderr
 
 
 def secrets_of(key: Path) -> list[bytes]:
