@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -26,6 +26,13 @@ from simplerd.foreground import ForegroundDaemon
 
 NBYTES = 64
 READ, WRITE, BOTH = 1, 2, 3
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[ForegroundDaemon]:
+    with ForegroundDaemon() as running:
+        yield running
+        assert running.stop() == 0
 
 
 class Session:

@@ -25,6 +25,7 @@ from simpler.tensor import Access
 from simpler.wire.import_messages import Grant, Import, ImportReply, Revoke
 
 _ACCESS = {name: access for access, name in ACCESS_NAMES.items()}
+_EVERY_HOSTS_OWN = ("localhost", "127.0.0.1", "::1")
 _log = logging.getLogger("simpler.remote")
 
 
@@ -101,6 +102,7 @@ class RemoteImports:
             nbytes=exported.nbytes,
             access=exported.access.value,
             endpoint=str(owner.endpoint),
+            silence_s=owner.health_timeout_s,
             certificate=owner.lane_certificate,
         )
         try:
@@ -118,7 +120,8 @@ class RemoteImports:
 
 
 def _require_reachable(owner: RemoteSession, importer: RemoteSession) -> None:
-    if owner.endpoint.is_local and owner.host != importer.host:
+    of_one_host = owner.endpoint.is_unix or owner.endpoint.host in _EVERY_HOSTS_OWN
+    if of_one_host and owner.host != importer.host:
         raise ArgumentError(
             f"the session of {importer.name}, on host {importer.host}, would have to reach that of {owner.name}, on "
             f"host {owner.host}, by an address that cannot leave a host; give the RemoteWorkerSpec of worker "

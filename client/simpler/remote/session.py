@@ -125,6 +125,11 @@ class RemoteSession(Handler):
         """Where its daemon is."""
         return self._spec.address
 
+    @property
+    def health_timeout_s(self) -> float:
+        """How long nothing may be heard of its host."""
+        return self._spec.health_timeout_s
+
     def require_protocol(self, version: int, what: str) -> None:
         """Raises SimplerError UNSUPPORTED when the daemon speaks an older one than ``what`` needs."""
         if self.protocol < version:

@@ -6,9 +6,10 @@ from typing import Annotated
 
 import msgspec
 
+from simpler import limits
 from simpler.wire.control_messages import LaneCertificate
 from simpler.wire.frames import MessageType
-from simpler.wire.messages import Message, Natural, Request
+from simpler.wire.messages import Message, Natural, Request, Seconds
 
 Rights = Annotated[int, msgspec.Meta(ge=1, le=3)]
 """1: may be read, 2: may be written, 3: both."""
@@ -64,6 +65,7 @@ class Import(Request[ImportReply], frozen=True, kw_only=True):
     """To the importer: get what the session ``owner`` granted. ``number``: what frame headers call that session.
 
     ``endpoint``, ``certificate``: where the owner's daemon is, should it be another, and what the owner shows there.
+    ``silence_s``: how long it may be cut off before tasks that use the import fail.
     """
 
     TYPE = MessageType.IMPORT
@@ -74,6 +76,7 @@ class Import(Request[ImportReply], frozen=True, kw_only=True):
     nbytes: Annotated[int, msgspec.Meta(ge=1)]
     access: Rights
     endpoint: str = ""
+    silence_s: Seconds = limits.HEALTH_TIMEOUT_S
     certificate: LaneCertificate = b""
 
 

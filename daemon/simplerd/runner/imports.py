@@ -22,7 +22,7 @@ from simpler.spawn_protocol import ancillary
 from simpler.tensor import Access
 from simpler.wire.control_messages import Attach, AttachReply
 from simpler.wire.descriptor_reply import first_request, reply_to
-from simpler.wire.endpoint import connect, parse_endpoint
+from simpler.wire.endpoint import connect, noticing_silence, parse_endpoint
 from simpler.wire.import_messages import Import
 from simpler.wire.link import Link
 from simplerd.runner import control_protocol
@@ -121,7 +121,10 @@ class Imports:
         return link
 
     async def _dial(self, request: Import, attach: Attach, name: str) -> trio.abc.Stream:
-        stream = await connect(parse_endpoint(request.endpoint))
+        endpoint = parse_endpoint(request.endpoint)
+        stream = await connect(endpoint)
+        if not endpoint.is_unix:
+            noticing_silence(stream, request.silence_s)
         if not request.certificate:
             return stream
         from simpler.wire.tls_connect import connect_tls_lane
