@@ -210,7 +210,7 @@ class CuttingProxy:
     def _pump(self, connection: _Connection, source: socket.socket, sink: socket.socket) -> None:
         try:
             while (frame := _receive(source)) is not None:
-                passing = self._troubled(frame)
+                passing = self.passed(frame)
                 if passing is None:
                     break
                 socket.send_fds(sink, [passing.raw[:1]], list(frame.descriptors))
@@ -222,7 +222,8 @@ class CuttingProxy:
         finally:
             connection.end()
 
-    def _troubled(self, frame: FrameBytes) -> FrameBytes | None:
+    def passed(self, frame: FrameBytes) -> FrameBytes | None:
+        """What is passed on of a frame; None ends its connection."""
         is_reply = bool(frame.header.flags & Flags.REPLY)
         with self._lock:
             due = [each for each in self._waiting if (each.kind, each.reply) == (frame.header.type, is_reply)][:1]
