@@ -14,10 +14,12 @@ Rules
 from __future__ import annotations
 
 import logging
+import os
 import select
 import socket
 import ssl
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -185,12 +187,22 @@ class LaneSocket:
                     count = self._take_ahead(target) if self._ahead else self._socket.recv_into(target)
                 break
             except _WOULD_BLOCK as would_block:
-                self._wait(would_block, self._readable, None)
+                if not self._watch():
+                    self._wait(would_block, self._readable, None)
         if count == 0:
             self._conversation.hung_up()
             return False
         self._conversation.received(count)
         return True
+
+    def _watch(self) -> bool:
+        """Whether something comes within LANE_SPIN_S: who does not sleep need not be woken."""
+        until = time.monotonic() + limits.LANE_SPIN_S
+        while time.monotonic() < until:
+            if self._readable.poll(0):
+                return True
+            os.sched_yield()  # the one that it waits for may need the core
+        return False
 
     def _take_ahead(self, target: memoryview) -> int:
         first = self._ahead[0]
