@@ -540,3 +540,46 @@ def test_an_import_that_cannot_reach_its_owner_says_where_it_tried(
         path.with_name("moved").rename(path)
     worker.remote_free(buffer)
     worker.remote_free(worker.remote_malloc(worker=OWNER, nbytes=MOST_BYTES))
+
+
+# ---- nothing is left
+
+
+def descriptors_and_mappings(orch: Orchestrator, args: Any, config: object = None) -> tuple[int, int]:
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    return sum(1 for _ in Path("/proc/self/fd").iterdir()), sum("/memfd:" in line for line in maps)
+
+
+def test_imports_leave_no_descriptor_and_no_mapping_in_either_session(
+    worker: Worker, buffer: RemoteBufferHandle
+) -> None:  # R5
+    exported, count = worker.remote_export(buffer), worker.register(descriptors_and_mappings)
+
+    def counts() -> list[Any]:
+        both = (OWNER, OTHER)
+        refs = worker.run(lambda orch, *_: [orch.submit_next_level(count, worker=remote) for remote in both])
+        return [ref.result() for ref in refs]
+
+    before = counts()
+    for _ in range(20):
+        imported = worker.remote_import(exported, worker=OTHER)
+        result_of(worker, add, TaskArgs().add_tensor(ints(imported), INOUT).add_scalar(1))
+        worker.remote_release_import(imported)
+    assert counts() == before
+
+
+def test_an_import_whose_caller_is_interrupted_is_given_back(worker: Worker, fifo: Path) -> None:  # B4, R10
+    buffer, pause = worker.remote_malloc(worker=OWNER, nbytes=MOST_BYTES), worker.register(wait_and_add)
+    exported, idle = worker.remote_export(buffer), TaskArgs().add_tensor(np.zeros(1, "int64")).add_scalar(str(fifo))
+    run = worker.submit(lambda orch, *_: orch.submit_next_level(pause, idle, worker=OTHER))
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            worker.remote_import(exported, worker=OTHER)  # behind the task that waits
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    worker.remote_free(buffer)
+    fifo.write_text("")
+    run.result()
+    assert allocates_again(worker)
