@@ -100,6 +100,7 @@ async def test_a_client_refuses_another_runner_than_the_one_it_pins() -> None:
     async def serve() -> None:
         with pytest.raises(AuthError, match="does not know the CA"):
             await served.handshake()
+        await served.aclose()
 
     async with served, trio.open_nursery() as nursery:
         nursery.start_soon(serve)
@@ -117,6 +118,7 @@ async def test_older_tls_is_refused() -> None:
     async def serve() -> None:
         with pytest.raises(AuthError, match=r"offers no TLS 1\.3"):
             await served.handshake()
+        await served.aclose()
 
     async with served, trio.open_nursery() as nursery:
         nursery.start_soon(serve)

@@ -27,7 +27,11 @@ from simpler.wire.tls_refusal import refusal_of
 
 HANDSHAKE_BYTE = b"\x16"
 """The content type that a TLS connection begins with: RFC 8446, 5.1. No frame of ours begins so."""
+RECORD_BYTES = 1 << 14
+"""The most that one record of TLS holds: RFC 8446, 5.1."""
 RECEIVE_BYTES = 128 << 10
+AT_ONCE_BYTES = 1 << 20
+"""Others in the event loop have their turn after so many."""
 
 
 class TlsStream(trio.abc.HalfCloseableStream):
@@ -102,7 +106,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
         await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             try:
-                received = self._socket.recv_into(place())
+                received = self._receive_records(memoryview(place())[:AT_ONCE_BYTES])
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 return received
             except ssl.SSLWantReadError:
@@ -110,6 +114,20 @@ class TlsStream(trio.abc.HalfCloseableStream):
             except OSError as error:
                 broken = self._broken(error)
                 raise broken from broken.__cause__
+
+    def _receive_records(self, target: memoryview) -> int:
+        """As many records as have come: OpenSSL gives one a call, and passing by the event loop takes longer."""
+        received = self._socket.recv_into(target)
+        last = received
+        while received < len(target) and (last == RECORD_BYTES or self._socket.pending()):
+            try:
+                last = self._socket.recv_into(target[received:])
+            except OSError:  # there is no more yet, or something that the next call comes to
+                break
+            if last == 0:
+                break
+            received += last
+        return received
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Sends all of ``data``. When cancelled, the stream is of no use any more."""
