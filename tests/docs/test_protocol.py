@@ -8,7 +8,12 @@ from pathlib import Path
 import message_fields
 import msgspec
 
+from protocol_1 import VERSION_1
 from simpler import limits
+from simpler.wire.command_messages import Malloc, MallocReply
+from simpler.wire.control_messages import Hello, HelloReply
+from simpler.wire.data_messages import CopyTo
+from simpler.wire.decoder import FrameDecoder
 from simpler.wire.frames import HEADER_BYTES, Flags, MessageType, Reason, encode_header
 from simpler.wire.message_tables import PUSHES, REQUESTS
 from simpler.wire.messages import Message
@@ -55,3 +60,41 @@ def test_reasons_and_limits_have_their_names_in_the_code() -> None:
     assert set(re.findall(r"[A-Z_]{5,}", listed[1])) == set(Reason) - {Reason.DEAD}
     for name in re.findall(r"\b[A-Z]+(?:_[A-Z]+)*_(?:BYTES|ITEMS|S|FLIGHT|DEPTH|HELD)\b", PAGE):
         assert hasattr(limits, name), name
+
+
+def test_the_limits_have_the_values_of_the_code() -> None:
+    rows = re.findall(r"^\| ([A-Z_]+) \| ([\d.]+)( s)? \|$", PAGE, re.MULTILINE)
+    named = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)*_(?:BYTES|ITEMS|S|FLIGHT|DEPTH|HELD)\b", PAGE))
+    assert {name for name, _, _ in rows} == named
+    for name, value, unit in rows:
+        assert float(value) == getattr(limits, name), name
+        assert bool(unit) == name.endswith("_S")
+
+
+def test_the_examples_are_frames_of_the_messages_that_they_name() -> None:
+    said: list[Message] = []
+    for block in re.findall(r"```hex\n(.*?)```", PAGE, re.DOTALL):
+        decoder, written = FrameDecoder(), bytes.fromhex(block)
+        assert decoder.feed(written) == len(written)
+        while (frame := decoder.next_frame()) is not None:
+            kind, is_reply = frame.header.type, frame.header.flags is Flags.REPLY
+            said.append((REQUESTS[kind].REPLY if is_reply else REQUESTS[kind]).decode(frame.payload))
+            if frame.header.data_bytes:
+                decoder.place_data(None)
+                assert decoder.take_data()
+        decoder.end()
+    assert said == [
+        Hello(versions=[2, 1], program="demo", pid=7),
+        HelloReply(version=2, daemon="simplerd", host="far"),
+        Malloc(nbytes=32),
+        MallocReply(buffer=1, generation=1),
+        CopyTo(buffer=1, generation=1, offset=8),
+    ]
+
+
+def test_version_1_is_described_as_it_was() -> None:
+    """By the table that the test of programs with an older daemon goes by."""
+    described_types = re.search(r"\*\*Version 1\*\* has (.*?),\nwith their required fields", PAGE, re.DOTALL)
+    assert described_types is not None
+    listed = set(re.findall(r"\b[A-Z_]{4,}\b", described_types[1]))
+    assert listed == {kind.name for kind in VERSION_1} | {"ENDED", "FAULT"}

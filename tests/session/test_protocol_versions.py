@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cutting_proxy import CuttingProxy, FrameBytes
+from protocol_1 import VERSION_1
 from simpler import (
     RemoteTensorRef,
     RemoteWorkerSpec,
@@ -23,23 +24,6 @@ from simpler.wire.frames import Flags, MessageType
 
 if TYPE_CHECKING:
     from simplerd.foreground import ForegroundDaemon
-
-TASK_FIELDS = {"digest", "args"}
-VERSION_1 = {
-    MessageType.HELLO: {"versions", "program", "pid"},
-    MessageType.OPEN: {"manifest"},
-    MessageType.CLOSE: {"session", "reason"},
-    MessageType.ATTACH: {"session", "token", "lane"},
-    MessageType.TASK: TASK_FIELDS,
-    MessageType.REGISTER: {"digest"},
-    MessageType.UNREGISTER: {"digest"},
-    MessageType.MALLOC: {"nbytes"},
-    MessageType.FREE: {"buffer", "generation"},
-    MessageType.TRACE: {"since_ns"},
-    MessageType.COPY_TO: {"buffer", "generation", "offset"},
-    MessageType.COPY_FROM: {"buffer", "generation", "offset", "nbytes"},
-}
-"""All that a daemon of version 1 takes; it refuses any other type and any other field."""
 
 
 class Translating(CuttingProxy):
