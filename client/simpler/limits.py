@@ -119,8 +119,9 @@ SESSIONS_PER_CLIENT = 128
 MAX_CONNECTIONS = 1024
 CONNECTIONS_PER_CLIENT = 256
 """No client alone takes all sessions or connections of a daemon."""
-SILENT_CONNECTIONS = 256
-"""Connections that have not yet said what they are: far more than ever do so at the same time."""
+SILENT_CONNECTIONS = 128
+"""Connections that have not yet said what they are: more than ever do so at the same time, and few enough that seeing
+all of them off at once is no pause for anybody else."""
 REFUSALS_LOGGED = 20
 REFUSALS_WINDOW_S = 10.0
 REFUSED_IDENTITIES = 1024

@@ -97,6 +97,7 @@ class Admission:
     def _make_room(self) -> None:
         crowd = max(self._silent.values(), key=len)
         oldest = next(iter(crowd))
-        self._refusals.note(oldest.peer, f"it said nothing, and gave way: {self._silent_count} connections were silent")
+        why = f"it said nothing, and gave way: {self._silent_count} connections were silent"
+        self._refusals.note(oldest.peer, "CAPACITY", why)
         self.settle(oldest)
         oldest.scope.cancel()

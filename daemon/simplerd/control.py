@@ -32,6 +32,8 @@ from simpler.wire.control_messages import (
     Resume,
     ResumeReply,
 )
+from simpler.wire.first_frame import control_payload_limit
+from simpler.wire.frames import MessageType
 from simpler.wire.link import Link
 from simpler.wire.links import Links
 from simpler.wire.messages import Message
@@ -72,7 +74,16 @@ class ControlConnection(Handler):
         self._mine: dict[str, Session] = {}
         self._greeted = False
         self._protocol = PROTOCOL_VERSIONS[-1]
-        self._link = Link(stream, self, name=f"the client ({peer})", received=received)
+        self._link = Link(
+            stream,
+            self,
+            name=f"the client ({peer})",
+            received=received,
+            max_payload_bytes=control_payload_limit,
+            max_data_bytes=0,
+            frame_timeout_s=config.frame_timeout_s,
+            send_timeout_s=config.send_timeout_s,
+        )
         self._links = links
         self._handle = 0
         """Of the connection in `links`, once it runs; what speaks to the client without being asked goes by it."""
@@ -86,7 +97,7 @@ class ControlConnection(Handler):
                 self._handle = await nursery.start(partial(self._links.run, self._link, inbound=True))
                 ended = await self._link.wait_closed()
                 if not isinstance(ended, SessionLost):
-                    self._refusals.note(self._peer, ended.message)
+                    self._refusals.refused(self._peer, ended)
                 nursery.cancel_scope.cancel()
             with trio.move_on_after(self._config.lost_client_grace_s):
                 for session in self._mine.values():
@@ -98,13 +109,6 @@ class ControlConnection(Handler):
 
     async def serve(self, link: Link, request: Message, data: memoryview) -> Message:
         """HELLO, OPEN, RESUME and CLOSE."""
-        try:
-            return await self._carry_out(request)
-        except SimplerError as refusal:
-            self._refusals.note(self._peer, f"{request.TYPE.name}: {refusal.message}")
-            raise
-
-    async def _carry_out(self, request: Message) -> Message:
         if isinstance(request, Hello):
             return self._hello(request)
         if not self._greeted:
@@ -116,6 +120,11 @@ class ControlConnection(Handler):
         if isinstance(request, Resume):
             return self._resume(request)
         raise SimplerError(f"{request.TYPE.name} does not belong on a control connection", code="UNSUPPORTED")
+
+    def refused(self, link: Link, kind: MessageType, error: Exception) -> None:
+        """Every request that got an error for an answer is logged."""
+        if isinstance(error, SimplerError):  # what is none is a fault of ours, which `Link` logs
+            self._refusals.refused(self._peer, error)
 
     def _hello(self, hello: Hello) -> HelloReply:
         common = [version for version in PROTOCOL_VERSIONS if version in hello.versions]

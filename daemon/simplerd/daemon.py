@@ -124,6 +124,7 @@ async def _serve(
                 events=daemon.events,
                 runners=runners,
                 folder=folder,
+                refusals=daemon.refusals,
                 nursery=nursery,
             )
             nursery.start_soon(runners.run)

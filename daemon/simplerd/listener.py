@@ -50,7 +50,8 @@ from simplerd.tls import ServerTls
 from simplerd.unix_socket import UnixListener, listen_unix, peer_credentials
 
 SOCKET_MODE = 0o660
-BACKLOG = 128
+BACKLOG = 1024
+"""Of connections that wait to be accepted: a TCP client that finds no room there tries again only a second later."""
 SessionStream = trio.SocketStream | TlsStream
 
 _log = get_logger("listener")
@@ -174,7 +175,7 @@ class SessionListener:
     async def _refuse(
         self, stream: SessionStream, peer: Peer, error: SimplerError, *, to: Header | None = None
     ) -> None:
-        self._refusals.note(peer, error.message)
+        self._refusals.refused(peer, error)
         with contextlib.suppress(trio.ClosedResourceError):  # refused in its handshake, which has told it
             await farewell(stream, error, to=to)
 

@@ -13,6 +13,7 @@ from collections import Counter
 import trio
 
 from simpler import limits
+from simpler.errors import SimplerError
 from simplerd.log import get_logger
 from simplerd.sessions import Peer
 
@@ -29,7 +30,11 @@ class Refusals:
         self._counts: Counter[str] = Counter()
         self._begun = trio.Event()
 
-    def note(self, peer: Peer, reason: str) -> None:
+    def refused(self, peer: Peer, error: SimplerError) -> None:
+        """`peer` was told `error`."""
+        self.note(peer, str(error.context.get("reason", error.code)), error.message)
+
+    def note(self, peer: Peer, code: str, reason: str) -> None:
         """`peer` was refused, and why."""
         identity = peer.identity
         if identity not in self._counts and len(self._counts) >= limits.REFUSED_IDENTITIES:
@@ -37,7 +42,7 @@ class Refusals:
         self._counts[identity] += 1
         self._begun.set()
         if self._counts[identity] <= limits.REFUSALS_LOGGED:
-            _log.warning("a client was refused", peer=str(peer), reason=reason)
+            _log.warning("a client was refused", peer=str(peer), code=code, reason=reason)
 
     async def run(self) -> None:
         """Ends each window."""

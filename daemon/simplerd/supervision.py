@@ -29,7 +29,18 @@ from simplerd.devices import DeviceTable
 from simplerd.events import EventLog
 from simplerd.log import get_logger
 from simplerd.process_stat import start_time, wait_stopped
-from simplerd.runner.control_protocol import Failed, Lane, Launch, PeerLane, Ready, Report, Stop, error_from_memfd
+from simplerd.refusals import Refusals
+from simplerd.runner.control_protocol import (
+    Failed,
+    Lane,
+    Launch,
+    PeerLane,
+    Ready,
+    Refused,
+    Report,
+    Stop,
+    error_from_memfd,
+)
 from simplerd.runners import Runner, Runners
 from simplerd.runtime_folder import RuntimeFolder, SessionRecord
 from simplerd.sessions import Ending, Peer, Session, SessionEvent, SessionState, SessionTable
@@ -56,6 +67,7 @@ class Supervisor:
         events: EventLog,
         runners: Runners,
         folder: RuntimeFolder,
+        refusals: Refusals,
         nursery: trio.Nursery,
     ) -> None:
         self._config = config
@@ -64,6 +76,7 @@ class Supervisor:
         self._events = events
         self._runners = runners
         self._folder = folder
+        self._refusals = refusals
         self._nursery = nursery
         self._alive: dict[str, Runner] = {}
         self._host = socket.gethostname()
@@ -263,6 +276,9 @@ class Supervisor:
                     match report:
                         case PeerLane() if len(fds) == 1:
                             await self._connect_peer(session, report, fds[0])
+                        case Refused():
+                            why = f"{report.lane}: {report.reason}"
+                            self._refusals.note(session.peer, report.code, why)
                         case _:
                             raise ProtocolError(f"a runner that is ready said {type(report).__name__}")
         except ProtocolError as violation:

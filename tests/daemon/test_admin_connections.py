@@ -359,7 +359,7 @@ async def test_a_session_that_never_was_is_not_found(server: Server, method: str
     client = await server.connect()
     error = (await client.call(method, {"session": "s-1"}))["error"]
     assert (error["code"], error["message"]) == (-32001, "there is no session 's-1' at this daemon")
-    assert error["data"] == {"code": "STALE_HANDLE", "session": "s-1"}
+    assert error["data"] == {"code": "NO_SUCH_SESSION", "session": "s-1"}
 
 
 @pytest.mark.parametrize(

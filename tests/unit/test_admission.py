@@ -85,10 +85,10 @@ async def test_a_flood_of_refusals_is_a_few_lines_and_a_number_and_hides_nobody(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(refusals.run)
         for _ in range(1000):
-            refusals.note(LOUD, "no")
-        refusals.note(QUIET, "no")
+            refusals.note(LOUD, "NO", "no")
+        refusals.note(QUIET, "NO", "no")
         await trio.sleep(limits.REFUSALS_WINDOW_S + 1)
-        refusals.note(LOUD, "again")
+        refusals.note(LOUD, "NO", "again")
         nursery.cancel_scope.cancel()
     lines = [record.fields | {"message": record.getMessage()} for record in caplog.records]  # type: ignore[attr-defined]
     refused = [line["peer"] for line in lines if line["message"] == "a client was refused"]
@@ -100,5 +100,5 @@ async def test_a_flood_of_refusals_is_a_few_lines_and_a_number_and_hides_nobody(
 async def test_what_is_remembered_of_refusals_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     refusals = Refusals()
     for host in range(limits.REFUSED_IDENTITIES + 1000):
-        refusals.note(Peer(f"10.0.{host >> 8}.{host & 255}:1"), "no")
+        refusals.note(Peer(f"10.0.{host >> 8}.{host & 255}:1"), "NO", "no")
     assert len(caplog.records) == limits.REFUSED_IDENTITIES + limits.REFUSALS_LOGGED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import socket
 from collections.abc import Iterator
 from typing import cast
 
@@ -15,6 +16,7 @@ from simpler.wire.data_messages import CopyFrom, CopyTo
 from simpler.wire.link import Link
 from simplerd.runner.buffers import SessionBuffers
 from simplerd.runner.data_lane import DataLane
+from simplerd.runner.refusal_reports import RefusalReports
 
 HEAP_BYTES = 1 << 20
 NO_LINK = cast(Link, None)
@@ -31,6 +33,13 @@ def region() -> Iterator[Region]:
 @pytest.fixture
 def buffers(region: Region) -> SessionBuffers:
     return SessionBuffers(region, "s-1")
+
+
+@pytest.fixture
+def reports() -> Iterator[RefusalReports]:
+    daemon, runner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with daemon, runner:
+        yield RefusalReports(runner)
 
 
 def used(region: Region) -> int:
@@ -81,9 +90,11 @@ def test_a_full_heap_says_what_to_raise(buffers: SessionBuffers) -> None:  # G2
         buffers.malloc(HEAP_BYTES * 2)
 
 
-def test_bytes_that_never_came_leave_nothing_held(region: Region, buffers: SessionBuffers) -> None:  # B4
+def test_bytes_that_never_came_leave_nothing_held(
+    region: Region, buffers: SessionBuffers, reports: RefusalReports
+) -> None:  # B4
     empty = used(region)
-    lane = DataLane(region, buffers)
+    lane = DataLane(region, buffers, reports)
     buffer, generation = buffers.malloc(4096)
     view = lane.place(NO_LINK, CopyTo(buffer=buffer, generation=generation, offset=0), 4096)
     assert len(view) == 4096
@@ -93,9 +104,11 @@ def test_bytes_that_never_came_leave_nothing_held(region: Region, buffers: Sessi
     assert used(region) == empty
 
 
-async def test_a_copy_out_is_a_view_that_outlives_the_free(region: Region, buffers: SessionBuffers) -> None:  # B4
+async def test_a_copy_out_is_a_view_that_outlives_the_free(
+    region: Region, buffers: SessionBuffers, reports: RefusalReports
+) -> None:  # B4
     empty = used(region)
-    lane = DataLane(region, buffers)
+    lane = DataLane(region, buffers, reports)
     buffer, generation = buffers.malloc(4096)
     lane.place(NO_LINK, CopyTo(buffer=buffer, generation=generation, offset=8), 4)[:] = b"abcd"
     request = CopyFrom(buffer=buffer, generation=generation, offset=8, nbytes=4)
@@ -107,8 +120,8 @@ async def test_a_copy_out_is_a_view_that_outlives_the_free(region: Region, buffe
     assert used(region) == empty
 
 
-async def test_a_data_lane_takes_copies_only(region: Region, buffers: SessionBuffers) -> None:
-    lane = DataLane(region, buffers)
+async def test_a_data_lane_takes_copies_only(region: Region, buffers: SessionBuffers, reports: RefusalReports) -> None:
+    lane = DataLane(region, buffers, reports)
     with pytest.raises(SimplerError, match="MALLOC does not belong on a data lane") as caught:
         await lane.serve(NO_LINK, Malloc(nbytes=1), memoryview(b""))
     assert caught.value.code == "UNSUPPORTED"

@@ -14,7 +14,8 @@ READ_BYTES = 4 << 10
 """Any number of connections may not have said anything yet."""
 
 
-def _first_limit(kind: MessageType, flags: Flags) -> int:
+def control_payload_limit(kind: MessageType, flags: Flags) -> int:
+    """What is taken of who is at no lane: nothing large belongs there."""
     return min(payload_limit(kind, flags), limits.FIRST_FRAME_PAYLOAD_BYTES)
 
 
@@ -25,7 +26,7 @@ async def receive_first(stream: trio.abc.ReceiveStream, begun: bytes = b"") -> t
 
     Raises ProtocolError, VersionMismatch, and SessionLost when the peer hangs up before it has said anything.
     """
-    decoder = FrameDecoder(max_payload_bytes=_first_limit, max_data_bytes=0, read_bytes=READ_BYTES)
+    decoder = FrameDecoder(max_payload_bytes=control_payload_limit, max_data_bytes=0, read_bytes=READ_BYTES)
     decoder.feed(begun)
     raw = bytearray(begun)
     while (frame := decoder.next_frame()) is None:

@@ -27,6 +27,8 @@ from simpler.wire.pending import Answer, Pending
 from simpler.wire.serving import Handler, Serving
 from simpler.wire.transport import transport_of
 
+EVENTS_AT_ONCE = 64
+
 ReplyT = TypeVar("ReplyT", bound=Message)
 _log = logging.getLogger("simpler.wire")
 
@@ -301,7 +303,7 @@ class Link:
         first = memoryview(self._first)
         while first:
             first = first[self._conversation.feed(first) :]
-            self._take_events()
+            await self._take_events()
         begun = 0
         with trio.CancelScope() as rest:
             while self.cause is None:
@@ -312,18 +314,22 @@ class Link:
                     self._conversation.hung_up()
                     return
                 self.heard_at = trio.current_time()
-                self._take_events()
+                await self._take_events()
         if rest.cancelled_caught:
             late = ProtocolError(f"the rest of a frame did not come within {self._frame_timeout_s:g} s")
             self._conversation.fault(late)
             raise late
 
-    def _take_events(self) -> None:
-        while (event := self._conversation.next_event()) is not None:
+    async def _take_events(self) -> None:
+        taken = 0
+        while self.cause is None and (event := self._conversation.next_event()) is not None:
             if isinstance(event, Call):
                 self._serving.dispatch(event)
             else:
                 self._pushed(event)
+            taken += 1
+            if taken % EVENTS_AT_ONCE == 0:  # others of this process have their turn, however many small frames came
+                await trio.lowlevel.cancel_shielded_checkpoint()
 
     def _pushed(self, push: Message) -> None:
         try:

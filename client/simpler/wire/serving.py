@@ -60,7 +60,7 @@ class Serving:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             async for call in self._queue_out:
-                if self._in_order:
+                if self._in_order or call.request is None:  # a refusal is no work: who reads none gets no more of them
                     await self._serve(call)
                 else:
                     nursery.start_soon(self._serve, call)

@@ -21,6 +21,7 @@ from simplerd.admin import jsonrpc, methods
 from simplerd.admin.jsonrpc import Call, Code, LineReader, LineTooLong, Message, RpcError
 from simplerd.events import Subscription
 from simplerd.log import get_logger
+from simplerd.sessions import Peer
 from simplerd.unix_socket import PeerCredentials
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Connection:
         self._to_start: list[tuple[int, Subscription]] = []
         self._next_number = 1
         self._config = daemon.config
+        self._refusals = daemon.refusals
         self._is_answering = False
         self._heard_at = trio.current_time()
         self._presence = trio.CancelScope()
@@ -107,7 +109,7 @@ class Connection:
                     self._is_answering = False
                     line_deadline = math.inf
             except LineTooLong as error:
-                return await self._send(jsonrpc.failure(None, RpcError(Code.LIMIT, error.message, error.code)))
+                return await self._send(self._refused(None, RpcError(Code.LIMIT, error.message, error.code)))
             if not self._lines.is_mid_line:
                 line_deadline = math.inf
             elif line_deadline == math.inf:
@@ -116,7 +118,7 @@ class Connection:
                 data = await self._stream.receive_some(RECEIVE_BYTES)
             if waiting.cancelled_caught:
                 why = f"a line was begun and not ended within {self._config.frame_timeout_s:g} s"
-                return await self._send(jsonrpc.failure(None, RpcError(Code.TIMEOUT, why)))
+                return await self._send(self._refused(None, RpcError(Code.TIMEOUT, why)))
             if not data:
                 return None
             self._heard_at = trio.current_time()
@@ -133,18 +135,22 @@ class Connection:
 
     async def _reply(self, item: Call | RpcError) -> jsonrpc.Json | None:
         if isinstance(item, RpcError):
-            return jsonrpc.failure(None, item)
+            return self._refused(None, item)
         try:
             reply = jsonrpc.result(item.id, await methods.call(self._caller, item.method, item.params))
         except RpcError as error:
-            reply = jsonrpc.failure(item.id, error)
+            reply = self._refused(item.id, error)
         except SimplerError as error:
-            reply = jsonrpc.failure(item.id, RpcError.of(error))
+            reply = self._refused(item.id, RpcError.of(error))
         except Exception as error:
             _log.exception("admin call failed", method=item.method)
             why = f"{item.method} failed inside the daemon ({type(error).__name__}: {error}); its log has more"
             reply = jsonrpc.failure(item.id, RpcError(Code.INTERNAL_ERROR, why))
         return None if item.is_notification else reply
+
+    def _refused(self, id: jsonrpc.Id, error: RpcError) -> jsonrpc.Json:
+        self._refusals.note(Peer("admin", self.peer.uid, self.peer.pid), str(error.data["code"]), error.message)
+        return jsonrpc.failure(id, error)
 
     async def _forward(self, number: int, subscription: Subscription) -> None:
         while number in self._followed:

@@ -74,7 +74,8 @@ class AdminServer:
         [(uid, count)] = Counter(connection.peer.uid for connection in self._open).most_common(1)
         leaving = min((one for one in self._open if one.peer.uid == uid), key=lambda one: one.worth)
         who = Peer("admin", uid, leaving.peer.pid)
-        self._daemon.refusals.note(who, f"its admin connection, one of {count}, gave way to a newer one")
+        why = f"its admin connection, one of {count}, gave way to a newer one"
+        self._daemon.refusals.note(who, "TOO_MANY_CONNECTIONS", why)
         self._open.remove(leaving)
         leaving.give_way()
 

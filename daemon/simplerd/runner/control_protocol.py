@@ -95,8 +95,16 @@ class PeerLane(msgspec.Struct, frozen=True, tag="peer-lane"):
     frame: bytes
 
 
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """Runner to daemon: what its client asked for on a lane was refused; for the log."""
+
+    lane: str
+    code: str
+    reason: str
+
+
 Command = Lane | Stop
-Report = Ready | Failed | PeerLane
+Report = Ready | Failed | PeerLane | Refused
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _encoder = msgspec.msgpack.Encoder()

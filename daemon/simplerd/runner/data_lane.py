@@ -13,19 +13,25 @@ from simpler.errors import SimplerError
 from simpler.region import Region
 from simpler.wire.control_messages import Attach, AttachReply
 from simpler.wire.data_messages import CopyFrom, CopyFromReply, CopyTo, CopyToReply, Locate, LocateReply
-from simpler.wire.frames import Buffer
+from simpler.wire.frames import Buffer, MessageType
 from simpler.wire.link import Link
 from simpler.wire.messages import Message
 from simpler.wire.serving import Handler
 from simplerd.runner.buffers import Held, SessionBuffers
+from simplerd.runner.refusal_reports import RefusalReports
 
 
 class DataLane(Handler):
     """COPY_TO, COPY_FROM and LOCATE."""
 
-    def __init__(self, region: Region, buffers: SessionBuffers) -> None:
+    def __init__(self, region: Region, buffers: SessionBuffers, refusals: RefusalReports) -> None:
         self._region = region
         self._buffers = buffers
+        self._refusals = refusals
+
+    def refused(self, link: Link, kind: MessageType, error: Exception) -> None:
+        """For the daemon's log."""
+        self._refusals.report(link.name, error)
 
     def place(self, link: Link, request: Message, nbytes: int) -> memoryview:
         """The bytes of the buffer that COPY_TO writes."""

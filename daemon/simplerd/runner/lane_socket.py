@@ -13,7 +13,6 @@ Rules
 
 from __future__ import annotations
 
-import logging
 import os
 import select
 import socket
@@ -32,7 +31,6 @@ from simpler.wire.conversation import Call, Conversation
 from simpler.wire.frames import Buffer
 from simpler.wire.messages import Message
 
-_log = logging.getLogger("simplerd.runner")
 _PIECES = 64
 """For one system call; sendmsg(2) takes up to IOV_MAX, 1024."""
 _READ_AHEAD_BYTES = 1 << 20
@@ -45,15 +43,23 @@ class LaneSocket:
     """Made and used in the event loop, save for what is said to be the thread's.
 
     ``connection``: non-blocking, perhaps of TLS; ``received``: what was read from it already. ``serve`` carries out a
-    request and gives its reply, and what it raises is the reply, too.
+    request and gives its reply, and what it raises is the reply, too. ``refused`` is told, in the thread, what the peer
+    was refused.
     """
 
     def __init__(
-        self, connection: socket.socket, conversation: Conversation, serve: Serve, *, received: bytes = b""
+        self,
+        connection: socket.socket,
+        conversation: Conversation,
+        serve: Serve,
+        *,
+        received: bytes = b"",
+        refused: Callable[[Exception], None],
     ) -> None:
         self._socket = connection
         self._conversation = conversation
         self._serve = serve
+        self._refused = refused
         self._readable, self._writable = select.poll(), select.poll()
         self._readable.register(connection, select.POLLIN)
         self._writable.register(connection, select.POLLOUT)
@@ -141,7 +147,7 @@ class LaneSocket:
                 self._flush(limits.SEND_TIMEOUT_S)
             conversation.fail(SessionLost(f"{conversation.name} hung up"))
         except (ProtocolError, VersionMismatch) as violation:
-            _log.warning("%s: %s", conversation.name, violation)
+            self._refused(violation)
             with suppress(OSError, SimplerError):
                 self._flush(limits.FAULT_TIMEOUT_S)
             conversation.fail(violation)
@@ -162,6 +168,7 @@ class LaneSocket:
             reply, data = answer if isinstance(answer, tuple) else (answer, b"")
             self._conversation.reply(call, reply, data)
         except Exception as error:  # whatever serving raises is the answer
+            self._refused(error)
             self._conversation.refuse(call, error)
         finally:
             self._busy = False

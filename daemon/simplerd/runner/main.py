@@ -37,6 +37,7 @@ from simplerd.runner.grants import Grants
 from simplerd.runner.imports import Imports
 from simplerd.runner.lane_security import LaneSecurity
 from simplerd.runner.memory_lane import share
+from simplerd.runner.refusal_reports import RefusalReports
 from simplerd.runner.session_lanes import SessionLanes
 from simplerd.runner.session_trace import SessionTrace
 from simplerd.runner.trio_calls import TrioCalls
@@ -113,13 +114,14 @@ async def serve(launch: Launch, control: socket.socket, worker: InnerWorker, sec
     buffers = SessionBuffers(worker.region, launch.session)
     dispatcher = Dispatcher(launch, worker, buffers)
     trace = SessionTrace(launch, worker.region, dispatcher, chips, subs)
+    refusals = RefusalReports(control)
     daemon = trio.socket.from_stdlib_socket(control)
     grants, calls = Grants(worker.region, buffers, launch, security), TrioCalls()
     await daemon.send(control_protocol.encode(Ready(chips, subs, security.certificate)))
     async with trio.open_nursery() as nursery:
         imports = Imports(daemon, nursery, region=worker.region, security=security, trio_calls=calls)
         commands = CommandLane(launch, dispatcher, buffers=buffers, grants=grants, imports=imports, trace=trace)
-        lanes = SessionLanes(launch, security, commands, DataLane(worker.region, buffers))
+        lanes = SessionLanes(launch, security, commands, DataLane(worker.region, buffers, refusals), refusals)
         async for lane, fd in _lanes(daemon):
             match lane.lane:
                 case "memory":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import trio
 
@@ -15,13 +16,22 @@ from simplerd.runner.control_protocol import Lane, Launch
 from simplerd.runner.data_lane import DataLane
 from simplerd.runner.lane_security import LaneSecurity
 from simplerd.runner.lane_socket import LaneSocket
+from simplerd.runner.refusal_reports import RefusalReports
 
 
 class SessionLanes:
     """Used in the event loop."""
 
-    def __init__(self, launch: Launch, security: LaneSecurity, commands: CommandLane, data: DataLane) -> None:
+    def __init__(
+        self,
+        launch: Launch,
+        security: LaneSecurity,
+        commands: CommandLane,
+        data: DataLane,
+        refusals: RefusalReports,
+    ) -> None:
         self._launch, self._security = launch, security
+        self._refusals = refusals
         self._commands, self._data = commands, data
         self._threads: list[LaneSocket] = []
         self._links: list[Link] = []
@@ -54,7 +64,13 @@ class SessionLanes:
     async def _serve_commands(self, stream: trio.SocketStream | TlsStream, received: bytes, name: str) -> None:
         conversation = Conversation(name=name, place=self._commands.place, at_once=None, pickles=True)
         conversation.session = self._launch.session_number
-        thread = LaneSocket(socket_of(stream), conversation, self._commands.serve, received=received)
+        thread = LaneSocket(
+            socket_of(stream),
+            conversation,
+            self._commands.serve,
+            received=received,
+            refused=partial(self._refusals.report, name),
+        )
         self._threads.append(thread)
         thread.start()
         await thread.read_ahead()
@@ -64,3 +80,5 @@ class SessionLanes:
         link.session = self._launch.session_number
         self._links.append(link)
         await link.run()
+        if link.cause is not None:
+            self._refusals.report(name, link.cause)

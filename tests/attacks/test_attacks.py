@@ -1,0 +1,77 @@
+"""Every attack of the table is refused and logged, takes little memory, and holds up neither operator nor client."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from attacks import (
+    admin_socket,
+    control_connection,
+    descriptors,
+    first_frame,
+    floods,
+    manifest,
+    other_peoples_sessions,
+    own_session,
+)
+from attacks.scene import Fortress, Scene
+from attacks.table import TABLE, Attack
+from simpler import limits
+
+OPERATOR_WAITS_S = 0.1
+DAEMON_MEMORY_BYTES = 32 << 20
+RUNNER_MEMORY_BYTES = 4 * (limits.FRAME_PAYLOAD_BYTES + limits.FRAME_DATA_BYTES)
+
+MODULES = (
+    first_frame,
+    control_connection,
+    manifest,
+    other_peoples_sessions,
+    own_session,
+    descriptors,
+    admin_socket,
+    floods,
+)
+
+
+class Memory:
+    """How much more than before a process has taken at most, since this was made: proc(5), clear_refs."""
+
+    def __init__(self, pid: int) -> None:
+        self._status = Path(f"/proc/{pid}/status")
+        Path(f"/proc/{pid}/clear_refs").write_text("5")
+        self._before = self._peak()
+
+    def _peak(self) -> int:
+        (found,) = re.findall(r"VmHWM:\s+(\d+) kB", self._status.read_text())
+        return int(found) << 10
+
+    def taken(self) -> int:
+        return self._peak() - self._before
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+def test_it_is_refused_and_harms_nobody(row: Attack, fortress: Fortress) -> None:  # R2 R9 B1 B3 C4 D5
+    scene = Scene(fortress, TABLE.index(row) + 1)
+    memory, runner = Memory(fortress.daemon.pid), Memory(fortress.victim.pid)
+    fortress.let_operator_ask()
+    try:
+        with scene.open:
+            said = row.attempt(scene)
+            assert re.search(row.refused, said, re.DOTALL), said
+            scene.logged(row.logged)
+    finally:
+        seen = fortress.operator_saw()
+    assert memory.taken() < DAEMON_MEMORY_BYTES
+    assert runner.taken() < RUNNER_MEMORY_BYTES
+    assert not seen["wrong"], seen
+    assert seen["worst_s"] <= OPERATOR_WAITS_S, seen
+    assert fortress.victim.malloc() is not None  # the honest client's session goes on
+
+
+def test_there_are_many_attacks_in_every_place() -> None:
+    assert len(TABLE) >= 60
+    assert {row.attempt.__module__ for row in TABLE} == {module.__name__ for module in MODULES}
