@@ -57,14 +57,18 @@ class LaneSecurity:
             return stream, frame
         try:
             context = self._context if peer is None else self._identity.server_context(peer)
-            assert context is not None
-            tls = TlsStream(stream, context, name=name, server_side=True)
+        except AuthError:
+            await trio.aclose_forcefully(stream)
+            raise
+        assert context is not None
+        tls = TlsStream(stream, context, name=name, server_side=True)
+        try:
             with trio.fail_after(limits.FIRST_FRAME_TIMEOUT_S):
                 await tls.handshake()
         except AuthError:
             await hear_out(tls.give_up_tls())
             raise
         except BaseException:
-            await trio.aclose_forcefully(stream)
+            await trio.aclose_forcefully(tls)
             raise
         return tls, b""
