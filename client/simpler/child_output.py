@@ -116,10 +116,16 @@ class Forwarder:
 
 
 class ChildOutput:
-    """The reading end of one child's output pipe."""
+    """The reading end of one child's output pipe. ``on_lines`` is told of what is passed on."""
 
-    def __init__(self, name: str, selector: selectors.BaseSelector, forwarder: Forwarder) -> None:
-        self._name, self._selector, self._forwarder = name, selector, forwarder
+    def __init__(
+        self,
+        name: str,
+        selector: selectors.BaseSelector,
+        forwarder: Forwarder,
+        on_lines: Callable[[list[bytes]], None] | None = None,
+    ) -> None:
+        self._name, self._selector, self._forwarder, self._on_lines = name, selector, forwarder, on_lines
         self._tail = LineTail()
         self._read_end, self.write_end = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._read_end, False)
@@ -139,10 +145,15 @@ class ChildOutput:
         if not data:
             self.pause()
             return False
-        self._forwarder.write(self._name, self._tail.feed(data))
+        self._pass_on(self._tail.feed(data))
         if self._forwarder.is_full:
             self.pause()
         return True
+
+    def _pass_on(self, lines: list[bytes]) -> None:
+        self._forwarder.write(self._name, lines)
+        if lines and self._on_lines is not None:
+            self._on_lines(lines)
 
     def pause(self) -> None:
         """Reads no more until ``resume``."""
@@ -165,7 +176,7 @@ class ChildOutput:
         for _ in range(limits.STDERR_LINES):
             if not self.read_some():
                 break
-        self._forwarder.write(self._name, self._tail.finish())
+        self._pass_on(self._tail.finish())
         self.pause()
         os.close(self._read_end)
         return self._tail.lines()

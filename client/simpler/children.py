@@ -57,9 +57,18 @@ class Children:
     def __len__(self) -> int:
         return len(self._children)
 
-    def fork(self, spec: ChildSpec, fds: Sequence[int], on_exit: Callable[[Ending], None]) -> Child:
-        """Forks a child; ``on_exit`` is called once it has been reaped. The caller keeps its copies of ``fds``."""
-        output = ChildOutput(spec.name, self.selector, self._forwarder)
+    def fork(
+        self,
+        spec: ChildSpec,
+        fds: Sequence[int],
+        on_exit: Callable[[Ending], None],
+        on_lines: Callable[[list[bytes]], None] | None = None,
+    ) -> Child:
+        """Forks a child; ``on_exit`` is called once it has been reaped, ``on_lines`` with what it prints.
+
+        The caller keeps its copies of ``fds``.
+        """
+        output = ChildOutput(spec.name, self.selector, self._forwarder, on_lines)
         try:
             child = Child(spec, fork_child(spec, fds, output.write_end), output, on_exit)
         except BaseException:

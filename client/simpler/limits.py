@@ -147,3 +147,12 @@ ADMIN_CONNECTIONS = 64
 ADMIN_SUBSCRIPTIONS = 16
 """Per connection."""
 EVENTS_KEPT = 1024
+
+# ---- what a session's processes print
+OUTPUT_BYTES_PER_S = 1 << 20
+OUTPUT_BURST_BYTES = 1 << 20
+"""What one session may have its client told, and at once; more than anybody reads."""
+OUTPUT_KEPT_BYTES = 256 << 10
+"""Of one session, for a client that is slow."""
+OUTPUT_MESSAGE_LINES = 1000
+OUTPUT_MESSAGE_BYTES = 64 << 10

@@ -40,7 +40,8 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
 class ForkRequest(msgspec.Struct, frozen=True, tag="fork"):
     """Fork a child that runs ``entry`` ("module:function") as ``function(argument, fds)``.
 
-    The message's descriptors are the child's. ``env`` is laid over the spawner's environment; None unsets.
+    The message's descriptors are the child's. ``env`` is laid over the spawner's environment; None unsets. What the
+    child prints goes to the spawner's stderr, and to the owner as well, as Printed, if it ``reports_output``.
     """
 
     key: int
@@ -49,6 +50,7 @@ class ForkRequest(msgspec.Struct, frozen=True, tag="fork"):
     name: str
     die_with_spawner: bool = True
     env: dict[str, str | None] | None = None
+    reports_output: bool = False
 
 
 class KillRequest(msgspec.Struct, frozen=True, tag="kill"):
@@ -110,6 +112,13 @@ class Exited(msgspec.Struct, frozen=True, tag="exited"):
     stderr: list[str]
 
 
+class Printed(msgspec.Struct, frozen=True, tag="printed"):
+    """The child has printed these lines."""
+
+    key: int
+    lines: list[str]
+
+
 class PreloadFailed(msgspec.Struct, frozen=True, tag="preload-failed"):
     """The spawner could not import ``module`` and ends."""
 
@@ -139,7 +148,7 @@ class PoolEnded(msgspec.Struct, frozen=True, tag="pool-ended"):
 
 
 Request = Start | ForkRequest | KillRequest | PoolRequest | PoolStop
-Report = Forked | Refused | Exited | PreloadFailed | PoolReady | PoolFailed | WorkerLost | PoolEnded
+Report = Forked | Refused | Printed | Exited | PreloadFailed | PoolReady | PoolFailed | WorkerLost | PoolEnded
 
 _encoder = msgspec.msgpack.Encoder()
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)

@@ -25,6 +25,7 @@ from simpler import spawn_protocol as protocol
 from simpler.child_process import POLITE_SIGNALS, ChildSpec, keep_only, require_one_thread, set_name
 from simpler.children import Child, Children, Ending
 from simpler.errors import ProtocolError, StartupError
+from simpler.output_report import OutputReport
 from simpler.spawn_protocol import (
     Exited,
     Forked,
@@ -41,6 +42,8 @@ from simpler.user_traceback import user_traceback
 if TYPE_CHECKING:
     from simpler.pool import Pool
 
+OUTBOX_PACKETS = 64
+"""Waiting for an owner who does not read; what children print is left out from then on."""
 _THREAD_POOL_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -142,16 +145,19 @@ class SpawnerProcess:
 
     def _fork(self, request: ForkRequest, fds: list[int]) -> None:
         spec = ChildSpec(request.entry, request.argument, request.name, request.die_with_spawner, request.env)
+        output = OutputReport(request.key, self.send, lambda: len(self._outbox) < OUTBOX_PACKETS)
+        on_lines = output.take if request.reports_output else None
         try:
-            child = self._children.fork(spec, fds, lambda ending: self._ended(request.key, ending))
+            child = self._children.fork(spec, fds, lambda ending: self._ended(request.key, ending, output), on_lines)
         except (StartupError, OSError) as error:
             self.send(Refused(request.key, str(error)))
             return
         self._keyed[request.key] = child
         self.send(Forked(request.key, child.pid), (child.pidfd,))
 
-    def _ended(self, key: int, ending: Ending) -> None:
+    def _ended(self, key: int, ending: Ending, output: OutputReport) -> None:
         del self._keyed[key]
+        output.finish()
         self.send(Exited(key, ending.pid, ending.code, ending.signal, ending.stderr))
 
     def _start_pool(self, request: PoolRequest, fds: list[int]) -> None:

@@ -42,11 +42,12 @@ from simplerd.config import Config
 from simplerd.log import get_logger
 from simplerd.manifest_check import check_manifest
 from simplerd.refusals import Refusals
+from simplerd.session_news import SessionNews
 from simplerd.sessions import Ending, Peer, Session, SessionTable
 from simplerd.supervision import Supervisor
 
 TLS_SINCE_PROTOCOL = 2
-RESUME_SINCE_PROTOCOL = 2
+RESUME_SINCE_PROTOCOL = NEWS_SINCE_PROTOCOL = 2
 
 _log = get_logger("control")
 
@@ -72,6 +73,7 @@ class ControlConnection(Handler):
         self._supervisor = supervisor
         self._refusals = refusals
         self._mine: dict[str, Session] = {}
+        self._news: dict[str, SessionNews] = {}
         self._greeted = False
         self._protocol = PROTOCOL_VERSIONS[-1]
         self._link = Link(
@@ -176,7 +178,11 @@ class ControlConnection(Handler):
         session.holder = self
         self._mine[session.id] = session
         assert self._nursery is not None
-        self._nursery.start_soon(self._tell_end, session)
+        post = partial(self._links.post, self._handle)
+        news = self._news[session.id] = SessionNews(session, self._sessions.events, holder=self, post=post)
+        self._nursery.start_soon(self._tell_end, session, news)
+        if self._protocol >= NEWS_SINCE_PROTOCOL:
+            self._nursery.start_soon(news.tell)
 
     def _check_lane_certificate(self, request: Open) -> None:
         if self._peer.fingerprint and self._protocol < TLS_SINCE_PROTOCOL:
@@ -198,9 +204,10 @@ class ControlConnection(Handler):
             )
         if not session.ended.is_set():
             await self._sessions.close(session.id, f"its client closed it: {close.reason}")
+        await self._news.pop(session.id).flush_output()
         return CloseReply()
 
-    async def _tell_end(self, session: Session) -> None:
+    async def _tell_end(self, session: Session, news: SessionNews) -> None:
         await session.over.wait()  # no deadline: a session may last for ever
         if session.id not in self._mine or session.holder is not self:
             return  # closed by this client, whom the reply tells, or another connection's by now
@@ -213,5 +220,6 @@ class ControlConnection(Handler):
             exit_code=ending.exit_code,
             stderr=list(ending.stderr),
         )
+        await news.flush_output()
         with contextlib.suppress(SimplerError):  # the connection is over, which `run` deals with
             await self._links.post(self._handle, push)

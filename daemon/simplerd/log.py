@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -93,7 +93,16 @@ def _sentence(record: logging.LogRecord, formatter: logging.Formatter) -> str:
     fields: dict[str, object] = dict(getattr(record, "fields", {}))
     if record.exc_info:
         fields["traceback"] = formatter.formatException(record.exc_info)
-    return " ".join([escape(record.getMessage()), *(f"{name}={_value(value)}" for name, value in fields.items())])
+    return " ".join([escape(record.getMessage()), *_named(fields)])
+
+
+def fields_text(fields: Mapping[str, object]) -> str:
+    """The fields of a record as they stand in its line: `session=s1 pid=42`."""
+    return " ".join(_named(fields))
+
+
+def _named(fields: Mapping[str, object]) -> Iterator[str]:
+    return (f"{name}={_value(value)}" for name, value in fields.items())
 
 
 def _value(value: object) -> str:

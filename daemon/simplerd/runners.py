@@ -20,11 +20,12 @@ import trio
 from simpler import spawn_protocol
 from simpler.errors import ProtocolError, StartupError
 from simpler.spawn import Spawner
-from simpler.spawn_protocol import Exited, Forked, ForkRequest, KillRequest, PreloadFailed, Refused
+from simpler.spawn_protocol import Exited, Forked, ForkRequest, KillRequest, PreloadFailed, Printed, Refused
 from simplerd.log import get_logger
 from simplerd.process_tree import ProcessTree
 from simplerd.runner import control_protocol
 from simplerd.runner.control_protocol import Command, Report
+from simplerd.session_output import SessionOutput
 
 ENTRY = "simplerd.runner.main:main"
 REHEARSAL = "simplerd.runner.main:rehearse"
@@ -36,7 +37,8 @@ _log = get_logger("runners")
 class Runner:
     """One runner process. Belongs to its session's task, which closes it."""
 
-    def __init__(self, control: trio.socket.SocketType, tree: ProcessTree) -> None:
+    def __init__(self, control: trio.socket.SocketType, tree: ProcessTree, output: SessionOutput | None) -> None:
+        self.output = output
         self.tree = tree
         self.pid = 0
         self.exited = trio.Event()
@@ -126,15 +128,17 @@ class Runners:
         if exit is None or exit.code != 0:
             raise StartupError(f"a process that was forked for a try failed: {exit}")
 
-    async def fork(self, name: str, argument: bytes, *, entry: str = ENTRY) -> Runner:
-        """A new runner, which the caller closes once it has exited.
+    async def fork(
+        self, name: str, argument: bytes, *, entry: str = ENTRY, output: SessionOutput | None = None
+    ) -> Runner:
+        """A new runner, which the caller closes once it has exited. `output` is given what it prints.
 
         Waits for the spawner, so the caller sets a deadline. Raises StartupError when the spawner refuses.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        pending = _Pending(Runner(trio.socket.from_stdlib_socket(ours), ProcessTree()))
+        pending = _Pending(Runner(trio.socket.from_stdlib_socket(ours), ProcessTree(), output))
         key = next(self._keys)
-        request = ForkRequest(key, entry, argument, name, die_with_spawner=False)
+        request = ForkRequest(key, entry, argument, name, die_with_spawner=False, reports_output=output is not None)
         try:
             with theirs, pending.runner.tree.child_end as tree_end:
                 self._asked[key] = pending
@@ -186,6 +190,10 @@ class Runners:
                 pending = self._asked.pop(report.key)
                 pending.refusal = report.why
                 pending.answered.set()
+            case Printed():
+                output = self._running[report.key].output
+                if output is not None:
+                    output.add(report.lines)
             case Exited():
                 runner = self._running.pop(report.key)
                 runner.exit = report

@@ -32,6 +32,7 @@ from simpler.errors import CapacityError, SimplerError, StaleHandle, StateError
 from simpler.wire.control_messages import PROTOCOL_VERSIONS, Manifest
 from simplerd.events import EventLog
 from simplerd.runner.control_protocol import NO_SUCH_SESSION
+from simplerd.session_output import SessionOutput
 
 _HOST_PREFIX_BITS = 64
 
@@ -163,6 +164,10 @@ class Session:
         self.id = f"s-{number:08x}"
         self.token = secrets.token_bytes(limits.SESSION_TOKEN_BYTES)
         self.resume_token = secrets.token_bytes(limits.SESSION_TOKEN_BYTES)
+        self.output = SessionOutput() if manifest.output else None
+        """What its processes print, if its client wants it."""
+        self.told_seq = 0
+        """The last of the daemon's events that its client was told."""
         self.holder: object = None
         """The control connection that it belongs to."""
         self.manifest = manifest
@@ -227,7 +232,7 @@ class SessionTable:
         ended_kept: int = limits.ENDED_SESSIONS_KEPT,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._events = events
+        self.events = events
         self._max_sessions = max_sessions
         self._sessions_per_client = sessions_per_client
         self._ended_kept = ended_kept
@@ -259,9 +264,10 @@ class SessionTable:
                 setting="limits.sessions_per_client",
             )
         session = Session(self._fresh_number(), manifest, peer, self._clock())
+        session.told_seq = self.events.last_seq
         self._live[session.id] = session
         self.opened_total += 1
-        self._events.publish(
+        self.events.publish(
             "session.opened",
             session=session.id,
             uid=peer.uid,
@@ -286,7 +292,7 @@ class SessionTable:
         if after in FINAL:
             self._retire(session, keep=not was_refused)
         elif after is not SessionState.STARTING:
-            self._events.publish(f"session.{after.value}", session=session.id, pid=session.pid)
+            self.events.publish(f"session.{after.value}", session=session.id, pid=session.pid)
 
     def find(self, id: str) -> Session:
         """The live session `id`. Raises StaleHandle when there is none, with its cause when it has ended."""
@@ -334,7 +340,7 @@ class SessionTable:
         while len(self._ended) > self._ended_kept:
             self._ended.popitem(last=False)
         ending = session.ending
-        self._events.publish(
+        self.events.publish(
             f"session.{info.state}",
             session=session.id,
             cause=info.cause,
@@ -342,5 +348,7 @@ class SessionTable:
             exit_code=ending.exit_code if ending else None,
             stderr=list(ending.stderr) if ending else [],
         )
+        if session.output is not None:
+            session.output.finish()
         session.ended.set()
         session.over.set()

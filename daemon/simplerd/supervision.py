@@ -205,7 +205,7 @@ class Supervisor:
         forked: list[Runner] = []
 
         async def fork() -> None:
-            forked.append(await self._runners.fork(session.id, launch.encode()))
+            forked.append(await self._runners.fork(session.id, launch.encode(), output=session.output))
 
         with trio.move_on_after(self._start_timeout_s(session)):
             await _first_of(fork, partial(_close_is_overdue, session))

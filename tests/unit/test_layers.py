@@ -38,7 +38,7 @@ LAYERS = (
         "simpler.spawn",
     ),
     ("simpler.worker_process", "simpler.children", "simpler.deadline_watch"),
-    ("simpler.child_process", "simpler.child_output", "simpler.oom", "simpler.tenancy"),
+    ("simpler.child_process", "simpler.child_output", "simpler.output_report", "simpler.oom", "simpler.tenancy"),
     ("simpler.callable_question",),
     (
         "simpler.run",

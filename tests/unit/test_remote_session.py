@@ -29,6 +29,7 @@ from simpler.errors import (
 )
 from simpler.region import Region, TaskState, WorkerKind
 from simpler.registration import Answered
+from simpler.remote.printer import Printer
 from simpler.remote.registration import ask
 from simpler.remote.session import RemoteSession
 from simpler.remote.session_life import TRANSITIONS, SessionEvent, SessionState
@@ -162,7 +163,15 @@ async def opened(
     worker: int = 0,
 ) -> RemoteSession:
     spec = RemoteWorkerSpec(f"unix:{peer.path}")
-    session = RemoteSession(worker, spec, region, program="test", on_lost=on_lost, on_dropped=lambda *_: None)
+    session = RemoteSession(
+        worker,
+        spec,
+        region,
+        program="test",
+        on_lost=on_lost,
+        on_dropped=lambda *_: None,
+        printer=Printer(),
+    )
     manifest = spec.manifest(name="test", startup_timeout_s=timeout_s, imports=[])
     contents = [Content.of(ImportDescriptor("mod", "fn"))]
     await session.open(manifest, contents, nursery, timeout_s)

@@ -30,6 +30,7 @@ from simpler.remote.io_thread import IoThread
 from simpler.remote.memory import RemoteBuffers
 from simpler.remote.outputs import OutputBook
 from simpler.remote.packing import RemotePacked, pack
+from simpler.remote.printer import Printer
 from simpler.remote.registration import SessionCallables, ask
 from simpler.remote.session import RemoteSession
 from simpler.remote.spec import RemoteWorkerSpec
@@ -64,6 +65,7 @@ class RemoteHub:
         self._notify_fd = notify_fd
         book = BufferBook()
         self._specs = dict(specs)
+        self._printer = Printer()
         self._io = IoThread("simpler-io")
         self._sessions: dict[int, RemoteSession] = {}
         self._outputs = OutputBook(self._drop_outputs)
@@ -75,6 +77,7 @@ class RemoteHub:
                 program=name,
                 on_lost=self._session_lost,
                 on_dropped=self._outputs.dropped,
+                printer=self._printer,
             )
         self.buffers = RemoteBuffers(self._io, self._sessions, book)
         self.imports = RemoteImports(self._io, self._sessions, book, self.buffers)
@@ -216,6 +219,7 @@ class RemoteHub:
         return lanes
 
     async def _open_all(self) -> None:
+        self._io.nursery.start_soon(self._printer.run)
         failures: list[SimplerError] = []
         async with trio.open_nursery() as opening:
             for worker in self._sessions:

@@ -20,6 +20,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
 
+import msgspec
 import trio
 
 from simpler import limits
@@ -38,6 +39,7 @@ from simpler.remote.clock import ClockOffset
 from simpler.remote.control import Control
 from simpler.remote.dialer import Dialer
 from simpler.remote.health import Health
+from simpler.remote.printer import Printer
 from simpler.remote.registration import SessionCallables
 from simpler.remote.session_life import TRANSITIONS, SessionEvent, SessionState
 from simpler.remote.shared_memory import SharedMemory
@@ -46,7 +48,7 @@ from simpler.remote.task_pump import TaskPump
 from simpler.trace import ProcessTrace, task_spans
 from simpler.wire import descriptor_reply
 from simpler.wire.command_messages import Register, Trace
-from simpler.wire.control_messages import Attach, Close, Ended, Manifest, Open, OpenReply
+from simpler.wire.control_messages import Attach, Close, Ended, Event, Manifest, Open, OpenReply, Output
 from simpler.wire.data_messages import Locate
 from simpler.wire.endpoint import Endpoint, connect
 from simpler.wire.frames import Buffer
@@ -56,6 +58,7 @@ from simpler.wire.serving import Handler
 
 T = TypeVar("T")
 ReplyT = TypeVar("ReplyT", bound=Message)
+OUTPUT_SINCE_PROTOCOL = 2
 _log = logging.getLogger("simpler.remote")
 
 
@@ -71,6 +74,7 @@ class RemoteSession(Handler):
         program: str,
         on_lost: Callable[[int], None],
         on_dropped: Callable[[int, int, int], None],
+        printer: Printer,
     ) -> None:
         """``on_lost(worker)``; ``on_dropped(run, worker, output)``: see TaskPump."""
         self.worker = worker
@@ -84,6 +88,7 @@ class RemoteSession(Handler):
         self._dialer = Dialer(spec, self.name)
         self._region = region
         self._on_lost, self._on_dropped = on_lost, on_dropped
+        self._printer = printer
         self._state = SessionState.NEW
         self._waits_for = "its turn"
         self._control = Control(self._dialer, self, program=program, waits_for=partial(setattr, self, "_waits_for"))
@@ -183,6 +188,8 @@ class RemoteSession(Handler):
 
     async def _open(self, manifest: Manifest, contents: Sequence[Content]) -> None:
         await self._control.open(self._nursery)
+        if self.protocol < OUTPUT_SINCE_PROTOCOL:
+            manifest = msgspec.structs.replace(manifest, output=False)
         self._waits_for = "the session's processes to become ready"
         wanted = Open(manifest=manifest, lane_certificate=self._dialer.lane_certificate)
         self.opened, _ = await self._control.link.request(wanted, timeout_s=None)
@@ -346,8 +353,12 @@ class RemoteSession(Handler):
     # ---- health and end
 
     def pushed(self, link: Link, push: Message) -> None:
-        """The daemon says that the session has ended."""
-        if isinstance(push, Ended) and self.opened is not None and push.session == self.opened.session:
+        """The daemon says what happens to the session, what it prints, and that it has ended."""
+        if isinstance(push, Output):
+            self._printer.write(f"[{self._control.host} {push.session}] ", push.lines)
+        elif isinstance(push, Event):
+            _log.info("%s: %s %s", self.name, push.type, push.text)
+        elif isinstance(push, Ended) and self.opened is not None and push.session == self.opened.session:
             self._lose(self._told(push))
 
     def _told(self, ended: Ended) -> SessionLost:

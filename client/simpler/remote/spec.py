@@ -25,6 +25,7 @@ class RemoteWorkerSpec:
     ``env``: laid over the session's environment; None as a value unsets; not shown, since it may hold secrets.
     ``import_paths``: absolute folders on that host with the modules of RemoteCallable targets.
     ``heap_bytes``: of the session's shared heap; virtual until used.
+    ``output``: whether what its processes print comes to this program's stderr.
     ``health_timeout_s``: how long nothing may be heard of that host before the session is lost; a long task is no
     silence.
     ``tls``: the certificates to use over TCP. Another host needs it, from here or from the folder that SIMPLER_TLS
@@ -43,6 +44,7 @@ class RemoteWorkerSpec:
     env: Mapping[str, str | None] | None = field(default=None, kw_only=True, repr=False)
     import_paths: Sequence[str] = field(default=(), kw_only=True)
     heap_bytes: int = field(default=limits.HEAP_BYTES, kw_only=True)
+    output: bool = field(default=True, kw_only=True)
     health_timeout_s: float = field(default=limits.HEALTH_TIMEOUT_S, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -95,6 +97,7 @@ class RemoteWorkerSpec:
             import_paths=list(self.import_paths),
             imports=list(imports),
             name=name,
+            output=self.output,
         )
 
     def _freeze_tls(self) -> None:

@@ -37,7 +37,8 @@ class Hello(Request[HelloReply], frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a session is made of. ``imports``: RemoteCallable targets that are loaded and checked before READY."""
+    """What a session is made of. ``imports``: RemoteCallable targets that are loaded and checked before READY.
+    ``output``: whether the client is told what its processes print."""
 
     platform: str
     runtime: str
@@ -50,6 +51,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     imports: list[str] = []
     name: str = ""
     spin_us: Natural = limits.SPIN_US
+    output: bool = False
 
 
 class OpenReply(Message, frozen=True, kw_only=True):
@@ -102,6 +104,24 @@ class Ended(Message, frozen=True, kw_only=True):
     signal: int | None = None
     exit_code: int | None = None
     stderr: list[str] = msgspec.field(default_factory=list)
+
+
+class Event(Message, frozen=True, kw_only=True):
+    """Push by the daemon: something happened to a session (``type`` is noun.verb). ``time``: Unix time in seconds."""
+
+    TYPE = MessageType.EVENT
+    session: str
+    type: str
+    text: str
+    time: float
+
+
+class Output(Message, frozen=True, kw_only=True):
+    """Push by the daemon: lines that the session's processes have printed."""
+
+    TYPE = MessageType.OUTPUT
+    session: str
+    lines: list[str]
 
 
 class Fault(Message, frozen=True, kw_only=True):

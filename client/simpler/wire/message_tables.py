@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from simpler import limits
 from simpler.wire.command_messages import Abort, Commit, Drop, Free, Malloc, Register, Task, Trace, Unregister
-from simpler.wire.control_messages import Attach, Close, Ended, Fault, Hello, Open, Ping, Resume
+from simpler.wire.control_messages import Attach, Close, Ended, Event, Fault, Hello, Open, Output, Ping, Resume
 from simpler.wire.data_messages import CopyFrom, CopyTo, Locate
 from simpler.wire.frames import Flags, MessageType
 from simpler.wire.import_messages import Grant, Import, Release, Revoke
@@ -21,7 +21,7 @@ REQUESTS: dict[MessageType, type[Request[Message]]] = {
         *(CopyTo, CopyFrom, Locate),
     )
 }
-PUSHES: dict[MessageType, type[Message]] = {cls.TYPE: cls for cls in (Ended, Fault)}
+PUSHES: dict[MessageType, type[Message]] = {cls.TYPE: cls for cls in (Ended, Event, Output, Fault)}
 
 
 def payload_limit(kind: MessageType, flags: Flags) -> int:

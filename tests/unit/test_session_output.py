@@ -1,0 +1,140 @@
+"""Lines on their way from a session to whoever reads them: in order, bounded at each step, what is missing is said."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simpler import limits
+from simpler.output_report import OutputReport
+from simpler.remote.printer import LAST_WAIT_S, PRINTED_BYTES, Printer
+from simpler.spawn_protocol import Printed
+from simplerd.session_output import SessionOutput
+
+LINE = "x" * 99
+
+
+def missing(lines: list[str]) -> int:
+    return sum(int(said[1]) for line in lines if (said := re.match(r".*\((\d+) lines were too many", line)))
+
+
+# ---- the spawner's step
+
+
+def reported(pieces: list[list[bytes]], may_send: Iterator[bool]) -> list[str]:
+    sent: list[Printed] = []
+    report = OutputReport(7, sent.append, lambda: next(may_send))
+    for lines in pieces:
+        report.take(lines)
+    report.finish()
+    assert {one.key for one in sent} <= {7}
+    return [line for one in sent for line in one.lines]
+
+
+@given(st.lists(st.lists(st.binary(max_size=9), min_size=1)), st.data())
+def test_every_line_is_reported_or_counted(pieces: list[list[bytes]], data: st.DataObject) -> None:  # D7
+    choices = iter(data.draw(st.lists(st.booleans(), min_size=len(pieces), max_size=len(pieces))))
+    lines = reported(pieces, choices)
+    said = [line for line in lines if missing([line])]
+    assert len(lines) - len(said) + missing(said) == sum(map(len, pieces))
+
+
+def test_more_than_the_burst_is_left_out() -> None:  # R9
+    flood = [LINE.encode()] * (2 * limits.OUTPUT_BURST_BYTES // 100)
+    lines = reported([flood], iter([True]))
+    assert len(lines) - 1 == limits.OUTPUT_BURST_BYTES // 100
+    assert missing(lines) == len(flood) - (len(lines) - 1)
+
+
+# ---- the daemon's step
+
+
+def taken(output: SessionOutput) -> Iterator[list[str]]:
+    while lines := output.take():
+        yield lines
+
+
+def test_messages_are_small_and_in_order() -> None:  # D7
+    output = SessionOutput(kept_bytes=1 << 30)
+    output.add([str(number) for number in range(5000)])
+    messages = list(taken(output))
+    assert [line for lines in messages for line in lines] == [str(number) for number in range(5000)]
+    assert max(map(len, messages)) <= limits.OUTPUT_MESSAGE_LINES
+
+
+def test_what_waits_longest_gives_way_and_is_counted() -> None:  # R9
+    output = SessionOutput(kept_bytes=10_000)
+    for number in range(1000):
+        output.add([f"{number} {LINE}"])
+    lines = [line for lines in taken(output) for line in lines]
+    assert sum(map(len, lines)) <= 10_000
+    assert missing(lines[:1]) == 1000 - (len(lines) - 1)
+    assert lines[-1] == f"999 {LINE}"
+
+
+async def test_waiting_ends_with_a_line_for_each_who_waits_and_with_the_session() -> None:  # D7
+    output, seen = SessionOutput(), []
+
+    async def wait() -> None:
+        seen.append(await output.wait())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        output.add(["hello"])
+    output.take()
+    output.finish()
+    assert [*seen, await output.wait()] == [True, True, False]
+
+
+# ---- the program's step
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+async def test_a_reader_who_reads_nothing_holds_up_nobody(pipe: tuple[int, int], autojump_clock: object) -> None:  # R9
+    reading, writing = pipe
+    printer = Printer(writing)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(printer.run)
+        for number in range(10_000):
+            printer.write("[h s] ", [f"{number} {LINE}"])
+            if number % 100 == 0:
+                await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()  # what still waits has LAST_WAIT_S, and no reader
+    assert trio.current_time() < 2 * LAST_WAIT_S + 1
+    os.set_blocking(reading, False)
+    assert len(os.read(reading, 4 * PRINTED_BYTES)) > 1 << 15
+
+
+async def test_lines_come_out_whole_with_what_is_missing_said(pipe: tuple[int, int]) -> None:  # D7
+    reading, writing = pipe
+    printer, read = Printer(writing), b""
+    for number in range(10_000):
+        printer.write("[h s] ", [f"{number} {LINE}"])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(printer.run)
+        while not read.endswith(b"the end\n"):
+            await trio.lowlevel.wait_readable(reading)
+            read += os.read(reading, 1 << 16)
+            if read.count(b"\n") > 2000:
+                printer.write("[h s] ", ["the end"])
+        nursery.cancel_scope.cancel()
+    lines = read.decode().splitlines()
+    whole = [line for line in lines if re.fullmatch(rf"\[h s\] \d+ {LINE}", line)]
+    assert len(whole) + missing(lines) == 10_000
+    assert len(read) < 2 * PRINTED_BYTES
