@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from network.conftest import SMALL, TESTS
+from network.conftest import GRACE_S, HEALTH_S, SMALL, TESTS, far_endpoint, program
+from network.test_failures import ask, client_ports_of, until
 from network.two_hosts import TwoHosts
+from network.userland_link import Settings
 from simpler import RemoteWorkerSpec, TaskArgs, Worker
 from simpler.errors import AuthError
 from simplerd.foreground import ForegroundDaemon
+from tls_site import TlsSite
 
 pytestmark = pytest.mark.slow
 
@@ -62,3 +65,19 @@ def test_three_commands_set_up_two_hosts(tmp_path: Path, monkeypatch: pytest.Mon
             stranger.add_remote_worker(spec)
             with pytest.raises(AuthError, match="takes TCP clients only over TLS"):
                 stranger.init()
+
+
+def test_a_lost_control_connection_is_made_anew_under_tls(hosts: TwoHosts, tmp_path: Path) -> None:  # R4
+    site = TlsSite(tmp_path / "authority")
+    config = site.config(tmp_path, host=site.issued("host", "far", hosts.far.address))
+    with config.open("a") as more:
+        more.write(f"[limits]\nhealth_timeout_s = {HEALTH_S}\nlost_client_grace_s = {GRACE_S}\n")
+    with hosts.far.entered():
+        daemon = ForegroundDaemon("--config", str(config), "--listen", far_endpoint(hosts), env={"PYTHONPATH": TESTS})
+    with daemon, program(hosts, tls=site.client) as worker:
+        task = worker.register(host_name)
+        (lost,) = client_ports_of(daemon.pid)
+        hosts.set_link(Settings(silent_ports=(lost,)))
+        until(lambda: "a session was taken over" in daemon.log.read_text())
+        until(lambda: lost not in client_ports_of(daemon.pid))
+        assert ask(worker, task) == "far"
