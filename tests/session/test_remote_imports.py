@@ -490,6 +490,21 @@ def test_what_a_task_leaves_alone_stays_as_it_is_at_the_owner(worker: Worker) ->
 
 
 @COPYING
+def test_bytes_that_a_task_has_two_copies_of_are_only_read(worker: Worker, buffer: RemoteBufferHandle) -> None:  # B7
+    first = worker.remote_import(worker.remote_export(buffer), worker=OTHER)
+    second = worker.remote_import(worker.remote_export(buffer, offset=32), worker=OTHER)
+    both = TaskArgs().add_tensor(ints(first, 4, 16), INOUT).add_tensor(ints(second, 1, 16)).add_scalar(1)
+    assert result_of(worker, add, both) == 2 + 3 + 4 + 5 + 4
+    both = TaskArgs().add_tensor(ints(first, 4, 16), INOUT).add_tensor(ints(second, 4)).add_scalar(1)
+    with pytest.raises(ArgumentError, match="use one import for both"):
+        result_of(worker, add, both)
+    reads = TaskArgs().add_tensor(ints(first)).add_tensor(ints(second, 4)).add_scalar(0)
+    assert result_of(worker, where, reads)
+    for imported in (first, second):
+        worker.remote_release_import(imported)
+
+
+@COPYING
 def test_a_tensor_that_nothing_orders_cannot_be_copied(worker: Worker) -> None:  # B7
     buffer = worker.remote_malloc(worker=OWNER, nbytes=64)
     imported = worker.remote_import(worker.remote_export(buffer), worker=OTHER)

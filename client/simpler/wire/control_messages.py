@@ -162,7 +162,8 @@ class Resume(Request[ResumeReply], frozen=True, kw_only=True):
 class AttachReply(Message, frozen=True, kw_only=True):
     """The runner has the lane. ``clock_ns``: its CLOCK_MONOTONIC now.
 
-    ``start``: of a lane "peer", where in the descriptor that comes beside this the granted range begins.
+    ``start``: of a lane "peer", where in the owner's memory the granted range begins; in the descriptor that comes
+    beside this, between sessions of one daemon.
     """
 
     TYPE = MessageType.ATTACH

@@ -7,6 +7,7 @@ Rules
   3. A task that may not read what it writes has to write all of it: the rest is undefined. One that failed stores
      nothing.
   4. The lane to the owner's runner is the import: when it ends, tasks that name the import fail with the cause.
+  5. Two imports are two copies. A task that names the same bytes by both, and writes them, is refused.
 """
 
 from __future__ import annotations
@@ -27,16 +28,25 @@ from simplerd.runner.trio_calls import TrioCalls
 class CopiedImport:
     """An import of this session, until its last holder has let go. For the orchestration thread.
 
-    ``block``: of the session's heap, which belongs to this from here on.
+    ``block``: of the session's heap, which belongs to this from here on. ``owner``: the number of the owner's session,
+    and where in its memory the import begins.
     """
 
     place = 0
 
     def __init__(
-        self, region: Region, block: int, nbytes: int, access: Access, *, lane: Link, trio_calls: TrioCalls
+        self,
+        region: Region,
+        block: int,
+        nbytes: int,
+        access: Access,
+        *,
+        owner: tuple[int, int],
+        lane: Link,
+        trio_calls: TrioCalls,
     ) -> None:
         self.memory, self.offset, self.nbytes, self.access = region, block, nbytes, access
-        self._lane, self._trio_calls = lane, trio_calls
+        self._owner, self._lane, self._trio_calls = owner, lane, trio_calls
         self._holds = 1
 
     def take(self) -> Callable[[], None]:
@@ -57,6 +67,14 @@ class CopiedImport:
             return
         finally:
             self.memory.unref(self.offset)
+
+    def shares(self, offset: int, nbytes: int, other: CopiedImport, other_offset: int, other_nbytes: int) -> bool:
+        """Whether bytes of the heap are copies of the same bytes as those of another import."""
+        (owner, start), (others, others_start) = self._owner, other._owner
+        if other is self or owner != others:
+            return False
+        begin, others_begin = start + offset - self.offset, others_start + other_offset - other.offset
+        return begin < others_begin + other_nbytes and others_begin < begin + nbytes
 
     def before(self, tag: TensorArgType, offset: int, nbytes: int) -> None:
         """Fetches what a task is to find at ``offset`` of the heap. Raises SessionLost, ConnectError, and UNSUPPORTED

@@ -17,12 +17,13 @@ from typing import NamedTuple
 from simpler import limits
 from simpler.args import DecodedArgs, ReceivedArgs, TensorRecord
 from simpler.callables import validate_content
+from simpler.errors import ArgumentError
 from simpler.heap import Heap
 from simpler.imported_memory import ImportedMemory
 from simpler.inner_callables import InnerCallables
 from simpler.inner_worker import InnerWorker
 from simpler.region import Region
-from simpler.tensor import DataType, TensorArgType
+from simpler.tensor import Access, DataType, TensorArgType
 from simpler.wire.command_messages import Register, Task
 from simpler.wire.task_args import BufferTensor, InlineTensor, OutputTensor, RemoteArgs
 from simplerd.runner.buffers import SessionBuffers
@@ -48,6 +49,17 @@ class _Received:
         self.places: dict[int, Heap | ImportedMemory] = {0: region}
         self.copied: list[tuple[CopiedImport, TensorArgType, int, int]] = []
         """Copies of other hosts' memory, with what the task does to which bytes of the heap."""
+
+    def add_copy(self, copy: CopiedImport, tag: TensorArgType, offset: int, nbytes: int) -> None:
+        """Fetches what the task is to find there. Raises ArgumentError for bytes that it has another copy of, too."""
+        for other, others_tag, *where in self.copied:
+            if Access.WRITE in tag.ordering | others_tag.ordering and copy.shares(offset, nbytes, other, *where):
+                raise ArgumentError(
+                    "two tensor arguments are the same bytes of another daemon's session, by two imports of which each "
+                    "has a copy of its own, and one is written; use one import for both"
+                )
+        copy.before(tag, offset, nbytes)
+        self.copied.append((copy, tag, offset, nbytes))
 
 
 class Dispatcher:
@@ -128,6 +140,5 @@ class Dispatcher:
         received.borrowed.callback(held.release)
         received.places[held.place] = held.memory
         if held.copied is not None:
-            held.copied.before(tag, held.offset, held.nbytes)
-            received.copied.append((held.copied, tag, held.offset, held.nbytes))
+            received.add_copy(held.copied, tag, held.offset, held.nbytes)
         return held.place, held.offset

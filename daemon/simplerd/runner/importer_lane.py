@@ -36,7 +36,7 @@ class ImporterLane(Handler):
         """The bytes of COPY_TO are there already; those of COPY_FROM go out of the heap."""
         match request:
             case Attach():
-                return AttachReply(clock_ns=time.monotonic_ns())
+                return AttachReply(clock_ns=time.monotonic_ns(), start=self._held.offset)
             case CopyTo():
                 return CopyToReply()
             case CopyFrom():

@@ -97,14 +97,22 @@ class Imports:
     def _copied(self, request: Import) -> CopiedImport:
         block = self._region.alloc(request.nbytes)
         try:
-            lane = self._trio_calls.call(partial(self._attached, request))
+            lane, start = self._trio_calls.call(partial(self._attached, request))
         except BaseException:
             self._region.unref(block)
             raise
-        access = Access(request.access)
-        return CopiedImport(self._region, block, request.nbytes, access, lane=lane, trio_calls=self._trio_calls)
+        return CopiedImport(
+            self._region,
+            block,
+            request.nbytes,
+            Access(request.access),
+            owner=(request.number, start),
+            lane=lane,
+            trio_calls=self._trio_calls,
+        )
 
-    async def _attached(self, request: Import) -> Link:
+    async def _attached(self, request: Import) -> tuple[Link, int]:
+        """The lane, and where in the owner's memory the granted range begins."""
         attach, name = _attach(request), f"the runner of session {request.owner} at {request.endpoint}"
         try:
             with trio.fail_after(limits.PEER_TIMEOUT_S):
@@ -112,13 +120,13 @@ class Imports:
                 link.session = request.number
                 self._lanes.start_soon(link.run)
                 try:
-                    await link.request(attach)
+                    reply, _ = await link.request(attach)
                 except BaseException:
                     await link.aclose()
                     raise
         except trio.TooSlowError:
             raise _silent(request) from None
-        return link
+        return link, reply.start
 
     async def _dial(self, request: Import, attach: Attach, name: str) -> trio.abc.Stream:
         endpoint = parse_endpoint(request.endpoint)
