@@ -28,7 +28,7 @@ import digits_model as model
 import digits_picture
 from digits_model import Digits, Floats
 from digits_progress import Progress
-from digits_training import SUB_WORKERS, Training
+from digits_training import STEPS, SUB_WORKERS, Training
 from simpler import SimplerError, TaskError
 from simplerd.foreground import ForegroundDaemon
 
@@ -113,6 +113,7 @@ def run(epochs: int, seed: int, out: Path) -> None:
     print(f"against NumPy  largest difference of a weight {difference:.1e}; {allowed:.1e} is allowed")
     rate = outcome.tasks / outcome.seconds
     print(f"tasks          {outcome.tasks:,} in {outcome.seconds:.1f} s: {rate:,.0f} tasks per second")
+    print(f"steps          {step_rates(progress)}")
     print(f"written        {out}/digits.png, {out}/digits-trace.json (open it in https://ui.perfetto.dev)")
     if not difference <= allowed:
         raise CheckFailed(f"weights differ from NumPy's by {difference:.3g}; at most {allowed:.3g} is rounding")
@@ -121,7 +122,7 @@ def run(epochs: int, seed: int, out: Path) -> None:
 
 
 def train(training: Training, progress: Progress, shards: list[Digits], test: Digits, trace: Path) -> Outcome:
-    """The part that needs the sessions. Writes the trace of the last training step."""
+    """The part that needs the sessions. Writes the trace of the last epoch."""
     with training.worker as worker:
         training.place(shards, test)
         print(
@@ -135,6 +136,13 @@ def train(training: Training, progress: Progress, shards: list[Digits], test: Di
         tasks, seconds = progress.tasks, progress.seconds
         worker.trace().save(trace)
         return Outcome(training.test(), training.weights(), tasks, seconds)
+
+
+def step_rates(progress: Progress) -> str:
+    """How fast training steps were: reduced in the graph, and by the program."""
+    after, before = (progress.step_rate(STEPS, by_program=which) for which in (False, True))
+    text = f"{after:,.0f} per second, an epoch to a run, the gradients reduced between the sessions"
+    return text if before is None else f"{text}; {before:,.0f} when the program averages them and waits"
 
 
 def compare(sessions: list[Floats], reference: Floats) -> tuple[float, float]:

@@ -130,18 +130,19 @@ int relu_gradient(const slr_tensor *tensors, uint32_t n_tensors, const uint64_t 
     return 0;
 }
 
-/* One step of gradient descent: weights -= rate x gradient. The gradient is used up: it is zero afterwards. */
+/* One step of gradient descent along the mean of two gradients: weights -= rate x mean. */
 int descend(const slr_tensor *tensors, uint32_t n_tensors, const uint64_t *scalars, uint32_t n_scalars) {
-    if (n_tensors != 2 || n_scalars != 1)
+    if (n_tensors != 3 || n_scalars != 1)
         return BAD_ARGUMENTS;
-    if (tensors[0].bytes != tensors[1].bytes)
+    if (tensors[0].bytes != tensors[1].bytes || tensors[0].bytes != tensors[2].bytes)
         return BAD_SHAPES;
-    float *weights = tensors[0].data, *gradient = tensors[1].data;
+    float *weights = tensors[0].data;
+    const float *one = tensors[1].data, *other = tensors[2].data;
     double rate;
     memcpy(&rate, &scalars[0], sizeof rate);
     for (uint64_t i = 0; i < tensors[0].bytes / sizeof(float); i++) {
-        weights[i] = (float)(weights[i] - rate * gradient[i]);
-        gradient[i] = 0.0F;
+        float mean = (float)(((double)one[i] + other[i]) / 2);
+        weights[i] = (float)(weights[i] - rate * mean);
     }
     return 0;
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 import time
 from dataclasses import dataclass, field
@@ -10,8 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digits_model import TRAINING_IMAGES
-
-BAR = 20
 
 
 @dataclass
@@ -22,6 +21,9 @@ class Progress:
     losses: list[float] = field(default_factory=list)
     tasks: int = 0
     began: float = 0.0
+    epoch_seconds: dict[bool, list[float]] = field(default_factory=lambda: {False: [], True: []})
+    """How long epochs took; apart those in which the program averaged the gradients itself."""
+    _epoch_began: float = 0.0
 
     def start(self) -> None:
         """Starts the clock."""
@@ -32,19 +34,30 @@ class Progress:
         """Since the training began."""
         return time.perf_counter() - self.began
 
-    def show(self, step: int, steps: int) -> None:
-        """Says where the training is, within an epoch: terminals only."""
+    def begin_epoch(self) -> None:
+        """Starts the clock of an epoch; on a terminal, says which it is."""
+        self._epoch_began = time.perf_counter()
         if sys.stdout.isatty():
-            done = "█" * (BAR * step // steps)
-            sys.stdout.write(f"\r{self._epoch(len(self.losses) + 1)} {done:░<{BAR}} {self._rate()}\x1b[K")
+            sys.stdout.write(f"\r{self._epoch(len(self.losses) + 1)} … {self._rate()}\x1b[K")
             sys.stdout.flush()
 
-    def end_epoch(self, totals: NDArray[np.float64]) -> None:
+    def end_epoch(self, totals: NDArray[np.float64], *, by_program: bool) -> None:
         """Takes in an epoch's summed loss and count of right answers, given while it learned, and prints its line."""
+        self.epoch_seconds[by_program].append(time.perf_counter() - self._epoch_began)
         loss, right = totals / TRAINING_IMAGES
         self.losses.append(float(loss))
         over = "\r\x1b[K" if sys.stdout.isatty() else ""
         print(f"{over}{self._epoch(len(self.losses))} loss {loss:.4f}, {right:.1%} right, {self._rate()}", flush=True)
+
+    def step_rate(self, steps: int, *, by_program: bool) -> float | None:
+        """Steps per second of an epoch of ``steps``, the median over epochs; None when there was no such epoch.
+
+        The first epoch of all counts only when it is the only one: its kernels are being loaded.
+        """
+        seconds = self.epoch_seconds[by_program]
+        if not by_program and len(seconds) > 1:
+            seconds = seconds[1:]
+        return steps / statistics.median(seconds) if seconds else None
 
     def _epoch(self, number: int) -> str:
         return f"epoch {number:{len(str(self.epochs))}}/{self.epochs}"

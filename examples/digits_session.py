@@ -49,6 +49,14 @@ class Network:
         self.on_chip(self.run.dense, reads=[hidden, weights.output_weight, weights.output_bias], writes=[logits])
         return hidden
 
+    def descend(self, weights: Floats, gradients: Sequence[Floats]) -> None:
+        """Moves the weights along the mean of both gradients, wherever those are."""
+        args = TaskArgs().add_tensor(weights, TensorArgType.INOUT)
+        for gradient in gradients:
+            args.add_tensor(gradient)
+        self.orch.submit_next_level(self.run.descend, args.add_scalar(LEARNING_RATE), worker=CHIP)
+        self.tasks += 1
+
     def on_chip(self, kernel: str, **tensors: Any) -> None:
         """Submits a kernel; the arguments are those of `arguments`."""
         self.orch.submit_next_level(kernel, arguments(**tensors), worker=CHIP)
@@ -78,17 +86,17 @@ def arguments(
 
 
 def train_step(orch: Orchestrator, args: ReceivedArgs, config: object) -> int:
-    """Descends along the last average gradient, then leaves this shard's gradient of the next batch.
+    """Descends along the mean of both shards' last gradients, then leaves this shard's gradient of the next batch.
 
-    Tensors: images, labels, weights, gradient (written), average (used up), totals (added to).
+    Tensors: images, labels, weights, both last gradients, gradient (written), totals (added to).
     Scalars: seed, epoch, shard, step of the epoch, then the hashids of Callables.
     """
-    images, labels, weights, gradient, average, totals = (args.tensor(i) for i in range(6))
+    images, labels, weights, *last, gradient, totals = (args.tensor(i) for i in range(args.tensor_count()))
     seed, epoch, shard, step, *hashids = (args.scalar(i) for i in range(args.scalar_count()))
     net = Network(orch, hashids)
     if step == 0:
         net.in_python(net.run.shuffle, changes=[images, labels], scalars=[seed, epoch, shard])
-    net.on_chip(net.run.descend, changes=[weights, average], scalars=[LEARNING_RATE])
+    net.descend(weights, last)
     batch, wanted = (data[step * BATCH : (step + 1) * BATCH] for data in (images, labels))
     now, by = Parameters.of(weights), Parameters.of(gradient)
     loss, by_hidden = orch.alloc(BATCH, np.float32), orch.alloc((BATCH, HIDDEN), np.float32)
@@ -103,13 +111,13 @@ def train_step(orch: Orchestrator, args: ReceivedArgs, config: object) -> int:
 
 
 def predict(orch: Orchestrator, args: ReceivedArgs, config: object) -> int:
-    """Descends along the last average gradient, then computes the logits of other images.
+    """Descends along the mean of both shards' last gradients, then computes the logits of other images.
 
-    Tensors: images, logits (written), weights, average (used up). Scalars: the hashids of Callables.
+    Tensors: images, logits (written), weights, both last gradients. Scalars: the hashids of Callables.
     """
-    images, logits, weights, average = (args.tensor(i) for i in range(4))
+    images, logits, weights, *last = (args.tensor(i) for i in range(args.tensor_count()))
     net = Network(orch, [args.scalar(i) for i in range(args.scalar_count())])
-    net.on_chip(net.run.descend, changes=[weights, average], scalars=[LEARNING_RATE])
+    net.descend(weights, last)
     net.forward(Parameters.of(weights), images, logits)
     return net.tasks
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -37,6 +38,7 @@ def test_it_learns_and_writes_a_trace_and_a_picture(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr + done.stdout
     assert "epoch 8/8 loss" in done.stdout
     assert "tasks per second" in done.stdout
+    assert re.search(r"steps +[\d,]+ per second, .*reduced between the sessions; [\d,]+ when the program", done.stdout)
     assert (tmp_path / "out/digits.png").read_bytes().startswith(b"\x89PNG")
     events = json.loads((tmp_path / "out/digits-trace.json").read_text())["traceEvents"]
     lanes = {event["pid"] for event in events if event["ph"] == "X"}

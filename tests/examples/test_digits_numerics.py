@@ -76,11 +76,13 @@ def test_kernels_compute_the_gradient_of_numpy(launch: Launch, batch: model.Digi
     np.testing.assert_allclose(gradient, model.gradient(weights, batch), rtol=1e-5, atol=1e-7)
 
 
-def test_descending_uses_the_gradient_up(launch: Launch) -> None:
-    weights, gradient = np.ones(5, np.float32), np.arange(5, dtype=np.float32)
-    assert launch("descend", [weights, gradient], [0.25]) == 0
-    assert weights.tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
-    assert not gradient.any()
+def test_descending_goes_along_the_mean_as_numpy_rounds_it(launch: Launch) -> None:
+    gradients = np.random.default_rng(5).standard_normal((2, 100)).astype(np.float32)
+    weights, before = np.ones(100, np.float32), gradients.copy()
+    assert launch("descend", [weights, *gradients], [0.25]) == 0
+    step = model.average(list(gradients)).astype(np.float64)
+    assert weights.tolist() == (np.float64(1) - 0.25 * step).astype(np.float32).tolist()
+    assert gradients.tolist() == before.tolist()
 
 
 @pytest.mark.parametrize("name", sorted(KERNELS))
