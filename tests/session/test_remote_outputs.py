@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 from simpler import Orchestrator, RemoteTensorRef, RemoteWorkerSpec, TaskArgs, TaskRef, Tensor, TensorArgType, Worker
-from simpler.errors import ArgumentError, CapacityError, StaleHandle, TaskError, UpstreamFailed
+from simpler.errors import ArgumentError, CapacityError, SessionLost, StaleHandle, TaskError, UpstreamFailed
 from simplerd.foreground import ForegroundDaemon
 
 pytestmark = pytest.mark.slow
@@ -305,3 +307,36 @@ def test_an_output_is_copied_into_a_buffer_for_the_program(worker: Worker) -> No
     worker.remote_copy_from(buffer, found)
     assert found.tolist() == [9] * 4
     worker.remote_free(buffer)
+
+
+def die(orch: Orchestrator, args: Any, config: object = None) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_outputs_of_a_lost_session_are_nobodys_concern(
+    running_daemon: ForegroundDaemon, caplog: pytest.LogCaptureFixture
+) -> None:  # R4
+    made = Worker(level=4, heap_bytes=1 << 24)
+    for _ in range(2):
+        made.add_remote_worker(RemoteWorkerSpec(running_daemon.endpoint, heap_bytes=1 << 24))
+    with made:
+        write, read, killed = made.register(fill), made.register(total), made.register(die)
+
+        def graph(orch: Orchestrator, args: object, config: object) -> None:
+            with orch.scope():
+                tensor, kept = Tensor(4, "int64"), Tensor(4, "int64")
+                on(orch, 0, write, (tensor, OUTPUT))
+                on(orch, 0, killed, (tensor, INOUT), (kept, OUTPUT))
+            on(orch, 1, write, (Tensor(4, "int64"), OUTPUT))
+
+        with pytest.raises(SessionLost, match="SIGKILL"):
+            made.run(graph)
+
+        def other(orch: Orchestrator, args: object, config: object) -> TaskRef:
+            tensor = Tensor(4, "int64")
+            on(orch, 1, write, (tensor, OUTPUT), scalar=1)
+            return on(orch, 1, read, (tensor, INPUT))
+
+        assert made.run(other).result() == [4]
+    assert "outputs" not in caplog.text
+    assert "given up" not in caplog.text
