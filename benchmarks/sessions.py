@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ from pathlib import Path
 
 from benchmarks.measurement import Result, Samples
 from benchmarks.processors import process_tree
-from simpler import RemoteWorkerSpec, Worker
+from benchmarks.remote_tasks import free_endpoint
+from simpler import RemoteWorkerSpec, TlsConfig, Worker
+from simplerctl.authority import Authority
 from simplerd.foreground import ForegroundDaemon
 
 OPENS = 20
@@ -37,20 +40,36 @@ def measure() -> Iterator[Result]:
             opening,
             others={"Python process": process},
         )
+        yield from _opening_by_tls()
         with _worker(daemon.endpoint):
             idle = Samples([_idle_percent(daemon.pid) for _ in range(IDLE_REPEATS)])
         yield Result(f"idle daemon with one idle session, over {IDLE_S:.0f} s", "% of a core", 0.1, idle)
 
 
-def _worker(endpoint: str) -> Worker:
+def _opening_by_tls() -> Iterator[Result]:
+    """As above, over loopback TCP with certificates on both sides, for the lanes too."""
+    with tempfile.TemporaryDirectory() as folder:
+        authority, endpoint = Authority.make(Path(folder) / "authority"), free_endpoint()
+        host = authority.issue("host", "bench", ["127.0.0.1"], days=1)
+        client = TlsConfig.from_folder(authority.issue("client", "bench", days=1))
+        config = Path(folder) / "simplerd.toml"
+        names = {"certificate": "certificate.pem", "key": "key.pem", "ca": "ca.pem"}
+        config.write_text("[tls]\n" + "".join(f'{key} = "{host / name}"\n' for key, name in names.items()))
+        with ForegroundDaemon("--config", str(config), "--listen", endpoint):
+            _open_and_close(endpoint, client)
+            opening = Samples([_open_and_close(endpoint, client) * MILLISECONDS for _ in range(OPENS)])
+    yield Result("    by TCP and TLS", "ms", 80, opening)
+
+
+def _worker(endpoint: str, tls: TlsConfig | None = None) -> Worker:
     worker = Worker(4, name="bench")
-    worker.add_remote_worker(RemoteWorkerSpec(endpoint, device_ids=(0,), num_sub_workers=SUB_WORKERS))
+    worker.add_remote_worker(RemoteWorkerSpec(endpoint, device_ids=(0,), num_sub_workers=SUB_WORKERS, tls=tls))
     return worker
 
 
-def _open_and_close(endpoint: str) -> float:
+def _open_and_close(endpoint: str, tls: TlsConfig | None = None) -> float:
     """Seconds until the session was ready."""
-    worker = _worker(endpoint)
+    worker = _worker(endpoint, tls)
     began = time.perf_counter()
     with worker:
         return time.perf_counter() - began
