@@ -16,6 +16,8 @@ import trio
 from simpler.wire.conversation import Conversation
 
 RECEIVE_BYTES = 64 << 10
+SMALL_READ_BYTES = 4 << 10
+"""Less than what a bulk transfer brings at once."""
 PIECES_AT_ONCE = 1024
 """IOV_MAX of limits.h(0p) on Linux."""
 
@@ -56,10 +58,14 @@ class SocketTransport:
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._socket = stream.socket
+        self._is_drained = False
+        """Whether the last read most likely took all there was; asking again costs a system call and an exception."""
 
     async def receive(self, conversation: Conversation) -> bool:
         """Asks for the place right before it is filled: what was one before a wait may be somebody else's after it."""
-        waited = False
+        waited = self._is_drained
+        if waited:
+            await trio.lowlevel.wait_readable(self._socket)
         while True:
             try:
                 nbytes = os.readv(self._descriptor(), [conversation.receive_buffer()])
@@ -70,6 +76,7 @@ class SocketTransport:
                 raise trio.BrokenResourceError(str(error)) from error
             else:
                 conversation.received(nbytes)
+                self._is_drained = 0 < nbytes < SMALL_READ_BYTES
                 if not waited:
                     await trio.lowlevel.checkpoint()
                 return nbytes > 0
