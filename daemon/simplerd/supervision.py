@@ -31,6 +31,7 @@ from simplerd.log import get_logger
 from simplerd.process_stat import start_time, wait_stopped
 from simplerd.refusals import Refusals
 from simplerd.runner.control_protocol import (
+    NO_SUCH_SESSION,
     Failed,
     Lane,
     Launch,
@@ -289,7 +290,8 @@ class Supervisor:
         try:
             await self.attach_peer(self._sessions.find(report.session), report.frame, fd, importer=session.id)
         except SimplerError as refusal:
-            _log.warning("a peer lane was refused", session=session.id, reason=refusal.message)
+            if refusal.code != NO_SUCH_SESSION:  # then it asks another daemon
+                _log.warning("a peer lane was refused", session=session.id, reason=refusal.message)
             with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as connection:
                 refuse(connection, refusal)
 

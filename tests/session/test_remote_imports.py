@@ -580,7 +580,8 @@ def test_imports_leave_no_descriptor_and_no_mapping_in_either_session(
         imported = worker.remote_import(exported, worker=OTHER)
         result_of(worker, add, TaskArgs().add_tensor(ints(imported), INOUT).add_scalar(1))
         worker.remote_release_import(imported)
-    assert counts() == before
+    # Between daemons the owner's runner sees a moment later that the last lane is closed.
+    assert any(counts() == before for _ in range(200))
 
 
 def test_an_import_whose_caller_is_interrupted_is_given_back(worker: Worker, fifo: Path) -> None:  # B4, R10

@@ -155,6 +155,48 @@ def test_the_handles_of_a_lost_session_are_stale(book: BufferBook) -> None:  # B
     book.hold([(other, Access.READ)])
 
 
+def imported_from(book: BufferBook, handle: RemoteBufferHandle, worker: int) -> RemoteBufferHandle:
+    """What an import of all of the buffer adds to the book."""
+    exported = book.hold_exported(book.export(handle, 0, handle.nbytes, Access.BOTH), None)
+    return book.add(worker, 9, 9, exported.nbytes, exported.access, root=exported.root, base=exported.offset)
+
+
+def test_an_import_holds_its_root_until_its_release_is_confirmed(book: BufferBook) -> None:  # B4
+    handle = book.add(0, 1, 1, 64)
+    imported = imported_from(book, handle, 1)
+    root = book.hold([(handle, Access.READ)])[0]
+    assert book.let_go([root]) == []
+    assert book.free(handle) is None
+    entry = book.free(imported, imported=True)
+    assert entry is not None
+    book.not_freed(entry, SimplerError("no answer"))
+    assert book.to_ask_again(1) == [entry]
+    assert book.freed(entry) == [root]
+
+
+def test_an_import_goes_with_either_session(book: BufferBook) -> None:  # B1, B4
+    handle = book.add(0, 1, 1, 64)
+    first, second = imported_from(book, handle, 1), imported_from(book, handle, 2)
+    assert book.free(handle) is None
+    assert book.forget(1) == []
+    with pytest.raises(StaleHandle):
+        book.free(first, imported=True)
+    assert book.forget(0) == []
+    with pytest.raises(StaleHandle, match="import from worker 0, whose session has ended"):
+        book.hold([(second, Access.READ)])
+    entry = book.free(second, imported=True)
+    assert entry is not None
+    assert book.freed(entry) == [], "the root went with its session"
+
+
+def test_the_last_import_of_a_lost_session_frees_what_waits_for_it(book: BufferBook) -> None:  # B4
+    handle = book.add(0, 1, 1, 64)
+    imported_from(book, handle, 1)
+    assert book.free(handle) is None
+    [root] = book.forget(1)
+    assert root.handle is handle
+
+
 def test_the_table_leads_from_live_to_freed() -> None:
     reached, pending = set[BufferState](), [BufferState.LIVE]
     while pending:

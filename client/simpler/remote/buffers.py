@@ -277,7 +277,7 @@ class BufferBook:
         due = []
         for entry in entries:
             entry.holds -= 1
-            if entry.holds == 0 and entry.state is BufferState.DEFERRED:
+            if entry.holds == 0 and entry.state is BufferState.DEFERRED and entry.serial in self._entries:
                 entry.move(BufferEvent.LAST_LET_GO)
                 due.append(entry)
         return due
