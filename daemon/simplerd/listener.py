@@ -228,10 +228,10 @@ class SessionListener:
                     f"session {session.id} was not opened over TLS, and its lanes cannot come over a network",
                     session=session.id,
                 )
-            self._admission.settle(visit)
-            if is_peer:
+            if is_peer:  # it has proved nothing yet, and so stays one of the silent ones
                 await self._supervisor.attach_peer(session, raw, stream.socket.fileno(), importer="")
             else:
+                self._admission.settle(visit)
                 await self._supervisor.attach(session, attach.lane, raw, stream.socket.fileno())
         except SimplerError as refusal:
             await self._refuse(stream, peer, refusal, to=first.header)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attacks.raw import described
-from attacks.scene import Scene
+from attacks.scene import Scene, Session
 from attacks.table import attack
 from simpler.wire.frames import MessageType as T
 
@@ -118,3 +118,38 @@ def guess_after_guess(scene: Scene) -> str:
             assert "the token is not that" in said
     assert len(scene.log()) < 100
     return said
+
+
+def resumed(scene: Scene, session: Session, token: bytes) -> str:
+    """What is said to RESUME on a fresh control connection."""
+    raw = scene.unix()
+    raw.good(T.HELLO, {"versions": [2], "program": "attack", "pid": 1})
+    raw.say(T.RESUME, {"session": session.id, "token": token})
+    return raw.refusal()
+
+
+@attack(r"AUTH.*cannot be resumed: the token or the client is not its own")
+def resume_by_a_guess(scene: Scene) -> str:
+    """RESUME of the victim's session with a guessed token."""
+    return resumed(scene, scene.victim, bytes(32))
+
+
+@attack(r"AUTH.*cannot be resumed: the token or the client is not its own")
+def resume_with_the_token_of_the_lanes(scene: Scene) -> str:
+    """RESUME of the victim's session with the token of its lanes."""
+    return resumed(scene, scene.victim, scene.victim.token)
+
+
+@attack(r"AUTH.*cannot be resumed: the token or the client is not its own")
+def resume_as_somebody_else(scene: Scene) -> str:
+    """RESUME with the right token, by another user than the one who opened the session."""
+    assert scene.victim.resume, "the victim's session has no token to resume it"
+    return resumed(scene, scene.victim, scene.victim.resume)
+
+
+@attack(r"AUTH.*cannot be resumed|NO_SUCH_SESSION|STALE_HANDLE")
+def resume_what_has_ended(scene: Scene) -> str:
+    """RESUME of a session that is over."""
+    mine = scene.opened()
+    mine.control.good(T.CLOSE, {"session": mine.id, "reason": "done"})
+    return resumed(scene, mine, mine.resume)

@@ -80,9 +80,10 @@ class Raw:
     def ask(self, type: int, payload: bytes | Mapping[str, Any] = b"", **header: Any) -> Answer:
         """The answer to a request, which must come."""
         self.say(type, payload, **header)
-        answer = self.answer()
-        assert answer is not None, "the other side hung up instead of answering"
-        return answer
+        while (answer := self.answer()) is not None:
+            if answer.flags & REPLY:
+                return answer
+        raise AssertionError("the other side hung up instead of answering")
 
     def good(self, type: int, payload: bytes | Mapping[str, Any] = b"", **header: Any) -> dict[str, Any]:
         """What a request that is not refused is answered with."""

@@ -57,6 +57,7 @@ class Session:
         self.id: str = opened["session"]
         self.number: int = opened["number"]
         self.token: bytes = opened["token"]
+        self.resume: bytes = opened.get("resume", b"")
         self.pid: int = opened["pid"]
 
     @cached_property
@@ -161,7 +162,7 @@ class Scene:
     def control(self, raw: Raw | None = None) -> Raw:
         """A control connection that has said HELLO."""
         raw = raw or self.unix()
-        raw.good(MessageType.HELLO, {"versions": [1], "program": "attack", "pid": 1})
+        raw.good(MessageType.HELLO, {"versions": [2], "program": "attack", "pid": 1})
         return raw
 
     def opened(self, control: Raw | None = None, **manifest: Any) -> Session:

@@ -1,6 +1,7 @@
 """The table of attacks: each a function that tries something and returns what it was told, with what must come of it.
 
-The function's name is the attempt's, its docstring says what is tried. docs/security.md lists them all.
+The function's name is the attempt's, its docstring says what is tried. docs/security.md lists them all, by the module
+that they are in (attack_list.py).
 """
 
 from __future__ import annotations
@@ -26,11 +27,6 @@ class Attack:
     @property
     def name(self) -> str:
         return self.attempt.__name__
-
-    @property
-    def where(self) -> str:
-        """The part of the system that is attacked: the module's name, in words."""
-        return self.attempt.__module__.rpartition(".")[2].replace("_", " ")
 
     @property
     def what(self) -> str:

@@ -14,9 +14,11 @@ from attacks import (
     first_frame,
     floods,
     manifest,
+    memory_of_others,
     other_peoples_sessions,
     own_session,
 )
+from attacks.attack_list import PAGE, page
 from attacks.scene import Fortress, Scene
 from attacks.table import TABLE, Attack
 from simpler import limits
@@ -29,6 +31,7 @@ MODULES = (
     first_frame,
     control_connection,
     manifest,
+    memory_of_others,
     other_peoples_sessions,
     own_session,
     descriptors,
@@ -75,3 +78,7 @@ def test_it_is_refused_and_harms_nobody(row: Attack, fortress: Fortress) -> None
 def test_there_are_many_attacks_in_every_place() -> None:
     assert len(TABLE) >= 60
     assert {row.attempt.__module__ for row in TABLE} == {module.__name__ for module in MODULES}
+
+
+def test_the_page_on_security_lists_them_all() -> None:
+    assert page() == PAGE.read_text(), "run .venv/bin/python tests/attacks/attack_list.py"
