@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
 from simpler.errors import SimplerError
 from simplerctl.client import AdminError
+from simplerctl.output import format_option, show_json
 
 DAYS = 365
 
@@ -36,7 +38,8 @@ def tls() -> None:
 
 @tls.command(epilog=_example("simplerctl tls init --dir ~/simpler-tls"))
 @_dir_option
-def init(folder: Path) -> None:
+@format_option
+def init(folder: Path, style: str) -> None:
     """Make a certificate authority."""
     from simplerctl.authority import Authority  # cryptography takes its time, and no other verb needs it
 
@@ -44,7 +47,9 @@ def init(folder: Path) -> None:
         Authority.make(folder)
     except SimplerError as error:
         raise AdminError(error.message) from error
-    click.echo(f"The authority is in {folder}. Keep {folder}/ca.key to yourself: it lets in whoever has it.")
+    if style == "json":
+        return show_json({"folder": str(folder)})
+    return click.echo(f"The authority is in {folder}. Keep {folder}/ca.key to yourself: it lets in whoever has it.")
 
 
 @tls.group()
@@ -59,14 +64,17 @@ def issue() -> None:
 )
 @_days_option
 @_dir_option
-def issue_host(name: str, addresses: tuple[str, ...], days: int, folder: Path) -> None:
+@format_option
+def issue_host(name: str, addresses: tuple[str, ...], days: int, folder: Path, style: str) -> None:
     """For the simplerd of a host that programs reach as NAME, or at an address."""
-    made = _issue(folder, "host", name, addresses, days)
-    click.echo(
+    issued = _issue(folder, "host", name, addresses, days)
+    if style == "json":
+        return show_json(issued._asdict())
+    return click.echo(
         f"""\
-For the host {name}: {made}
+For the host {name}: {issued.folder}
 Copy it to /etc/simplerd/tls there, for simplerd's user alone:
-  scp -r {made} root@{name}:/etc/simplerd/tls && ssh root@{name} chown -R simplerd: /etc/simplerd/tls
+  scp -r {issued.folder} root@{name}:/etc/simplerd/tls && ssh root@{name} chown -R simplerd: /etc/simplerd/tls
 and say in its /etc/simplerd/simplerd.toml:
   [listen]
   session = ["unix:/run/simplerd/session.sock", "{_where((*addresses, name))}:7390"]
@@ -74,7 +82,7 @@ and say in its /etc/simplerd/simplerd.toml:
   certificate = "/etc/simplerd/tls/certificate.pem"
   key = "/etc/simplerd/tls/key.pem"
   ca = "/etc/simplerd/tls/ca.pem"
-Fingerprint (a program may pin it): {_fingerprint(made)}"""
+Fingerprint (a program may pin it): {issued.fingerprint}"""
     )
 
 
@@ -82,33 +90,40 @@ Fingerprint (a program may pin it): {_fingerprint(made)}"""
 @click.argument("name")
 @_days_option
 @_dir_option
-def issue_client(name: str, days: int, folder: Path) -> None:
+@format_option
+def issue_client(name: str, days: int, folder: Path, style: str) -> None:
     """For the programs of NAME, who may then run code on every host of this authority."""
-    made = _issue(folder, "client", name, (), days)
-    click.echo(
+    issued = _issue(folder, "client", name, (), days)
+    if style == "json":
+        return show_json(issued._asdict())
+    return click.echo(
         f"""\
-For the programs of {name}: {made}
+For the programs of {name}: {issued.folder}
 Copy it to where they run, for their user alone, and say there either
-  export SIMPLER_TLS={made.resolve()}
+  export SIMPLER_TLS={issued.folder}
 or, in the program,
-  RemoteWorkerSpec("HOST:7390", tls=TlsConfig.from_folder("{made.resolve()}"))
-Fingerprint (tls.clients of a daemon may name it): {_fingerprint(made)}"""
+  RemoteWorkerSpec("HOST:7390", tls=TlsConfig.from_folder("{issued.folder}"))
+Fingerprint (tls.clients of a daemon may name it): {issued.fingerprint}"""
     )
 
 
-def _issue(folder: Path, kind: str, name: str, addresses: tuple[str, ...], days: int) -> Path:
-    from simplerctl.authority import Authority
+class Issued(NamedTuple):
+    """What `issue` has made."""
+
+    kind: str
+    name: str
+    folder: str
+    fingerprint: str
+
+
+def _issue(folder: Path, kind: str, name: str, addresses: tuple[str, ...], days: int) -> Issued:
+    from simplerctl.authority import Authority, fingerprint_of
 
     try:
-        return Authority(folder).issue(kind, name, addresses, days=days)
+        made = Authority(folder).issue(kind, name, addresses, days=days)
     except SimplerError as error:
         raise AdminError(error.message) from error
-
-
-def _fingerprint(folder: Path) -> str:
-    from simplerctl.authority import fingerprint_of
-
-    return fingerprint_of(folder)
+    return Issued(kind, name, str(made.resolve()), fingerprint_of(made))
 
 
 def _where(names: tuple[str, ...]) -> str:

@@ -103,7 +103,7 @@ def test_a_call_that_changes_something_is_logged_with_the_callers_uid(
     simplerctl: Run, served: ForegroundDaemon
 ) -> None:
     simplerctl("session", "close", "s-logged")  # D9
-    (line,) = [line for line in served.log.read_text().splitlines() if "s-logged" in line]
+    (line,) = [line for line in served.log.read_text().splitlines() if "admin.call" in line and "s-logged" in line]
     assert "admin.call method=session.close" in line
     assert f" uid={os.getuid()} pid=" in line
 

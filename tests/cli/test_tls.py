@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import ssl
 import stat
@@ -46,6 +47,10 @@ def loaded(folder: Path, name: str = "certificate.pem") -> x509.Certificate:
     return x509.load_pem_x509_certificate((folder / name).read_bytes())
 
 
+def der_of(folder: Path) -> bytes:
+    return ssl.PEM_cert_to_DER_cert((folder / "certificate.pem").read_text())
+
+
 def modes_below(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*.*")}
 
@@ -87,9 +92,12 @@ def test_certificates_end_when_it_was_said(site: Path) -> None:
 def test_what_is_printed_says_where_to_put_it_and_the_fingerprint(site: Path) -> None:
     done = simplerctl("issue", "host", "node2", "--address", "::1", "--dir", str(site), where=site)
     assert '"[::1]:7390"' in done.stdout
-    der = ssl.PEM_cert_to_DER_cert((site / "host/node2/certificate.pem").read_text())
-    assert fingerprint(der) in done.stdout
+    assert fingerprint(der_of(site / "host/node2")) in done.stdout
     assert "PRIVATE" not in done.stdout
+    told = simplerctl("issue", "client", "carol", "--dir", str(site), "--format", "json", where=site)
+    issued = json.loads(told.stdout)
+    assert (issued["kind"], issued["folder"]) == ("client", str(site / "client/carol"))
+    assert issued["fingerprint"] == fingerprint(der_of(site / "client/carol"))
     nameless = simplerctl("issue", "host", "node3", "--dir", str(site), where=site)
     assert '"ADDRESS:7390"' in nameless.stdout
 
