@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
@@ -30,10 +31,13 @@ SHARED, TUNNELLED = 0, 1
 
 
 class Tunnel:
-    """A Unix socket that passes on what comes to another one, as ``ssh -L`` does."""
+    """A Unix socket that passes on what comes to another one, as ``ssh -L`` does. It may be held up on the way back."""
 
     def __init__(self, path: Path, endpoint: str) -> None:
         self._target = endpoint.removeprefix("unix:")
+        self._left: int | None = None
+        self.is_held, self._go_on = threading.Event(), threading.Event()
+        self.endpoint = f"unix:{path}"
         self._listening = socket.socket(socket.AF_UNIX)
         self._listening.bind(str(path))
         self._listening.listen()
@@ -50,20 +54,36 @@ class Tunnel:
             far = socket.socket(socket.AF_UNIX)
             far.connect(self._target)
             self._sockets += [near, far]
-            for ways in ((near, far), (far, near)):
-                thread = threading.Thread(target=self._pass_on, args=ways)
+            for way in ((near, far, False), (far, near, True)):
+                thread = threading.Thread(target=self._pass_on, args=way)
                 self._threads.append(thread)
                 thread.start()
 
-    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+    def hold_after(self, nbytes: int) -> None:
+        """Passes on so much more of what comes back, then nothing until ``go_on``."""
+        self.is_held.clear()
+        self._go_on.clear()
+        self._left = nbytes
+
+    def go_on(self) -> None:
+        self._left = None
+        self._go_on.set()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket, is_back: bool) -> None:
         try:
             while data := source.recv(1 << 16):
                 target.sendall(data)
+                if is_back and self._left is not None:
+                    self._left -= len(data)
+                    if self._left <= 0:
+                        self.is_held.set()
+                        self._go_on.wait()
             target.shutdown(socket.SHUT_WR)
         except OSError:
             return
 
     def close(self) -> None:
+        self.go_on()
         for one in self._sockets:
             try:
                 one.shutdown(socket.SHUT_RDWR)
@@ -82,17 +102,19 @@ def running_daemon() -> Iterator[ForegroundDaemon]:
 
 
 @pytest.fixture(scope="module")
-def worker(running_daemon: ForegroundDaemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    path = tmp_path_factory.mktemp("tunnel") / "s"
-    tunnel = Tunnel(path, running_daemon.endpoint)
+def tunnel(running_daemon: ForegroundDaemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tunnel]:
+    made = Tunnel(tmp_path_factory.mktemp("tunnel") / "s", running_daemon.endpoint)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def worker(running_daemon: ForegroundDaemon, tunnel: Tunnel) -> Iterator[Worker]:
     made = Worker(level=4, heap_bytes=1 << 24)
-    for endpoint in (running_daemon.endpoint, f"unix:{path}"):
+    for endpoint in (running_daemon.endpoint, tunnel.endpoint):
         made.add_remote_worker(RemoteWorkerSpec(endpoint, heap_bytes=1 << 28))
-    try:
-        with made:
-            yield made
-    finally:
-        tunnel.close()
+    with made:
+        yield made
 
 
 def runner_of(worker: Worker, remote: int) -> int:
@@ -201,8 +223,15 @@ def test_a_buffer_freed_in_the_middle_of_a_copy_goes_after_it(
         worker.remote_free(mine)
 
 
-def interrupt_at(line: str, module: ModuleType, call: Callable[[], object], *, times: int = 1) -> None:
-    """Ctrl-C when ``call`` comes to ``line`` of the module, the n-th time."""
+def interrupt_at(
+    line: str,
+    module: ModuleType,
+    call: Callable[[], object],
+    *,
+    times: int = 1,
+    after: Callable[[], object] = lambda: None,
+) -> None:
+    """Ctrl-C when ``call`` comes to ``line`` of the module, the n-th time, once ``after`` has returned."""
     assert module.__file__ is not None
     source, left = Path(module.__file__).read_text().splitlines(), times
 
@@ -213,6 +242,7 @@ def interrupt_at(line: str, module: ModuleType, call: Callable[[], object], *, t
         if event == "line" and source[frame.f_lineno - 1].strip() == line:
             left -= 1
             if left == 0:
+                after()
                 raise KeyboardInterrupt
         return watch
 
@@ -244,6 +274,24 @@ def test_a_copy_through_the_lane_may_be_interrupted_and_its_late_replies_are_no_
                 interrupt_at(WAIT, io_thread, lambda: worker.remote_copy_from(handle, target))
         assert fetched(worker, other, nbytes) == b"b" * nbytes
         assert target == bytes(nbytes)
+
+
+def test_a_copy_that_is_interrupted_in_the_middle_of_its_bytes_leaves_the_rest_alone(
+    worker: Worker, tunnel: Tunnel
+) -> None:  # R10
+    nbytes = limits.CHUNK_BYTES
+    with buffer_of(worker, TUNNELLED, nbytes) as handle, buffer_of(worker, TUNNELLED, 4) as other:
+        worker.remote_copy_to(handle, b"a" * nbytes)
+        worker.remote_copy_to(other, b"next")
+        target = bytearray(nbytes)
+        tunnel.hold_after(nbytes // 2)
+        copy = partial(worker.remote_copy_from, handle, target)
+        interrupt_at(WAIT, io_thread, copy, after=lambda: tunnel.is_held.wait(20))
+        there = bytes(target)
+        tunnel.go_on()
+        assert fetched(worker, other, 4) == b"next"
+        assert target == there
+        assert there.endswith(b"\0")
 
 
 def test_a_copy_in_memory_may_be_interrupted_and_ends_there(worker: Worker) -> None:  # R10
