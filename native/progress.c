@@ -61,3 +61,12 @@ uint32_t slr_runs_seen(const slr_region *region) {
 int slr_runs_wait(slr_region *region, uint32_t seen, int64_t timeout_ns) {
     return region ? wait_for_progress(region, &region->header->ends, seen, run_may_end, timeout_ns) : SLR_INVALID;
 }
+
+int slr_runs_wake(slr_region *region) {
+    if (!region)
+        return SLR_INVALID;
+    slri_lock(region);
+    slri_progress(region, &region->header->ends);
+    slri_unlock(region);
+    return SLR_OK;
+}

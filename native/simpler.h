@@ -230,6 +230,8 @@ int slr_run_release(slr_region *region, slr_id run); /* ended runs only; frees w
  * again), SLR_TIMEOUT, SLR_INTERRUPTED. */
 uint32_t slr_runs_seen(const slr_region *region);
 int slr_runs_wait(slr_region *region, uint32_t seen, int64_t timeout_ns);
+/* Has whoever waits so look again, as if a run had ended: there is something else for them to see. */
+int slr_runs_wake(slr_region *region);
 
 typedef struct {
     uint32_t ended;

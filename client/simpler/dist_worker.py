@@ -26,6 +26,7 @@ from simpler.inner_callables import InnerCallables
 from simpler.inner_worker import InnerWorker
 from simpler.lanes import answer_trace
 from simpler.local_workers import preload
+from simpler.push_mailbox import PushChannel
 from simpler.region import Region, Task
 from simpler.spawn import Spawner
 from simpler.subtree import Subtree
@@ -47,6 +48,7 @@ class DistExecutor:
         worker = InnerWorker.rebuilt(subtree, spawner=spawner, above=heaps, name=spec.name, replaced=replaced)
         self._worker = worker
         self._callables = InnerCallables(worker, subtree.options.import_paths, f"worker {spec.name}")
+        self._pushes = PushChannel(heaps[0], spec.dist.push_mailbox)
 
     def load(self, content: Content) -> None:
         """Loads the function here, and registers it with all below that can run it."""
@@ -55,6 +57,7 @@ class DistExecutor:
     def start(self) -> None:
         """Starts the Worker."""
         self._worker.init_within(_time_left(self._spec, is_replacement=self._is_replacement))
+        self._worker.pass_pushes(self._pushes.put)
         if self._spawner is not None:
             _leave_when_it_ends(self._spawner)
 
@@ -64,8 +67,12 @@ class DistExecutor:
 
     def call(self, task: Task) -> Sequence[bytes | memoryview] | None:
         """Runs the orchestration function to the end of its graph."""
+        self._pushes.run = task.run
         args = ReceivedArgs(self._heaps, decode(task.args))
-        return self._callables.run(task.digest, args, CallConfig.of_task(task.timeout_ns))
+        try:
+            return self._callables.run(task.digest, args, CallConfig.of_task(task.timeout_ns))
+        finally:
+            self._worker.pass_all_pushes()
 
     def control(self, task: Task) -> Sequence[bytes | memoryview] | None:
         """What ran below, for the trace of the level above."""

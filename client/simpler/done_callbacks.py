@@ -1,7 +1,9 @@
-"""Calls functions when runs have ended: the only thread that a Worker without remote children starts in a program.
+"""Calls functions when runs have ended, and while they go on those that listen to pushes: the only thread that a Worker
+without remote children starts in a program.
 
 Rules
-  1. Each function is called once: at once by who adds it to a run that has ended, else by the thread.
+  1. Each function is called once: at once by who adds it to a run that has ended, else by the thread. One that listens
+     is called for each push, before those that are called at the end.
   2. The thread is there while a run is waited for. It is a daemon thread, so that it keeps no program from ending.
   3. Closing the Worker ends every run, so nothing is waited for after that; ``join`` returns once all were called.
   4. What a function raises is logged, and neither keeps the others from being called nor ends the thread.
@@ -30,13 +32,14 @@ _log = logging.getLogger("simpler.callbacks")
 
 
 class DoneCallbacks:
-    """The functions of all runs of one Worker."""
+    """The functions of all runs of one Worker. ``take_pushes``: gives runs what children have pushed until now."""
 
-    def __init__(self, region: Region) -> None:
-        self._region = region
+    def __init__(self, region: Region, take_pushes: Callable[[], None]) -> None:
+        self._region, self._take_pushes = region, take_pushes
         self._lock = threading.RLock()  # a signal handler may close the Worker or add another
         self._waiting: dict[RunHandle, list[Callback]] = {}
-        """Under the lock, like ``_thread``; a function is called by who takes it out."""
+        """Under the lock, like ``_thread``; a function is called by who takes it out. With no functions: a run whose
+        pushes are listened to."""
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
 
@@ -55,6 +58,21 @@ class DoneCallbacks:
                 function(handle)
             except Exception:
                 _log_raised(function)
+
+    def listen(
+        self, handle: RunHandle, topic: str, function: Callable[[object], object], look: Callable[[], None]
+    ) -> None:
+        """Has ``function`` called for what is pushed in the run under ``topic``; ``look``: see ``add``."""
+        with self._lock:
+            ended = handle.done
+            handle.state.pushes.listen(topic, function)
+            if not ended:
+                self._start(look)
+                self._waiting.setdefault(handle, [])
+        if ended:
+            self._tell_all(handle)
+        else:
+            self._region.wake_run_waiters()  # for what was pushed before
 
     def join(self, timeout_s: float) -> None:
         """Waits until the thread has called everything, unless this is the thread."""
@@ -75,6 +93,7 @@ class DoneCallbacks:
     def _serve(self, look: Callable[[], None]) -> None:
         while True:
             seen = self._region.runs_seen()
+            self._tell_pushes()
             self._call_ended()
             with self._lock:
                 if not self._waiting:
@@ -83,9 +102,24 @@ class DoneCallbacks:
             self._region.wait_for_runs(seen, limits.SUPERVISION_INTERVAL_S)
             look()
 
+    def _tell_pushes(self) -> None:
+        with self._lock:
+            handles = list(self._waiting)
+        for handle in handles:
+            handle.state.tell_pushes()
+
+    def _tell_all(self, handle: RunHandle) -> None:
+        """What was pushed in a run that has ended. Telling makes room for more of it."""
+        self._take_pushes()
+        while handle.state.tell_pushes():
+            self._take_pushes()
+
     def _call_ended(self) -> None:
         with self._lock:
             ended = [handle for handle in self._waiting if handle.done]
+        for handle in ended:
+            self._tell_all(handle)
+        with self._lock:
             calls = deque((function, handle) for handle in ended for function in self._waiting.pop(handle))
         del ended
         while calls:  # which keeps no run whose functions were called

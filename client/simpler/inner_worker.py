@@ -10,6 +10,7 @@ from typing import Self
 from simpler.callables import CallableHandle, Content
 from simpler.imported_memory import ImportedMemory
 from simpler.lanes import lanes_below, own_lanes
+from simpler.pushes import Put
 from simpler.region import Region
 from simpler.registry import Registry
 from simpler.spawn import Spawner
@@ -66,6 +67,15 @@ class InnerWorker(Worker):
     def reveal(self, digest: bytes) -> None:
         """Orchestration functions can name it, where it is registered."""
         self._registry.reveal(digest)
+
+    def pass_pushes(self, put: Put) -> None:
+        """Has what is pushed in the runs of this Worker given to ``put``, for the level above; once it has started."""
+        self._ready().pass_up = put
+
+    def pass_all_pushes(self) -> None:
+        """Returns once all that was pushed below has been passed on."""
+        if self._tree is not None:
+            self._tree.pass_all_pushes()
 
     @contextmanager
     def given(self, imports: Sequence[ImportedMemory]) -> Iterator[None]:

@@ -50,6 +50,20 @@ TOMBSTONE_GRACE_S = 0.5
 """How long ``register`` and ``unregister`` wait for an earlier ``unregister`` of the same callable to be confirmed. Who
 is idle confirms at once; who is not may be busy for long."""
 
+# ---- pushes of one run, which go from orchestration functions to the program's listeners
+PUSHES_WAITING = 1 << 10
+PUSH_BYTES_WAITING = 16 << 20
+"""What listeners have yet to be told; whoever pushes more waits."""
+PUSHES_KEPT = 256
+"""Of what nobody listens to, for who does so later."""
+PUSH_TOPIC_BYTES = 256
+PUSH_BYTES = 8 << 20
+"""Of one value; it is sent in one frame, so this stays below FRAME_PAYLOAD_BYTES."""
+PUSHES_SENT_AHEAD = 64
+"""Of one Worker below on this host, to the process above it; each takes a place in the graph there."""
+PUSH_TIMEOUT_S = 30.0
+"""How long to push may wait for room: the listeners are called one after the other, and one may be slow."""
+
 # ---- frames between hosts
 FRAME_PAYLOAD_BYTES = 16 << 20
 FRAME_DATA_BYTES = 64 << 20

@@ -157,4 +157,4 @@ class LocalWorkers:
         """Its description stays in the heap for as long as the region: a replacement reads it again."""
         described = child.encode()
         subtree = (self._region.store(described), len(described))
-        return DistSpec(subtree, deadline, self._options.startup_timeout_s)
+        return DistSpec(subtree, deadline, self._options.startup_timeout_s, self._targets.push_mailbox)

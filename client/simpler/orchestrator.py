@@ -23,6 +23,7 @@ from simpler.graph_run import GraphRun
 from simpler.group import GroupRef, PackedGroup, checked_args_list, checked_workers
 from simpler.imported_memory import ImportedMemory
 from simpler.packing import PackedArgs
+from simpler.pushes import check_topic, push_record
 from simpler.region import ANY_SUB, Region, WorkerKind
 from simpler.region_records import Member, WriteConflict
 from simpler.registry import Entry, Registry
@@ -55,6 +56,9 @@ class Submitting(Protocol):
 
     def with_room(self, attempt: Callable[[], T]) -> T:
         """Back-pressure: repeats what raises CapacityError, as long as anything is live that may free something."""
+
+    def push(self, run: RunState, topic: str, record: bytes) -> None:
+        """Takes what is pushed in a run; waits for room."""
 
 
 class Orchestrator:
@@ -180,6 +184,17 @@ class Orchestrator:
             yield
         finally:
             tensors.end_scopes(depth)
+
+    def push(self, topic: str, value: object) -> None:
+        """Sends a value to the program whose run this is, at once: to what listens there by ``RunHandle.on_push``.
+
+        From a Worker of a session it goes to the program that opened that. ``value``: what a task may return, up to
+        limits.PUSH_BYTES. Waits for room while listeners are slow. Raises ArgumentError for a value that is too
+        large, TaskError for one that cannot be pickled, CapacityError when no room comes.
+        """
+        self._require_use()
+        check_topic(topic)
+        self._worker.push(self._run, topic, push_record(topic, value))
 
     def close(self) -> None:
         """The orchestration function has returned."""

@@ -47,6 +47,16 @@ _OVERDUE = 64
 __all__ = ["ANY_SUB", "Op", "Region", "RegionClosed", "Task", "TaskState", "WorkerKind", "WorkerState"]
 
 
+class Taken:
+    """Where the C library writes the task that is taken."""
+
+    __slots__ = ("fields", "raw")
+
+    def __init__(self) -> None:
+        self.raw = ffi.new("slr_task *")
+        self.fields = ffi.buffer(self.raw)
+
+
 class Region(Heap):
     """One process's mapping of a region: its heap, and the task graph that lies beside it. Made by ``create`` or
     ``attach``.
@@ -55,8 +65,7 @@ class Region(Heap):
     def __init__(self, raw: Any) -> None:
         super().__init__(raw)
         self.callables = CallableTable(self._mapping, self._heap)
-        self._taken = ffi.new("slr_task *")
-        self._taken_bytes = ffi.buffer(self._taken)
+        self._taken = Taken()
 
     @classmethod
     def create(
@@ -171,14 +180,16 @@ class Region(Heap):
             bool(info.abandoned),
         )
 
-    def take(self, worker: int, *, spin_us: int = 0, timeout_s: float | None = 0.0) -> Task | None:
+    def take(
+        self, worker: int, *, spin_us: int = 0, timeout_s: float | None = 0.0, into: Taken | None = None
+    ) -> Task | None:
         """The worker's next task, or None when none came within ``timeout_s`` (None: wait without end).
 
-        Raises RegionClosed once the region is shut down.
+        ``into``: for who takes while another thread does. Raises RegionClosed once the region is shut down.
         """
-        timeout_ns = -1 if timeout_s is None else int(timeout_s * 1e9)
-        status = lib.slr_worker_take(self._region, worker, spin_us, timeout_ns, self._taken)
-        return self._task_of(worker, status, spin_us, timeout_ns)
+        timeout_ns, taken = -1 if timeout_s is None else int(timeout_s * 1e9), into or self._taken
+        status = lib.slr_worker_take(self._region, worker, spin_us, timeout_ns, taken.raw)
+        return self._task_of(worker, status, spin_us, timeout_ns, taken)
 
     def next(self, worker: int, done: Done, spin_us: int, timeout_ns: int) -> Task | None:
         """Ends the task last taken as ``done`` says, and waits for the next one: the hot path of a worker, in one call.
@@ -186,17 +197,17 @@ class Region(Heap):
         None when none came within ``timeout_ns`` (< 0: wait without end). Raises RegionClosed once the region is shut
         down, StaleHandle when the worker was declared dead.
         """
-        status = lib.slr_worker_next(self._region, worker, *done, spin_us, timeout_ns, self._taken)
-        return self._task_of(worker, status, spin_us, timeout_ns)
+        status = lib.slr_worker_next(self._region, worker, *done, spin_us, timeout_ns, self._taken.raw)
+        return self._task_of(worker, status, spin_us, timeout_ns, self._taken)
 
-    def _task_of(self, worker: int, status: int, spin_us: int, timeout_ns: int) -> Task | None:
+    def _task_of(self, worker: int, status: int, spin_us: int, timeout_ns: int, taken: Taken) -> Task | None:
         while status == INTERRUPTED:  # Python's signal handlers have run by now
-            status = lib.slr_worker_take(self._region, worker, spin_us, timeout_ns, self._taken)
+            status = lib.slr_worker_take(self._region, worker, spin_us, timeout_ns, taken.raw)
         if status != OK:
             if status == TIMEOUT:
                 return None
             fail(status, f"worker {worker} taking a task")
-        task, run, op, _, at, nbytes, timeout_ns, digest = unpack_task(self._taken_bytes)
+        task, run, op, _, at, nbytes, timeout_ns, digest = unpack_task(taken.fields)
         args = self._heap[at : at + nbytes].tobytes() if nbytes else b""
         return Task(task, run, op, digest, args, timeout_ns)
 
@@ -264,6 +275,10 @@ class Region(Heap):
         status = lib.slr_runs_wait(self._region, seen, int(timeout_s * 1e9))
         if status not in (OK, TIMEOUT, INTERRUPTED):
             fail(status, "waiting for the end of any run")
+
+    def wake_run_waiters(self) -> None:
+        """Has ``wait_for_runs`` return, in whatever process: there is something else to look at."""
+        self._checked(lib.slr_runs_wake(self._region), "waking who waits for runs")
 
     # ---- observation
 

@@ -15,6 +15,7 @@ from simpler.args import TaskArgs
 from simpler.callables import Content
 from simpler.errors import StateError
 from simpler.graph_run import GraphRun
+from simpler.pushes import Take
 from simpler.region import Region, WorkerKind
 from simpler.region_records import Member
 from simpler.run_tensors import Outputs
@@ -74,6 +75,7 @@ class RemoteChildren:
         options: WorkerOptions,
         heaps: Sequence[Region],
         contents: Callable[[int], list[Content]],
+        take_push: Take,
         startup_timeout_s: float,
     ) -> None:
         """Opens every session; when one of them is refused, none stays open."""
@@ -84,6 +86,7 @@ class RemoteChildren:
             heaps,
             self.specs,
             contents=contents,
+            take_push=take_push,
             startup_timeout_s=startup_timeout_s,
             name=options.name or f"L{options.level}-{os.getpid()}",
             notify_fd=self.notify_fd,

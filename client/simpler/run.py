@@ -19,9 +19,11 @@ from simpler.descriptors import format_hashid
 from simpler.error_record import decode_error
 from simpler.errors import ArgumentError, SimplerError, StateError, TaskError, UpstreamFailed, WorkerDied
 from simpler.graph_run import GraphRun
+from simpler.pushes import RunPushes, check_topic
 from simpler.region_records import NO_CALLABLE, RegionClosed, TaskInfo, TaskState
 from simpler.result_record import decode_result
 
+_making_pushes = threading.Lock()
 _NOT_RUN = {CoroutineType: "async", AsyncGeneratorType: "async", GeneratorType: "a generator"}
 """What calling a function gives that only begins to run later."""
 
@@ -41,6 +43,9 @@ class RunOwner(Protocol):
     def call_when_ended(self, run: RunHandle, function: Callable[[RunHandle], object]) -> None:
         """Has ``function(run)`` called once the run has ended."""
 
+    def listen(self, run: RunHandle, topic: str, function: Callable[[Any], object]) -> None:
+        """Has ``function`` called with each value that is pushed in the run under ``topic``."""
+
     def name_of(self, digest: bytes) -> str:
         """A callable's name for people."""
 
@@ -51,12 +56,26 @@ class RunOwner(Protocol):
 class RunState:
     """What a run's handle and the references to its tasks share."""
 
-    __slots__ = ("ended", "graph", "orchestrating", "owner")
+    __slots__ = ("__weakref__", "_pushes", "ended", "graph", "orchestrating", "owner")
 
     def __init__(self, owner: RunOwner, graph: GraphRun) -> None:
         self.owner, self.graph = owner, graph
         self.orchestrating = True
         self.ended = False
+        self._pushes: RunPushes | None = None
+
+    @property
+    def pushes(self) -> RunPushes:
+        """What was pushed in the run; made when it is first asked for, since most runs have none."""
+        if self._pushes is None:
+            with _making_pushes:
+                if self._pushes is None:
+                    self._pushes = RunPushes()
+        return self._pushes
+
+    def tell_pushes(self) -> bool:
+        """Tells the run's listeners what was pushed; whether there was anything."""
+        return self._pushes is not None and self._pushes.tell()
 
     def __del__(self) -> None:
         if not self.ended:
@@ -154,6 +173,19 @@ class RunHandle:
         if not callable(fn):
             raise ArgumentError(f"add_done_callback takes a function of the RunHandle, not {type(fn).__name__}")
         self.state.owner.call_when_ended(self, fn)
+
+    def on_push(self, topic: str, fn: Callable[[Any], object]) -> None:
+        """Has ``fn(value)`` called with each value that ``orch.push(topic, value)`` sends in this run, at any level of
+        the tree and in sessions, while the run goes on; what was pushed before first, as far as it is kept.
+
+        It is called in the order of the pushes by the thread of ``add_done_callback``, before the functions that are
+        given there; in this thread when the run has ended. What it raises is logged. While it works, whoever pushes
+        much more waits. Raises ArgumentError for what is no topic or cannot be called.
+        """
+        check_topic(topic)
+        if not callable(fn):
+            raise ArgumentError(f"on_push takes a function of the value, not {type(fn).__name__}")
+        self.state.owner.listen(self, topic, fn)
 
     def orchestrated(self, value: object) -> None:
         """The orchestration function has returned; nothing more is submitted."""

@@ -80,6 +80,11 @@ class Targets:
         """How many children there are; their ids are those from 0 on."""
         return self.subs.stop + len(self._remote) + len(self._dist)
 
+    @property
+    def push_mailbox(self) -> int:
+        """The id of the worker that no process stands for: it takes what local children push."""
+        return self.n_workers
+
     def can_run(self, kind: CallableKind) -> bool:
         """Whether a child can run callables of that kind."""
         beyond = any(kind is not CallableKind.CHIP or spec.device_ids for spec in self._remote.values())

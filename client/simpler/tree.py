@@ -11,9 +11,12 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakValueDictionary
 
 from simpler import limits
 from simpler.args import TaskArgs
@@ -26,6 +29,8 @@ from simpler.errors import ArgumentError, CapacityError, WorkerDied
 from simpler.graph_run import GraphRun
 from simpler.imported_memory import ImportedMemory
 from simpler.local_workers import LocalWorkers, preload, worker_names
+from simpler.push_mailbox import PushMailbox
+from simpler.pushes import Put, no_room
 from simpler.region import ANY_SUB, Region
 from simpler.region_records import Member
 from simpler.registrar import Registrar
@@ -62,7 +67,7 @@ class Tree:
         self.options, self.registry, self.targets = options, registry, targets
         self._children, self._remote, self._replaced = children, remote, replaced
         self.region = Region.create(
-            workers=max(targets.n_workers, 1),
+            workers=targets.n_workers + 1,  # with that of targets.push_mailbox
             heap_bytes=options.heap_bytes,
             slots=options.max_tasks,
             edges=options.max_edges,
@@ -75,7 +80,14 @@ class Tree:
         self._local: LocalWorkers | None = None
         self._runs: dict[int, GraphRun] = {}
         self._requests: set[int] = set()  # those of them that ask workers for something
-        self._callbacks = DoneCallbacks(self.region)
+        self._states: WeakValueDictionary[int, RunState] | None = WeakValueDictionary() if remote or children else None
+        """Of runs that Workers below may push in, by id, as long as somebody can ask for them."""
+        self._take_push = partial(Tree.pushed_below, weakref.proxy(self))  # which does not keep this object
+        self._pushes = PushMailbox(self.region, targets.push_mailbox, self._take_push) if children else None
+        self._watching: threading.Thread | None = None
+        self.pass_up: Put | None = None
+        """Where what is pushed goes, in a process that serves a level above; None: to the run's own listeners."""
+        self._callbacks = DoneCallbacks(self.region, partial(Tree.take_pushes, weakref.proxy(self)))
         self._dropped: deque[GraphRun] = deque()
         self.registrar = Registrar(self, registry, targets)
 
@@ -89,7 +101,7 @@ class Tree:
             self._start_local(spawner, deadline)
             if self._remote:
                 left = max(1.0, deadline - time.monotonic())
-                self._remote.open(self.options, self.heaps, self._remote_contents, left)
+                self._remote.open(self.options, self.heaps, self._remote_contents, self._take_push, left)
         except BaseException:
             try:
                 self._end(limits.CLOSE_TIMEOUT_S)
@@ -198,6 +210,8 @@ class Tree:
         if not names_callables:
             self._requests.add(graph.id)
         self._runs[graph.id] = graph
+        if self._states is not None:
+            self._states[graph.id] = run
         return run
 
     def run_dropped(self, graph: GraphRun) -> None:
@@ -233,6 +247,8 @@ class Tree:
 
     def run_ended(self, graph: GraphRun) -> None:
         """The run needs not be kept from here on."""
+        if self._pushes is not None:
+            self._pushes.look()
         if self._runs.pop(graph.id, None) is not None:
             if self._remote.specs:
                 self._remote.run_ended(graph.id)
@@ -247,6 +263,53 @@ class Tree:
     def call_when_ended(self, run: RunHandle, function: Callable[[RunHandle], object]) -> None:
         """``function(run)`` is called once: see `DoneCallbacks`."""
         self._callbacks.add(run, function, self.look_after_workers)
+
+    def listen(self, run: RunHandle, topic: str, function: Callable[[object], object]) -> None:
+        """``function`` is told what is pushed in the run: see `DoneCallbacks`."""
+        self._callbacks.listen(run, topic, function, self.look_after_workers)
+
+    def push(self, run: RunState, topic: str, record: bytes) -> None:
+        """Takes what the orchestration function of ``run`` pushes; waits for room. Raises CapacityError without any."""
+        put = self.pass_up or run.pushes.put
+        deadline, room = time.monotonic() + limits.PUSH_TIMEOUT_S, threading.Event()
+        while not put(topic, record, room.set):
+            if not room.wait(max(0.0, deadline - time.monotonic())):
+                raise no_room(topic)
+            room.clear()
+        if self.pass_up is None:
+            self.region.wake_run_waiters()
+
+    def pushed_below(self, run: int, topic: str, record: bytes, when_room: Callable[[], object]) -> bool:
+        """Takes what a child pushes in one of the runs; False: ``when_room`` is called once there may be room."""
+        if self.pass_up is not None:
+            self._watch_pushes()
+            return self.pass_up(topic, record, when_room)
+        state = None if self._states is None else self._states.get(run)
+        if state is None:  # nobody can listen to it any more
+            return True
+        taken = state.pushes.put(topic, record, when_room)
+        if taken:
+            self.region.wake_run_waiters()
+        return taken
+
+    def take_pushes(self) -> None:
+        """Takes what children on this host have pushed until now, as far as there is room."""
+        if self._pushes is not None:
+            self._pushes.look(wait=True)
+
+    def pass_all_pushes(self) -> None:
+        """Passes on what children on this host have pushed, before the task ends here that they did it for."""
+        if self._pushes is not None:
+            self._pushes.take_all(limits.PUSH_TIMEOUT_S)
+
+    def _watch_pushes(self) -> None:
+        """From the first on, what is to be passed on is: this process waits for runs, and looks only now and then."""
+        if self._pushes is not None and self._watching is None:
+            over = partial(getattr, self.registrar, "is_closing")
+            self._watching = threading.Thread(
+                target=self._pushes.watch, args=(over,), name="simpler-pushes", daemon=True
+            )
+            self._watching.start()
 
     def remote_lanes(self, since_ns: int) -> list[ProcessTrace]:
         """What the processes of the remote children did since then."""
@@ -293,6 +356,8 @@ class Tree:
         """Fails what is waited for when nobody watches the workers any more."""
         if self._local is not None:
             self._local.look()
+        if self._pushes is not None:
+            self._pushes.look()
 
     def _remote_contents(self, worker: int) -> list[Content]:
         return [entry.content for entry in self.registry.entries() if worker in entry.target.remote]

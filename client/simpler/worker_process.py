@@ -37,11 +37,13 @@ class DistSpec(msgspec.Struct, frozen=True):
     """What a DIST worker is told besides. ``subtree``: where its description lies in the heap, offset and bytes.
 
     It has until ``deadline`` to be READY, in seconds of CLOCK_MONOTONIC; a replacement has ``startup_timeout_s``.
+    ``push_mailbox``: the worker that takes what is pushed for the runs above.
     """
 
     subtree: tuple[int, int]
     deadline: float
     startup_timeout_s: float
+    push_mailbox: int
 
 
 class WorkerSpec(msgspec.Struct, frozen=True):

@@ -99,7 +99,7 @@ def test_what_is_input_at_one_level_is_read_only_below(top: Worker) -> None:  # 
         orch.submit_sub(hashid, TaskArgs().add_tensor(args.tensor(0), INOUT).add_scalar(1))
 
     array = top.array((4,), "float64")
-    with pytest.raises(ArgumentError, match="INPUT of a task of the Worker above"):
+    with pytest.raises(ArgumentError, match="INPUT of a task of the level above"):
         top.run(on(1, top.register(write), TaskArgs().add_tensor(array)))
     assert not array.any()
 

@@ -42,6 +42,7 @@ LAYERS = (
     ("simpler.callable_question",),
     (
         "simpler.run",
+        "simpler.push_mailbox",
         "simpler.trace",
         "simpler.registry",
         "simpler.registration",
@@ -71,7 +72,7 @@ LAYERS = (
         "simpler.unserializable",
     ),
     ("simpler.region", "simpler.wire", "simpler.spawn_protocol"),
-    ("simpler.graph_run", "simpler.callable_table", "simpler.result_record"),
+    ("simpler.graph_run", "simpler.callable_table", "simpler.result_record", "simpler.pushes"),
     ("simpler.imported_memory",),
     ("simpler.submission", "simpler.heap"),
     ("simpler.region_records", "simpler.mapping"),

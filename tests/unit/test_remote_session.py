@@ -171,6 +171,7 @@ async def opened(
         on_lost=on_lost,
         on_dropped=lambda *_: None,
         printer=Printer(),
+        take_push=lambda *_: True,
     )
     manifest = spec.manifest(name="test", startup_timeout_s=timeout_s, imports=[])
     contents = [Content.of(ImportDescriptor("mod", "fn"))]

@@ -22,6 +22,7 @@ from simpler.args import TaskArgs
 from simpler.content import Content
 from simpler.descriptors import ImportDescriptor
 from simpler.errors import SimplerError, StateError
+from simpler.pushes import Take
 from simpler.region import Region
 from simpler.registration import Answered
 from simpler.remote.buffers import BufferBook, RemoteBuffer
@@ -54,6 +55,7 @@ class RemoteHub:
         specs: Mapping[int, RemoteWorkerSpec],
         *,
         contents: Callable[[int], list[Content]],
+        take_push: Take,
         startup_timeout_s: float,
         name: str,
         notify_fd: int,
@@ -78,6 +80,7 @@ class RemoteHub:
                 on_lost=self._session_lost,
                 on_dropped=self._outputs.dropped,
                 printer=self._printer,
+                take_push=take_push,
             )
         self.buffers = RemoteBuffers(self._io, self._sessions, book)
         self.imports = RemoteImports(self._io, self._sessions, book, self.buffers)

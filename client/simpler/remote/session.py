@@ -33,6 +33,7 @@ from simpler.errors import (
     StartupError,
     StateError,
 )
+from simpler.pushes import Take
 from simpler.region import Region, RegionClosed
 from simpler.region_records import unpack_trace
 from simpler.remote.clock import ClockOffset
@@ -40,6 +41,7 @@ from simpler.remote.control import Control
 from simpler.remote.dialer import Dialer
 from simpler.remote.health import Health
 from simpler.remote.printer import Printer
+from simpler.remote.push_taker import PushTaker
 from simpler.remote.registration import SessionCallables
 from simpler.remote.session_life import TRANSITIONS, SessionEvent, SessionState
 from simpler.remote.shared_memory import SharedMemory
@@ -75,6 +77,7 @@ class RemoteSession(Handler):
         on_lost: Callable[[int], None],
         on_dropped: Callable[[int, int, int], None],
         printer: Printer,
+        take_push: Take,
     ) -> None:
         """``on_lost(worker)``; ``on_dropped(run, worker, output)``: see TaskPump."""
         self.worker = worker
@@ -89,6 +92,7 @@ class RemoteSession(Handler):
         self._region = region
         self._on_lost, self._on_dropped = on_lost, on_dropped
         self._printer = printer
+        self._take_push = take_push
         self._state = SessionState.NEW
         self._waits_for = "its turn"
         self._control = Control(self._dialer, self, program=program, waits_for=partial(setattr, self, "_waits_for"))
@@ -221,12 +225,16 @@ class RemoteSession(Handler):
         self._waits_for = f"the {lane} lane"
         attach = Attach(session=opened.session, token=opened.token, lane="command" if lane == "command" else "data")
         stream = await self._dialer.lane(attach, opened)
-        link = self._start(Link(stream, name=f"the {lane} lane of {self.name}", pickles=True))
+        handler = PushTaker(self._run_of, self._take_push) if lane == "command" else None
+        link = self._start(Link(stream, handler, name=f"the {lane} lane of {self.name}", pickles=True))
         link.session = opened.number
         sent_ns = time.monotonic_ns()
         reply, _ = await link.request(attach)
         self.clock.observe(sent_ns, reply.clock_ns, time.monotonic_ns())
         return link
+
+    def _run_of(self, sequence: int) -> int | None:
+        return None if self._pump is None else self._pump.run_of(sequence)
 
     async def _map_memory(self, opened: OpenReply) -> SharedMemory | None:
         """None where it does not come, as from an older daemon, or through a tunnel."""

@@ -66,6 +66,12 @@ class TaskPump:
         self._task_ns = _AHEAD_NS / limits.TASKS_AHEAD
         """About the median of the times between two replies."""
         self._replied_ns = 0
+        self._runs: dict[int, int] = {}
+        """The runs of the tasks that the session has, by the sequence of their requests."""
+
+    def run_of(self, sequence: int) -> int | None:
+        """The run of the task that was sent with that sequence, None when the session has no such task."""
+        return self._runs.get(sequence)
 
     def ring(self) -> None:
         """There may be work in the mailbox: sends it, at once where the lane takes it."""
@@ -105,12 +111,13 @@ class TaskPump:
     def _enqueue(self, task: GraphTask) -> None:
         nbytes = len(task.args)
         try:
-            self._lane.enqueue(_request(task), settled=partial(self._settled, task, nbytes))
+            pending = self._lane.enqueue(_request(task), settled=partial(self._settled, task, nbytes))
         except ArgumentError as too_large:
             self._fail(task, too_large)
         else:
             self._ahead += 1
             self._ahead_bytes += nbytes
+            self._runs[pending.sequence] = task.run
 
     def enqueue_drops(self) -> bool:
         """Puts what is to be dropped behind what is to be sent; False when there was nothing."""
@@ -140,6 +147,7 @@ class TaskPump:
             return
         self._ahead_bytes -= nbytes
         self._ahead -= 1
+        del self._runs[pending.sequence]
         self._measure()
         try:
             self._end(task, pending.answer.failed, pending.answer.payload)

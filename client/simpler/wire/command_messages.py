@@ -87,6 +87,24 @@ class Unregister(Request[UnregisterReply], frozen=True, kw_only=True):
     digest: Digest
 
 
+class PushReply(Message, frozen=True, kw_only=True):
+    """The value waits for the program's listeners, or was dropped where there are none."""
+
+    TYPE = MessageType.PUSH
+
+
+class Push(Request[PushReply], frozen=True, kw_only=True):
+    """From the session: what the orchestration function of a TASK pushes while it runs. ``task``: the sequence of that
+    request; ``value``: a result record. Answered once there is room for it."""
+
+    TYPE = MessageType.PUSH
+    REPLY = PushReply
+    PAYLOAD_BYTES = limits.FRAME_PAYLOAD_BYTES
+    task: Natural
+    topic: str
+    value: bytes
+
+
 class MallocReply(Message, frozen=True, kw_only=True):
     """The name of the new buffer."""
 

@@ -44,7 +44,7 @@ from simpler.wire.import_messages import (
 from simpler.wire.messages import Message
 from simplerd.runner.buffers import SessionBuffers
 from simplerd.runner.control_protocol import Launch
-from simplerd.runner.dispatcher import Dispatcher
+from simplerd.runner.dispatcher import Dispatcher, Program
 from simplerd.runner.grants import Grants
 from simplerd.runner.imports import Imports
 from simplerd.runner.located import located
@@ -72,6 +72,10 @@ class CommandLane:
         self._grants = grants
         self._imports = imports
         self._trace = trace
+
+    def asks(self, program: Program) -> None:
+        """Says whom orchestration functions may ask for something: the other end of the lane."""
+        self._dispatcher.program = program
 
     def place(self, request: Message, nbytes: int) -> memoryview:
         """Room for the content of a callable."""

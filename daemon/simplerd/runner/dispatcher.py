@@ -12,24 +12,28 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 from simpler import limits
 from simpler.args import DecodedArgs, ReceivedArgs, TensorRecord
 from simpler.callables import validate_content
-from simpler.errors import ArgumentError
+from simpler.errors import ArgumentError, SimplerError
 from simpler.heap import Heap
 from simpler.imported_memory import ImportedMemory
 from simpler.inner_callables import InnerCallables
 from simpler.inner_worker import InnerWorker
 from simpler.region import Region
 from simpler.tensor import Access, DataType, TensorArgType
-from simpler.wire.command_messages import Register, Task
+from simpler.wire.command_messages import Push, Register, Task
+from simpler.wire.messages import Message, Request
 from simpler.wire.task_args import BufferTensor, InlineTensor, OutputTensor, RemoteArgs
 from simplerd.runner.buffers import SessionBuffers
 from simplerd.runner.control_protocol import Launch
 from simplerd.runner.copied_import import CopiedImport
 from simplerd.runner.outputs import SessionOutputs
+
+PUSH_PROTOCOL = 2
+ReplyT = TypeVar("ReplyT", bound=Message)
 
 
 class DispatchedRun(NamedTuple):
@@ -62,6 +66,17 @@ class _Received:
         self.copied.append((copy, tag, offset, nbytes))
 
 
+class Program(Protocol):
+    """The session's program, for the thread that carries out what it asks for."""
+
+    @property
+    def serving(self) -> int:
+        """The sequence of the request that is being carried out."""
+
+    def ask(self, request: Request[ReplyT]) -> ReplyT:
+        """What it answers. Raises the error that it answers with, SessionLost when it is gone."""
+
+
 class Dispatcher:
     """The session's callables and the runs of its orchestration functions."""
 
@@ -73,6 +88,10 @@ class Dispatcher:
         self._callables = InnerCallables(worker, launch.import_paths, f"session {launch.session}")
         self.runs: deque[DispatchedRun] = deque(maxlen=limits.TRACE_EVENTS)
         """The last runs, for the trace."""
+        self._protocol = launch.protocol
+        self.program: Program | None = None
+        """Since there is a command lane."""
+        worker.pass_pushes(self._push)
 
     def register(self, request: Register, encoded: bytes) -> None:
         """Installs a callable wherever this session can use it. Raises RegistrationError, changing nothing."""
@@ -110,6 +129,17 @@ class Dispatcher:
             return result
         finally:
             self.runs.append(DispatchedRun(task.digest, started_ns, time.monotonic_ns(), succeeded))
+
+    def _push(self, topic: str, record: bytes, when_room: object) -> bool:
+        """Gives the program what an orchestration function pushes; waits until that has room for it."""
+        if self._protocol < PUSH_PROTOCOL or self.program is None:
+            raise SimplerError(
+                f"orch.push needs protocol {PUSH_PROTOCOL} or newer; the program speaks {self._protocol}: install the "
+                "same release on both hosts",
+                code="UNSUPPORTED",
+            )
+        self.program.ask(Push(task=self.program.serving, topic=topic, value=record))
+        return True
 
     # ---- arguments
 

@@ -22,6 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar, cast
 
 import trio
 
@@ -29,13 +30,15 @@ from simpler import limits
 from simpler.errors import ProtocolError, SessionLost, SimplerError, VersionMismatch
 from simpler.wire.conversation import Call, Conversation
 from simpler.wire.frames import Buffer
-from simpler.wire.messages import Message
+from simpler.wire.messages import Message, Request
+from simpler.wire.pending import Pending
 
 _PIECES = 64
 """For one system call; sendmsg(2) takes up to IOV_MAX, 1024."""
 _READ_AHEAD_BYTES = 1 << 20
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
+ReplyT = TypeVar("ReplyT", bound=Message)
 Serve = Callable[[Message, memoryview], Message | tuple[Message, Buffer]]
 
 
@@ -66,7 +69,11 @@ class LaneSocket:
         self._reading = threading.Lock()
         self._ahead: deque[memoryview] = deque([memoryview(received)] if received else ())
         self._ahead_bytes = 0
+        self._kept: deque[Call] = deque()
+        """What the client asked for while the thread waited for an answer of its own."""
         self._busy = False
+        self.serving = 0
+        """The sequence of the request that was begun last."""
         self._begun = 0
         """How many requests were begun."""
         self._watched = False
@@ -137,11 +144,49 @@ class LaneSocket:
         self._conversation.push(push)
         self._flush(limits.SEND_TIMEOUT_S)
 
+    def ask(self, request: Request[ReplyT]) -> ReplyT:
+        """What the client answers, asked while one of its requests is carried out; what it asks meanwhile has its turn
+        later. Without a deadline: the connection ends when the client does.
+
+        Raises the error that it answers with, or the cause of the connection's end.
+        """
+        pending = Pending(cast("Request[Message]", request), lambda settled: None)
+        self._conversation.request(pending)
+        self._flush(limits.SEND_TIMEOUT_S)
+        self._busy = False  # nothing is read ahead that is waited for here
+        try:
+            self._keep_calls()
+            while pending.answer is None:
+                if not self._receive():
+                    self._conversation.fail(SessionLost(f"{self._conversation.name} hung up"))
+                if self._conversation.cause is not None:
+                    raise self._conversation.lost()
+                self._keep_calls()
+        except (ProtocolError, VersionMismatch) as violation:
+            self._flush(limits.FAULT_TIMEOUT_S)
+            self._conversation.fail(violation)
+            self.hang_up()
+            raise
+        except OSError as broken:
+            self._conversation.fail(_lost_by(broken, self._conversation.name))
+            raise self._conversation.lost() from None
+        finally:
+            self._begin()
+        return self._conversation.reply_of(request, pending.answer)
+
+    def _keep_calls(self) -> None:
+        while (event := self._conversation.next_event()) is not None:
+            if isinstance(event, Call):
+                self._kept.append(event)
+
+    def _next_event(self) -> Call | Message | None:
+        return self._kept.popleft() if self._kept else self._conversation.next_event()
+
     def _run(self) -> None:
         conversation = self._conversation
         try:
             while self._receive():
-                while (event := conversation.next_event()) is not None:
+                while (event := self._next_event()) is not None:
                     if isinstance(event, Call):
                         self._answer(event)
                 self._flush(limits.SEND_TIMEOUT_S)
@@ -152,13 +197,14 @@ class LaneSocket:
                 self._flush(limits.FAULT_TIMEOUT_S)
             conversation.fail(violation)
         except OSError as broken:
-            conversation.fail(SessionLost(f"{conversation.name} broke: {broken.strerror or broken}"))
+            conversation.fail(_lost_by(broken, conversation.name))
         except SimplerError as lost:
             conversation.fail(lost)
         finally:
             self.hang_up()
 
     def _answer(self, call: Call) -> None:
+        self.serving = call.header.sequence
         self._begin()
         try:
             if call.refusal is not None:
@@ -253,3 +299,7 @@ class LaneSocket:
         elif isinstance(would_block, ssl.SSLWantWriteError):
             awaited = self._writable
         return bool(awaited.poll(None if timeout_s is None else timeout_s * 1000))
+
+
+def _lost_by(broken: OSError, name: str) -> SessionLost:
+    return SessionLost(f"{name} broke: {broken.strerror or broken}")

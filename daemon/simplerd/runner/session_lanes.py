@@ -72,6 +72,7 @@ class SessionLanes:
             refused=partial(self._refusals.report, name),
         )
         self._threads.append(thread)
+        self._commands.asks(thread)
         thread.start()
         await thread.read_ahead()
 

@@ -1,0 +1,70 @@
+"""What was pushed in a run, between who pushes and who listens: kept, bounded, in order."""
+
+from __future__ import annotations
+
+import pytest
+
+from simpler import limits
+from simpler.pushes import RunPushes, push_record
+
+
+def put(pushes: RunPushes, topic: str, value: object, room: list[str]) -> bool:
+    return pushes.put(topic, push_record(topic, value), lambda: room.append(topic))
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PUSHES_WAITING", 3)
+    monkeypatch.setattr(limits, "PUSHES_KEPT", 2)
+
+
+@pytest.mark.usefixtures("small")
+def test_who_pushes_more_than_is_told_waits_for_room() -> None:
+    pushes, seen, room = RunPushes(), list[object](), list[str]()
+    pushes.listen("a", seen.append)
+    assert [put(pushes, "a", number, room) for number in range(5)] == [True, True, True, False, False]
+    assert room == []
+    assert pushes.tell()
+    assert (seen, room) == ([0, 1, 2], ["a", "a"])
+    assert put(pushes, "a", 3, room)
+    assert pushes.tell()
+    assert not pushes.tell()
+    assert seen == [0, 1, 2, 3]
+
+
+def test_bytes_are_bounded_too_and_one_value_always_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PUSH_BYTES_WAITING", 1000)
+    pushes, seen, room = RunPushes(), list[object](), list[str]()
+    pushes.listen("a", seen.append)
+    assert put(pushes, "a", bytes(2000), room)
+    assert not put(pushes, "a", b"", room)
+    pushes.tell()
+    assert put(pushes, "a", b"", room)
+    assert seen == [bytes(2000)]
+
+
+@pytest.mark.usefixtures("small")
+def test_what_nobody_listens_to_holds_up_nobody_and_is_kept_in_order() -> None:
+    pushes, seen, room = RunPushes(), list[object](), list[str]()
+    for number in range(5):
+        assert put(pushes, "ab"[number % 2], number, room)
+    pushes.listen("a", seen.append)
+    pushes.listen("b", seen.append)
+    pushes.tell()
+    assert seen == [4, 3], "the last two, those of the topic that was listened to first before the others"
+
+
+def test_a_listener_may_listen_and_each_has_its_own_value() -> None:
+    pushes, seen = RunPushes(), list[object]()
+
+    def first(value: object) -> None:
+        assert isinstance(value, list)
+        value.append("changed")
+        pushes.listen("b", seen.append)
+
+    pushes.listen("a", first)
+    pushes.listen("a", seen.append)
+    assert put(pushes, "b", "kept", [])
+    assert put(pushes, "a", [1], [])
+    assert pushes.tell()
+    assert seen == [[1], "kept"]
