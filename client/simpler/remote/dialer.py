@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import TYPE_CHECKING
 
 import trio
@@ -25,6 +26,7 @@ class Dialer:
         self._tls = spec.tls_config
         self._name = name
         self._identity: LaneIdentity | None = None
+        self._lane_context: ssl.SSLContext | None = None
 
     @property
     def lane_certificate(self) -> bytes:
@@ -54,8 +56,9 @@ class Dialer:
     async def lane(self, attach: Attach, opened: OpenReply) -> trio.abc.Stream:
         """A connection that the session's runner gets; the caller requests ``attach`` on it. Raises as `control`."""
         name = f"the {attach.lane} lane of {self._name}"
-        stream = await connect(self.endpoint)
         if self._identity is None:
-            return stream
-        context = self._identity.client_context(opened.lane_certificate)
-        return await connect_tls_lane(stream, context, attach, session=opened.number, name=name)
+            return await connect(self.endpoint)
+        if self._lane_context is None:  # one for all lanes: it takes longer to make than a handshake
+            self._lane_context = self._identity.client_context(opened.lane_certificate)
+        stream = await connect(self.endpoint)
+        return await connect_tls_lane(stream, self._lane_context, attach, session=opened.number, name=name)
