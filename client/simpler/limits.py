@@ -163,9 +163,9 @@ ADMIN_SUBSCRIPTIONS = 16
 EVENTS_KEPT = 1024
 
 # ---- what a session's processes print
-OUTPUT_BYTES_PER_S = 1 << 20
+OUTPUT_RATE_BYTES = 1 << 20
 OUTPUT_BURST_BYTES = 1 << 20
-"""What one session may have its client told, and at once; more than anybody reads."""
+"""What one session may have its client told in a second, and at once; more than anybody reads."""
 OUTPUT_KEPT_BYTES = 256 << 10
 """Of one session, for a client that is slow."""
 OUTPUT_MESSAGE_LINES = 1000

@@ -29,7 +29,7 @@ class OutputReport:
     def take(self, lines: list[bytes]) -> None:
         """Reports as many of the lines as may be."""
         now = time.monotonic()
-        earned = (now - self._looked_at) * limits.OUTPUT_BYTES_PER_S
+        earned = (now - self._looked_at) * limits.OUTPUT_RATE_BYTES
         self._bytes_left, self._looked_at = min(limits.OUTPUT_BURST_BYTES, self._bytes_left + earned), now
         reported: list[str] = []
         is_silent = self._left_out > 0 and self._bytes_left < limits.OUTPUT_BURST_BYTES / 4  # gaps are few and long

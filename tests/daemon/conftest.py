@@ -24,15 +24,18 @@ GONE_S = 2.0
 class Client(Handler):
     """A control connection that has said HELLO, and the lanes of its sessions."""
 
-    def __init__(self, endpoint: str, nursery: trio.Nursery) -> None:
+    def __init__(self, endpoint: str, nursery: trio.Nursery, protocol: int = 1) -> None:
         self._endpoint = endpoint
+        self._protocol = protocol
+        self.told: list[Message] = []
+        """What was pushed beside ENDED."""
         self._nursery = nursery
         self._news, self.ended = trio.open_memory_channel[Ended](100)
         self.link: Link
 
     async def start(self) -> None:
         self.link = await self.dial(self)
-        await self.link.request(Hello(versions=[1], program="test", pid=1))
+        await self.link.request(Hello(versions=[self._protocol], program="test", pid=1))
 
     async def dial(self, handler: Handler | None = None) -> Link:
         """A fresh connection."""
@@ -41,8 +44,10 @@ class Client(Handler):
         return link
 
     def pushed(self, link: Link, push: Message) -> None:
-        assert isinstance(push, Ended)
-        self._news.send_nowait(push)
+        if isinstance(push, Ended):
+            self._news.send_nowait(push)
+        else:
+            self.told.append(push)
 
     async def open(self, **fields: Any) -> OpenReply:
         """A READY session; without fields one without workers' devices and with one sub-worker."""
@@ -62,10 +67,10 @@ class Client(Handler):
 
 
 @asynccontextmanager
-async def client_of(endpoint: str) -> AsyncIterator[Client]:
+async def client_of(endpoint: str, protocol: int = 1) -> AsyncIterator[Client]:
     """A connected client; everything it opened is hung up at the end."""
     async with trio.open_nursery() as nursery:
-        client = Client(endpoint, nursery)
+        client = Client(endpoint, nursery, protocol)
         with trio.fail_after(TIMEOUT_S):
             await client.start()
             yield client

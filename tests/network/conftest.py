@@ -35,7 +35,10 @@ def hosts() -> Iterator[TwoHosts]:
 def far_daemon(hosts: TwoHosts, tmp_path: Path) -> Iterator[ForegroundDaemon]:
     """A simplerd on `far`, which `near` reaches over the link; its log is shown when the test fails."""
     config = tmp_path / "simplerd.toml"
-    config.write_text(f"[limits]\nhealth_timeout_s = {HEALTH_S}\nlost_client_grace_s = {GRACE_S}\n")
+    config.write_text(
+        "[listen]\ninsecure_tcp = true\n[tls]\ninsecure_off = true\n"
+        f"[limits]\nhealth_timeout_s = {HEALTH_S}\nlost_client_grace_s = {GRACE_S}\n"
+    )
     with hosts.far.entered():
         running = ForegroundDaemon("--listen", far_endpoint(hosts), "--config", str(config), env={"PYTHONPATH": TESTS})
     with running:
@@ -54,7 +57,7 @@ def program(hosts: TwoHosts, **spec: Any) -> Iterator[Worker]:
     """A program on `near` with a session on `far`."""
     with hosts.near.entered():
         worker = Worker(level=4, heap_bytes=SMALL)
-        wanted: dict[str, Any] = {"heap_bytes": SMALL, "health_timeout_s": HEALTH_S}
+        wanted: dict[str, Any] = {"heap_bytes": SMALL, "health_timeout_s": HEALTH_S, "tls": "insecure"}
         worker.add_remote_worker(RemoteWorkerSpec(far_endpoint(hosts), **(wanted | spec)))
         with worker:
             yield worker

@@ -47,8 +47,9 @@ def both(hosts: TwoHosts, near_daemon: ForegroundDaemon) -> Iterator[Worker]:
     """A program on `near` with a session on each host."""
     with hosts.near.entered():
         worker = Worker(level=4, heap_bytes=SMALL)
-        for endpoint in (far_endpoint(hosts), near_daemon.endpoint):
-            worker.add_remote_worker(RemoteWorkerSpec(endpoint, heap_bytes=SMALL, health_timeout_s=HEALTH_S))
+        options: dict[str, Any] = {"heap_bytes": SMALL, "health_timeout_s": HEALTH_S}
+        worker.add_remote_worker(RemoteWorkerSpec(far_endpoint(hosts), tls="insecure", **options))
+        worker.add_remote_worker(RemoteWorkerSpec(near_daemon.endpoint, **options))
         with worker:
             yield worker
 

@@ -20,8 +20,6 @@ from tls_site import TlsSite
 
 pytestmark = pytest.mark.slow
 
-NETWORK = "10.77.0"
-
 
 def host_name(orch: object, args: TaskArgs, config: object = None) -> str:
     import socket
@@ -41,7 +39,7 @@ def configuration_in(printed: str) -> str:
 
 
 def test_three_commands_set_up_two_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # D3
-    with TwoHosts(network=NETWORK) as hosts:
+    with TwoHosts() as hosts:
         simplerctl("tls", "init", where=tmp_path)
         printed = simplerctl("tls", "issue", "host", "far", "--address", hosts.far.address, where=tmp_path)
         simplerctl("tls", "issue", "client", "alice", where=tmp_path)

@@ -49,9 +49,7 @@ class Host:
                 self.tun = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
                 undo.callback(os.close, self.tun)
                 fcntl.ioctl(self.tun, TUNSETIFF, struct.pack("16sH22x", DEVICE.encode(), IFF_TUN | IFF_NO_PI))
-                # Of 127.0.0.0/8 only one address is the host's own, so that others of it can be far away.
-                _configure("lo", "127.0.0.1", "255.255.255.255")
-                Path("/proc/sys/net/ipv4/conf/all/route_localnet").write_text("1")
+                _configure("lo", "127.0.0.1", "255.0.0.0")
                 _configure(DEVICE, address, "255.255.255.0")
             self._closing = undo.pop_all()
 
@@ -81,11 +79,11 @@ class Host:
 class TwoHosts:
     """Hosts `near` and `far` with a link between them. A context manager that leaves nothing behind."""
 
-    def __init__(self, seed: int = 1, network: str = "127.77.0") -> None:
+    def __init__(self, seed: int = 1) -> None:
         with ExitStack() as undo:
-            self.near = Host("near", f"{network}.1")
+            self.near = Host("near", "10.77.0.1")
             undo.callback(self.near.close)
-            self.far = Host("far", f"{network}.2")
+            self.far = Host("far", "10.77.0.2")
             undo.callback(self.far.close)
             self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             undo.callback(self._control.close)

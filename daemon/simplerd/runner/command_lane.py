@@ -29,7 +29,7 @@ from simpler.wire.command_messages import (
     Unregister,
     UnregisterReply,
 )
-from simpler.wire.control_messages import Attach, AttachReply
+from simpler.wire.control_messages import Attach, AttachReply, Ping, PingReply
 from simpler.wire.frames import Buffer
 from simpler.wire.import_messages import (
     Grant,
@@ -122,6 +122,8 @@ class CommandLane:
             case Release():
                 self._call(partial(self._buffers.release, request.buffer, request.generation))
                 return ReleaseReply()
+            case Ping():
+                return PingReply()
             case Trace():
                 return self._call(partial(self._trace.since, request.since_ns))
         raise SimplerError(f"{request.TYPE.name} does not belong on a command lane", code="UNSUPPORTED")

@@ -1,0 +1,91 @@
+"""A session that changes from one control connection to another of the same client: RESUME, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from daemon.conftest import Client, client_of, event
+from simpler.errors import AuthError, StaleHandle
+from simpler.wire.control_messages import Event, OpenReply, Ping, PingReply, Resume
+from simplerd.foreground import ForegroundDaemon
+
+GRACE_S = 0.5
+
+
+@pytest.fixture
+async def hasty(tmp_path: Path) -> AsyncIterator[ForegroundDaemon]:
+    """A simplerd that waits for a lost client for GRACE_S."""
+    config = tmp_path / "simplerd.toml"
+    config.write_text(f"[limits]\nlost_client_grace_s = {GRACE_S}\n")
+    with ForegroundDaemon("--config", str(config)) as running:
+        yield running
+
+
+@asynccontextmanager
+async def two_clients(daemon: ForegroundDaemon) -> AsyncIterator[tuple[Client, Client, OpenReply]]:
+    """Two control connections of this user; the first has opened a session."""
+    async with client_of(daemon.endpoint, protocol=2) as first, client_of(daemon.endpoint, protocol=2) as second:
+        yield first, second, await first.open(num_sub_workers=0)
+
+
+async def resume(client: Client, session: OpenReply, token: bytes | None = None) -> None:
+    await client.link.request(Resume(session=session.session, token=session.resume if token is None else token))
+
+
+@pytest.mark.slow
+async def test_a_session_outlives_the_connection_that_opened_it(hasty: ForegroundDaemon) -> None:  # R4 R9
+    async with two_clients(hasty) as (first, second, session):
+        await resume(second, session)
+        await first.link.aclose()
+        lane = await second.lane(session, "data")
+        await trio.sleep(2 * GRACE_S)  # what would have ended it has had its time
+        reply, _ = await lane.request(Ping())
+        assert reply == PingReply()
+        await second.close(session)
+
+
+@pytest.mark.slow
+async def test_a_session_that_nobody_takes_over_ends_after_the_grace(hasty: ForegroundDaemon) -> None:  # R9
+    async with two_clients(hasty) as (first, second, session):
+        await first.link.aclose()
+        assert (await event(hasty.admin_socket, "session.ended"))["fields"]["session"] == session.session
+        with pytest.raises(StaleHandle, match="has ended: its client is gone"):
+            await resume(second, session)
+
+
+@pytest.mark.slow
+async def test_only_who_has_the_token_takes_a_session_over(daemon: ForegroundDaemon) -> None:  # B1 R9
+    async with two_clients(daemon) as (first, second, session):
+        for token in (b"", bytes(len(session.resume)), session.token, session.resume[:-1]):
+            with pytest.raises(AuthError, match="the token or the client is not its own"):
+                await resume(second, session, token)
+        with pytest.raises(StaleHandle, match="was not opened on this connection"):
+            await second.close(session)
+        await first.close(session)
+        with pytest.raises(StaleHandle, match="has ended"):
+            await resume(first, session)
+
+
+@pytest.mark.slow
+async def test_who_was_relieved_neither_closes_the_session_nor_hears_of_it(daemon: ForegroundDaemon) -> None:  # H1
+    async with two_clients(daemon) as (first, second, session):
+        await resume(second, session)
+        with pytest.raises(StaleHandle, match="was not opened on this connection"):
+            await first.close(session)
+        heard = len(first.told)
+        await second.close(session)
+        assert [one.type for one in second.told if isinstance(one, Event)][-1] in ("session.closing", "session.ended")
+        assert len(first.told) == heard
+        assert first.ended.statistics().current_buffer_used == 0
+
+
+async def test_an_older_client_gets_no_token_and_no_news(daemon: ForegroundDaemon) -> None:  # R2
+    async with client_of(daemon.endpoint, protocol=1) as client:
+        session = await client.open(num_sub_workers=0)
+        await client.close(session)
+        assert (session.resume, client.told) == (b"", [])
