@@ -25,7 +25,7 @@ from simpler.device import Device, DeviceTensor, Kernel
 from simpler.device_buffers import ChipRequest
 from simpler.device_memory import DeviceBuffers, DeviceMemory
 from simpler.errors import ArgumentError, DeviceError, RegistrationError, SimplerError, TaskError
-from simpler.imported_memory import Places
+from simpler.imported_memory import FORGET, Places
 from simpler.result_record import encode_result
 from simpler.tensor import Access, TensorArgType
 from simpler.worker_process import WorkerSpec, run_worker
@@ -145,6 +145,8 @@ class ChipExecutor:
                 return encode_result(self._generation)
             case [ChipRequest.FREE, int(buffer)]:
                 self._buffers.remove(buffer)
+            case [str(request), int(place)] if request == FORGET:
+                self._places.forget(place)
             case [ChipRequest.COPY]:
                 self._copy(*args.tensors)
             case _:

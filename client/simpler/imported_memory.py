@@ -5,7 +5,8 @@ the same pages when a task first names them, by way of the runner's descriptor i
 
 Rules
   1. Only the pages that the range lies in are mapped; for reading only, where the import may only read.
-  2. A place names one import for as long as the session lives, so a mapping that a worker keeps is never another's.
+  2. A place names one import for as long as the session lives, so a mapping that a worker keeps is never another's. It
+     keeps it until it is asked to forget it, by a task of op CONTROL with the scalars FORGET and the place.
   3. Tasks are ordered by where the bytes lie in the owner's region: two imports of the same bytes are the same there.
 """
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 FIRST_PLACE = 1 << 16
 """Places below are heaps': that of the Worker, and those of the Workers above."""
+FORGET = "forget"
 _ORDER = 1 << 63 | 0x7D << 56
 """No heap block, device buffer or heap above is ordered by such a name."""
 
@@ -61,6 +63,8 @@ class ImportedMemory:
         )
         self.record = record
         self.place = record.place
+        self.passed_on = False
+        """Whether a task of a worker has named it."""
         self.order = (_ORDER | owner, record.start)
         """The name that tasks are ordered by, and what the first byte is called there."""
         self._bytes = memoryview(mapped)[skipped : skipped + record.nbytes]
@@ -122,3 +126,7 @@ class Places(dict[int, Heap | ImportedMemory]):
             self[record.place] = known  # now the last in order
         while len(self) > self._fixed + max(limits.IMPORTS_MAPPED, len(imports)):
             del self[next(place for place in self if place >= FIRST_PLACE)]
+
+    def forget(self, place: int) -> None:
+        """Unmaps an import, once the last array over it is gone; nothing where it is not mapped."""
+        self.pop(place, None)

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from functools import partial
 from typing import Self
 
+from simpler.args import encode
 from simpler.callables import CallableHandle, Content
-from simpler.imported_memory import ImportedMemory
+from simpler.imported_memory import FORGET, ImportedMemory
 from simpler.lanes import lanes_below, own_lanes
 from simpler.pushes import Put
-from simpler.region import Region
+from simpler.region import Op, Region
+from simpler.region_records import NO_CALLABLE
 from simpler.registry import Registry
+from simpler.run import RunHandle
 from simpler.spawn import Spawner
 from simpler.subtree import Subtree
 from simpler.trace import ProcessTrace
@@ -86,6 +90,19 @@ class InnerWorker(Worker):
             yield
         finally:
             tree.imports = ()
+
+    def forget(self, place: int) -> None:
+        """Has every worker of this host unmap an import, in its turn; nobody waits for that."""
+        tree = self._ready()
+        run, request = RunHandle(tree.begin_run(names_callables=False)), encode([], [FORGET, place])
+        submit = run.state.graph.submit_with
+        try:
+            for worker in tree.targets.local:
+                tree.with_room(partial(submit, worker, NO_CALLABLE, Op.CONTROL, payload=request))
+        except BaseException as error:
+            run.orchestration_failed(error)
+            raise
+        run.orchestrated(None)
 
     def lanes_since(self, since_ns: int) -> list[ProcessTrace]:
         """What the workers of this Worker and of those below did since then, for the trace of the Worker above."""

@@ -130,6 +130,7 @@ class PackedArgs:
             found = memory.locate(array)
             if found is not None:
                 self.imported[memory.place] = memory
+                memory.passed_on = True
                 return self._shared(index, array, tag, memory.place, found)
         return self._copied(index, array, tag)
 

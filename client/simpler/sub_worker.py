@@ -9,7 +9,7 @@ from typing import Any
 from simpler.args import DecodedArgs, ReceivedArgs, decode
 from simpler.callables import Content, load
 from simpler.errors import SimplerError
-from simpler.imported_memory import Places
+from simpler.imported_memory import FORGET, Places
 from simpler.region import Region, Task
 from simpler.result_record import encode_result
 from simpler.worker_process import WorkerSpec, run_worker
@@ -49,8 +49,12 @@ class SubExecutor:
         return ReceivedArgs(self._places, decoded)
 
     def control(self, task: Task) -> None:
-        """A SUB worker takes no requests."""
-        raise SimplerError("a SUB worker takes no requests to itself", code="UNSUPPORTED")
+        """Forgets an import; a SUB worker takes no other requests."""
+        match decode(task.args).scalars:
+            case [str(request), int(place)] if request == FORGET:
+                self._places.forget(place)
+            case unknown:
+                raise SimplerError(f"a SUB worker does not know the request {unknown}", code="UNSUPPORTED")
 
     def must_leave(self, error: BaseException) -> bool:
         """Never: what a callable raises harms nobody else."""

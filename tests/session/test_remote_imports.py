@@ -584,6 +584,24 @@ def test_imports_leave_no_descriptor_and_no_mapping_in_either_session(
     assert any(counts() == before for _ in range(200))
 
 
+def mappings(args: Any) -> int:
+    return sum("/memfd:" in line for line in Path("/proc/self/maps").read_text().splitlines())
+
+
+def sum_below(orch: Orchestrator, args: Any, config: object = None) -> TaskRef:
+    return orch.submit_sub(args.scalar(0), TaskArgs().add_tensor(args.tensor(0)) if args.tensor_count() else None)
+
+
+@SHARING
+def test_the_workers_of_the_importer_unmap_what_was_released(worker: Worker, buffer: RemoteBufferHandle) -> None:  # R5
+    sub, imported = worker.register(mappings), worker.remote_import(worker.remote_export(buffer), worker=OTHER)
+    before = result_of(worker, sum_below, TaskArgs().add_scalar(sub.hashid))
+    assert result_of(worker, sum_below, TaskArgs().add_tensor(ints(imported)).add_scalar(sub.hashid)) == before + 1
+    worker.remote_release_import(imported)
+    # A free worker does so at once, but nobody waits for that.
+    assert any(result_of(worker, sum_below, TaskArgs().add_scalar(sub.hashid)) == before for _ in range(200))
+
+
 def test_an_import_whose_caller_is_interrupted_is_given_back(worker: Worker, fifo: Path) -> None:  # B4, R10
     buffer, pause = worker.remote_malloc(worker=OWNER, nbytes=MOST_BYTES), worker.register(wait_and_add)
     exported, idle = worker.remote_export(buffer), TaskArgs().add_tensor(np.zeros(1, "int64")).add_scalar(str(fifo))

@@ -17,7 +17,7 @@ import trio
 from simpler import limits
 from simpler.errors import AuthError, SessionLost, StaleHandle
 from simpler.imported_memory import FIRST_PLACE, ImportedMemory, ImportRecord
-from simpler.region import Region
+from simpler.inner_worker import InnerWorker
 from simpler.spawn_protocol import ancillary
 from simpler.tensor import Access
 from simpler.wire.control_messages import Attach, AttachReply
@@ -41,12 +41,14 @@ class Imports:
         daemon: trio.socket.SocketType,
         lanes: trio.Nursery,
         *,
-        region: Region,
+        worker: InnerWorker,
         security: LaneSecurity,
         trio_calls: TrioCalls,
     ) -> None:
         self._daemon, self._lanes = daemon, lanes
-        self._region, self._security, self._trio_calls = region, security, trio_calls
+        assert worker.region is not None
+        self._worker, self._region = worker, worker.region
+        self._security, self._trio_calls = security, trio_calls
         self._places = itertools.count(FIRST_PLACE)
 
     def get(self, request: Import) -> SharedImport | CopiedImport:
@@ -67,7 +69,7 @@ class Imports:
             writable = Access.WRITE in access
             record = ImportRecord(next(self._places), os.getpid(), fd, reply.start, request.nbytes, writable)
             memory = ImportedMemory(fd, record, request.number)
-            return SharedImport(memory, access, request.owner, fd, connection)
+            return SharedImport(memory, access, request.owner, fd=fd, connection=connection, forget=self._worker.forget)
         except BaseException:
             os.close(fd)
             connection.close()

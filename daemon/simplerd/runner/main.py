@@ -119,7 +119,7 @@ async def serve(launch: Launch, control: socket.socket, worker: InnerWorker, sec
     grants, calls = Grants(worker.region, buffers, launch, security), TrioCalls()
     await daemon.send(control_protocol.encode(Ready(chips, subs, security.certificate)))
     async with trio.open_nursery() as nursery:
-        imports = Imports(daemon, nursery, region=worker.region, security=security, trio_calls=calls)
+        imports = Imports(daemon, nursery, worker=worker, security=security, trio_calls=calls)
         commands = CommandLane(launch, dispatcher, buffers=buffers, grants=grants, imports=imports, trace=trace)
         lanes = SessionLanes(launch, security, commands, DataLane(worker.region, buffers, refusals), refusals)
         async for lane, fd in _lanes(daemon):

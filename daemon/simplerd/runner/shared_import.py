@@ -11,43 +11,52 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import threading
 from collections.abc import Callable
 
 from simpler import limits
-from simpler.errors import SessionLost
+from simpler.errors import SessionLost, SimplerError
 from simpler.imported_memory import ImportedMemory
 from simpler.tensor import Access
 
 
 class SharedImport:
-    """An import of this session, until its last holder has let go. Any thread may call."""
+    """An import of this session, until its last holder has let go. For the orchestration thread.
+
+    ``forget`` has the session's workers unmap a place.
+    """
 
     offset = 0
     """Of its first byte in `memory`."""
 
-    def __init__(self, memory: ImportedMemory, access: Access, owner: str, fd: int, connection: socket.socket) -> None:
+    def __init__(
+        self,
+        memory: ImportedMemory,
+        access: Access,
+        owner: str,
+        *,
+        fd: int,
+        connection: socket.socket,
+        forget: Callable[[int], None],
+    ) -> None:
         self.memory, self.access, self.place, self.nbytes = memory, access, memory.place, memory.record.nbytes
-        self._owner, self._fd, self._connection = owner, fd, connection
-        self._lock = threading.Lock()
+        self._owner, self._fd, self._connection, self._forget = owner, fd, connection, forget
         self._holds = 1
 
     def take(self) -> Callable[[], None]:
         """One more holder; it calls what this returns, once. Raises SessionLost when the owner's session has ended."""
-        with self._lock:
-            if self._is_over():
-                raise SessionLost(
-                    f"session {self._owner}, which owns the imported memory, has ended", session=self._owner
-                )
-            self._holds += 1
+        if self._is_over():
+            raise SessionLost(f"session {self._owner}, which owns the imported memory, has ended", session=self._owner)
+        self._holds += 1
         return self.drop
 
     def drop(self) -> None:
         """One holder less."""
-        with self._lock:
-            self._holds -= 1
-            if self._holds:
-                return
+        self._holds -= 1
+        if self._holds:
+            return
+        if self.memory.passed_on:
+            with contextlib.suppress(SimplerError):  # the session is closing, and its workers with it
+                self._forget(self.place)
         self._hang_up()
         os.close(self._fd)
         del self.memory
