@@ -201,6 +201,7 @@ class Supervisor:
             import_paths=[*session.manifest.import_paths, *self._config.import_paths],
             manifest=session.manifest,
             startup_timeout_s=self._start_timeout_s(session),
+            attach_timeout_s=self._config.attach_timeout_s,
             close_timeout_s=self._config.close_timeout_s,
         )
         forked: list[Runner] = []

@@ -24,6 +24,7 @@ from tls_site import TcpDaemon, TlsSite
 pytestmark = pytest.mark.slow
 
 TIMEOUT_S = 20.0
+ATTACH_S = 1.0
 MANIFEST = Manifest(platform="sim", runtime="graph", heap_bytes=1 << 24)
 
 
@@ -33,7 +34,10 @@ class Server(TcpDaemon):
     def __init__(self, folder: Path) -> None:
         self.site = TlsSite(folder / "authority")
         self.unix = f"unix:{folder}/session.sock"
-        super().__init__(self.site.config(folder), "--listen", self.unix)
+        config = self.site.config(folder)
+        with config.open("a") as more:
+            more.write(f"[limits]\nattach_timeout_s = {ATTACH_S}\n")
+        super().__init__(config, "--listen", self.unix)
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +106,17 @@ async def test_a_token_alone_does_not_make_a_lane(server: Server) -> None:
             async for piece in stream:
                 answer += piece
         assert answer == b""  # the runner hangs up on who speaks no TLS
+
+
+async def test_a_lane_that_stalls_its_handshake_is_given_up_and_the_session_goes_on(server: Server) -> None:  # R9
+    async with visiting(server) as visitor:
+        opened = await visitor.open()
+        payload = attach_to(opened).encode()
+        frame = encode_header(MessageType.ATTACH, Flags.NONE, 1, len(payload), session=opened.number) + payload
+        async with await tcp(server) as stream:
+            await stream.send_all(frame + b"\x16\x03\x01")
+            await visitor.attach(opened, await visitor.dialer.lane(attach_to(opened, "command"), opened), "command")
+            assert await stream.receive_some() == b""
 
 
 async def test_a_token_with_another_identity_is_refused_by_the_runner(server: Server) -> None:

@@ -21,7 +21,7 @@ def test_messages_come_back_as_they_went() -> None:
 
 def test_what_a_runner_is_started_with_comes_back_as_it_went() -> None:
     manifest = Manifest(platform="sim", runtime="graph", env={"A": None})
-    launch = Launch("s-1", 1, 2, b"DER", "host", "/run/s-1", ["/opt"], manifest, 1.0, 2.0)
+    launch = Launch("s-1", 1, 2, b"DER", "host", "/run/s-1", ["/opt"], manifest, 1.0, 3.0, 2.0)
     assert Launch.decode(launch.encode()) == launch
 
 

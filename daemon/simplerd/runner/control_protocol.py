@@ -39,6 +39,7 @@ class Launch(msgspec.Struct, frozen=True):
     import_paths: list[str]
     manifest: Manifest
     startup_timeout_s: float
+    attach_timeout_s: float
     close_timeout_s: float
 
     def encode(self) -> bytes:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from simpler import limits
 from simpler.errors import AuthError
 from simpler.wire.last_words import hear_out
 from simpler.wire.tls_stream import TlsStream
@@ -23,11 +22,13 @@ if TYPE_CHECKING:
 
 class LaneSecurity:
     """Of one session. ``client``: the certificate (DER) that its client shows; empty when the lanes are in clear.
+    ``timeout_s``: how long a handshake may take.
 
     Raises AuthError when ``client`` is no certificate.
     """
 
-    def __init__(self, client: bytes) -> None:
+    def __init__(self, client: bytes, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
         self.certificate = b""
         """What the runner shows; empty when the lanes are in clear."""
         self._context: ssl.SSLContext | None = None
@@ -49,8 +50,8 @@ class LaneSecurity:
         """The lane behind ``fd``, which is taken over, and what has been received on it. ``peer``: the certificate that
         has to be shown instead of the client's.
 
-        Raises AuthError when the other end is not the client, BrokenResourceError when it has left, TooSlowError after
-        FIRST_FRAME_TIMEOUT_S; the lane is closed then.
+        Raises AuthError when the other end is not the client, BrokenResourceError when it has left, TooSlowError when
+        it takes too long; the lane is closed then.
         """
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=fd)))
         if self._identity is None:
@@ -63,7 +64,7 @@ class LaneSecurity:
         assert context is not None
         tls = TlsStream(stream, context, name=name, server_side=True)
         try:
-            with trio.fail_after(limits.FIRST_FRAME_TIMEOUT_S):
+            with trio.fail_after(self._timeout_s):
                 await tls.handshake()
         except AuthError:
             await hear_out(tls.give_up_tls())

@@ -100,7 +100,9 @@ def start(launch: Launch) -> tuple[InnerWorker, LaneSecurity]:
         worker.init()
         for target in manifest.imports:
             load(RemoteCallable(target).content, launch.import_paths)
-        security = LaneSecurity(launch.lane_certificate)  # behind every fork: no worker has the key
+        security = LaneSecurity(
+            launch.lane_certificate, launch.attach_timeout_s
+        )  # behind every fork: no worker has the key
         undo.pop_all()
     return worker, security
 
