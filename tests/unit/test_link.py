@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
 import trio
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
+from link_scene import MALLOC, Answer, Peer, answer_sizes, cause_of, frame, linked, many_bytes, raw_peer
 from simpler import limits
 from simpler.error_record import decode_error, encode_error
 from simpler.errors import (
@@ -20,91 +18,16 @@ from simpler.errors import (
     ProtocolError,
     SessionLost,
     SimplerError,
-    StaleHandle,
     VersionMismatch,
 )
 from simpler.wire.command_messages import Free, FreeReply, Malloc, MallocReply, Task, TaskReply
 from simpler.wire.control_messages import Ended, Fault, Hello
-from simpler.wire.data_messages import CopyFrom, CopyFromReply, CopyTo, CopyToReply
+from simpler.wire.data_messages import CopyFrom, CopyFromReply, CopyTo
 from simpler.wire.first_frame import receive_first
-from simpler.wire.frames import Buffer, Flags, MessageType, encode_header
+from simpler.wire.frames import Flags, MessageType, encode_header
 from simpler.wire.link import Link
-from simpler.wire.links import Links
 from simpler.wire.messages import Message
 from simpler.wire.serving import Handler
-
-Answer = Message | tuple[Message, Buffer]
-Serve = Callable[[Link, Message], Awaitable[Answer]]
-
-
-class Peer(Handler):
-    """Serves with a function; COPY_TO lands in ``memory``; pushes are kept."""
-
-    def __init__(self, serve: Serve | None = None) -> None:
-        self.memory = bytearray(100)
-        self.pushes: list[Message] = []
-        self._serve = serve
-
-    def place(self, link: Link, request: Message, nbytes: int) -> memoryview:
-        if not isinstance(request, CopyTo):
-            return super().place(link, request, nbytes)
-        if request.offset + nbytes > len(self.memory):
-            raise ArgumentError(f"{nbytes} bytes at {request.offset} of {len(self.memory)}")
-        return memoryview(self.memory)[request.offset : request.offset + nbytes]
-
-    async def serve(self, link: Link, request: Message, data: memoryview) -> Answer:
-        if isinstance(request, CopyTo):
-            return CopyToReply()
-        if self._serve is None:
-            return await super().serve(link, request, data)
-        return await self._serve(link, request)
-
-    def pushed(self, link: Link, push: Message) -> None:
-        self.pushes.append(push)
-
-
-@asynccontextmanager
-async def linked(
-    left: Handler | None = None, right: Handler | None = None, *, in_order: bool = False
-) -> AsyncIterator[tuple[Link, Link]]:
-    ours, theirs = memory_stream_pair()
-    first = Link(ours, left, name="right")
-    second = Link(theirs, right, name="left", in_order=in_order)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(first.run)
-        nursery.start_soon(second.run)
-        with trio.fail_after(10):
-            yield first, second
-        await first.aclose()
-        await second.aclose()
-
-
-@asynccontextmanager
-async def raw_peer(handler: Handler | None = None) -> AsyncIterator[tuple[Link, trio.abc.Stream]]:
-    ours, theirs = memory_stream_pair()
-    link = Link(ours, handler, name="raw")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(link.run)
-        with trio.fail_after(10):
-            yield link, theirs
-        await link.aclose()
-
-
-def frame(message: Message, sequence: int, flags: Flags = Flags.NONE, session: int = 0) -> bytes:
-    payload = message.encode()
-    return encode_header(message.TYPE, flags, sequence, len(payload), session=session) + payload
-
-
-async def cause_of(link: Link) -> SimplerError:
-    return await link.wait_closed()
-
-
-MALLOC = Malloc(nbytes=1)
-
-
-async def answer_sizes(link: Link, request: Message) -> Answer:
-    assert isinstance(request, Malloc)
-    return MallocReply(buffer=request.nbytes, generation=1)
 
 
 async def test_a_request_is_answered() -> None:  # H2
@@ -239,11 +162,6 @@ async def test_data_that_has_no_place_is_dropped_and_the_connection_goes_on() ->
             await left.request(CopyTo(buffer=0, generation=1, offset=90), bytes(20))
         await left.request(CopyTo(buffer=0, generation=1, offset=90), b"\xff" * 10)
     assert peer.memory == bytes(90) + b"\xff" * 10
-
-
-async def many_bytes(link: Link, request: Message) -> Answer:
-    assert isinstance(request, CopyFrom)
-    return CopyFromReply(), bytes(range(256)) * (request.nbytes // 256)
 
 
 async def test_a_replys_data_lands_in_the_callers_memory() -> None:
@@ -485,83 +403,3 @@ async def test_a_first_frame_of_another_version_or_none_at_all() -> None:  # R2
     await theirs.aclose()
     with pytest.raises(SessionLost, match="before it said anything"):
         await receive_first(ours)
-
-
-# ---- handles
-
-
-async def test_a_handle_is_void_once_its_connection_is_over() -> None:  # H1
-    links = Links()
-    async with trio.open_nursery() as nursery:
-        handles = []
-        for _ in range(2):
-            ours, theirs = memory_stream_pair()
-            handle: int = await nursery.start(partial(links.run, Link(ours), inbound=True))
-            handles.append(handle)
-            await theirs.aclose()
-            await wait_all_tasks_blocked()
-    first, second = handles
-    assert first != second
-    for stale in (first, second, 0, -1, 1 << 70, second + (1 << 20)):
-        with pytest.raises(StaleHandle, match="names no live connection"):
-            links.get(stale)
-    assert links.handles() == []
-
-
-async def test_an_index_comes_back_with_another_generation() -> None:  # H1
-    links = Links()
-    ours, _theirs = memory_stream_pair()
-    async with trio.open_nursery() as nursery:
-        first: int = await nursery.start(partial(links.run, Link(ours), inbound=False))
-        await links.close(first)
-        await wait_all_tasks_blocked()
-        replacement = Link(memory_stream_pair()[0])
-        second: int = await nursery.start(partial(links.run, replacement, inbound=False))
-        assert second & 0xFFFFF == first & 0xFFFFF
-        with pytest.raises(StaleHandle):
-            await links.post(first, Ended(session="", cause="", code=""))
-        assert links.get(second) is replacement
-        assert links.handles() == [second]
-        await links.close(second)
-
-
-async def test_send_post_and_close_work_inside_on_open() -> None:  # H2
-    peer, log = Peer(answer_sizes), list[str]()
-
-    async def on_open(handle: int) -> None:
-        reply, _ = await links.send(handle, Malloc(nbytes=9))
-        log.append(f"open {reply.buffer}")
-        await links.post(handle, Ended(session="greeting", cause="", code=""))
-        await links.close(handle)
-
-    async def on_close(handle: int) -> None:
-        log.append("close")
-
-    links = Links(on_open=on_open, on_close=on_close)
-    ours, theirs = memory_stream_pair()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(Link(theirs, peer).run)
-        nursery.start_soon(partial(links.run, Link(ours), inbound=True))
-    assert log == ["open 9", "close"]
-    assert [type(push) for push in peer.pushes] == [Ended]
-
-
-async def test_hooks_are_for_inbound_only_and_one_that_raises_is_logged(caplog: pytest.LogCaptureFixture) -> None:  # H4
-    calls: list[str] = []
-
-    async def on_open(handle: int) -> None:
-        calls.append("open")
-        raise ValueError("bad hook")
-
-    async def on_close(handle: int) -> None:
-        calls.append("close")
-
-    links = Links(on_open=on_open, on_close=on_close)
-    for inbound in (True, False):
-        ours, theirs = memory_stream_pair()
-        async with trio.open_nursery() as nursery:
-            handle: int = await nursery.start(partial(links.run, Link(ours), inbound=inbound))
-            assert links.get(handle).cause is None
-            await theirs.aclose()
-    assert calls == ["open", "close"]
-    assert [record.levelno for record in caplog.records] == [logging.ERROR]

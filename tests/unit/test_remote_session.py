@@ -61,6 +61,7 @@ from simpler.wire.control_messages import (
 from simpler.wire.data_messages import CopyFrom, CopyFromReply, CopyTo, CopyToReply
 from simpler.wire.frames import Buffer
 from simpler.wire.link import Link
+from simpler.wire.links import Links
 from simpler.wire.messages import Message
 from simpler.wire.serving import Handler
 
@@ -168,6 +169,7 @@ async def opened(
         spec,
         region,
         program="test",
+        links=Links(),
         on_lost=on_lost,
         on_dropped=lambda *_: None,
         printer=Printer(),

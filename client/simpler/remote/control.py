@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 
 import trio
 
@@ -12,6 +13,7 @@ from simpler.errors import ConnectError, SessionLost, SimplerError, VersionMisma
 from simpler.remote.dialer import Dialer
 from simpler.wire.control_messages import PROTOCOL_VERSIONS, Hello, OpenReply, Resume
 from simpler.wire.link import Link
+from simpler.wire.links import Links
 from simpler.wire.serving import Handler
 
 _log = logging.getLogger("simpler.remote")
@@ -20,7 +22,9 @@ _log = logging.getLogger("simpler.remote")
 class Control:
     """``handler`` takes what the daemon pushes. ``waits_for`` is told what is being waited for."""
 
-    def __init__(self, dialer: Dialer, handler: Handler, *, program: str, waits_for: Callable[[str], None]) -> None:
+    def __init__(
+        self, dialer: Dialer, handler: Handler, *, program: str, links: Links, waits_for: Callable[[str], None]
+    ) -> None:
         self.name = f"simplerd at {dialer.endpoint}"
         self._link: Link | None = None
         self.protocol = PROTOCOL_VERSIONS[-1]
@@ -30,6 +34,7 @@ class Control:
         self._dialer = dialer
         self._handler = handler
         self._program = program
+        self._links = links
         self._waits_for = waits_for
         self._nursery: trio.Nursery
 
@@ -76,7 +81,7 @@ class Control:
         """A connection that has said HELLO."""
         self._waits_for(f"a connection to {self._dialer.endpoint}")
         link = Link(await self._dialer.control(), self._handler, name=self.name)
-        self._nursery.start_soon(link.run)
+        self._nursery.start_soon(partial(self._links.run, link, inbound=False))
         self._waits_for("simplerd to answer HELLO")
         try:
             hello, _ = await link.request(

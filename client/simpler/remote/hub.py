@@ -37,6 +37,7 @@ from simpler.remote.session import RemoteSession
 from simpler.remote.spec import RemoteWorkerSpec
 from simpler.run_tensors import Outputs
 from simpler.trace import ProcessTrace
+from simpler.wire.links import Links
 
 _log = logging.getLogger("simpler.remote")
 
@@ -69,6 +70,7 @@ class RemoteHub:
         self._specs = dict(specs)
         self._printer = Printer()
         self._io = IoThread("simpler-io")
+        links = Links()
         self._sessions: dict[int, RemoteSession] = {}
         self._outputs = OutputBook(self._drop_outputs)
         for worker, spec in specs.items():
@@ -77,6 +79,7 @@ class RemoteHub:
                 spec,
                 heaps[0],
                 program=name,
+                links=links,
                 on_lost=self._session_lost,
                 on_dropped=self._outputs.dropped,
                 printer=self._printer,

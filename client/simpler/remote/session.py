@@ -55,6 +55,7 @@ from simpler.wire.data_messages import Locate
 from simpler.wire.endpoint import Endpoint, connect
 from simpler.wire.frames import Buffer
 from simpler.wire.link import Link, PendingReply
+from simpler.wire.links import Links
 from simpler.wire.messages import Message, Request
 from simpler.wire.serving import Handler
 
@@ -74,6 +75,7 @@ class RemoteSession(Handler):
         region: Region,
         *,
         program: str,
+        links: Links,
         on_lost: Callable[[int], None],
         on_dropped: Callable[[int, int, int], None],
         printer: Printer,
@@ -88,6 +90,7 @@ class RemoteSession(Handler):
         self.memory: SharedMemory | None = None
         """Where the session is on this host and its daemon passes it on; copies go through the data lane otherwise."""
         self._spec = spec
+        self._links = links
         self._dialer = Dialer(spec, self.name)
         self._region = region
         self._on_lost, self._on_dropped = on_lost, on_dropped
@@ -95,7 +98,9 @@ class RemoteSession(Handler):
         self._take_push = take_push
         self._state = SessionState.NEW
         self._waits_for = "its turn"
-        self._control = Control(self._dialer, self, program=program, waits_for=partial(setattr, self, "_waits_for"))
+        self._control = Control(
+            self._dialer, self, program=program, links=links, waits_for=partial(setattr, self, "_waits_for")
+        )
         self._health = trio.CancelScope()
         self._lanes: list[Link] = []
         self._command: Link
@@ -218,7 +223,7 @@ class RemoteSession(Handler):
 
     def _start(self, link: Link) -> Link:
         self._lanes.append(link)
-        self._nursery.start_soon(link.run)
+        self._nursery.start_soon(partial(self._links.run, link, inbound=False))
         return link
 
     async def _attach(self, lane: str, opened: OpenReply) -> Link:

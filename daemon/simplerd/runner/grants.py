@@ -33,6 +33,7 @@ from simpler.wire.descriptor_reply import answer, refuse
 from simpler.wire.frames import Frame
 from simpler.wire.import_messages import Grant
 from simpler.wire.link import Link
+from simpler.wire.links import Links
 from simplerd.runner.buffers import Held, SessionBuffers
 from simplerd.runner.control_protocol import Launch
 from simplerd.runner.importer_lane import ImporterLane
@@ -44,8 +45,10 @@ _log = logging.getLogger("simpler.runner")
 class Grants:
     """The grants of one session. `give` and `revoke` are for any thread, `serve` is for trio's."""
 
-    def __init__(self, region: Region, buffers: SessionBuffers, launch: Launch, security: LaneSecurity) -> None:
-        self._region, self._buffers, self._security = region, buffers, security
+    def __init__(
+        self, region: Region, buffers: SessionBuffers, launch: Launch, security: LaneSecurity, links: Links
+    ) -> None:
+        self._region, self._buffers, self._security, self._links = region, buffers, security, links
         self._session, self._number = launch.session, launch.session_number
         self._lock = threading.Lock()
         self._waiting: dict[bytes, Grant] = {}
@@ -111,7 +114,7 @@ class Grants:
             raise AuthError(f"{name} was given up: {str(error) or 'no handshake in time'}") from None
         link = Link(stream, lane, name=name, in_order=True, received=received)
         link.session = self._number
-        await link.run()
+        await self._links.run(link, inbound=True)
 
     def _redeem(self, secret: bytes, importer: str) -> Grant:
         with self._lock:

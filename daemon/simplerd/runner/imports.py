@@ -25,6 +25,7 @@ from simpler.wire.descriptor_reply import first_request, reply_to
 from simpler.wire.endpoint import connect, noticing_silence, parse_endpoint
 from simpler.wire.import_messages import Import
 from simpler.wire.link import Link
+from simpler.wire.links import Links
 from simplerd.runner import control_protocol
 from simplerd.runner.control_protocol import NO_SUCH_SESSION, PeerLane
 from simplerd.runner.copied_import import CopiedImport
@@ -44,8 +45,9 @@ class Imports:
         worker: InnerWorker,
         security: LaneSecurity,
         trio_calls: TrioCalls,
+        links: Links,
     ) -> None:
-        self._daemon, self._lanes = daemon, lanes
+        self._daemon, self._lanes, self._links = daemon, lanes, links
         assert worker.region is not None
         self._worker, self._region = worker, worker.region
         self._security, self._trio_calls = security, trio_calls
@@ -120,7 +122,7 @@ class Imports:
             with trio.fail_after(limits.PEER_TIMEOUT_S):
                 link = Link(await self._dial(request, attach, name), name=name)
                 link.session = request.number
-                self._lanes.start_soon(link.run)
+                self._lanes.start_soon(partial(self._links.run, link, inbound=False))
                 try:
                     reply, _ = await link.request(attach)
                 except BaseException:

@@ -26,6 +26,7 @@ from simpler.error_record import encode_error
 from simpler.errors import SimplerError, StartupError
 from simpler.inner_worker import InnerWorker
 from simpler.spawn import Spawner
+from simpler.wire.links import Links
 from simplerd.runner import control_protocol
 from simplerd.runner.buffers import SessionBuffers
 from simplerd.runner.command_lane import CommandLane
@@ -117,13 +118,14 @@ async def serve(launch: Launch, control: socket.socket, worker: InnerWorker, sec
     dispatcher = Dispatcher(launch, worker, buffers)
     trace = SessionTrace(launch, worker.region, dispatcher, chips, subs)
     refusals = RefusalReports(control)
-    daemon = trio.socket.from_stdlib_socket(control)
-    grants, calls = Grants(worker.region, buffers, launch, security), TrioCalls()
+    daemon, links = trio.socket.from_stdlib_socket(control), Links()
+    grants, calls = Grants(worker.region, buffers, launch, security, links), TrioCalls()
     await daemon.send(control_protocol.encode(Ready(chips, subs, security.certificate)))
     async with trio.open_nursery() as nursery:
-        imports = Imports(daemon, nursery, worker=worker, security=security, trio_calls=calls)
+        imports = Imports(daemon, nursery, worker=worker, security=security, trio_calls=calls, links=links)
         commands = CommandLane(launch, dispatcher, buffers=buffers, grants=grants, imports=imports, trace=trace)
-        lanes = SessionLanes(launch, security, commands, DataLane(worker.region, buffers, refusals), refusals)
+        data = DataLane(worker.region, buffers, refusals)
+        lanes = SessionLanes(launch, security, commands, data, links=links, refusals=refusals)
         async for lane, fd in _lanes(daemon):
             match lane.lane:
                 case "memory":

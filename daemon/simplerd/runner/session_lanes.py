@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from functools import partial
 
 import trio
 
-from simpler.errors import AuthError
+from simpler.errors import AuthError, StaleHandle
 from simpler.wire.conversation import Conversation
 from simpler.wire.link import Link
+from simpler.wire.links import Links
 from simpler.wire.tls_stream import TlsStream, socket_of
 from simplerd.runner.command_lane import CommandLane
 from simplerd.runner.control_protocol import Lane, Launch
@@ -28,13 +30,15 @@ class SessionLanes:
         security: LaneSecurity,
         commands: CommandLane,
         data: DataLane,
+        *,
+        links: Links,
         refusals: RefusalReports,
     ) -> None:
         self._launch, self._security = launch, security
         self._refusals = refusals
         self._commands, self._data = commands, data
         self._threads: list[LaneSocket] = []
-        self._links: list[Link] = []
+        self._links = links
 
     async def serve(self, lane: Lane, fd: int) -> None:
         """Serves the connection ``fd``, which is taken over, until it is over or this is cancelled."""
@@ -50,9 +54,10 @@ class SessionLanes:
             await self._serve_data(stream, received, name)
 
     async def hang_up(self) -> None:
-        """On both; what is being written to a client that reads nothing ends with it."""
-        for link in self._links:
-            await link.aclose()
+        """On all connections; what is being written to a client that reads nothing ends with it."""
+        for handle in self._links.handles():
+            with contextlib.suppress(StaleHandle):  # it has ended meanwhile
+                await self._links.close(handle)
         for thread in self._threads:
             thread.hang_up()
 
@@ -79,7 +84,6 @@ class SessionLanes:
     async def _serve_data(self, stream: trio.abc.Stream, received: bytes, name: str) -> None:
         link = Link(stream, self._data, name=name, in_order=True, received=received, pickles=True)
         link.session = self._launch.session_number
-        self._links.append(link)
-        await link.run()
+        await self._links.run(link, inbound=True)
         if link.cause is not None:
             self._refusals.report(name, link.cause)
