@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,21 @@ from typing import Any
 import msgspec
 from msgspec import inspect as types
 
+from simpler import limits
 from simpler.wire.frames import MAY_CARRY_DATA, Flags, MessageType
 from simpler.wire.message_tables import PUSHES, REQUESTS
 from simpler.wire.task_args import RemoteArgs
 
+PROTOCOL = Path(__file__).parents[2] / "docs/protocol.md"
+LIMIT = re.compile(r"\b[A-Z]+(?:_[A-Z]+)*_(?:BYTES|ITEMS|S|FLIGHT|DEPTH|HELD)\b")
 PAGE = Path(__file__).parents[2] / "docs/messages.md"
 HEAD = """# Messages
 
 Generated from the classes in the code by `tests/docs/message_fields.py`; a test compares.
 [protocol.md](protocol.md) says how a payload is written, and in which order messages come. A field with a default may
-stay out, and does when it has it.
+stay out, and does when it has it. The limits that protocol.md names are at the end, with the unit last in the name: a
+sender that keeps to them is never refused for its size. Those in bytes, items and counts are the same for every release
+of a protocol version; the times (seconds) are defaults.
 
 | type | means |
 | --- | --- |
@@ -40,7 +46,15 @@ def page() -> str:
     parts.append("## Maps within messages\n")
     structs[RemoteArgs.__name__] = info(RemoteArgs, structs)
     parts += [part for struct in list(structs.values()) for part in definition(struct, structs)]
-    return "\n".join(parts)
+    return "\n".join([*parts, *values()])
+
+
+def values() -> Iterator[str]:
+    """The limits that the protocol names, with their values."""
+    yield "## Limits\n\n| limit | value |\n| --- | --- |"
+    for name in sorted(set(LIMIT.findall(PROTOCOL.read_text()))):
+        yield f"| {name} | {getattr(limits, name)} |"
+    yield ""
 
 
 def section(kind: MessageType, structs: dict[str, types.StructType]) -> Iterator[str]:
