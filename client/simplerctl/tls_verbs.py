@@ -82,7 +82,10 @@ and say in its /etc/simplerd/simplerd.toml:
   certificate = "/etc/simplerd/tls/certificate.pem"
   key = "/etc/simplerd/tls/key.pem"
   ca = "/etc/simplerd/tls/ca.pem"
-Fingerprint (a program may pin it): {issued.fingerprint}"""
+Fingerprint (a program may pin it): {issued.fingerprint}
+Where systemd holds the sockets it has to know the address too, `systemctl edit simplerd.socket`:
+  [Socket]
+  ListenStream={_where((*addresses, name))}:7390"""
     )
 
 

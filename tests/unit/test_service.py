@@ -180,6 +180,13 @@ def test_a_passed_socket_that_is_too_open_is_refused(name: str, address: str, wh
         InheritedSockets.from_environ(environ, first)
 
 
+def test_a_passed_socket_may_be_open_to_others_with_tls() -> None:  # D3
+    environ, first = pass_sockets(("session", socket.create_server(("0.0.0.0", 0))))
+    sockets = InheritedSockets.from_environ(environ, first, tls=True)
+    assert sockets.session_endpoints[0].startswith("0.0.0.0:")
+    sockets.close()
+
+
 def test_the_daemon_process_loads_no_pickle_and_no_numpy() -> None:
     program = """
 import sys, threading, simplerd.__main__
