@@ -21,7 +21,8 @@ from simpler import (
     Worker,
 )
 from simpler.errors import CapacityError, SimplerError, StaleHandle
-from simpler.wire.command_messages import Free, Malloc
+from simpler.wire.command_messages import Drop, Free, Malloc
+from simpler.wire.control_messages import Hello, HelloReply
 from unit.test_remote_session import Peer
 
 REFUSAL = CapacityError("too many requests wait on this connection")
@@ -145,3 +146,34 @@ def test_a_daemon_that_speaks_version_1_makes_no_outputs(worker: Worker) -> None
         worker.run(lambda orch, *_: orch.submit_next_level(write, args, worker=0))
     assert caught.value.code == "UNSUPPORTED"
     assert tensor.output is None
+
+
+def test_outputs_that_were_not_dropped_are_asked_for_again_before_what_comes_next(peer: PeerThread) -> None:  # B5
+    def fill(orch: Orchestrator, args: Any, config: object) -> None:
+        raise AssertionError("never called")
+
+    def dropped() -> list[int]:
+        made.remote_malloc(worker=0, nbytes=8)  # behind them, on the same lane
+        found = [output for one in peer.peer.requests if isinstance(one, Drop) for output in one.outputs]
+        peer.peer.requests.clear()
+        return found
+
+    peer.peer.trouble[Hello] = HelloReply(version=2, daemon="peer", host="here")
+    peer.peer.trouble[Drop] = REFUSAL
+    made = Worker(level=4, heap_bytes=1 << 20)
+    made.add_remote_worker(RemoteWorkerSpec(f"unix:{peer.peer.path}"))
+    with made:
+        write = made.register(fill)
+
+        def graph(orch: Orchestrator, args: object, config: object) -> None:
+            tensor = TaskArgs().add_tensor(Tensor(4, "int64"), TensorArgType.OUTPUT)
+            orch.submit_next_level(write, tensor, worker=0)
+
+        made.run(graph)
+        first, *again = dropped()
+        peer.peer.trouble.clear()
+        made.run(graph)
+        *again_now, second = dropped()
+        assert {*again, *again_now} == {first}
+        assert second != first
+        assert dropped() == []

@@ -36,6 +36,10 @@ from simpler.remote.session_life import TRANSITIONS, SessionEvent, SessionState
 from simpler.remote.spec import RemoteWorkerSpec
 from simpler.remote.transfers import copy_from, copy_to
 from simpler.wire.command_messages import (
+    Commit,
+    CommitReply,
+    Drop,
+    DropReply,
     Free,
     FreeReply,
     Malloc,
@@ -130,6 +134,8 @@ class Peer(Handler):
                     Unregister: UnregisterReply(),
                     CopyTo: CopyToReply(),
                     Free: FreeReply(),
+                    Drop: DropReply(),
+                    Commit: CommitReply(),
                 }
                 return usual[type(request)]
 
