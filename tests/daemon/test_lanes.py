@@ -208,6 +208,7 @@ async def test_a_users_exception_arrives_whole_with_where_it_happened(daemon: Fo
         assert error.context["session"] == session.session
         assert error.context["host"] == os.uname().nodename
         assert error.context["hashid"] == function.hashid
+        assert error.context["sequence"] == 3, "after ATTACH and REGISTER"
         assert "in deeper" in error.remote_traceback
         assert "dispatcher.py" not in error.remote_traceback
         assert "worker.py" not in error.remote_traceback

@@ -72,10 +72,11 @@ class CommandLane:
         self._grants = grants
         self._imports = imports
         self._trace = trace
+        self._program: Program
 
     def asks(self, program: Program) -> None:
         """Says whom orchestration functions may ask for something: the other end of the lane."""
-        self._dispatcher.program = program
+        self._program = self._dispatcher.program = program
 
     def place(self, request: Message, nbytes: int) -> memoryview:
         """Room for the content of a callable."""
@@ -130,4 +131,4 @@ class CommandLane:
 
     def _call(self, work: Callable[[], T], digest: bytes | None = None) -> T:
         hashid = {"hashid": format_hashid(digest)} if digest is not None else {}
-        return located(work, **self._where, **hashid)
+        return located(work, **self._where, sequence=self._program.serving, **hashid)

@@ -15,10 +15,10 @@ T = TypeVar("T")
 _OURS = tuple(str(Path(package.__file__).parent) for package in (simpler, simplerd) if package.__file__)
 
 
-def located(work: Callable[[], T], **where: str) -> T:
+def located(work: Callable[[], T], **where: str | int) -> T:
     """What `work` returns. What it raises, of whatever class, comes out as an error that can travel to another host.
 
-    `where` (host, session, hashid) becomes part of its context, save for what the error itself knows better.
+    `where` (host, session, hashid, sequence) becomes part of its context, save for what the error itself knows better.
     """
     try:
         return work()
