@@ -29,7 +29,7 @@ def test_a_hello_written_by_hand() -> None:
 
 
 def test_every_type_is_a_request_or_a_push() -> None:
-    assert REQUESTS.keys() | PUSHES.keys() <= set(MessageType)
+    assert REQUESTS.keys() | PUSHES.keys() == set(MessageType)
     assert not REQUESTS.keys() & PUSHES.keys()
     for kind, request in REQUESTS.items():
         assert kind == request.TYPE == request.REPLY.TYPE

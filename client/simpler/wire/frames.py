@@ -46,7 +46,6 @@ class MessageType(IntEnum):
     COMMIT = 38
     ABORT = 39
     PUSH = 40
-    EXPORT = 41
     GRANT = 42
     IMPORT = 43
     RELEASE = 44
