@@ -14,6 +14,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 
 import trio
 
@@ -72,7 +73,7 @@ class RemoteHub:
         self._io = IoThread("simpler-io")
         links = Links()
         self._sessions: dict[int, RemoteSession] = {}
-        self._outputs = OutputBook(self._drop_outputs)
+        self._outputs = OutputBook(partial(_drop_outputs, self._io, self._sessions))
         for worker, spec in specs.items():
             self._sessions[worker] = RemoteSession(
                 worker,
@@ -92,14 +93,6 @@ class RemoteHub:
         self._lock = threading.Lock()
         self._captured: dict[int, list[RemoteBuffer]] = {}
         """Per run, what its tasks hold; guarded by the lock."""
-
-    def _drop_outputs(self, worker: int, outputs: Iterable[int]) -> None:
-        self._sessions[worker].drop(outputs)
-        with contextlib.suppress(StateError):  # closed meanwhile: the memory is gone with its session
-            self._io.post(self._ring, worker)
-
-    async def _ring(self, worker: int) -> None:
-        self._sessions[worker].ring()
 
     def start(self) -> None:
         """Opens all sessions; returns when all are READY. After an error nothing is left open.
@@ -266,3 +259,13 @@ def _imports(contents: list[Content]) -> list[str]:
     """The RemoteCallable targets among ``contents``, which a session loads before it is READY."""
     described = (content.decoded for content in contents)
     return [f"{one.module}:{one.qualname}" for one in described if isinstance(one, ImportDescriptor)]
+
+
+def _drop_outputs(io: IoThread, sessions: Mapping[int, RemoteSession], worker: int, outputs: Iterable[int]) -> None:
+    sessions[worker].drop(outputs)
+    with contextlib.suppress(StateError):  # closed meanwhile: the memory is gone with its session
+        io.post(_ring, sessions[worker])
+
+
+async def _ring(session: RemoteSession) -> None:
+    session.ring()

@@ -166,7 +166,7 @@ class RemoteSession(Handler):
     def let_go(self) -> None:
         """Once the loop has ended: a connection's objects hold each other until collected; memory need not wait."""
         self._pump = None
-        del self._region, self._on_lost
+        del self._region, self._on_lost, self._on_dropped
         self.memory = None
 
     # ---- opening
