@@ -29,7 +29,7 @@ import trio
 from simpler import limits
 from simpler.errors import ProtocolError, SessionLost, SimplerError, VersionMismatch
 from simpler.wire.conversation import Call, Conversation
-from simpler.wire.frames import Buffer
+from simpler.wire.frames import Buffer, MessageType
 from simpler.wire.messages import Message, Request
 from simpler.wire.pending import Pending
 
@@ -76,6 +76,8 @@ class LaneSocket:
         """The sequence of the request that was begun last."""
         self._begun = 0
         """How many requests were begun."""
+        self._slept_after = 0
+        """How many requests had begun when it last slept: none follows at once on what does not count."""
         self._watched = False
         """Whether ``read_ahead`` looks here every now and then, and need not be told."""
         self._work_came = trio.Event()
@@ -205,7 +207,8 @@ class LaneSocket:
 
     def _answer(self, call: Call) -> None:
         self.serving = call.header.sequence
-        self._begin()
+        if call.header.type is not MessageType.PING:  # which comes to one who sleeps, and lets him go on sleeping
+            self._begin()
         try:
             if call.refusal is not None:
                 raise call.refusal
@@ -240,7 +243,8 @@ class LaneSocket:
                     count = self._take_ahead(target) if self._ahead else self._socket.recv_into(target)
                 break
             except _WOULD_BLOCK as would_block:
-                if not self._watch():
+                if self._slept_after == self._begun or not self._watch():
+                    self._slept_after = self._begun
                     self._wait(would_block, self._readable, None)
         if count == 0:
             self._conversation.hung_up()
