@@ -107,6 +107,8 @@ class Orchestrator:
         """A task for one worker of the level below: at level 3 a CHIP worker, above that a DIST child.
 
         ``handle``: of a ChipCallable at level 3, of the child's orchestration function above. Errors as ``submit_sub``.
+        A Tensor that a remote worker's task is the first to write is allocated in its session, when the task runs, and
+        is for tasks of that worker only.
         """
         entry = self._entry(handle, args)
         if self._checked_kind(entry, worker, config) is WorkerKind.REMOTE:

@@ -15,7 +15,7 @@ from simpler.wire.control_messages import Attach, Ended, Hello, Manifest, Open
 from simpler.wire.frames import Flags, MessageType
 from simpler.wire.message_tables import PUSHES, REQUESTS, payload_limit
 from simpler.wire.messages import Message
-from simpler.wire.task_args import BufferTensor, InlineTensor, RemoteArgs
+from simpler.wire.task_args import BufferTensor, InlineTensor, OutputTensor, RemoteArgs
 
 INPUT, INOUT = TensorArgType.INPUT.value, TensorArgType.INOUT.value
 FLOAT32 = DataType.FLOAT32.value
@@ -127,18 +127,23 @@ def inline(**changes: object) -> dict[str, object]:
     return {"kind": "inline", "tag": INPUT, "dtype": FLOAT32, "shape": [2], "data": bytes(8)} | changes
 
 
+def output(**changes: object) -> dict[str, object]:
+    return {"kind": "output", "tag": INOUT, "dtype": FLOAT32, "shape": [2], "output": 1} | changes
+
+
 def test_arguments_travel_as_they_are() -> None:
     args = RemoteArgs(
         tensors=[
             BufferTensor(tag=INOUT, dtype=FLOAT32, shape=[2, 3], buffer=1, generation=1, offset=24),
             InlineTensor(tag=INPUT, dtype=FLOAT32, shape=[2], data=bytes(8)),
+            OutputTensor(tag=INOUT, dtype=FLOAT32, shape=[3], output=2**63),
         ],
         scalars=[1, -1, 2**64 - 1, 0.5, True, b"bytes", "text"],
     )
     again = RemoteArgs.decode(args.encode())
     assert again == args
     assert [type(scalar) for scalar in again.scalars] == [type(scalar) for scalar in args.scalars]
-    assert [tensor.nbytes for tensor in again.tensors] == [24, 8]
+    assert [tensor.nbytes for tensor in again.tensors] == [24, 8, 12]
     assert RemoteArgs.decode(b"") == RemoteArgs()
 
 
@@ -152,6 +157,9 @@ WRONG_ARGS = [
     ({"tensors": [inline(data=bytes(7))]}, "7 bytes for a tensor of shape"),
     ({"tensors": [inline(tag=INOUT)]}, "must be INPUT"),
     ({"tensors": [inline(shape=[limits.INLINE_BYTES], data=bytes(limits.INLINE_BYTES + 1))]}, "length <="),
+    ({"tensors": [output(output=-1)]}, ">= 0"),
+    ({"tensors": [output(tag=9)]}, "tag 9 is not a TensorArgType"),
+    ({"tensors": [output(offset=8)]}, "unknown field"),
     ({"scalars": [None]}, "scalar 0 is a NoneType"),
     ({"scalars": [1, [2]]}, "scalar 1 is a list"),
     ({"scalars": ["é" * (limits.MESSAGE_TEXT_BYTES // 2), "x" * limits.MESSAGE_TEXT_BYTES]}, None),
