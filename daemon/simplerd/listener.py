@@ -34,7 +34,7 @@ from simpler.wire.control_messages import Attach, Fault
 from simpler.wire.endpoint import noticing_silence, parse_endpoint
 from simpler.wire.first_frame import receive_first
 from simpler.wire.frames import Frame, Header, MessageType
-from simpler.wire.last_words import FAREWELL_TIMEOUT_S
+from simpler.wire.last_words import FAREWELL_TIMEOUT_S, hear_out
 from simpler.wire.links import Links
 from simpler.wire.tls_stream import HANDSHAKE_BYTE, TlsStream
 from simplerd.admission import Admission, Visit
@@ -46,7 +46,7 @@ from simplerd.refusals import Refusals
 from simplerd.service import InheritedSockets
 from simplerd.sessions import Peer, SessionTable
 from simplerd.supervision import Supervisor
-from simplerd.tls import ServerTls
+from simplerd.tls import HandshakeRefused, ServerTls
 from simplerd.unix_socket import UnixListener, listen_unix, peer_credentials
 
 SOCKET_MODE = 0o660
@@ -156,6 +156,9 @@ class SessionListener:
             return
         except trio.TooSlowError:
             await self._refuse(stream, peer, ProtocolError(f"no whole frame came within {timeout_s:g} s"))
+        except HandshakeRefused as refusal:
+            self._refusals.refused(peer, refusal)
+            await hear_out(refusal.connection)
         except (AuthError, ProtocolError, VersionMismatch) as violation:
             await self._refuse(stream, peer, violation)
         finally:
@@ -176,7 +179,7 @@ class SessionListener:
         self, stream: SessionStream, peer: Peer, error: SimplerError, *, to: Header | None = None
     ) -> None:
         self._refusals.refused(peer, error)
-        with contextlib.suppress(trio.ClosedResourceError):  # refused in its handshake, which has told it
+        with contextlib.suppress(trio.ClosedResourceError):  # its handshake did not end in time
             await farewell(stream, error, to=to)
 
     async def _control(self, stream: SessionStream, peer: Peer, first: Frame, raw: bytes, visit: Visit) -> None:

@@ -17,7 +17,6 @@ from dataclasses import replace
 import trio
 
 from simpler.errors import AuthError, StartupError
-from simpler.wire.last_words import hear_out
 from simpler.wire.tls_stream import TlsStream, fingerprint
 from simplerd.config import TlsFiles
 from simplerd.log import get_logger
@@ -25,6 +24,14 @@ from simplerd.sessions import Peer
 
 _log = get_logger("tls")
 _Stamp = tuple[tuple[int, int, int], ...]
+
+
+class HandshakeRefused(AuthError):
+    """`connection` is to be heard out and closed; it needs no deadline of the handshake's any more."""
+
+    def __init__(self, why: AuthError, connection: trio.SocketStream) -> None:
+        super().__init__(why.message, code=why.code, **why.context)
+        self.connection = connection
 
 
 class ServerTls:
@@ -41,15 +48,14 @@ class ServerTls:
     async def accept(self, stream: trio.SocketStream, peer: Peer) -> tuple[TlsStream, Peer]:
         """The connection under TLS, and its peer by its certificate. The caller sets a deadline.
 
-        `stream` is taken over, and closed after an error. Raises AuthError for a client that is refused, and knows it,
-        or that refuses us; BrokenResourceError when it has left.
+        `stream` is taken over, and closed after an error. Raises HandshakeRefused for a client that is refused, and
+        knows it, or that refuses us; BrokenResourceError when it has left.
         """
         tls = TlsStream(stream, self._current(), name=str(peer), server_side=True)
         try:
             await tls.handshake()
-        except AuthError:
-            await hear_out(tls.give_up_tls())
-            raise
+        except AuthError as refusal:
+            raise HandshakeRefused(refusal, tls.give_up_tls()) from refusal
         except BaseException:
             await trio.aclose_forcefully(tls)
             raise

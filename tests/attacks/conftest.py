@@ -1,16 +1,19 @@
-"""One daemon for all attacks, which must outlast them, with an honest client's session and an operator who watches."""
+"""The daemons that are attacked, which must outlast it: one whose TCP port is in clear, so that everybody gets at what
+lies behind it, and one whose port speaks TLS. Each has an honest client with a session, and an operator who watches.
+"""
 
 from __future__ import annotations
 
-import socket
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from attacks.scene import Fortress
 from simplerd.foreground import ForegroundDaemon
+from tls_site import TlsSite, free_port
 
 CONFIG = """
 [daemon]
@@ -28,20 +31,31 @@ send_timeout_s = 0.5
 
 @pytest.fixture(scope="session")
 def fortress() -> Iterator[Fortress]:
+    with attacked(tls=False) as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def tls_fortress() -> Iterator[Fortress]:
+    with attacked(tls=True) as one:
+        yield one
+
+
+@contextmanager
+def attacked(*, tls: bool) -> Iterator[Fortress]:
     with tempfile.TemporaryDirectory(prefix="simplerd-") as name:
-        folder = Path(name)
+        folder, port = Path(name), free_port()
         folder.chmod(0o711)  # attackers are other users
         (folder / "allowed").mkdir()
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
-        config = folder / "simplerd.toml"
-        config.write_text(CONFIG.format(folder=folder, port=port))
+        site = TlsSite(folder / "authority")
+        config = site.config(folder)
+        config.write_text(CONFIG.format(folder=folder, port=port) + (config.read_text() if tls else ""))
         with ForegroundDaemon("--config", str(config)) as daemon:
             (folder / "session.sock").chmod(0o666)
             daemon.admin_socket.chmod(0o666)
             for above in (daemon.runtime_dir, daemon.folder):
                 above.chmod(0o711)
-            attacked = Fortress(daemon, folder, port)
-            yield attacked
-            attacked.close()
+            one = Fortress(daemon, folder, port, site)
+            yield one
+            one.close()
             assert daemon.stop() == 0

@@ -7,6 +7,7 @@ reserved u32, sequence u64, payload_bytes u32, data_bytes u64, then payload and 
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -126,7 +127,7 @@ class Raw:
         while len(whole) < count:
             try:
                 piece = self.socket.recv(count - len(whole))
-            except ConnectionResetError:
+            except (ConnectionResetError, ssl.SSLEOFError):
                 return None
             if not piece:
                 return None

@@ -26,6 +26,7 @@ from typing import Any
 from attacks.raw import Raw
 from simpler.wire.frames import MessageType
 from simplerd.foreground import ForegroundDaemon
+from tls_site import TlsSite
 
 TIMEOUT_S = 10.0
 LOG_TIMEOUT_S = 5.0
@@ -90,8 +91,10 @@ class Session:
 class Fortress:
     """The daemon that is attacked, and who watches it meanwhile."""
 
-    def __init__(self, daemon: ForegroundDaemon, folder: Path, tcp_port: int) -> None:
+    def __init__(self, daemon: ForegroundDaemon, folder: Path, tcp_port: int, site: TlsSite) -> None:
         self.daemon = daemon
+        self.site = site
+        """Where certificates come from; the TCP port speaks TLS where the daemon's configuration says so."""
         self.socket = folder / "session.sock"
         self.tcp_port = tcp_port
         self.allowed = folder / "allowed"

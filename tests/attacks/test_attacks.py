@@ -17,6 +17,7 @@ from attacks import (
     memory_of_others,
     other_peoples_sessions,
     own_session,
+    tls_port,
 )
 from attacks.attack_list import PAGE, page
 from attacks.scene import Fortress, Scene
@@ -37,6 +38,7 @@ MODULES = (
     descriptors,
     admin_socket,
     floods,
+    tls_port,
 )
 
 
@@ -56,8 +58,21 @@ class Memory:
         return self._peak() - self._before
 
 
-@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+OVER_TLS = [row for row in TABLE if row.attempt.__module__ == tls_port.__name__]
+IN_CLEAR = [row for row in TABLE if row not in OVER_TLS]
+
+
+@pytest.mark.parametrize("row", IN_CLEAR, ids=lambda row: row.name)
 def test_it_is_refused_and_harms_nobody(row: Attack, fortress: Fortress) -> None:  # R2 R9 B1 B3 C4 D5
+    attack(row, fortress)
+
+
+@pytest.mark.parametrize("row", OVER_TLS, ids=lambda row: row.name)
+def test_it_is_refused_at_a_port_with_tls(row: Attack, tls_fortress: Fortress) -> None:  # R9 D3
+    attack(row, tls_fortress)
+
+
+def attack(row: Attack, fortress: Fortress) -> None:
     scene = Scene(fortress, TABLE.index(row) + 1)
     memory, runner = Memory(fortress.daemon.pid), Memory(fortress.victim.pid)
     fortress.let_operator_ask()
