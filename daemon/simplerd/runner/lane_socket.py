@@ -36,6 +36,8 @@ from simpler.wire.pending import Pending
 _PIECES = 64
 """For one system call; sendmsg(2) takes up to IOV_MAX, 1024."""
 _READ_AHEAD_BYTES = 1 << 20
+_PIECE_BYTES = 256
+"""What is counted for a piece besides its bytes: about what Python takes to keep it."""
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 ReplyT = TypeVar("ReplyT", bound=Message)
@@ -68,7 +70,7 @@ class LaneSocket:
         self._writable.register(connection, select.POLLOUT)
         self._reading = threading.Lock()
         self._ahead: deque[memoryview] = deque([memoryview(received)] if received else ())
-        self._ahead_bytes = 0
+        self._ahead_bytes = sum(len(piece) + _PIECE_BYTES for piece in self._ahead)
         self._kept: deque[Call] = deque()
         """What the client asked for while the thread waited for an answer of its own."""
         self._busy = False
@@ -135,8 +137,9 @@ class LaneSocket:
                     return False
                 if count == 0:
                     return False
-                self._ahead.append(memoryview(target)[:count])
-                self._ahead_bytes += count
+                del target[count:]  # a peer that sends single bytes must not have whole pieces held for them
+                self._ahead.append(memoryview(target))
+                self._ahead_bytes += count + _PIECE_BYTES
         return False
 
     # ---- in the thread
@@ -268,6 +271,7 @@ class LaneSocket:
         self._ahead_bytes -= count
         if count == len(first):
             self._ahead.popleft()
+            self._ahead_bytes -= _PIECE_BYTES
         else:
             self._ahead[0] = first[count:]
         return count
