@@ -31,7 +31,7 @@ from simpler.errors import (
     VersionMismatch,
 )
 from simpler.wire.control_messages import Attach, Fault
-from simpler.wire.endpoint import noticing_silence, parse_endpoint
+from simpler.wire.endpoint import bearing_silence, noticing_silence, parse_endpoint
 from simpler.wire.first_frame import receive_first
 from simpler.wire.frames import Frame, Header, MessageType
 from simpler.wire.last_words import FAREWELL_TIMEOUT_S, hear_out
@@ -235,6 +235,7 @@ class SessionListener:
                 await self._supervisor.attach_peer(session, raw, stream.socket.fileno(), importer="")
             else:
                 self._admission.settle(visit)
+                bearing_silence(stream)  # it ends with its session, whose client the control connection tells of
                 await self._supervisor.attach(session, attach.lane, raw, stream.socket.fileno())
         except SimplerError as refusal:
             await self._refuse(stream, peer, refusal, to=first.header)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
@@ -22,6 +23,7 @@ from simplerd.foreground import ForegroundDaemon
 
 pytestmark = pytest.mark.slow
 
+HOLD_S = 4
 MARGIN_S = 1.5
 """For a test machine that is busy with something else."""
 CUT = Settings(cut=True)
@@ -141,6 +143,31 @@ def test_a_cut_shorter_than_the_timeout_costs_only_time(hosts: TwoHosts, far_dae
         ended = run.result(timeout=20)
         assert isinstance(ended, TaskRef)
         assert ended.result() == before
+
+
+def hold_the_interpreter(orch: Orchestrator, args: TaskArgs, config: object = None) -> None:
+    """Nothing else of Python runs in this process meanwhile: PyDLL keeps the lock that CDLL gives up."""
+    Path(str(args.scalar(0))).touch()
+    ctypes.PyDLL(None).sleep(HOLD_S)
+
+
+def test_a_copy_waits_for_a_task_that_lets_nobody_read(
+    hosts: TwoHosts, far_daemon: ForegroundDaemon, tmp_path: Path
+) -> None:  # R4
+    with program(hosts, heap_bytes=1 << 26) as worker:
+        task, started = worker.register(hold_the_interpreter), tmp_path / "started"
+        numbers = np.arange(1 << 22)
+        buffer = worker.remote_malloc(worker=0, nbytes=numbers.nbytes)
+        passed = TaskArgs().add_scalar(str(started))
+        run = worker.submit(lambda orch, a, c: orch.submit_next_level(task, passed, worker=0))
+        until(started.exists)
+        since = time.monotonic()
+        worker.remote_copy_to(buffer, numbers)
+        assert time.monotonic() - since > HOLD_S - 1 > HEALTH_S
+        run.result(timeout=20)
+        back = np.zeros_like(numbers)
+        worker.remote_copy_from(buffer, back)
+    assert (back == numbers).all()
 
 
 def client_ports_of(pid: int) -> list[int]:

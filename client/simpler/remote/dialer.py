@@ -10,7 +10,7 @@ import trio
 from simpler.errors import AuthError
 from simpler.remote.spec import RemoteWorkerSpec
 from simpler.wire.control_messages import Attach, OpenReply
-from simpler.wire.endpoint import connect
+from simpler.wire.endpoint import bearing_silence, connect
 from simpler.wire.tls_connect import connect_tls, connect_tls_lane
 from simpler.wire.tls_stream import fingerprint
 
@@ -56,9 +56,11 @@ class Dialer:
     async def lane(self, attach: Attach, opened: OpenReply) -> trio.abc.Stream:
         """A connection that the session's runner gets; the caller requests ``attach`` on it. Raises as `control`."""
         name = f"the {attach.lane} lane of {self._name}"
+        stream = await connect(self.endpoint)
+        if opened.resume:  # its health is watched
+            bearing_silence(stream)
         if self._identity is None:
-            return await connect(self.endpoint)
+            return stream
         if self._lane_context is None:  # one for all lanes: it takes longer to make than a handshake
             self._lane_context = self._identity.client_context(opened.lane_certificate)
-        stream = await connect(self.endpoint)
         return await connect_tls_lane(stream, self._lane_context, attach, session=opened.number, name=name)

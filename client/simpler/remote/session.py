@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import os
 import time
 from collections import deque
@@ -231,7 +232,9 @@ class RemoteSession(Handler):
         attach = Attach(session=opened.session, token=opened.token, lane="command" if lane == "command" else "data")
         stream = await self._dialer.lane(attach, opened)
         handler = PushTaker(self._run_of, self._take_push) if lane == "command" else None
-        link = self._start(Link(stream, handler, name=f"the {lane} lane of {self.name}", pickles=True))
+        timeout_s = math.inf if opened.resume else None  # health is told apart
+        name = f"the {lane} lane of {self.name}"
+        link = self._start(Link(stream, handler, name=name, pickles=True, send_timeout_s=timeout_s))
         link.session = opened.number
         sent_ns = time.monotonic_ns()
         reply, _ = await link.request(attach)

@@ -111,6 +111,13 @@ def noticing_silence(stream: trio.SocketStream, silence_s: float = limits.HEALTH
     return stream
 
 
+def bearing_silence(stream: trio.SocketStream) -> None:
+    """Of a connection whose silence is somebody else's to judge: a peer that is busy may leave bytes unread for long,
+    which TCP_USER_TIMEOUT takes for an end (tcp(7)). Probes go on."""
+    if stream.socket.family != socket.AF_UNIX:
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
+
+
 def _why(refused: OSError) -> str:
     """trio tries every address of a name and groups what they said."""
     cause = refused.__cause__
