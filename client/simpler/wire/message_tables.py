@@ -8,7 +8,7 @@ from simpler import limits
 from simpler.wire.command_messages import Abort, Commit, Drop, Free, Malloc, Push, Register, Task, Trace, Unregister
 from simpler.wire.control_messages import Attach, Close, Ended, Event, Fault, Hello, Open, Output, Ping, Resume
 from simpler.wire.data_messages import CopyFrom, CopyTo, Locate
-from simpler.wire.frames import Flags, MessageType
+from simpler.wire.frames import ERROR_REPLY, Flags, MessageType
 from simpler.wire.import_messages import Grant, Import, Release, Revoke
 from simpler.wire.messages import Message, Request
 
@@ -26,9 +26,21 @@ PUSHES: dict[MessageType, type[Message]] = {cls.TYPE: cls for cls in (Ended, Eve
 
 def payload_limit(kind: MessageType, flags: Flags) -> int:
     """How long the payload of such a frame may be; of one that cannot be, short enough to be refused with its name."""
-    if flags & Flags.ERROR:
+    return _PAYLOAD_LIMITS[kind << 3 | int(flags)]
+
+
+def _limit(kind: MessageType, flags: Flags) -> int:
+    if flags is ERROR_REPLY:
         return limits.FRAME_PAYLOAD_BYTES
-    if flags & Flags.REPLY:
+    if flags is Flags.REPLY:
         return REQUESTS[kind].REPLY.PAYLOAD_BYTES if kind in REQUESTS else Message.PAYLOAD_BYTES
-    known: Mapping[MessageType, type[Message]] = PUSHES if flags & Flags.PUSH else REQUESTS
+    known: Mapping[MessageType, type[Message]] = PUSHES if flags is Flags.PUSH else REQUESTS
     return known[kind].PAYLOAD_BYTES if kind in known else Message.PAYLOAD_BYTES
+
+
+_PAYLOAD_LIMITS = {
+    kind << 3 | int(flags): _limit(kind, flags)
+    for kind in MessageType
+    for flags in (Flags.NONE, Flags.REPLY, ERROR_REPLY, Flags.PUSH)
+}
+"""By plain numbers, since members of enums are slow to hash: it is asked once for each frame."""
