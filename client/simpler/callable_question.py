@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from simpler.callables import Content
 from simpler.errors import ArgumentError, SimplerError
 from simpler.region import Op
+from simpler.region_records import TaskState
 from simpler.registration import Answered, Answers
 from simpler.run import RunHandle, RunState, TaskRef
 
@@ -110,8 +111,8 @@ class Question:
 
     def unanswered(self) -> list[int]:
         """The workers that have not answered yet."""
-        answers = self.answers()
-        return [worker for worker in (*self._local, *self._sessions) if worker not in answers]
+        local = [worker for worker, task in self._tasks.items() if _is_under_way(task)]
+        return [*local, *(worker for worker in self._sessions if worker not in self._heard)]
 
     def _local_answered(self, timeout_s: float | None) -> bool:
         """Asks again where the question was lost."""
@@ -135,6 +136,11 @@ class Question:
             raise
         run.orchestrated(None)
         return run, tasks
+
+
+def _is_under_way(task: TaskRef) -> bool:
+    info = task.run.graph.task(task.id)
+    return info is not None and info.state in (TaskState.PENDING, TaskState.READY, TaskState.RUNNING)
 
 
 def _error_of(task: TaskRef) -> SimplerError | None:

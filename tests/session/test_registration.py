@@ -53,6 +53,10 @@ def answer(args: Any) -> str:
     return "answer"
 
 
+def own_pid(args: Any) -> int:
+    return os.getpid()
+
+
 def refused(code: str, match: str | None = None) -> Any:
     return pytest.raises(RegistrationError, match=match, check=lambda error: error.code == code)
 
@@ -153,6 +157,23 @@ def test_a_worker_that_dies_has_confirmed(tmp_path: Path) -> None:  # C5, W4
         with pytest.raises(WorkerDied):
             new.result()
         second.open()
+        assert call(worker, worker.register(answer)) == "answer"
+
+
+def test_a_worker_that_is_too_busy_to_answer_in_time_is_named(tmp_path: Path) -> None:  # C5
+    with Worker(3, num_sub_workers=2) as worker:
+        gate, blocks, pid = Gate(worker, tmp_path, "gate"), worker.register(wait_at_gate), worker.register(own_pid)
+        run = worker.submit(lambda orch, args, config: gate.submit(orch, blocks))
+        gate.wait_until_it_runs()
+        idle = call(worker, pid)
+        busy = next(at for at, each in enumerate(worker.stats().workers) if each.pid != idle)
+        with refused("TIMEOUT", f"in time: worker {busy} did not answer whether to prepare it"):
+            worker.register(answer, timeout_s=0.1)
+        for timeout in (-1, "soon", True, float("nan")):
+            with pytest.raises(ArgumentError, match=r"timeout_s=.* is not possible"):
+                worker.register(answer, timeout_s=timeout)  # type: ignore[arg-type]
+        gate.open()
+        run.result()
         assert call(worker, worker.register(answer)) == "answer"
 
 
