@@ -144,6 +144,20 @@ def answers_left_unread(scene: Scene) -> str:
     return HUNG_UP
 
 
+@attack(HUNG_UP, logged="(?i)PING|client was refused|has read nothing|read nothing")
+def pings_left_unread(scene: Scene) -> str:
+    """PINGs without end from a client that reads no answer."""
+    raw = scene.control()
+    raw.socket.settimeout(5)
+    try:
+        raw.socket.sendall(b"".join(frame(T.PING, {}, sequence=number) for number in range(2, 20_002)))
+        while raw.socket.recv(1 << 20):
+            continue
+    except (BrokenPipeError, ConnectionResetError):
+        return HUNG_UP
+    return HUNG_UP
+
+
 @attack(r"the rest of a frame did not come within 0.5 s")
 def a_frame_that_does_not_end(scene: Scene) -> str:
     """A frame of which the last byte does not come."""

@@ -159,6 +159,18 @@ def buffers_without_end(scene: Scene) -> str:
     return "more was given than the heap has"
 
 
+@attack(r"CALLABLE|REGISTRATION|prepared")
+def a_commit_of_nothing(scene: Scene) -> str:
+    """COMMIT of what was never prepared."""
+    return asked(scene.opened().command, T.COMMIT, {"digest": bytes(32)})
+
+
+@attack(r"CAPACITY|ARGUMENT|CALLABLE_NOT_REGISTERED")
+def an_output_of_exabytes(scene: Scene) -> str:
+    """A tensor without storage of 2**62 bytes, which the session would allocate."""
+    return task(scene, {"kind": "output", "tag": OUTPUT, "dtype": UINT8, "shape": [1 << 62], "output": 1})
+
+
 @attack(r"CALLABLE_NOT_REGISTERED|is not registered")
 def a_task_that_was_never_registered(scene: Scene) -> str:
     """A TASK with a digest of nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -23,6 +24,11 @@ from attacks.attack_list import PAGE, page
 from attacks.scene import Fortress, Scene
 from attacks.table import TABLE, Attack
 from simpler import limits
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.geteuid() != 0, reason="the attackers are users of their own, which only root can be"),
+]
 
 OPERATOR_WAITS_S = 0.1
 DAEMON_MEMORY_BYTES = 32 << 20
