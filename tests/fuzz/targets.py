@@ -22,7 +22,7 @@ from simpler.errors import ArgumentError, ProtocolError, SimplerError, TaskError
 from simpler.tensor import DataType, TensorArgType
 from simpler.wire.command_messages import Malloc, MallocReply
 from simpler.wire.control_messages import Manifest, Open
-from simpler.wire.conversation import Call, Conversation
+from simpler.wire.conversation import Conversation
 from simpler.wire.data_messages import CopyFrom, CopyTo
 from simpler.wire.decoder import FrameDecoder, State
 from simpler.wire.endpoint import parse_endpoint
@@ -31,6 +31,7 @@ from simpler.wire.message_tables import PUSHES, REQUESTS
 from simpler.wire.messages import Message, parse, typed
 from simpler.wire.pending import Pending
 from simpler.wire.task_args import BufferTensor, InlineTensor, RemoteArgs
+from simpler.wire.unanswered import Call
 from simplerd.admin import jsonrpc
 from simplerd.manifest_check import check_manifest
 from simplerd.runner import control_protocol

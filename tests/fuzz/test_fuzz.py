@@ -20,11 +20,12 @@ from fuzz.targets import TARGETS, Target, frames, from_any
 from simpler import limits
 from simpler.errors import ProtocolError, VersionMismatch
 from simpler.wire.command_messages import Task
-from simpler.wire.conversation import Call, Conversation
+from simpler.wire.conversation import Conversation
 from simpler.wire.data_messages import CopyTo
 from simpler.wire.decoder import READ_BYTES
 from simpler.wire.frames import Flags, MessageType, encode_header
 from simpler.wire.messages import Message
+from simpler.wire.unanswered import Call
 
 SECONDS = 64.0
 """For all targets together."""

@@ -8,11 +8,12 @@ from simpler import limits
 from simpler.errors import ArgumentError, CapacityError, ProtocolError, SessionLost
 from simpler.wire.command_messages import Malloc, MallocReply, Task, TaskReply
 from simpler.wire.control_messages import Ended
-from simpler.wire.conversation import Call, Conversation
+from simpler.wire.conversation import Conversation
 from simpler.wire.data_messages import CopyFrom, CopyFromReply, CopyTo, CopyToReply
 from simpler.wire.frames import Flags, encode_header
 from simpler.wire.messages import Message
 from simpler.wire.pending import Pending
+from simpler.wire.unanswered import Call
 
 ENDED = Ended(session="s-1", cause="", code="")
 

@@ -15,8 +15,9 @@ from simpler.graph_run import GraphRun
 from simpler.region import Region, WorkerKind
 from simpler.remote.task_pump import TaskPump
 from simpler.wire.command_messages import Task, TaskReply
-from simpler.wire.conversation import Call, Conversation
+from simpler.wire.conversation import Conversation
 from simpler.wire.link import Link
+from simpler.wire.unanswered import Call
 
 DIGEST = bytes(32)
 

@@ -12,11 +12,12 @@ import protocol_vectors
 import pytest
 
 from simpler.errors import ArgumentError
-from simpler.wire.conversation import Call, Conversation
+from simpler.wire.conversation import Conversation
 from simpler.wire.decoder import FrameDecoder
 from simpler.wire.frames import Flags, MessageType, encode_header
 from simpler.wire.message_tables import PUSHES, REQUESTS
 from simpler.wire.messages import Message
+from simpler.wire.unanswered import Call
 
 VECTORS: list[dict[str, Any]] = json.loads(protocol_vectors.FILE.read_text())["vectors"]
 each = pytest.mark.parametrize("vector", VECTORS, ids=[one["name"] for one in VECTORS])

@@ -10,9 +10,7 @@ Rules
      has come; that late reply is dropped and never taken for another.
   3. Every request of the peer is a Call, to be answered once, by ``reply`` or ``refuse``; one that cannot be decoded
      too, so that nobody hangs.
-  4. No more than REQUESTS_IN_FLIGHT requests of the peer may be unanswered; who sends more breaks the connection. Of
-     those that would hold more than REQUEST_BYTES_HELD together, and of those that are one too many to be served at
-     once, each one is refused.
+  4. How many requests of the peer may wait for their answers is bounded: unanswered.py.
   5. What breaks the protocol is raised by ``next_event``, with a FAULT for the peer in the output.
   6. Whatever ends the connection, every request that waits learns the cause. The first cause counts.
 """
@@ -44,19 +42,11 @@ from simpler.wire.message_tables import PUSHES, REQUESTS, payload_limit
 from simpler.wire.messages import Message, Request
 from simpler.wire.outbox import Outbox
 from simpler.wire.pending import Answer, Pending
+from simpler.wire.unanswered import Call, Unanswered
 
 ReplyT = TypeVar("ReplyT", bound=Message)
 Place = Callable[[Message, int], memoryview]
 _NOTHING = memoryview(b"")
-
-
-class Call(NamedTuple):
-    """A request of the peer. ``data`` is where its data is; ``refusal`` answers it when it cannot be served."""
-
-    header: Header
-    request: Message | None
-    data: memoryview
-    refusal: Exception | None
 
 
 class _Reply(NamedTuple):
@@ -87,7 +77,6 @@ class Conversation:
         self.session = 0
         """The session's number: goes into every frame, and once set every frame of the peer must carry it."""
         self._place = place
-        self._at_once = at_once
         self._pickles = pickles
         self._decoder = FrameDecoder(max_payload_bytes=max_payload_bytes, max_data_bytes=max_data_bytes)
         self._outbox = Outbox()
@@ -96,8 +85,7 @@ class Conversation:
         self._last_received = 0
         self._last_sent = 0
         self._pending: dict[int, Pending] = {}
-        self._unanswered = 0
-        self._held_bytes = 0
+        self._unanswered = Unanswered(at_once)
         self._cause: SimplerError | None = None
 
     @property
@@ -261,11 +249,7 @@ class Conversation:
 
     def _call_of(self, frame: Frame) -> Call:
         header = frame.header
-        self._unanswered += 1
-        if self._unanswered > limits.REQUESTS_IN_FLIGHT:
-            raise violation(
-                Reason.TOO_MANY_REQUESTS, f"more than {limits.REQUESTS_IN_FLIGHT} requests wait for their replies"
-            )
+        self._unanswered.count()
         cls = REQUESTS.get(header.type)
         if cls is None:
             raise violation(Reason.BAD_FLAGS, f"{header.type.name} cannot be requested")
@@ -277,29 +261,14 @@ class Conversation:
             self.refuse(Call(header, None, _NOTHING, broken), broken)
             raise
         try:
-            self._check_servable(header)
+            self._unanswered.check(header)
             data = self._place(request, header.data_bytes) if header.data_bytes else _NOTHING
         except SimplerError as refusal:  # its traceback is not sent, and would hold the request for as long as it lives
             return Call(header, None, _NOTHING, refusal.with_traceback(None))
         except Exception as defect:  # whatever the place's owner raises is the answer
             return Call(header, None, _NOTHING, defect)
-        self._held_bytes += _held_by(header)
+        self._unanswered.hold(header)
         return Call(header, request, data, None)
-
-    def _check_servable(self, header: Header) -> None:
-        """Raises for a request that cannot be served, or not now."""
-        if header.worker:
-            raise SimplerError(
-                f"{header.type.name} is for inner worker {header.worker}; this version serves the session itself, 0",
-                code="UNSUPPORTED",
-            )
-        if self._at_once is not None and self._unanswered > self._at_once:
-            raise CapacityError(f"{self._at_once} requests of this connection are being served already")
-        if self._held_bytes + _held_by(header) > limits.REQUEST_BYTES_HELD:
-            raise CapacityError(
-                f"{self._held_bytes} bytes of requests wait on this connection already; at most "
-                f"{limits.REQUEST_BYTES_HELD} may: wait for replies before sending more"
-            )
 
     def reply(self, call: Call, reply: Message, data: Buffer = b"") -> None:
         """Answers ``call``; with an error when the reply does not fit into a frame. Without effect once it is over."""
@@ -318,9 +287,7 @@ class Conversation:
         head = encode_header(asked.type, flags, asked.sequence, len(payload), nbytes, session=asked.session)
         if self._cause is None:
             self._outbox.add(head, payload, data)
-        self._unanswered -= 1
-        if call.request is not None:
-            self._held_bytes -= _held_by(call.header)
+        self._unanswered.settle(call)
 
     # ---- requests and pushes of ours
 
@@ -376,11 +343,6 @@ class Conversation:
     def put_back(self, pieces: list[memoryview]) -> None:
         """What of the output could not be sent yet."""
         self._outbox.put_back(pieces)
-
-
-def _held_by(header: Header) -> int:
-    """What a request takes until it is answered."""
-    return header.payload_bytes + header.data_bytes
 
 
 def _record(error: Exception, most_bytes: int, *, pickles: bool) -> bytes:

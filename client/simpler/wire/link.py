@@ -19,13 +19,14 @@ import trio
 
 from simpler import limits
 from simpler.errors import CapacityError, ConnectError, ProtocolError, SessionLost, SimplerError, VersionMismatch
-from simpler.wire.conversation import Call, Conversation
+from simpler.wire.conversation import Conversation
 from simpler.wire.frames import Buffer, PayloadLimit
 from simpler.wire.message_tables import payload_limit
 from simpler.wire.messages import Message, Request
 from simpler.wire.pending import Answer, Pending
 from simpler.wire.serving import Handler, Serving
 from simpler.wire.transport import transport_of
+from simpler.wire.unanswered import Call
 
 EVENTS_AT_ONCE = 64
 

@@ -16,9 +16,9 @@ import trio
 from simpler import limits
 from simpler.errors import SimplerError
 from simpler.wire.control_messages import Ping, PingReply
-from simpler.wire.conversation import Call
 from simpler.wire.frames import Buffer, MessageType
 from simpler.wire.messages import Message
+from simpler.wire.unanswered import Call
 
 if TYPE_CHECKING:
     from simpler.wire.link import Link

@@ -28,10 +28,11 @@ import trio
 
 from simpler import limits
 from simpler.errors import ProtocolError, SessionLost, SimplerError, VersionMismatch
-from simpler.wire.conversation import Call, Conversation
+from simpler.wire.conversation import Conversation
 from simpler.wire.frames import Buffer, MessageType
 from simpler.wire.messages import Message, Request
 from simpler.wire.pending import Pending
+from simpler.wire.unanswered import Call
 
 _PIECES = 64
 """For one system call; sendmsg(2) takes up to IOV_MAX, 1024."""
