@@ -20,6 +20,7 @@ HELLO, OPEN, CLOSE, ATTACH, TASK, REGISTER = 1, 2, 3, 16, 32, 33
 MALLOC, FREE, COPY_TO, COPY_FROM = 35, 36, 48, 49
 HEADER = struct.Struct("<4sBBHQIIQIQ")
 FLOAT64, INOUT = 0, 2
+PUSH = 4
 MODULE = """
 def double(orch, args, config):
     args.tensor(0)[...] *= args.scalar(0)
@@ -52,8 +53,11 @@ class Connection:
         payload = msgpack.packb(fields)
         head = (b"SLR1", 1, kind, 0, self._session, 0, 0, self._sequence, len(payload), len(data))
         self._socket.sendall(HEADER.pack(*head) + payload + data)
-        _, _, answered, flags, _, _, _, sequence, payload_bytes, data_bytes = HEADER.unpack(self._receive(HEADER.size))
-        reply, received = msgpack.unpackb(self._receive(payload_bytes)), self._receive(data_bytes)
+        flags = PUSH
+        while flags == PUSH:  # they come whenever there is something to tell
+            head = HEADER.unpack(self._receive(HEADER.size))
+            _, _, answered, flags, _, _, _, sequence, payload_bytes, data_bytes = head
+            reply, received = msgpack.unpackb(self._receive(payload_bytes)), self._receive(data_bytes)
         if flags == 3:
             raise Refused(reply)
         assert (answered, flags, sequence) == (kind, 1, self._sequence)
