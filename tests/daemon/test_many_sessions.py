@@ -11,7 +11,7 @@ import trio
 from daemon.conftest import children, client_of, descendants, until_gone
 from simplerd.foreground import ForegroundDaemon
 
-SESSIONS = int(os.environ.get("SIMPLER_TEST_SESSIONS", "120"))
+SESSIONS = int(os.environ.get("SIMPLER_TEST_SESSIONS", "80"))
 CLIENTS = 8
 LOOKS, LOOK_S = 500, 0.01
 

@@ -217,15 +217,18 @@ async def test_only_the_connection_that_opened_a_session_closes_it(daemon: Foreg
 
 
 @pytest.mark.slow
-async def test_the_session_of_a_lost_client_ends_after_the_grace(daemon: ForegroundDaemon) -> None:  # R9
-    async with client_of(daemon.endpoint) as client:
-        session = await client.open(device_ids=[0])
-    tree = descendants(session.pid) | {session.pid}
-    ended = await event(daemon.admin_socket, "session.ended")
-    assert ended["fields"]["cause"] == f"its client is gone: the client (uid {os.getuid()}, pid {os.getpid()}) hung up"
-    await until_gone(tree)
-    async with client_of(daemon.endpoint) as client:
-        await client.close(await client.open(device_ids=[0]))
+async def test_the_session_of_a_lost_client_ends_after_the_grace(tmp_path: Path) -> None:  # R9
+    config = tmp_path / "simplerd.toml"
+    config.write_text("[limits]\nlost_client_grace_s = 0.3\n")
+    with ForegroundDaemon("--config", str(config)) as daemon:
+        async with client_of(daemon.endpoint) as client:
+            session = await client.open(device_ids=[0])
+        tree = descendants(session.pid) | {session.pid}
+        cause = (await event(daemon.admin_socket, "session.ended"))["fields"]["cause"]
+        assert cause == f"its client is gone: the client (uid {os.getuid()}, pid {os.getpid()}) hung up"
+        await until_gone(tree)
+        async with client_of(daemon.endpoint) as client:
+            await client.close(await client.open(device_ids=[0]))
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from simplerd.foreground import ForegroundDaemon
 
 pytestmark = pytest.mark.slow
 
-HOLD_S = 4
+HOLD_S = 3
 MARGIN_S = 1.5
 """For a test machine that is busy with something else."""
 CUT = Settings(cut=True)
