@@ -1,4 +1,4 @@
-"""One remote session from the program's side: opening it, its lanes, the tasks that it is given, and its end.
+"""One remote session from the program's side: its life, what it is asked, the tasks that it is given, and its end.
 
 Rules
   1. Opening has one deadline for all its steps; when it passes, the error says what was waited for.
@@ -12,34 +12,21 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
-import os
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
 
-import msgspec
 import trio
 
 from simpler import limits
 from simpler.content import Content
 from simpler.error_record import encode_error
-from simpler.errors import (
-    ProtocolError,
-    SessionLost,
-    SimplerError,
-    StartupError,
-    StateError,
-)
+from simpler.errors import SessionLost, SimplerError, StartupError, StateError
 from simpler.pushes import Take
 from simpler.region import Region, RegionClosed
 from simpler.region_records import unpack_trace
-from simpler.remote.clock import ClockOffset
-from simpler.remote.control import Control
-from simpler.remote.dialer import Dialer
+from simpler.remote.connections import Connections
 from simpler.remote.health import Health
 from simpler.remote.printer import Printer
 from simpler.remote.push_taker import PushTaker
@@ -49,20 +36,17 @@ from simpler.remote.shared_memory import SharedMemory
 from simpler.remote.spec import RemoteWorkerSpec
 from simpler.remote.task_pump import TaskPump
 from simpler.trace import ProcessTrace, task_spans
-from simpler.wire import descriptor_reply
-from simpler.wire.command_messages import Register, Trace
-from simpler.wire.control_messages import Attach, Close, Ended, Event, Manifest, Open, OpenReply, Output
-from simpler.wire.data_messages import Locate
-from simpler.wire.endpoint import Endpoint, connect
+from simpler.wire.command_messages import Trace
+from simpler.wire.control_messages import Ended, Event, Manifest, OpenReply, Output
+from simpler.wire.endpoint import Endpoint
 from simpler.wire.frames import Buffer
-from simpler.wire.link import Link, PendingReply
+from simpler.wire.link import Link
 from simpler.wire.links import Links
 from simpler.wire.messages import Message, Request
 from simpler.wire.serving import Handler
 
 T = TypeVar("T")
 ReplyT = TypeVar("ReplyT", bound=Message)
-OUTPUT_SINCE_PROTOCOL = 2
 _log = logging.getLogger("simpler.remote")
 
 
@@ -85,27 +69,16 @@ class RemoteSession(Handler):
         """``on_lost(worker)``; ``on_dropped(run, worker, output)``: see TaskPump."""
         self.worker = worker
         self.name = f"remote worker {worker} at {spec.endpoint}"
-        self.clock = ClockOffset()
         self.callables = SessionCallables(self)
-        self.opened: OpenReply | None = None
-        self.memory: SharedMemory | None = None
-        """Where the session is on this host and its daemon passes it on; copies go through the data lane otherwise."""
         self._spec = spec
-        self._links = links
-        self._dialer = Dialer(spec, self.name)
+        self._wire = Connections(
+            spec, self.name, program=program, links=links, handler=self, commands=PushTaker(self._run_of, take_push)
+        )
         self._region = region
         self._on_lost, self._on_dropped = on_lost, on_dropped
         self._printer = printer
-        self._take_push = take_push
         self._state = SessionState.NEW
-        self._waits_for = "its turn"
-        self._control = Control(
-            self._dialer, self, program=program, links=links, waits_for=partial(setattr, self, "_waits_for")
-        )
         self._health = trio.CancelScope()
-        self._lanes: list[Link] = []
-        self._command: Link
-        self._data: Link
         self._cause: SimplerError | None = None
         self._lost = trio.Event()
         self._pump: TaskPump | None = None
@@ -115,25 +88,32 @@ class RemoteSession(Handler):
     def id(self) -> str:
         """What the daemon calls it. Raises as ``request`` does when it is not open."""
         self._check_usable()
-        assert self.opened is not None
-        return self.opened.session
+        return self._opened.session
+
+    @property
+    def _opened(self) -> OpenReply:
+        assert self._wire.opened is not None
+        return self._wire.opened
+
+    @property
+    def memory(self) -> SharedMemory | None:
+        """The session's memory, where it is on this host."""
+        return self._wire.memory
 
     @property
     def number(self) -> int:
         """What frame headers call it, while it is open."""
-        assert self.opened is not None
-        return self.opened.number
+        return self._opened.number
 
     @property
     def host(self) -> str:
         """What the daemon's host calls itself."""
-        return self._control.host
+        return self._wire.control.host
 
     @property
     def lane_certificate(self) -> bytes:
         """What its runner shows on lanes under TLS; empty where they are in clear."""
-        assert self.opened is not None
-        return self.opened.lane_certificate
+        return self._opened.lane_certificate
 
     @property
     def endpoint(self) -> Endpoint:
@@ -157,7 +137,7 @@ class RemoteSession(Handler):
     @property
     def protocol(self) -> int:
         """The version that was agreed on with the daemon."""
-        return self._control.protocol
+        return self._wire.control.protocol
 
     @property
     def is_lost(self) -> bool:
@@ -168,7 +148,7 @@ class RemoteSession(Handler):
         """Once the loop has ended: a connection's objects hold each other until collected; memory need not wait."""
         self._pump = None
         del self._region, self._on_lost, self._on_dropped
-        self.memory = None
+        self._wire.memory = None
 
     # ---- opening
 
@@ -184,7 +164,10 @@ class RemoteSession(Handler):
         self._move(SessionEvent.OPEN)
         with trio.move_on_after(timeout_s) as deadline:
             try:
-                await self._open(manifest, contents)
+                await self._wire.open(manifest, contents, nursery)
+                if self._state is not SessionState.OPENING:  # it was lost, or closed, meanwhile
+                    raise self._unusable()
+                self._begin()
                 return
             except SimplerError as error:
                 error.message = f"{self.name}: {error.message}"
@@ -192,84 +175,23 @@ class RemoteSession(Handler):
                 raise
             finally:
                 if self._state is not SessionState.READY:
-                    await self._end("the program could not use it", limits.OPENING_GRACE_S)
+                    await self._wire.close("the program could not use it", limits.OPENING_GRACE_S)
         assert deadline.cancelled_caught
-        raise StartupError(f"{self.name} was not ready within {timeout_s:g} s: waited for {self._waits_for}")
+        raise StartupError(f"{self.name} was not ready within {timeout_s:g} s: waited for {self._wire.waits_for}")
 
-    async def _open(self, manifest: Manifest, contents: Sequence[Content]) -> None:
-        await self._control.open(self._nursery)
-        if self.protocol < OUTPUT_SINCE_PROTOCOL:
-            manifest = msgspec.structs.replace(manifest, output=False)
-        self._waits_for = "the session's processes to become ready"
-        wanted = Open(manifest=manifest, lane_certificate=self._dialer.lane_certificate)
-        self.opened, _ = await self._control.link.request(wanted, timeout_s=None)
-        self._command = await self._attach("command", self.opened)
-        self._data = await self._attach("data", self.opened)
-        if self._spec.address.is_unix and self.protocol >= 2:
-            self._waits_for = "the session's memory"
-            self.memory = await self._map_memory(self.opened)
-        self._waits_for = f"{len(contents)} callables to be installed"
-        await self._install(contents)
-        if self._cause is not None:
-            raise self._error()
+    def _begin(self) -> None:
         self._region.attach_worker(self.worker)
         self._region.ready(self.worker)
-        self._pump = TaskPump(self.worker, self._region, self._command, self._on_dropped, self._give_up)
+        self._pump = TaskPump(self.worker, self._region, self._wire.command, self._on_dropped, self._give_up)
         self._move(SessionEvent.OPENED)
-        for lane in (self._command, self._data):
+        for lane in (self._wire.command, self._wire.data):
             self._nursery.start_soon(self._guarded, self._watch, lane)
         self._nursery.start_soon(self._guarded, self._pump.run)
-        if self.opened.resume:
+        if self._opened.resume:
             self._nursery.start_soon(self._guarded, self._watch_health)
-
-    def _start(self, link: Link) -> Link:
-        self._lanes.append(link)
-        self._nursery.start_soon(partial(self._links.run, link, inbound=False))
-        return link
-
-    async def _attach(self, lane: str, opened: OpenReply) -> Link:
-        self._waits_for = f"the {lane} lane"
-        attach = Attach(session=opened.session, token=opened.token, lane="command" if lane == "command" else "data")
-        stream = await self._dialer.lane(attach, opened)
-        handler = PushTaker(self._run_of, self._take_push) if lane == "command" else None
-        timeout_s = math.inf if opened.resume else None  # health is told apart
-        name = f"the {lane} lane of {self.name}"
-        link = self._start(Link(stream, handler, name=name, pickles=True, send_timeout_s=timeout_s))
-        link.session = opened.number
-        sent_ns = time.monotonic_ns()
-        reply, _ = await link.request(attach)
-        self.clock.observe(sent_ns, reply.clock_ns, time.monotonic_ns())
-        return link
 
     def _run_of(self, sequence: int) -> int | None:
         return None if self._pump is None else self._pump.run_of(sequence)
-
-    async def _map_memory(self, opened: OpenReply) -> SharedMemory | None:
-        """None where it does not come, as from an older daemon, or through a tunnel."""
-        attach = Attach(session=opened.session, token=opened.token, lane="memory")
-        try:
-            async with await connect(self._spec.address) as stream:
-                _, fd = await descriptor_reply.ask(stream, attach, session=opened.number, name=self.name)
-            try:
-                return SharedMemory(fd)
-            finally:
-                os.close(fd)
-        except (SimplerError, OSError, trio.BrokenResourceError) as refusal:
-            _log.info("%s does not share its memory; copies go through the data lane: %s", self.name, refusal)
-            return None
-
-    async def _install(self, contents: Sequence[Content]) -> None:
-        sent: deque[tuple[Register, PendingReply]] = deque()
-        for content in contents:
-            if len(sent) == limits.CALLABLES_SENT_AHEAD:
-                await self._installed(*sent.popleft())
-            request = Register(digest=content.digest)
-            sent.append((request, await self._command.begin(request, content.encode())))
-        while sent:
-            await self._installed(*sent.popleft())
-
-    async def _installed(self, request: Register, pending: PendingReply) -> None:
-        self._command.reply_of(request, await pending.wait())
 
     # ---- calls
 
@@ -281,29 +203,19 @@ class RemoteSession(Handler):
         """
         if self._pump is not None and self.can_be_used():
             self._pump.enqueue_drops()  # the request may need the memory
-        return await self.explained(lambda: self._command.request(request, data, timeout_s=None))
+        return await self.explained(lambda: self._wire.command.request(request, data, timeout_s=None))
 
     async def on_data_lane(self, work: Callable[[Link], Awaitable[None]]) -> None:
         """Runs ``work`` with the data lane. Raises as ``request`` does."""
-        await self.explained(lambda: work(self._data))
+        await self.explained(lambda: work(self._wire.data))
 
     async def locate(self, buffer: int, generation: int) -> int | None:
         """Where a buffer begins in ``memory``; None when it does not lie there. Raises as ``request`` does."""
-        if self.memory is None:
-            return None
-        try:
-            reply, _ = await self.explained(lambda: self._data.request(Locate(buffer=buffer, generation=generation)))
-        except SimplerError as refusal:
-            if refusal.code != "UNSUPPORTED":
-                raise
-            return None
-        if reply.offset + reply.nbytes > len(self.memory):
-            raise ProtocolError(f"{self.name} says that a buffer lies at byte {reply.offset}, beyond its memory")
-        return reply.offset
+        return await self.explained(lambda: self._wire.locate(buffer, generation))
 
     def can_be_used(self) -> bool:
         """Whether it can, as far as is known; ``ensure_usable`` says why not."""
-        return self._state is SessionState.READY and self._command.cause is None and self._data.cause is None
+        return self._state is SessionState.READY and self._wire.lane_cause is None
 
     async def ensure_usable(self) -> None:
         """Raises SessionLost or StateError unless the session can be used."""
@@ -311,14 +223,15 @@ class RemoteSession(Handler):
             await self.explained(self._raise_lost_lane)
 
     async def _raise_lost_lane(self) -> None:
-        raise self._data.lost() if self._command.cause is None else self._command.lost()
+        assert self._wire.lane_cause is not None
+        raise copy.copy(self._wire.lane_cause)
 
     async def trace(self, since_ns: int, names: Mapping[bytes, str]) -> list[ProcessTrace]:
         """What the session's processes did since ``since_ns``; all times are of this host's clock."""
         sent_ns = time.monotonic_ns()
-        reply, data = await self.request(Trace(since_ns=since_ns - self.clock.ns))
-        self.clock.observe(sent_ns, reply.clock_ns, time.monotonic_ns())
-        ahead = self.clock.ns
+        reply, data = await self.request(Trace(since_ns=since_ns - self._wire.clock.ns))
+        self._wire.clock.observe(sent_ns, reply.clock_ns, time.monotonic_ns())
+        ahead = self._wire.clock.ns
         spans = task_spans(unpack_trace(data), names)
         return [
             ProcessTrace(
@@ -338,23 +251,22 @@ class RemoteSession(Handler):
         try:
             return await work()
         except SimplerError:
-            if self._command.cause is None and self._data.cause is None:
+            if self._wire.lane_cause is None:
                 raise
         await self._lost.wait()  # _watch sees to it within ENDED_GRACE_S, and close at once
         self._check_usable()
         raise AssertionError("a lost session is not usable")
 
     def _check_usable(self) -> None:
-        if self._state is SessionState.LOST:
-            raise self._error()
         if self._state is not SessionState.READY:
-            raise StateError(f"{self.name} is closed")
+            raise self._unusable()
 
-    def _error(self) -> SimplerError:
-        """The cause, afresh for one more caller."""
-        cause = self._cause
-        assert cause is not None
-        return copy.copy(cause)
+    def _unusable(self) -> SimplerError:
+        """Why it takes nothing, afresh for one more caller."""
+        if self._state is SessionState.LOST:
+            assert self._cause is not None
+            return copy.copy(self._cause)
+        return StateError(f"{self.name} is closed")
 
     def drop(self, outputs: Iterable[int]) -> None:
         """Has outputs of tasks dropped before what is not sent yet, once it is rung for; from any thread."""
@@ -371,10 +283,10 @@ class RemoteSession(Handler):
     def pushed(self, link: Link, push: Message) -> None:
         """The daemon says what happens to the session, what it prints, and that it has ended."""
         if isinstance(push, Output):
-            self._printer.write(f"[{self._control.host} {push.session}] ", push.lines)
+            self._printer.write(f"[{self._wire.control.host} {push.session}] ", push.lines)
         elif isinstance(push, Event):
             _log.info("%s: %s %s", self.name, push.type, push.text)
-        elif isinstance(push, Ended) and self.opened is not None and push.session == self.opened.session:
+        elif isinstance(push, Ended) and self._wire.opened is not None and push.session == self._opened.session:
             self._lose(self._told(push))
 
     def _told(self, ended: Ended) -> SessionLost:
@@ -393,19 +305,19 @@ class RemoteSession(Handler):
         return error
 
     async def _watch_health(self) -> None:
-        assert self.opened is not None
-        lanes = [self._data, self._command]
-        health = Health(self._control, lanes, self.opened, self._spec.health_timeout_s)
+        control, lanes = self._wire.control, [self._wire.data, self._wire.command]
+        health = Health(control, lanes, self._opened, self._spec.health_timeout_s)
         with self._health:
             seen = await health.run()
-            self._control.link.fail(self._loss("was given up"))  # else closing would wait for an answer
+            control.link.fail(self._loss("was given up"))  # else closing would wait for an answer
             self._lose(self._loss(f"was lost: {seen}"))
 
     async def _watch(self, lane: Link) -> None:
         cause = await lane.wait_closed()
         with trio.move_on_after(limits.ENDED_GRACE_S):
             await self._lost.wait()
-        silence = "" if self._control.cause is None else f", and so was its daemon: {self._control.cause}"
+        daemon = self._wire.control.cause
+        silence = "" if daemon is None else f", and so was its daemon: {daemon}"
         self._lose(self._loss(f"was lost: {cause}{silence}"))
 
     def _lose(self, cause: SimplerError) -> None:
@@ -418,8 +330,7 @@ class RemoteSession(Handler):
         self._health.cancel()
         if was_ready:  # first: who hears that a task failed with the session finds its handles stale
             self._on_lost(self.worker)
-        for lane in self._lanes:
-            lane.fail(cause)
+        self._wire.fail_lanes(cause)
         if was_ready:
             self._region.worker_abandon(self.worker, encode_error(cause))
 
@@ -436,7 +347,7 @@ class RemoteSession(Handler):
         if not isinstance(error, SimplerError):
             _log.error("%s was given up", self.name, exc_info=error)
             self._lose(self._loss(f"was given up: {type(error).__name__}: {error}"))
-        elif self._command.cause is None:  # else it is for _watch to say why
+        elif self._wire.command.cause is None:  # else it is for _watch to say why
             self._lose(self._loss(f"was given up: {error}"))
 
     async def close(self, reason: str, grace_s: float = limits.CLOSE_TIMEOUT_S) -> None:
@@ -446,25 +357,7 @@ class RemoteSession(Handler):
         self._move(SessionEvent.CLOSE)
         self._lost.set()
         self._health.cancel()
-        await self._end(reason, 2 * grace_s)
-
-    async def _end(self, reason: str, timeout_s: float) -> None:
-        """Has the daemon close what it opened, a session that is lost here too: it may go on there, with its devices.
-
-        Not cancelled by who has run out of time or patience: a session that is only left is closed after
-        LOST_CLIENT_GRACE_S, and until then its devices are nobody's.
-        """
-        with trio.CancelScope(shield=True):
-            try:
-                if self.opened is not None and self._control.cause is None:
-                    close = Close(session=self.opened.session, reason=reason)
-                    await self._control.link.request(close, timeout_s=timeout_s)
-            except SimplerError as error:
-                _log.warning("%s did not confirm that its session is closed: %s", self.name, error)
-            finally:
-                for lane in self._lanes:
-                    await lane.aclose()
-                await self._control.aclose()
+        await self._wire.close(reason, 2 * grace_s)
 
     def _move(self, event: SessionEvent) -> None:
         self._state = TRANSITIONS[self._state, event]
