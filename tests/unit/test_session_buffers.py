@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import socket
+import threading
 from collections.abc import Iterator
 from typing import cast
 
@@ -11,10 +12,12 @@ import pytest
 
 from simpler.errors import ArgumentError, CapacityError, SimplerError, StaleHandle
 from simpler.region import Region
+from simpler.tensor import Access
 from simpler.wire.command_messages import Malloc
 from simpler.wire.data_messages import CopyFrom, CopyTo
 from simpler.wire.link import Link
 from simplerd.runner.buffers import SessionBuffers
+from simplerd.runner.copied_import import CopiedImport
 from simplerd.runner.data_lane import DataLane
 from simplerd.runner.refusal_reports import RefusalReports
 
@@ -40,6 +43,22 @@ def reports() -> Iterator[RefusalReports]:
     daemon, runner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with daemon, runner:
         yield RefusalReports(runner)
+
+
+class ToldElsewhere:
+    """An import whose owner is told in a thread that also serves the session's data lane, as TrioCalls are."""
+
+    place, offset, nbytes, access = 0, 0, 64, Access.BOTH
+
+    def __init__(self, buffers: SessionBuffers) -> None:
+        self._buffers = buffers
+
+    def drop(self) -> None:
+        """Returns once that thread has done what it was at."""
+        elsewhere = threading.Thread(target=self._buffers.malloc, args=(8,), daemon=True)
+        elsewhere.start()
+        elsewhere.join(10)
+        assert not elsewhere.is_alive(), "it waits for this one"
 
 
 def used(region: Region) -> int:
@@ -72,6 +91,10 @@ def test_a_range_outside_the_buffer_is_refused(buffers: SessionBuffers, offset: 
     with pytest.raises(ArgumentError, match="of a buffer of 64 in session s-1"):
         buffers.hold(*name, offset, nbytes)
     buffers.free(*name)
+
+
+def test_the_table_can_be_used_while_an_import_is_given_back(buffers: SessionBuffers) -> None:
+    buffers.release(*buffers.add_import(cast(CopiedImport, ToldElsewhere(buffers))))
 
 
 def test_a_freed_buffer_stays_until_its_last_holder_lets_go(region: Region, buffers: SessionBuffers) -> None:  # B4

@@ -7,6 +7,8 @@ Rules
   2. Whoever works on a buffer holds its block; freeing voids the name at once, the memory goes with its last holder.
   3. Offsets, lengths and rights are checked here, whatever the client checked.
   4. An own buffer is freed, an import released; the other way round is refused.
+  5. Nobody has the lock while a block is given back: for an import the owner is told, in the trio thread, which takes
+     the lock itself for what else it serves.
 """
 
 from __future__ import annotations
@@ -85,7 +87,8 @@ class SessionBuffers:
     def free(self, buffer: int, generation: int) -> None:
         """Voids the name of an own buffer; the memory goes with its last holder. Raises StaleHandle."""
         with self._lock:
-            self._remove(buffer, self._own(buffer, generation)).drop()
+            block = self._remove(buffer, self._own(buffer, generation))
+        block.drop()
 
     def release(self, buffer: int, generation: int) -> None:
         """Voids the name of an import, which is given back with its last holder. Raises StaleHandle."""
@@ -93,7 +96,8 @@ class SessionBuffers:
             entry = self._find(buffer, generation)
             if isinstance(entry.block, _Own):
                 raise ArgumentError("the buffer is the session's own, and freed, not released", session=self._session)
-            self._remove(buffer, entry).drop()
+            block = self._remove(buffer, entry)
+        block.drop()
 
     def hold(
         self, buffer: int, generation: int, offset: int, nbytes: int, access: Access = Access.READ, *, own: bool = True
