@@ -17,6 +17,7 @@ from simpler.errors import StartupError
 from simpler.wire.endpoint import Endpoint
 from simplerd.config import endpoint_problem
 from simplerd.log import get_logger
+from simplerd.unix_socket import refuse_descriptors
 
 FIRST_FD = 3  # SD_LISTEN_FDS_START
 _log = get_logger("service")
@@ -154,6 +155,8 @@ def _listening(fd: int, name: str, problem: Callable[[str], str | None]) -> sock
     if why := _too_open(inherited, name) or problem(_endpoint(inherited)):
         inherited.close()
         raise StartupError(f"the {name} socket of the service manager cannot be served: {why}")
+    if inherited.family == socket.AF_UNIX:
+        refuse_descriptors(inherited)
     inherited.setblocking(False)
     return inherited
 

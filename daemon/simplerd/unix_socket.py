@@ -2,6 +2,10 @@
 
 A socket appears at its path in one step, listening and with its final mode, so that a client finds either nobody or a
 daemon. What a dead daemon left there is replaced; a living one is never pushed aside.
+
+Nobody may send descriptors along with bytes (SCM_RIGHTS, unix(7)). Whoever receives them closes them, wanted or not,
+and closing can take as long as the sender likes: a TCP socket with SO_LINGER and unsent data, a file of a file system
+in user space. One thread serves everybody, so the kernel has to refuse them, as Linux does from 6.16 on.
 """
 
 import contextlib
@@ -19,6 +23,8 @@ from simpler.errors import StartupError
 
 BACKLOG = 128
 PROBE_TIMEOUT_S = 1.0
+SO_PASSRIGHTS = 83
+"""asm-generic/socket.h; Python has no name for it."""
 
 
 class PeerCredentials(NamedTuple):
@@ -31,7 +37,13 @@ class PeerCredentials(NamedTuple):
 
 def peer_credentials(connected: socket.socket | trio.socket.SocketType) -> PeerCredentials:
     """The credentials of the process that connected `connected`."""
-    return PeerCredentials(*struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)))
+    return PeerCredentials(*struct.unpack("=iII", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)))
+
+
+def refuse_descriptors(listening: socket.socket) -> None:
+    """Has the kernel refuse what is sent along to the Unix socket `listening`, and to those that it accepts."""
+    with contextlib.suppress(OSError):  # a kernel before 6.16 cannot
+        listening.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,7 @@ def listen_unix(path: Path, *, mode: int, gid: int = -1) -> UnixListener:
     fresh = path.with_name(f".{os.getpid()}")  # no longer than the final name, which may be as long as a name can be
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        refuse_descriptors(listening)
         fresh.unlink(missing_ok=True)
         listening.bind(os.fspath(fresh))
         fresh.chmod(mode)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import trio
 
+from attacks.scene import as_user
 from simpler import limits
 from simpler.errors import StartupError
 from simpler.spawn import Spawner
@@ -25,7 +26,7 @@ from simplerd.admin.server import AdminServer
 from simplerd.daemon import Daemon
 from simplerd.service import InheritedSockets
 from simplerd.sessions import Peer, Session, SessionEvent
-from simplerd.unix_socket import listen_unix
+from simplerd.unix_socket import listen_unix, peer_credentials
 
 Json = dict[str, Any]
 STATUS = {"jsonrpc": "2.0", "method": "daemon.status", "id": 1}
@@ -412,3 +413,12 @@ async def test_the_interface_describes_every_method(server: Server) -> None:
     assert [name for name, method in methods.items() if method["x-mutating"]] == ["session.close"]
     reference = close["result"]["schema"]["$ref"].removeprefix("#/components/schemas/")
     assert "opened_at" in described["components"]["schemas"][reference]["properties"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_the_highest_user_ids_are_users_too() -> None:  # R9 D5
+    with as_user(4_000_000_000):
+        here, there = socket.socketpair()
+    with here, there:
+        assert peer_credentials(here).uid == 4_000_000_000
+        assert Peer("unix", uid=peer_credentials(there).uid).is_local
