@@ -9,9 +9,16 @@ from pathlib import Path
 import pytest
 import trio
 
+from cutting_proxy import CuttingProxy, Trouble
 from daemon.conftest import Client, client_of, event
 from simpler.errors import AuthError, StaleHandle
-from simpler.wire.control_messages import Event, OpenReply, Ping, PingReply, Resume
+from simpler.remote.control import Control
+from simpler.remote.dialer import Dialer
+from simpler.remote.spec import RemoteWorkerSpec
+from simpler.wire.control_messages import Close, Event, Manifest, Open, OpenReply, Ping, PingReply, Resume
+from simpler.wire.frames import MessageType
+from simpler.wire.links import Links
+from simpler.wire.serving import Handler
 from simplerd.foreground import ForegroundDaemon
 
 GRACE_S = 0.5
@@ -82,6 +89,36 @@ async def test_who_was_relieved_neither_closes_the_session_nor_hears_of_it(daemo
         assert [one.type for one in second.told if isinstance(one, Event)][-1] in ("session.closing", "session.ended")
         assert len(first.told) == heard
         assert first.ended.statistics().current_buffer_used == 0
+
+
+def control_of(endpoint: str) -> Control:
+    dialer = Dialer(RemoteWorkerSpec(endpoint), "the session")
+    return Control(dialer, Handler(), program="test", links=Links(), waits_for=lambda what: None)
+
+
+@pytest.mark.slow
+async def test_who_gives_up_taking_over_uses_neither_connection(proxy: CuttingProxy, daemon: ForegroundDaemon) -> None:
+    """The daemon may have heard it all the same, and the session be the fresh one's."""  # R4
+    manifest = Manifest(platform="sim", runtime="graph", num_sub_workers=0, heap_bytes=1 << 24)
+    async with trio.open_nursery() as nursery:
+        control = control_of(proxy.endpoint)
+        await control.open(nursery)
+        opened, _ = await control.link.request(Open(manifest=manifest))
+        stall = proxy.stall(MessageType.RESUME, reply=True)
+        with trio.CancelScope() as scope:
+            nursery.start_soon(cancel_after, stall, scope)
+            await control.resume(opened)
+        assert scope.cancelled_caught
+        assert control.cause is not None
+        await control.resume(opened)
+        await control.link.request(Close(session=opened.session, reason="done"))
+        nursery.cancel_scope.cancel()
+    assert "its client is gone" not in daemon.log.read_text()
+
+
+async def cancel_after(trouble: Trouble, scope: trio.CancelScope) -> None:
+    await trio.to_thread.run_sync(trouble.wait)
+    scope.cancel()
 
 
 async def test_an_older_client_gets_no_token_and_no_news(daemon: ForegroundDaemon) -> None:  # R2

@@ -10,12 +10,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from simpler import CallableHandle, Orchestrator, RemoteWorkerSpec, TaskArgs, Worker
 from simpler.errors import ArgumentError, SessionLost
+from simpler.wire.frames import MessageType
 from simplerd.foreground import ForegroundDaemon
+
+if TYPE_CHECKING:
+    from cutting_proxy import CuttingProxy
 
 pytestmark = pytest.mark.slow
 
@@ -32,6 +37,11 @@ def hold_the_interpreter(orch: Orchestrator, args: TaskArgs, config: object = No
     """Nothing else of Python runs in this process meanwhile: PyDLL keeps the lock that CDLL gives up."""
     ctypes.PyDLL(None).sleep(HOLD_S)
     return os.getpid()
+
+
+def print_a_line(orch: Orchestrator, args: TaskArgs, config: object = None) -> int:
+    print("a line", flush=True)
+    return 0
 
 
 def ask(worker: Worker, task: CallableHandle, remote: int = 0) -> int:
@@ -116,6 +126,21 @@ def test_a_stopped_program_does_not_take_its_host_for_dead(daemon: ForegroundDae
         assert ask(worker, task) == runner
         threading.Event().wait(HEALTH_S)
         assert ask(worker, task) == runner
+
+
+def test_a_session_is_closed_though_its_control_connection_is_lost(
+    daemon: ForegroundDaemon, proxy: CuttingProxy
+) -> None:  # R4 R5
+    worker = Worker(level=4, heap_bytes=SMALL)
+    worker.add_remote_worker(RemoteWorkerSpec(proxy.endpoint, heap_bytes=SMALL))
+    with worker:
+        stall = proxy.stall(MessageType.RESUME)
+        proxy.cut(MessageType.OUTPUT)
+        ask(worker, worker.register(print_a_line))
+        stall.wait()
+    log = daemon.log.read_text()
+    assert "its client closed it" in log
+    assert "its client is gone" not in log
 
 
 @pytest.mark.parametrize("timeout", [0, -1, 0.01, 1e9, float("nan"), "20", None])

@@ -158,14 +158,19 @@ class Connections:
         for lane in self._lanes:
             lane.fail(cause)
 
-    async def close(self, reason: str, timeout_s: float) -> None:
+    async def close(self, reason: str, timeout_s: float, *, is_there: bool) -> None:
         """Has the daemon close what it opened, a session that is lost here too: it may go on there, with its devices.
 
-        Not cancelled by who has run out of time or patience: a session that is only left is closed after
+        ``is_there``: as far as is known; then a control connection that is over just now is made anew for it. Not
+        cancelled by who has run out of time or patience: a session that is only left is closed after
         LOST_CLIENT_GRACE_S, and until then its devices are nobody's.
         """
         with trio.CancelScope(shield=True):
+            await self.control.settle()
             try:
+                if self.opened is not None and self.control.cause is not None and self.opened.resume and is_there:
+                    with trio.move_on_after(min(timeout_s, limits.ENDED_GRACE_S)):
+                        await self.control.resume(self.opened)
                 if self.opened is not None and self.control.cause is None:
                     close = Close(session=self.opened.session, reason=reason)
                     await self.control.link.request(close, timeout_s=timeout_s)

@@ -36,6 +36,7 @@ class Control:
         self._program = program
         self._links = links
         self._waits_for = waits_for
+        self._resuming = trio.Lock()
         self._nursery: trio.Nursery
 
     @property
@@ -63,19 +64,26 @@ class Control:
         self._link = await self._dial()
 
     async def resume(self, opened: OpenReply) -> None:
-        """A fresh connection takes the session over; the one before is hung up. The caller sets a deadline.
+        """A fresh connection takes the session over. The caller sets a deadline.
 
-        Raises as ``open`` does, and StaleHandle when the session is no more.
+        The one before is hung up before it is asked for: who gives up waiting for the answer cannot tell which of the
+        two the session belongs to. Raises as ``open`` does, and StaleHandle when the session is no more.
         """
-        fresh = await self._dial()
-        try:
-            await fresh.request(Resume(session=opened.session, token=opened.resume))
-        except BaseException:
-            fresh.fail(ConnectError(f"{fresh.name} did not let it resume"))
-            raise
-        before, self._link = self.link, fresh
-        before.fail(SessionLost("nothing came from it"))
+        async with self._resuming:
+            fresh = await self._dial()
+            before, self._link = self.link, fresh
+            before.fail(SessionLost("nothing came from it"))
+            try:
+                await fresh.request(Resume(session=opened.session, token=opened.resume))
+            except BaseException:
+                fresh.fail(ConnectError(f"{fresh.name} did not let it resume"))
+                raise
         _log.warning("the connection to %s was lost and made anew: %s", self.name, before.cause)
+
+    async def settle(self) -> None:
+        """Until nobody is about to ``resume``: who was has been cancelled."""
+        async with self._resuming:
+            return
 
     async def _dial(self) -> Link:
         """A connection that has said HELLO."""

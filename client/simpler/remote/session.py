@@ -175,7 +175,8 @@ class RemoteSession(Handler):
                 raise
             finally:
                 if self._state is not SessionState.READY:
-                    await self._wire.close("the program could not use it", limits.OPENING_GRACE_S)
+                    why = "the program could not use it"
+                    await self._wire.close(why, limits.OPENING_GRACE_S, is_there=self._cause is None)
         assert deadline.cancelled_caught
         raise StartupError(f"{self.name} was not ready within {timeout_s:g} s: waited for {self._wire.waits_for}")
 
@@ -357,7 +358,7 @@ class RemoteSession(Handler):
         self._move(SessionEvent.CLOSE)
         self._lost.set()
         self._health.cancel()
-        await self._wire.close(reason, 2 * grace_s)
+        await self._wire.close(reason, 2 * grace_s, is_there=self._cause is None)
 
     def _move(self, event: SessionEvent) -> None:
         self._state = TRANSITIONS[self._state, event]
