@@ -14,6 +14,7 @@ import trio
 from simpler import (
     Orchestrator,
     RemoteBufferHandle,
+    RemoteTensorRef,
     RemoteWorkerSpec,
     TaskArgs,
     Tensor,
@@ -108,6 +109,20 @@ def test_a_refused_free_is_asked_for_again_with_the_next_one_or_by_hand(worker: 
     assert peer.asked() == ["Free", "Free"]
     with pytest.raises(StaleHandle):
         worker.remote_free(second)
+
+
+def test_what_a_run_kept_is_freed_before_the_next_allocation(worker: Worker, peer: PeerThread) -> None:  # B4
+    nothing = worker.register(print)
+
+    def held_and_freed(orch: Orchestrator, args: object, config: object) -> None:
+        orch.submit_next_level(nothing, TaskArgs().add_tensor(RemoteTensorRef(kept, shape=8, dtype="int64")), worker=0)
+        worker.remote_free(kept)
+
+    for _ in range(40):
+        kept = worker.remote_malloc(worker=0, nbytes=64)
+        worker.run(held_and_freed)
+    worker.remote_malloc(worker=0, nbytes=64)
+    assert peer.asked() == [*["Malloc", "Free"] * 40, "Malloc"]
 
 
 def test_what_a_session_does_not_know_it_need_not_confirm(

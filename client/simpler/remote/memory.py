@@ -1,9 +1,17 @@
-"""Remote memory as a Worker offers it: allocate, free, and copy at the call, not as part of a graph."""
+"""Remote memory as a Worker offers it: allocate, free, and copy at the call, not as part of a graph.
+
+Rules
+  1. What was freed while it was held goes once it is let go, without anybody waiting for that. Who next wants memory of
+     that session does, so that it finds the room.
+  2. Who is interrupted leaves nothing behind that only it knew of: what it asked of a session is waited for, and given
+     back.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import SupportsIndex
@@ -33,6 +41,10 @@ class RemoteBuffers:
         self._io = io
         self._sessions = sessions
         self._book = book
+        self._due: defaultdict[int, deque[RemoteBuffer]] = defaultdict(deque)
+        """By worker, what its session is to be asked to free; filled by any thread."""
+        self._freeing: defaultdict[int, trio.Lock] = defaultdict(trio.Lock)
+        """By worker, held while its session is asked."""
 
     def malloc(self, worker: int, nbytes: SupportsIndex) -> RemoteBufferHandle:
         """``nbytes`` of memory, not zeroed, in the session of ``worker``; lives until freed or the session ends.
@@ -80,8 +92,10 @@ class RemoteBuffers:
 
     def _free_due(self, entries: Iterable[RemoteBuffer]) -> None:
         for entry in entries:
+            worker = entry.handle.worker
+            self._due[worker].append(entry)
             with contextlib.suppress(StateError):  # closed meanwhile: the memory is gone with its session
-                self._io.post(self._free_quietly, entry)
+                self._io.post(self.free_what_is_due, worker)
 
     def report_unconfirmed(self) -> None:
         """Once all sessions are closed, which ends their memory too: says what they never confirmed, and why at first.
@@ -121,8 +135,9 @@ class RemoteBuffers:
     async def _malloc(self, worker: int, nbytes: int) -> RemoteBufferHandle:
         """Waits for the reply even when its caller was interrupted: memory that nobody knows of could not be freed."""
         with trio.CancelScope(shield=True):
-            await self._free_again(worker)
+            await self.free_what_is_due(worker)
             reply, _ = await self._sessions[worker].request(Malloc(nbytes=nbytes))
+            await self._sessions[worker].ensure_usable()  # else nobody would tell the book of the loss once more
         handle = self._book.add(worker, reply.buffer, reply.generation, nbytes)
         await self.unless_nobody_waits(handle)
         return handle
@@ -140,13 +155,16 @@ class RemoteBuffers:
     async def _free_now(self, handle: RemoteBufferHandle, *, imported: bool = False) -> None:
         entry = self._book.free(handle, imported=imported)
         if entry is not None:
-            await self._free_again(handle.worker)
-            await self._free(entry)
+            with trio.CancelScope(shield=True):
+                await self.free_what_is_due(handle.worker)
+                await self._free(entry)
 
-    async def _free_again(self, worker: int) -> None:
-        """What the session of ``worker`` did not confirm before."""
-        for entry in self._book.to_ask_again(worker):
-            await self._free_quietly(entry)
+    async def free_what_is_due(self, worker: int) -> None:
+        """Returns once the session of ``worker`` has answered for all that was let go, or not confirmed, before."""
+        async with self._freeing[worker], trio.open_nursery() as asking:
+            due = self._due[worker]
+            for entry in [*(due.popleft() for _ in range(len(due))), *self._book.to_ask_again(worker)]:
+                asking.start_soon(self._free_quietly, entry)
 
     async def _free(self, entry: RemoteBuffer) -> None:
         """Waits for the reply even when its caller was interrupted: the book says what the session has done."""
@@ -156,21 +174,18 @@ class RemoteBuffers:
             with trio.CancelScope(shield=True):
                 await self._sessions[entry.handle.worker].request(request)
         except (StaleHandle, StateError):  # it knows of no such buffer, or was closed: the memory is gone either way
-            await self._freed(entry)
+            self._free_due(self._book.freed(entry))
             raise
         except SimplerError as failure:
             self._book.not_freed(entry, failure)
             raise
-        await self._freed(entry)
-
-    async def _freed(self, entry: RemoteBuffer) -> None:
-        """What was freed before and only held by this import goes now, so that who allocates next finds the room."""
-        for due in self._book.freed(entry):
-            await self._free_quietly(due)
+        self._free_due(self._book.freed(entry))
 
     async def _free_quietly(self, entry: RemoteBuffer) -> None:
         """For a caller who has left, or asks for something else."""
         try:
             await self._free(entry)
+        except StateError:  # closed meanwhile
+            return
         except SimplerError as error:
             _log.warning("%r could not be freed: %s", entry.handle, error.message)
