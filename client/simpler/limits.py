@@ -121,7 +121,10 @@ FIRST_FRAME_TIMEOUT_S = 10.0
 """How long a fresh connection may take to say what it is."""
 FRAME_TIMEOUT_S = 10.0
 """From the first byte of a later frame to simplerd, or of a line to its admin socket, to the last: both are small."""
-FIRST_FRAME_PAYLOAD_BYTES = 1 << 20
+FIRST_FRAME_PAYLOAD_BYTES = 16 << 10
+"""Of HELLO and ATTACH, which have some hundred: SILENT_CONNECTIONS take little memory, whatever they send."""
+CONTROL_PAYLOAD_BYTES = 1 << 20
+"""Of what a client sends simplerd afterwards."""
 PEER_TIMEOUT_S = 10.0
 """How long one session's runner waits for another's to hand over memory."""
 HANG_UP_TIMEOUT_S = 1.0

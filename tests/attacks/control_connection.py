@@ -113,6 +113,13 @@ def a_large_task_for_the_daemon(scene: Scene) -> str:
 
 
 @attack(r"BAD_PAYLOAD")
+def many_small_maps(scene: Scene) -> str:
+    """A megabyte of empty maps, which would take seventy times that in memory."""
+    maps = b"\xdc\x0f\xff" + b"\x80" * 4095
+    return asked(scene.control(), T.OPEN, b"\x81\xa8manifest\xdc\x00\xf0" + maps * 240)
+
+
+@attack(r"BAD_PAYLOAD")
 def a_nested_manifest(scene: Scene) -> str:
     """An OPEN whose manifest is nested 100,000 deep."""
     return asked(scene.control(), T.OPEN, b"\x81\xa8manifest" + b"\x91" * 100_000 + b"\xc0")

@@ -57,6 +57,16 @@ def half_open_at_the_tcp_port(scene: Scene) -> str:
     return half_open(scene, scene.tcp)
 
 
+@attack(r"no whole frame came within 1 s")
+def first_frames_that_lack_a_byte(scene: Scene) -> str:
+    """As many connections as may be silent, of which each sends the longest first frame but its last byte."""
+    crowd = [scene.tcp() for _ in range(limits.SILENT_CONNECTIONS)]
+    said = frame(T.HELLO, bytes(limits.FIRST_FRAME_PAYLOAD_BYTES))[:-1]
+    for raw in crowd:
+        raw.send(said)
+    return crowd[-1].refusal()
+
+
 @attack(r"VERSION_MISMATCH", logged="more was refused|speaks session protocol 99")
 def refused_again_and_again(scene: Scene) -> str:
     """A client that is refused hundreds of times, as fast as it can: the log has a few lines of it."""

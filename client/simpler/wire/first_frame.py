@@ -16,6 +16,11 @@ READ_BYTES = 4 << 10
 
 def control_payload_limit(kind: MessageType, flags: Flags) -> int:
     """What is taken of who is at no lane: nothing large belongs there."""
+    return min(payload_limit(kind, flags), limits.CONTROL_PAYLOAD_BYTES)
+
+
+def first_payload_limit(kind: MessageType, flags: Flags) -> int:
+    """What is taken of who has not said anything yet."""
     return min(payload_limit(kind, flags), limits.FIRST_FRAME_PAYLOAD_BYTES)
 
 
@@ -26,7 +31,7 @@ async def receive_first(stream: trio.abc.ReceiveStream, begun: bytes = b"") -> t
 
     Raises ProtocolError, VersionMismatch, and SessionLost when the peer hangs up before it has said anything.
     """
-    decoder = FrameDecoder(max_payload_bytes=control_payload_limit, max_data_bytes=0, read_bytes=READ_BYTES)
+    decoder = FrameDecoder(max_payload_bytes=first_payload_limit, max_data_bytes=0, read_bytes=READ_BYTES)
     decoder.feed(begun)
     raw = bytearray(begun)
     while (frame := decoder.next_frame()) is None:
