@@ -102,12 +102,11 @@ class ControlConnection(Handler):
                     self._refusals.refused(self._peer, ended)
                 nursery.cancel_scope.cancel()
             with trio.move_on_after(self._config.lost_client_grace_s):
-                for session in self._mine.values():
+                for session in list(self._mine.values()):  # others may be taking them over
                     await session.ended.wait()
         finally:
             for session in self._mine.values():
-                if session.holder is self:
-                    session.ask_to_close(f"its client is gone: {self._link.cause}")
+                session.ask_to_close(f"its client is gone: {self._link.cause}")
 
     async def serve(self, link: Link, request: Message, data: memoryview) -> Message:
         """HELLO, OPEN, RESUME and CLOSE."""
@@ -170,19 +169,25 @@ class ControlConnection(Handler):
             raise AuthError(f"session {session.id} cannot be resumed: the token or the client is not its own")
         if session.over.is_set():
             raise StaleHandle(f"session {session.id} is ending: {session.close_reason}", session=session.id)
-        self._hold(session)
-        _log.info("a session was taken over", session=session.id, peer=str(self._peer))
+        if session.holder is not self:
+            self._hold(session)
+            _log.info("a session was taken over", session=session.id, peer=str(self._peer))
         return ResumeReply()
 
     def _hold(self, session: Session) -> None:
+        if isinstance(session.holder, ControlConnection):
+            session.holder._let_go(session)
         session.holder = self
         self._mine[session.id] = session
         assert self._nursery is not None
         post = partial(self._links.post, self._handle)
         news = self._news[session.id] = SessionNews(session, self._sessions.events, holder=self, post=post)
-        self._nursery.start_soon(self._tell_end, session, news)
-        if self._protocol >= NEWS_SINCE_PROTOCOL:
-            self._nursery.start_soon(news.tell)
+        self._nursery.start_soon(self._tell, session, news)
+
+    def _let_go(self, session: Session) -> None:
+        """Another connection holds it from now on."""
+        del self._mine[session.id]
+        self._news.pop(session.id).telling.cancel()
 
     def _check_lane_certificate(self, request: Open) -> None:
         if self._peer.fingerprint and self._protocol < TLS_SINCE_PROTOCOL:
@@ -197,7 +202,7 @@ class ControlConnection(Handler):
 
     async def _close(self, close: Close) -> CloseReply:
         session = self._mine.pop(close.session, None)
-        if session is None or session.holder is not self:
+        if session is None:
             raise StaleHandle(
                 f"session {close.session!r} was not opened on this connection, or was closed before",
                 session=close.session,
@@ -207,10 +212,17 @@ class ControlConnection(Handler):
         await self._news.pop(session.id).flush_output()
         return CloseReply()
 
+    async def _tell(self, session: Session, news: SessionNews) -> None:
+        with news.telling:
+            async with trio.open_nursery() as nursery:
+                if self._protocol >= NEWS_SINCE_PROTOCOL:
+                    nursery.start_soon(news.tell)
+                await self._tell_end(session, news)
+
     async def _tell_end(self, session: Session, news: SessionNews) -> None:
         await session.over.wait()  # no deadline: a session may last for ever
-        if session.id not in self._mine or session.holder is not self:
-            return  # closed by this client, whom the reply tells, or another connection's by now
+        if session.id not in self._mine:
+            return  # closed by this client, whom the reply tells
         ending = session.ending or Ending(session.close_reason or "it was closed")
         push = Ended(
             session=session.id,

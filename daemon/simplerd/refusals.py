@@ -3,7 +3,8 @@
 Rules
   1. Of one identity REFUSALS_LOGGED lines are written in REFUSALS_WINDOW_S; of what comes beyond, their number, when
      the window is over. So a flood is seen for what it is, and hides nobody else's refusals.
-  2. What is kept is bounded: identities beyond REFUSED_IDENTITIES in one window are counted together.
+  2. Who was refused has the whole text, which may repeat all that he sent; the log gets its beginning.
+  3. What is kept is bounded: identities beyond REFUSED_IDENTITIES in one window are counted together.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from simplerd.log import get_logger
 from simplerd.sessions import Peer
 
 OTHERS = "others"
+LOGGED_CHARACTERS = 1000
 
 _log = get_logger("refused")
 
@@ -42,7 +44,7 @@ class Refusals:
         self._counts[identity] += 1
         self._begun.set()
         if self._counts[identity] <= limits.REFUSALS_LOGGED:
-            _log.warning("a client was refused", peer=str(peer), code=code, reason=reason)
+            _log.warning("a client was refused", peer=str(peer), code=code, reason=beginning(reason))
 
     async def run(self) -> None:
         """Ends each window."""
@@ -55,3 +57,10 @@ class Refusals:
                     _log.warning("more was refused", client=identity, times=more, in_s=self._window_s)
             self._counts.clear()
             self._begun = trio.Event()
+
+
+def beginning(reason: str) -> str:
+    """What the log gets of `reason`."""
+    if len(reason) <= LOGGED_CHARACTERS:
+        return reason
+    return f"{reason[:LOGGED_CHARACTERS]}… ({len(reason)} characters in all)"

@@ -33,6 +33,8 @@ class SessionNews:
         self._events = events
         self._holder = holder
         self._post = post
+        self.telling = trio.CancelScope()
+        """Around all that the connection tells of the session; cancelled when another takes it over."""
 
     async def tell(self) -> None:
         """Until the session has ended, or another connection holds it, or this one is over."""

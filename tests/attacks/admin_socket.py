@@ -94,6 +94,19 @@ def a_method_of_python(scene: Scene) -> str:
     return told(scene, call("__class__.__init__.__globals__", {}))
 
 
+@attack(r"METHOD_NOT_FOUND", logged=r"there is no method 'xyxy.*… \(\d+ characters in all\)")
+def a_method_of_a_megabyte(scene: Scene) -> str:
+    """A method's name of 900,000 characters, with which others could be compared at length."""
+    return told(scene, call("xy" * 450_000, {}))
+
+
+@attack(r"METHOD_NOT_FOUND")
+def notifications_by_the_thousand(scene: Scene) -> str:
+    """Thousands of calls that want no answer, as fast as they go, and then one of nothing."""
+    one = b'{"jsonrpc":"2.0","method":"daemon.status"}\n'
+    return told(scene, one * 5000 + call("none", {}))
+
+
 @attack(r"NO_SUCH_SESSION", logged="there is no session '../../etc/passwd'")
 def a_session_that_is_a_path_here(scene: Scene) -> str:
     """A session whose name is a path."""

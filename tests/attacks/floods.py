@@ -79,6 +79,16 @@ def refused_again_and_again(scene: Scene) -> str:
     return said
 
 
+@attack(r"VERSION_MISMATCH", logged=r"speaks session protocol 99|characters in all")
+def refused_at_length(scene: Scene) -> str:
+    """A HELLO that is refused, and says who it is in 900,000 characters: the log has the beginning."""
+    raw = scene.control()
+    raw.say(T.HELLO, {**HELLO, "versions": [99], "program": "x" * 900_000})
+    said = raw.refusal()
+    assert sum(map(len, scene.log())) < 5000
+    return said
+
+
 @attack(r"BAD_MAGIC", logged="expected a frame")
 def come_and_gone(scene: Scene) -> str:
     """Hundreds of connections that are reset as soon as they are there."""

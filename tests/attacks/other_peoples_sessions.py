@@ -147,6 +147,17 @@ def resume_as_somebody_else(scene: Scene) -> str:
     return resumed(scene, scene.victim, scene.victim.resume)
 
 
+@attack(r"AUTH.*cannot be resumed")
+def resume_again_and_again(scene: Scene) -> str:
+    """RESUME of one's own session 1,000 times, which is told of once all the same, and then with a guessed token."""
+    mine = scene.opened()
+    for _ in range(1000):
+        mine.control.good(T.RESUME, {"session": mine.id, "token": mine.resume})
+    assert len(scene.log()) < 10
+    mine.control.say(T.RESUME, {"session": mine.id, "token": bytes(32)})
+    return mine.control.refusal()
+
+
 @attack(r"AUTH.*cannot be resumed|NO_SUCH_SESSION|STALE_HANDLE")
 def resume_what_has_ended(scene: Scene) -> str:
     """RESUME of a session that is over."""

@@ -121,6 +121,17 @@ async def cancel_after(trouble: Trouble, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
+@pytest.mark.slow
+async def test_what_happens_is_told_once_however_often_a_session_changed_hands(daemon: ForegroundDaemon) -> None:  # H1
+    async with two_clients(daemon) as (first, second, session):
+        for taker in (first, second, second, first) * 5:
+            await resume(taker, session)
+        await first.close(session)
+        closing = [one for one in first.told if isinstance(one, Event) and one.type == "session.closing"]
+        assert len(closing) == 1
+        assert not [one for one in second.told if isinstance(one, Event) and one.type == "session.closing"]
+
+
 async def test_an_older_client_gets_no_token_and_no_news(daemon: ForegroundDaemon) -> None:  # R2
     async with client_of(daemon.endpoint, protocol=1) as client:
         session = await client.open(num_sub_workers=0)

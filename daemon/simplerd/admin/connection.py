@@ -134,6 +134,7 @@ class Connection:
         self._to_start.clear()
 
     async def _reply(self, item: Call | RpcError) -> jsonrpc.Json | None:
+        await trio.lowlevel.checkpoint()  # one line may hold many calls, and others have their turn between them
         if isinstance(item, RpcError):
             return self._refused(None, item)
         try:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 ParamsT = TypeVar("ParamsT", bound=Struct)
 Text = Annotated[str, Meta(min_length=1, max_length=1024)]
+LIKELY_NAME_CHARACTERS = 64
+"""Nobody meant a method by what is longer, and to compare it takes long."""
+VERSION = version("simpler")  # read from a file
 
 
 class Follower(Protocol):
@@ -133,7 +136,7 @@ async def daemon_status(caller: Caller, params: Nothing) -> Status:
     leased = [device for device in daemon.devices.list() if device.session is not None]
     return Status(
         state=daemon.state.value,
-        version=version("simpler"),
+        version=VERSION,
         pid=os.getpid(),
         uid=os.getuid(),
         host=socket.gethostname(),
@@ -152,7 +155,7 @@ async def daemon_status(caller: Caller, params: Nothing) -> Status:
 
 
 async def daemon_version(caller: Caller, params: Nothing) -> Version:
-    return Version(version("simpler"), platform.python_version(), platform.release())
+    return Version(VERSION, platform.python_version(), platform.release())
 
 
 async def session_list(caller: Caller, params: SessionQuery) -> list[SessionInfo]:
@@ -220,7 +223,7 @@ async def call(caller: Caller, name: str, params: Params) -> object:
     """Carry out method `name`. Raises RpcError, or the SimplerError that the method met."""
     method = METHODS.get(name)
     if method is None:
-        close = difflib.get_close_matches(name, METHODS, n=1)
+        close = difflib.get_close_matches(name, METHODS, n=1) if len(name) <= LIKELY_NAME_CHARACTERS else []
         hint = f"did you mean {close[0]}?" if close else "rpc.discover lists them"
         raise RpcError(Code.METHOD_NOT_FOUND, f"there is no method {name!r}; {hint}", method=name)
     typed = _typed(method, params)
@@ -267,7 +270,7 @@ def _openrpc() -> dict[str, object]:
                 "x-mutating": method.mutating,
             }
         )
-    info = {"title": "simplerd admin interface", "version": version("simpler")}
+    info = {"title": "simplerd admin interface", "version": VERSION}
     errors = {code.name: {"code": code.value, "message": code.name} for code in Code}
     return {
         "openrpc": "1.3.2",
