@@ -85,7 +85,7 @@ SERVING_DEPTH = 32
 CONTROL_TIMEOUT_S = 30.0
 """How long a request that does not run user code may take."""
 SEND_TIMEOUT_S = 30.0
-"""How long a peer may leave one frame unread before its connection is given up."""
+"""How long a peer may read nothing of what it is sent before its connection is given up."""
 FAULT_TIMEOUT_S = 1.0
 """How long a connection that is given up may take to take the reason."""
 CONNECT_TIMEOUT_S = 10.0

@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 import trio
-from trio.testing import memory_stream_pair
+from trio.testing import lockstep_stream_pair, memory_stream_pair
 
 from link_scene import MALLOC, Peer, answer_sizes, cause_of, frame, linked, many_bytes
 from simpler.errors import (
@@ -18,7 +18,7 @@ from simpler.errors import (
     SessionLost,
     SimplerError,
 )
-from simpler.wire.command_messages import Malloc
+from simpler.wire.command_messages import Malloc, Task
 from simpler.wire.data_messages import CopyFrom, CopyTo
 from simpler.wire.first_frame import receive_first
 from simpler.wire.frames import MessageType
@@ -80,6 +80,32 @@ async def test_the_rest_of_a_frame_has_a_deadline(autojump_clock: trio.testing.M
         assert "the rest of a frame did not come within 5 s" in str(await cause_of(link))
         last, _ = await receive_first(theirs)
         assert last.header.type is MessageType.FAULT
+
+
+async def test_who_reads_slowly_is_borne_with_and_who_reads_nothing_is_given_up(
+    autojump_clock: trio.testing.MockClock,
+) -> None:  # R9
+    ours, theirs = lockstep_stream_pair()
+    link = Link(ours, name="slow", send_timeout_s=5)
+    large = partial(link.begin, CopyTo(buffer=0, generation=1, offset=0), bytes(8 << 20))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.run)
+        nursery.start_soon(large)
+        received = 0
+        while received < 8 << 20:
+            await trio.sleep(4)
+            received += len(await theirs.receive_some(1 << 20))
+        assert link.cause is None
+        with pytest.raises(SessionLost, match="slow has read nothing for 5 s"):
+            await large()
+
+
+async def test_a_link_that_was_closed_first_takes_nothing_of_what_was_read_before() -> None:
+    ours, _ = memory_stream_pair()
+    link = Link(ours, received=frame(Task(digest=bytes(32), args=bytes(1 << 18)), 1))
+    await link.aclose()
+    await link.run()
+    assert "was closed on this side" in str(link.cause)
 
 
 async def test_a_handler_hears_of_every_refusal() -> None:

@@ -69,7 +69,8 @@ class Link:
     came; otherwise at once, up to SERVING_DEPTH. ``received``: bytes already read from the stream. ``pickles``: whether
     errors may carry pickled exceptions, both ways; only between a program and the sessions that it opened.
     ``max_payload_bytes``, ``max_data_bytes``: what the peer's frames may have. ``frame_timeout_s``: how long the peer
-    may take for the rest of a frame that it has begun. ``send_timeout_s``: how long it may leave one unread.
+    may take for the rest of a frame that it has begun. ``send_timeout_s``: how long it may read nothing of what it is
+    sent.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class Link:
 
     @property
     def session(self) -> int:
-        """The session's number: goes into every frame, and once set every frame of the peer must carry it."""
+        """The session's number, 0 on a control connection. Every frame carries it, both ways."""
         return self._conversation.session
 
     @session.setter
@@ -221,7 +222,7 @@ class Link:
         try:
             left = self._transport.send_now(self._conversation.take_output())
         except (trio.BrokenResourceError, trio.ClosedResourceError) as broken:
-            self.fail(SessionLost(f"the connection to {self.name} broke: {_reason(broken)}"))
+            self.fail(_lost_by(broken, self.name))
             return False
         self._conversation.put_back(left)
         return not left
@@ -274,11 +275,13 @@ class Link:
 
     async def _write(self) -> None:
         """Sends the output; for who holds ``_writing``."""
-        self._frame_out = trio.CancelScope(shield=True, deadline=trio.current_time() + self._send_timeout_s)
+        self._frame_out = trio.CancelScope(shield=True)
         with self._frame_out:
             try:
-                if self.cause is None:
-                    await self._transport.send(self._conversation.take_output())
+                left = self._conversation.take_output() if self.cause is None else []
+                while left:  # a far network may take long for a large frame: what counts is that it goes on
+                    self._frame_out.deadline = trio.current_time() + self._send_timeout_s
+                    left = await self._transport.send_some(left)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as broken:
                 self.fail(_lost_by(broken, self.name))
         if self._frame_out.cancelled_caught:
@@ -302,7 +305,7 @@ class Link:
 
     async def _receive_events(self) -> None:
         first = memoryview(self._first)
-        while first:
+        while first and self.cause is None:
             first = first[self._conversation.feed(first) :]
             await self._take_events()
         begun = 0

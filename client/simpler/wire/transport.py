@@ -18,6 +18,8 @@ from simpler.wire.conversation import Conversation
 RECEIVE_BYTES = 64 << 10
 SMALL_READ_BYTES = 4 << 10
 """Less than what a bulk transfer brings at once."""
+SEND_BYTES = 1 << 20
+"""What a stream that tells nothing of its progress is given at once."""
 PIECES_AT_ONCE = 1024
 """IOV_MAX of limits.h(0p) on Linux."""
 
@@ -39,8 +41,8 @@ class Transport(Protocol):
     async def receive(self, conversation: Conversation) -> bool:
         """Waits for bytes and gives them to ``conversation``; False once the peer has hung up."""
 
-    async def send(self, pieces: list[memoryview]) -> None:
-        """Sends all of them."""
+    async def send_some(self, pieces: list[memoryview]) -> list[memoryview]:
+        """Waits until some of them are sent; gives what is left."""
 
     def send_now(self, pieces: list[memoryview]) -> list[memoryview]:
         """Sends what goes out without waiting; gives what is left."""
@@ -81,14 +83,13 @@ class SocketTransport:
                     await trio.lowlevel.checkpoint()
                 return nbytes > 0
 
-    async def send(self, pieces: list[memoryview]) -> None:
-        """All in one system call, as far as the kernel takes them."""
-        while pieces:
-            try:
-                sent = await self._socket.sendmsg(pieces[:PIECES_AT_ONCE])
-            except OSError as error:
-                raise trio.BrokenResourceError(str(error)) from error
-            pieces = _behind(pieces, sent)
+    async def send_some(self, pieces: list[memoryview]) -> list[memoryview]:
+        """In one system call, as far as the kernel takes them."""
+        try:
+            sent = await self._socket.sendmsg(pieces[:PIECES_AT_ONCE])
+        except OSError as error:
+            raise trio.BrokenResourceError(str(error)) from error
+        return _behind(pieces, sent)
 
     def send_now(self, pieces: list[memoryview]) -> list[memoryview]:
         """In one system call."""
@@ -119,10 +120,10 @@ class PlacingTransport:
         conversation.received(nbytes)
         return nbytes > 0
 
-    async def send(self, pieces: list[memoryview]) -> None:
-        """One after the other."""
-        for piece in pieces:
-            await self._stream.send_all(piece)
+    async def send_some(self, pieces: list[memoryview]) -> list[memoryview]:
+        """Of the first one, no more than shows within a deadline that the peer goes on reading."""
+        await self._stream.send_all(pieces[0][:SEND_BYTES])
+        return _behind(pieces, min(len(pieces[0]), SEND_BYTES))
 
     def send_now(self, pieces: list[memoryview]) -> list[memoryview]:
         """Streams have no way to."""
@@ -145,10 +146,10 @@ class StreamTransport:
         self._left = self._left[conversation.feed(self._left) :]
         return True
 
-    async def send(self, pieces: list[memoryview]) -> None:
-        """One after the other."""
-        for piece in pieces:
-            await self._stream.send_all(piece)
+    async def send_some(self, pieces: list[memoryview]) -> list[memoryview]:
+        """Of the first one, no more than shows within a deadline that the peer goes on reading."""
+        await self._stream.send_all(pieces[0][:SEND_BYTES])
+        return _behind(pieces, min(len(pieces[0]), SEND_BYTES))
 
     def send_now(self, pieces: list[memoryview]) -> list[memoryview]:
         """Streams have no way to."""
