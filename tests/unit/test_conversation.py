@@ -135,6 +135,36 @@ def test_all_that_wait_learn_of_the_end_and_nothing_is_said_after_it() -> None: 
     assert not left.has_output
 
 
+def test_the_end_gives_memory_back_that_data_was_on_its_way_to() -> None:
+    memory = bytearray(1 << 20)
+    left, right = conversation(), conversation(memory)
+    left.request(Pending(CopyTo(buffer=1, generation=1, offset=0), lambda _: None), bytes(1 << 20))
+    head, _ = left.take_output()
+    right.feed(head)
+    assert right.next_event() is None
+    with pytest.raises(BufferError):
+        memory.clear()
+    right.fail(SessionLost("the cable was cut"))
+    memory.clear()
+
+
+def test_data_that_cannot_be_sent_leaves_nothing_of_its_frame() -> None:
+    left, right = conversation(), conversation()
+    with pytest.raises(TypeError, match="contiguous"):
+        left.request(Pending(CopyTo(buffer=1, generation=1, offset=0), lambda _: None), memoryview(bytes(8))[::2])
+    left.request(Pending(Malloc(nbytes=1), lambda _: None))
+    assert call(carry(left, right)[0]).request == Malloc(nbytes=1)
+
+
+@pytest.mark.parametrize("session", [0, 8])
+def test_a_frame_of_another_session_breaks_the_connection(session: int) -> None:  # R2
+    left, right = conversation(), conversation()
+    left.session, right.session = 7, session
+    left.request(Pending(Malloc(nbytes=1), lambda _: None))
+    with pytest.raises(ProtocolError, match=f"a MALLOC frame of session 7 on session {session}"):
+        carry(left, right)
+
+
 def test_a_push_with_wrong_fields_breaks_the_connection_and_is_said_to_be_why() -> None:  # R2
     left, right = conversation(), conversation()
     left.feed(encode_header(ENDED.TYPE, Flags.PUSH, 1, 1) + b"\x80")

@@ -21,7 +21,7 @@ from simpler.errors import (
     VersionMismatch,
 )
 from simpler.wire.command_messages import Free, FreeReply, Malloc, MallocReply, Task, TaskReply
-from simpler.wire.control_messages import Ended, Fault, Hello
+from simpler.wire.control_messages import Ended, Fault, Hello, Ping, PingReply
 from simpler.wire.data_messages import CopyFrom, CopyFromReply, CopyTo
 from simpler.wire.first_frame import receive_first
 from simpler.wire.frames import Flags, MessageType, encode_header
@@ -122,6 +122,25 @@ async def test_nesting_without_end_is_refused_and_the_connection_goes_on() -> No
             await left.request(MALLOC)
         assert left.cause is None
         assert right.cause is None
+
+
+async def test_a_ping_is_answered_while_as_much_is_served_as_may_be(monkeypatch: pytest.MonkeyPatch) -> None:  # R4
+    monkeypatch.setattr(limits, "SERVING_DEPTH", 2)
+    gate = trio.Event()
+
+    async def wait(link: Link, request: Message) -> Answer:
+        await gate.wait()
+        return MallocReply(buffer=1, generation=1)
+
+    async with linked(right=Peer(wait)) as (left, _):
+        pending = [await left.begin(MALLOC) for _ in range(2)]
+        for _ in range(3):
+            reply, _ = await left.request(Ping())
+            assert reply == PingReply()
+        with pytest.raises(CapacityError, match="2 requests of this connection are being served already"):
+            await left.request(MALLOC)
+        gate.set()
+        assert [(await one.wait()).failed for one in pending] == [False, False]
 
 
 async def test_pushes_arrive_in_order_while_a_request_waits() -> None:  # H3

@@ -121,3 +121,22 @@ async def test_both_ends_of_a_connection_have_handles_that_work_alike() -> None:
     for handle in handles:
         with pytest.raises(StaleHandle):
             await links.send(handle, MALLOC)
+
+
+async def test_hooks_come_in_pairs_when_the_connection_is_cancelled_while_it_opens() -> None:  # H4
+    calls: list[str] = []
+
+    async def on_open(handle: int) -> None:
+        calls.append("open")
+        scope.cancel()
+        await trio.sleep_forever()
+
+    async def on_close(handle: int) -> None:
+        calls.append("close")
+
+    links, (ours, theirs) = Links(on_open=on_open, on_close=on_close), memory_stream_pair()
+    with trio.CancelScope() as scope:
+        await links.run(Link(ours), inbound=True)
+    assert calls == ["open", "close"]
+    assert links.handles() == []
+    assert await theirs.receive_some() == b""

@@ -75,7 +75,7 @@ class Conversation:
     ) -> None:
         self.name = name
         self.session = 0
-        """The session's number: goes into every frame, and once set every frame of the peer must carry it."""
+        """The session's number, 0 on a control connection. Every frame carries it, both ways."""
         self._place = place
         self._pickles = pickles
         self._decoder = FrameDecoder(max_payload_bytes=max_payload_bytes, max_data_bytes=max_data_bytes)
@@ -98,7 +98,9 @@ class Conversation:
         if self._cause is not None:
             return
         self._cause = cause
-        self._under_way = None
+        if self._under_way is not None:  # whose memory it goes to has it back
+            self._under_way = None
+            self._decoder.place_data(None)
         waiting, self._pending = list(self._pending.values()), {}
         for pending in waiting:
             pending.settled(pending)
@@ -140,6 +142,11 @@ class Conversation:
         self.push(Fault(error=_record(broken, Fault.PAYLOAD_BYTES // 2, pickles=False)))
 
     @property
+    def held_bytes(self) -> int:
+        """What came with requests of the peer that are not answered yet."""
+        return self._unanswered.held_bytes
+
+    @property
     def frame_under_way(self) -> int:
         """Which frame of the peer has come in part, counted from 1; 0 when all that came are whole."""
         return 0 if self._decoder.between_frames else self._decoder.frames + 1
@@ -166,7 +173,7 @@ class Conversation:
 
     def _begin(self, frame: Frame) -> Call | Message | None:
         header = frame.header
-        if self.session and header.session != self.session and header.type is not MessageType.FAULT:
+        if header.session != self.session and header.type is not MessageType.FAULT:
             raise violation(
                 Reason.BAD_SESSION, f"a {header.type.name} frame of session {header.session} on session {self.session}"
             )

@@ -22,8 +22,9 @@ class Outbox:
 
     def add(self, head: bytes, payload: bytes, data: Buffer) -> None:
         """A frame. ``data`` is looked at when it is sent, not now, when it is large."""
+        parts = payload, memoryview(data).cast("B") if len(data) else b""
         self._tail += head
-        for part in (payload, memoryview(data).cast("B") if len(data) else b""):
+        for part in parts:
             if len(part) <= JOIN_BYTES:
                 self._tail += part
             else:

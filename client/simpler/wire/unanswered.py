@@ -3,7 +3,7 @@
 Rules
   1. No more than REQUESTS_IN_FLIGHT may be unanswered; who sends more breaks the connection.
   2. Of those that would hold more than REQUEST_BYTES_HELD together, and of those that are one too many to be served at
-     once, each one is refused.
+     once, each one is refused; but PING, which is no work, is answered whatever else is being served.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from simpler import limits
 from simpler.errors import CapacityError, SimplerError
-from simpler.wire.frames import Header, Reason, protocol_error
+from simpler.wire.frames import Header, MessageType, Reason, protocol_error
 from simpler.wire.messages import Message
 
 
@@ -33,6 +33,11 @@ class Unanswered:
         self._count = 0
         self._held_bytes = 0
 
+    @property
+    def held_bytes(self) -> int:
+        """What came with those that will be served, or are."""
+        return self._held_bytes
+
     def count(self) -> None:
         """One more has come. Raises ProtocolError when it is one too many."""
         self._count += 1
@@ -48,7 +53,7 @@ class Unanswered:
                 f"{header.type.name} is for inner worker {header.worker}; this version serves the session itself, 0",
                 code="UNSUPPORTED",
             )
-        if self._at_once is not None and self._count > self._at_once:
+        if self._at_once is not None and self._count > self._at_once and header.type is not MessageType.PING:
             raise CapacityError(f"{self._at_once} requests of this connection are being served already")
         if self._held_bytes + _held_by(header) > limits.REQUEST_BYTES_HELD:
             raise CapacityError(
