@@ -13,14 +13,26 @@ import trio
 
 from simpler import limits
 from simpler.errors import ArgumentError, ProtocolError, SessionLost
-from simpler.wire.command_messages import Free, FreeReply, Malloc, MallocReply, Register, RegisterReply
+from simpler.wire.command_messages import (
+    Free,
+    FreeReply,
+    Malloc,
+    MallocReply,
+    Push,
+    PushReply,
+    Register,
+    RegisterReply,
+)
 from simpler.wire.conversation import Conversation
 from simpler.wire.frames import Flags, MessageType, encode_header
 from simpler.wire.link import Link
 from simpler.wire.messages import Message
+from simpler.wire.serving import Handler
 from simplerd.runner.lane_socket import LaneSocket
 
 BIG = 1 << 20
+ASKS = 99
+"""MALLOC of so many bytes asks the client for something before it goes on."""
 
 
 class Served:
@@ -32,6 +44,7 @@ class Served:
         self.held = threading.Semaphore(0)
         self.begun = threading.Semaphore(0)
         self.refused: list[Exception] = []
+        self.lane: LaneSocket
 
     def serve(self, request: Message, data: memoryview) -> Message:
         self.seen.append(request)
@@ -40,6 +53,10 @@ class Served:
             case Malloc():
                 self.begun.release()
                 self.held.acquire()
+                if request.nbytes == ASKS:
+                    self.lane.ask(Push(task=1, topic="how far", value=b""))
+                    self.begun.release()
+                    self.held.acquire()
                 return MallocReply(buffer=request.nbytes, generation=1)
             case Register():
                 assert data == bytes([request.digest[0]]) * len(data)
@@ -52,15 +69,15 @@ class Served:
 
 
 @asynccontextmanager
-async def lane() -> AsyncIterator[tuple[Served, LaneSocket, Link]]:
-    """A lane and its client, which ends well."""
+async def lane(handler: Handler | None = None) -> AsyncIterator[tuple[Served, LaneSocket, Link]]:
+    """A lane and its client, which ends well. ``handler`` answers what the lane asks."""
     served, (ours, theirs) = Served(), socket.socketpair()
     ours.setblocking(False)
     conversation = Conversation(
         name="the client", place=lambda request, nbytes: memoryview(bytearray(nbytes)), at_once=None, pickles=True
     )
-    server = LaneSocket(ours, conversation, served.serve, refused=served.refused.append)
-    client = Link(trio.SocketStream(trio.socket.from_stdlib_socket(theirs)), name="the lane", pickles=True)
+    server = served.lane = LaneSocket(ours, conversation, served.serve, refused=served.refused.append)
+    client = Link(trio.SocketStream(trio.socket.from_stdlib_socket(theirs)), handler, name="the lane", pickles=True)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client.run)
         server.start()
@@ -137,9 +154,62 @@ async def test_no_more_is_read_ahead_than_may_be_held(monkeypatch: pytest.Monkey
             await send_much(client)
 
 
-async def send_much(client: Link) -> None:
-    for _ in range(8):
+async def send_much(client: Link, count: int = 8) -> None:
+    for _ in range(count):
         await client.begin(Register(digest=bytes(32)), bytes(BIG))
+
+
+class Gate(Handler):
+    """Answers once it is opened."""
+
+    def __init__(self) -> None:
+        self.asked, self.opened = trio.Event(), trio.Event()
+
+    async def serve(self, link: Link, request: Message, data: memoryview) -> Message:
+        self.asked.set()
+        await self.opened.wait()
+        return PushReply()
+
+
+async def test_what_came_while_it_asked_counts_as_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:  # R2
+    monkeypatch.setattr(limits, "READ_AHEAD_S", 0.01)
+    monkeypatch.setattr(limits, "REQUEST_BYTES_HELD", 4 * BIG)
+    monkeypatch.setattr(limits, "SEND_TIMEOUT_S", 0.2)
+    gate = Gate()
+    async with lane(gate) as (served, _, client):
+        served.held.release()
+        await client.begin(Malloc(nbytes=ASKS))
+        await gate.asked.wait()
+        await send_much(client, 3)
+        gate.opened.set()
+        for _ in range(2):  # it has its answer and is busy again
+            await in_thread(served.begun.acquire)
+        with pytest.raises(SessionLost, match="has read nothing"):
+            await send_much(client, 4)
+
+
+async def test_nothing_is_begun_for_a_client_that_left_while_it_was_asked() -> None:  # R4
+    gate = Gate()
+    async with lane(gate) as (served, server, client):
+        served.held.release()
+        await client.begin(Malloc(nbytes=ASKS))
+        await gate.asked.wait()
+        await client.begin(Free(buffer=1, generation=1))
+        await client.aclose()
+        await in_thread(lambda: server._thread.join(5.0))
+        assert not server._thread.is_alive()
+    assert served.seen == [Malloc(nbytes=ASKS)]
+    assert [type(error) for error in served.refused] == [SessionLost]
+
+
+async def test_to_ask_a_client_that_has_left_fails_with_the_cause() -> None:  # R4
+    async with lane() as (served, _, client):
+        await client.begin(Malloc(nbytes=ASKS))
+        await in_thread(served.begun.acquire)
+        await client.aclose()
+    (error,) = served.refused
+    assert isinstance(error, SessionLost)
+    assert "the client broke: Broken pipe" in str(error)
 
 
 async def test_the_end_of_the_client_ends_the_thread() -> None:

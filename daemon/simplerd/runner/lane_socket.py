@@ -128,7 +128,7 @@ class LaneSocket:
     def _read_some(self, begun: int) -> bool:
         """Takes what has come; whether more may."""
         with self._reading:
-            while self._busy and self._begun == begun and self._ahead_bytes < limits.REQUEST_BYTES_HELD:
+            while self._busy and self._begun == begun and self._has_room_ahead():
                 target = bytearray(_READ_AHEAD_BYTES)
                 try:
                     count = self._socket.recv_into(target)
@@ -143,12 +143,11 @@ class LaneSocket:
                 self._ahead_bytes += count + _PIECE_BYTES
         return False
 
-    # ---- in the thread
+    def _has_room_ahead(self) -> bool:
+        """What the thread has not begun counts too: it keeps calls that come while it asks for something."""
+        return self._ahead_bytes + self._conversation.held_bytes < limits.REQUEST_BYTES_HELD
 
-    def post(self, push: Message) -> None:
-        """Sends a push. Raises the cause when the connection is over."""
-        self._conversation.push(push)
-        self._flush(limits.SEND_TIMEOUT_S)
+    # ---- in the thread
 
     def ask(self, request: Request[ReplyT]) -> ReplyT:
         """What the client answers, asked while one of its requests is carried out; what it asks meanwhile has its turn
@@ -158,9 +157,9 @@ class LaneSocket:
         """
         pending = Pending(cast("Request[Message]", request), lambda settled: None)
         self._conversation.request(pending)
-        self._flush(limits.SEND_TIMEOUT_S)
         self._busy = False  # nothing is read ahead that is waited for here
         try:
+            self._flush(limits.SEND_TIMEOUT_S)
             self._keep_calls()
             while pending.answer is None:
                 if not self._receive():
@@ -169,9 +168,7 @@ class LaneSocket:
                     raise self._conversation.lost()
                 self._keep_calls()
         except (ProtocolError, VersionMismatch) as violation:
-            self._flush(limits.FAULT_TIMEOUT_S)
-            self._conversation.fail(violation)
-            self.hang_up()
+            self._give_up(violation)
             raise
         except OSError as broken:
             self._conversation.fail(_lost_by(broken, self._conversation.name))
@@ -186,12 +183,21 @@ class LaneSocket:
                 self._kept.append(event)
 
     def _next_event(self) -> Call | Message | None:
-        return self._kept.popleft() if self._kept else self._conversation.next_event()
+        if self._kept and self._conversation.cause is None:
+            return self._kept.popleft()
+        return self._conversation.next_event()
+
+    def _give_up(self, violation: SimplerError) -> None:
+        """Tells the client why, as far as it still reads, and hangs up."""
+        with suppress(OSError, SimplerError):
+            self._flush(limits.FAULT_TIMEOUT_S)
+        self._conversation.fail(violation)
+        self.hang_up()
 
     def _run(self) -> None:
         conversation = self._conversation
         try:
-            while self._receive():
+            while conversation.cause is None and self._receive():
                 while (event := self._next_event()) is not None:
                     if isinstance(event, Call):
                         self._answer(event)
@@ -199,9 +205,7 @@ class LaneSocket:
             conversation.fail(SessionLost(f"{conversation.name} hung up"))
         except (ProtocolError, VersionMismatch) as violation:
             self._refused(violation)
-            with suppress(OSError, SimplerError):
-                self._flush(limits.FAULT_TIMEOUT_S)
-            conversation.fail(violation)
+            self._give_up(violation)
         except OSError as broken:
             conversation.fail(_lost_by(broken, conversation.name))
         except SimplerError as lost:
