@@ -11,7 +11,6 @@ Rules
 
 from __future__ import annotations
 
-import contextlib
 import hmac
 import socket
 from functools import partial
@@ -24,7 +23,6 @@ from simpler.wire.control_messages import (
     PROTOCOL_VERSIONS,
     Close,
     CloseReply,
-    Ended,
     Hello,
     HelloReply,
     Open,
@@ -43,7 +41,7 @@ from simplerd.log import get_logger
 from simplerd.manifest_check import check_manifest
 from simplerd.refusals import Refusals
 from simplerd.session_news import SessionNews
-from simplerd.sessions import Ending, Peer, Session, SessionTable
+from simplerd.sessions import Peer, Session, SessionTable
 from simplerd.supervision import Supervisor
 
 TLS_SINCE_PROTOCOL = 2
@@ -90,6 +88,8 @@ class ControlConnection(Handler):
         self._handle = 0
         """Of the connection in `links`, once it runs; what speaks to the client without being asked goes by it."""
         self._nursery: trio.Nursery | None = None
+        self._grace: trio.CancelScope | None = None
+        """Once the connection is lost: how long its sessions wait for another."""
 
     async def run(self) -> None:
         """Serves until the connection is over, and then sees its sessions off."""
@@ -101,8 +101,8 @@ class ControlConnection(Handler):
                 if not isinstance(ended, SessionLost):
                     self._refusals.refused(self._peer, ended)
                 nursery.cancel_scope.cancel()
-            with trio.move_on_after(self._config.lost_client_grace_s):
-                for session in list(self._mine.values()):  # others may be taking them over
+            with trio.move_on_after(self._config.lost_client_grace_s) as self._grace:
+                for session in list(self._mine.values()):
                     await session.ended.wait()
         finally:
             for session in self._mine.values():
@@ -175,19 +175,21 @@ class ControlConnection(Handler):
         return ResumeReply()
 
     def _hold(self, session: Session) -> None:
-        if isinstance(session.holder, ControlConnection):
-            session.holder._let_go(session)
+        if session.holder is not None:
+            session.holder.relieve(session)
         session.holder = self
         self._mine[session.id] = session
         assert self._nursery is not None
-        post = partial(self._links.post, self._handle)
-        news = self._news[session.id] = SessionNews(session, self._sessions.events, holder=self, post=post)
-        self._nursery.start_soon(self._tell, session, news)
+        in_full = self._protocol >= NEWS_SINCE_PROTOCOL
+        news = self._news[session.id] = SessionNews(session, partial(self._links.post, self._handle), in_full=in_full)
+        self._nursery.start_soon(news.tell)
 
-    def _let_go(self, session: Session) -> None:
-        """Another connection holds it from now on."""
+    def relieve(self, session: Session) -> None:
+        """Another connection holds the session now."""
         del self._mine[session.id]
-        self._news.pop(session.id).telling.cancel()
+        self._news.pop(session.id).stop()
+        if self._grace is not None and not self._mine:
+            self._grace.cancel()
 
     def _check_lane_certificate(self, request: Open) -> None:
         if self._peer.fingerprint and self._protocol < TLS_SINCE_PROTOCOL:
@@ -207,31 +209,9 @@ class ControlConnection(Handler):
                 f"session {close.session!r} was not opened on this connection, or was closed before",
                 session=close.session,
             )
+        news = self._news.pop(session.id)
+        news.is_asked_to_end = True
         if not session.ended.is_set():
             await self._sessions.close(session.id, f"its client closed it: {close.reason}")
-        await self._news.pop(session.id).flush_output()
-        return CloseReply()
-
-    async def _tell(self, session: Session, news: SessionNews) -> None:
-        with news.telling:
-            async with trio.open_nursery() as nursery:
-                if self._protocol >= NEWS_SINCE_PROTOCOL:
-                    nursery.start_soon(news.tell)
-                await self._tell_end(session, news)
-
-    async def _tell_end(self, session: Session, news: SessionNews) -> None:
-        await session.over.wait()  # no deadline: a session may last for ever
-        if session.id not in self._mine:
-            return  # closed by this client, whom the reply tells
-        ending = session.ending or Ending(session.close_reason or "it was closed")
-        push = Ended(
-            session=session.id,
-            cause=ending.cause,
-            code=ending.code,
-            signal=ending.signal,
-            exit_code=ending.exit_code,
-            stderr=list(ending.stderr),
-        )
         await news.flush_output()
-        with contextlib.suppress(SimplerError):  # the connection is over, which `run` deals with
-            await self._links.post(self._handle, push)
+        return CloseReply()

@@ -121,7 +121,6 @@ async def _serve(
                 config=config,
                 sessions=daemon.sessions,
                 devices=daemon.devices,
-                events=daemon.events,
                 runners=runners,
                 folder=folder,
                 refusals=daemon.refusals,

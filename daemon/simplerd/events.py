@@ -33,6 +33,30 @@ class Event(NamedTuple):
     fields: dict[str, Field]
 
 
+class EventQueue:
+    """Events that wait for one reader, who removes each once it is done with it; as many as are added."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Event] = deque()
+        self._news = trio.lowlevel.ParkingLot()
+
+    def add(self, event: Event) -> None:
+        """One more, behind the others."""
+        self._waiting.append(event)
+        self._news.unpark_all()
+
+    async def first(self) -> Event:
+        """The oldest, which stays; no deadline, since nothing need ever happen."""
+        while not self._waiting:
+            await self._news.park()
+        return self._waiting[0]
+
+    def remove(self, event: Event) -> None:
+        """Takes out the oldest, if that is still `event`."""
+        if self._waiting and self._waiting[0] is event:
+            self._waiting.popleft()
+
+
 class EventLog:
     """The daemon's events. Belongs to the trio thread."""
 

@@ -1,4 +1,4 @@
-"""What a client is told of its session without asking: what happens to it, and what its processes print.
+"""What a client is told of its session without asking: what happens to it, what its processes print, how it ended.
 
 Rules
   1. Only the control connection that holds the session tells it; one that takes it over goes on where that stopped.
@@ -7,67 +7,99 @@ Rules
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Awaitable, Callable
 
 import trio
 
 from simpler.errors import SimplerError
-from simpler.wire.control_messages import Event, Output
+from simpler.wire.control_messages import Ended, Event, Output
 from simpler.wire.messages import Message
-from simplerd.events import GAP, EventLog
+from simplerd import events
 from simplerd.log import fields_text
-from simplerd.sessions import FINAL, Session
+from simplerd.sessions import FINAL, Ending, Session
 
 _LAST = frozenset(f"session.{state.value}" for state in FINAL)
 _TOLD_OTHERWISE = frozenset({"session", "stderr"})
 
 
 class SessionNews:
-    """Of one session, for the connection `holder`, to which `post` pushes."""
+    """Of one session, for the connection that holds it, to which `post` pushes. Not `in_full`: only how it ended."""
 
-    def __init__(
-        self, session: Session, events: EventLog, *, holder: object, post: Callable[[Message], Awaitable[None]]
-    ) -> None:
+    def __init__(self, session: Session, post: Callable[[Message], Awaitable[None]], *, in_full: bool) -> None:
+        self.is_asked_to_end = False
+        """By this client, whom the reply tells."""
         self._session = session
-        self._events = events
-        self._holder = holder
         self._post = post
-        self.telling = trio.CancelScope()
-        """Around all that the connection tells of the session; cancelled when another takes it over."""
+        self._in_full = in_full
+        self._telling = trio.CancelScope()
 
     async def tell(self) -> None:
-        """Until the session has ended, or another connection holds it, or this one is over."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._tell_events)
-            nursery.start_soon(self._tell_output)
+        """Until the session has ended, or `stop`."""
+        with self._telling:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._tell_end)
+                if self._in_full:
+                    nursery.start_soon(self._tell_events)
+                    nursery.start_soon(self._tell_output)
 
-    async def flush_output(self) -> None:
-        """Tells what waits."""
-        output = self._session.output
-        with contextlib.suppress(SimplerError):  # the connection is over, which it deals with itself
-            while output is not None and self._is_holder() and (lines := output.take()):
-                await self._post(Output(session=self._session.id, lines=lines))
+    def stop(self) -> None:
+        """Another connection tells what comes."""
+        self._telling.cancel()
+
+    async def _tell_end(self) -> None:
+        session = self._session
+        await session.over.wait()  # no deadline: a session may last for ever
+        if self.is_asked_to_end:
+            return
+        ending = session.ending or Ending(session.close_reason or "it was closed")
+        await self.flush_output()
+        await self._told(
+            Ended(
+                session=session.id,
+                cause=ending.cause,
+                code=ending.code,
+                signal=ending.signal,
+                exit_code=ending.exit_code,
+                stderr=list(ending.stderr),
+            )
+        )
 
     async def _tell_events(self) -> None:
-        session = self._session
-        async for event in self._events.subscribe(after=session.told_seq, types=("session", "device", GAP)):
-            if not self._is_holder():
+        waiting = self._session.events
+        while True:
+            event = await waiting.first()
+            if not await self._told(self._event(event)):
                 return
-            session.told_seq = event.seq
-            if event.type != GAP and event.fields.get("session") != session.id:
-                continue
-            fields = {name: value for name, value in event.fields.items() if name not in _TOLD_OTHERWISE}
-            news = Event(session=session.id, type=event.type, text=fields_text(fields), time=event.time)
-            with contextlib.suppress(SimplerError):
-                await self._post(news)
+            waiting.remove(event)
             if event.type in _LAST:
                 return
 
     async def _tell_output(self) -> None:
         output = self._session.output
-        while output is not None and await output.wait() and self._is_holder():
-            await self.flush_output()
+        while output is not None and await output.wait() and await self.flush_output():
+            pass
 
-    def _is_holder(self) -> bool:
-        return self._session.holder is self._holder
+    async def flush_output(self) -> bool:
+        """Tells what waits; False when the connection is over."""
+        output = self._session.output
+        while output is not None and (lines := output.take()):
+            is_told = False
+            try:
+                is_told = await self._told(Output(session=self._session.id, lines=lines))
+            finally:
+                if not is_told:
+                    output.put_back(lines)
+            if not is_told:
+                return False
+        return True
+
+    async def _told(self, news: Message) -> bool:
+        try:
+            await self._post(news)
+        except SimplerError:  # the connection is over, which it deals with itself
+            return False
+        return True
+
+    def _event(self, event: events.Event) -> Event:
+        fields = {name: value for name, value in event.fields.items() if name not in _TOLD_OTHERWISE}
+        return Event(session=self._session.id, type=event.type, text=fields_text(fields), time=event.time)

@@ -51,6 +51,11 @@ class SessionOutput:
         self._bytes -= nbytes
         return taken
 
+    def put_back(self, lines: Sequence[str]) -> None:
+        """What was taken, and could not be told."""
+        self._lines.extendleft(reversed(lines))
+        self._bytes += sum(map(_cost, lines))
+
     async def wait(self) -> bool:
         """Until something waits; False when nothing more can come. Without a deadline: nothing need ever be printed."""
         while not self._lines and not self._is_finished:

@@ -24,13 +24,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 import trio
 
 from simpler import limits
 from simpler.errors import CapacityError, SimplerError, StaleHandle, StateError
 from simpler.wire.control_messages import PROTOCOL_VERSIONS, Manifest
-from simplerd.events import EventLog
+from simplerd.events import EventLog, EventQueue, Field
 from simplerd.runner.control_protocol import NO_SUCH_SESSION
 from simplerd.session_output import SessionOutput
 
@@ -156,6 +157,13 @@ class Ending:
     stderr: tuple[str, ...] = ()
 
 
+class Holder(Protocol):
+    """The control connection that a session belongs to."""
+
+    def relieve(self, session: Session) -> None:
+        """Another one has taken it over."""
+
+
 class Session:
     """One session. Its fields are written by its own task (supervision.py) and belong to the trio thread."""
 
@@ -166,9 +174,9 @@ class Session:
         self.resume_token = secrets.token_bytes(limits.SESSION_TOKEN_BYTES)
         self.output = SessionOutput() if manifest.output else None
         """What its processes print, if its client wants it."""
-        self.told_seq = 0
-        """The last of the daemon's events that its client was told."""
-        self.holder: object = None
+        self.events = EventQueue()
+        """What happened to it, and its client was not told yet: a few things in its whole life."""
+        self.holder: Holder | None = None
         """The control connection that it belongs to."""
         self.manifest = manifest
         self.peer = peer
@@ -264,12 +272,11 @@ class SessionTable:
                 setting="limits.sessions_per_client",
             )
         session = Session(self._fresh_number(), manifest, peer, self._clock())
-        session.told_seq = self.events.last_seq
         self._live[session.id] = session
         self.opened_total += 1
-        self.events.publish(
+        self.publish(
+            session,
             "session.opened",
-            session=session.id,
             uid=peer.uid,
             client_pid=peer.pid,
             peer=peer.shown,
@@ -292,7 +299,11 @@ class SessionTable:
         if after in FINAL:
             self._retire(session, keep=not was_refused)
         elif after is not SessionState.STARTING:
-            self.events.publish(f"session.{after.value}", session=session.id, pid=session.pid)
+            self.publish(session, f"session.{after.value}", pid=session.pid)
+
+    def publish(self, session: Session, type: str, /, **fields: Field) -> None:
+        """Something has happened to the session, which its client is told, too."""
+        session.events.add(self.events.publish(type, session=session.id, **fields))
 
     def find(self, id: str) -> Session:
         """The live session `id`. Raises StaleHandle when there is none, with its cause when it has ended."""
@@ -340,9 +351,9 @@ class SessionTable:
         while len(self._ended) > self._ended_kept:
             self._ended.popitem(last=False)
         ending = session.ending
-        self.events.publish(
+        self.publish(
+            session,
             f"session.{info.state}",
-            session=session.id,
             cause=info.cause,
             signal=ending.signal if ending else None,
             exit_code=ending.exit_code if ending else None,

@@ -26,7 +26,6 @@ from simpler.wire.control_messages import Manifest
 from simpler.wire.descriptor_reply import refuse
 from simplerd.config import Config
 from simplerd.devices import DeviceTable
-from simplerd.events import EventLog
 from simplerd.log import get_logger
 from simplerd.process_stat import start_time, wait_stopped
 from simplerd.refusals import Refusals
@@ -65,7 +64,6 @@ class Supervisor:
         config: Config,
         sessions: SessionTable,
         devices: DeviceTable,
-        events: EventLog,
         runners: Runners,
         folder: RuntimeFolder,
         refusals: Refusals,
@@ -74,7 +72,6 @@ class Supervisor:
         self._config = config
         self._sessions = sessions
         self._devices = devices
-        self._events = events
         self._runners = runners
         self._folder = folder
         self._refusals = refusals
@@ -169,7 +166,7 @@ class Supervisor:
         manifest = session.manifest
         self._devices.lease(session.id, manifest.device_ids, holder=str(session.peer))
         if manifest.device_ids:
-            self._events.publish("device.leased", session=session.id, devices=list(manifest.device_ids))
+            self._sessions.publish(session, "device.leased", devices=list(manifest.device_ids))
         self._folder.make(session.id)
         runner = await self._fork(session)
         self._alive[session.id] = runner
@@ -354,7 +351,7 @@ class Supervisor:
     def _release(self, session: Session) -> None:
         devices = self._devices.release(session.id)
         if devices:
-            self._events.publish("device.released", session=session.id, devices=devices)
+            self._sessions.publish(session, "device.released", devices=devices)
 
     def _record(self, session: Session) -> None:
         try:

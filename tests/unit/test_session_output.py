@@ -13,10 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simpler import limits
+from simpler.errors import SessionLost
 from simpler.output_report import OutputReport
 from simpler.remote.printer import LAST_WAIT_S, PRINTED_BYTES, Printer
 from simpler.spawn_protocol import Printed
+from simpler.wire.control_messages import Manifest, Output
+from simpler.wire.messages import Message
+from simplerd.session_news import SessionNews
 from simplerd.session_output import SessionOutput
+from simplerd.sessions import Peer, Session
 
 LINE = "x" * 99
 
@@ -138,3 +143,25 @@ async def test_lines_come_out_whole_with_what_is_missing_said(pipe: tuple[int, i
     whole = [line for line in lines if re.fullmatch(rf"\[h s\] \d+ {LINE}", line)]
     assert len(whole) + missing(lines) == 10_000
     assert len(read) < 2 * PRINTED_BYTES
+
+
+# ---- the daemon's step, where the connection breaks
+
+
+async def test_what_a_lost_connection_did_not_take_is_told_by_the_next() -> None:  # R9
+    manifest = Manifest(platform="sim", runtime="graph", num_sub_workers=0, heap_bytes=1 << 24, output=True)
+    session = Session(1, manifest, Peer("unix", uid=0), 0.0)
+    assert session.output is not None
+    session.output.add(["one", "two"])
+    told: list[Message] = []
+
+    async def lost(push: Message) -> None:
+        raise SessionLost("it broke")
+
+    async def take(push: Message) -> None:
+        told.append(push)
+
+    assert not await SessionNews(session, lost, in_full=True).flush_output()
+    session.output.add(["three"])
+    assert await SessionNews(session, take, in_full=True).flush_output()
+    assert told == [Output(session=session.id, lines=["one", "two", "three"])]
