@@ -152,6 +152,8 @@ LOST_CLIENT_GRACE_S = 5.0
 SUB_WORKERS_PER_SESSION = 64
 MANIFEST_BYTES = 256 << 10
 """A runner is told its manifest in one packet, which holds less than a frame."""
+IMPORT_PATHS_BYTES = 64 << 10
+"""All together: they are told twice, in the manifest and with the daemon's own."""
 SESSION_HEAP_BYTES = 64 << 30
 
 # ---- admin interface

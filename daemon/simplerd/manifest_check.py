@@ -1,7 +1,8 @@
 """Whether a manifest can be carried out on this host, before anything is started for it.
 
-All problems are reported at once, each with its field, what it says and what was expected. Nothing is touched here but
-the names of folders that a client from elsewhere wants to import from: they are followed to where they really lie.
+All problems of what is not too large are reported at once, each with its field, what it says and what was expected.
+Nothing is touched here but folders that a client from elsewhere wants to import from, and of those only such as are
+allowed by their names: they are followed to where they really lie.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
@@ -37,20 +38,20 @@ def check_manifest(
     `import_roots`: where import_paths may lie; None where the client may name any, because it is a user of this host.
     Raises ArgumentError with every problem; `context["field"]` is the first one's.
     """
-    problems = [
-        *_size(manifest),
+    problems = [*_size(manifest)] or [  # what is too large would take too long to look at
         *_platform(manifest, platform),
         *_workers(manifest, devices),
         *_environment(manifest),
-        *_imports(manifest, import_roots),
+        *_imports(manifest),
         *_name(manifest),
     ]
+    if import_roots is not None and not problems:
+        paths, problems = _followed(manifest.import_paths, import_roots)
+        manifest = msgspec.structs.replace(manifest, import_paths=paths)
     if problems:
         text = "; ".join(f"{field}: {why}" for field, why in problems)
         raise ArgumentError(f"the session's manifest cannot be carried out here: {text}", field=problems[0][0])
-    if import_roots is None:
-        return manifest
-    return msgspec.structs.replace(manifest, import_paths=[os.path.realpath(path) for path in manifest.import_paths])
+    return manifest
 
 
 def _size(manifest: Manifest) -> Iterator[Problem]:
@@ -58,6 +59,8 @@ def _size(manifest: Manifest) -> Iterator[Problem]:
     if sum(parts.values()) > limits.MANIFEST_BYTES:
         largest = max(parts, key=parts.__getitem__)
         yield largest, f"{parts[largest]} bytes; at most {limits.MANIFEST_BYTES} in the whole manifest"
+    elif parts["import_paths"] > limits.IMPORT_PATHS_BYTES:
+        yield "import_paths", f"{parts['import_paths']} bytes; at most {limits.IMPORT_PATHS_BYTES} in all of them"
 
 
 def _platform(manifest: Manifest, platform: str) -> Iterator[Problem]:
@@ -90,13 +93,10 @@ def _environment(manifest: Manifest) -> Iterator[Problem]:
             yield "env", f"the value of {name} has a zero byte"
 
 
-def _imports(manifest: Manifest, import_roots: Sequence[str] | None) -> Iterator[Problem]:
+def _imports(manifest: Manifest) -> Iterator[Problem]:
     for path in manifest.import_paths:
-        if not path.startswith("/") or ".." in PurePosixPath(path).parts or "\0" in path:
+        if not path.startswith("/") or ".." in path.split("/") or "\0" in path:
             yield "import_paths", f"{path!r} is not an absolute path without '..'"
-        elif import_roots is not None and not _lies_under(path, import_roots):
-            allowed = ", ".join(import_roots) or "none are set"
-            yield "import_paths", f"{path!r} is not under daemon.import_paths of this host's configuration ({allowed})"
     for target in manifest.imports:
         try:
             check_import_target(target)
@@ -109,12 +109,43 @@ def _name(manifest: Manifest) -> Iterator[Problem]:
         yield "name", f"{manifest.name[:NAME_CHARACTERS]!r}…: expected at most {NAME_CHARACTERS} printable characters"
 
 
-def _lies_under(path: str, roots: Sequence[str]) -> bool:
-    """Whether `path` does as it is written, and still does once every symbolic link in it is followed."""
-    real = PurePosixPath(os.path.realpath(path))
-    return any(
-        PurePosixPath(path).is_relative_to(root) and real.is_relative_to(os.path.realpath(root)) for root in roots
-    )
+def _followed(paths: Sequence[str], roots: Sequence[str]) -> tuple[list[str], list[Problem]]:
+    """Where `paths` lie once every symbolic link is followed, and what is wrong with those not under `roots`."""
+    allowed = ", ".join(roots) or "none are set"
+    real, problems = [], []
+    for path in paths:
+        try:
+            lies_at = _under(path, roots)
+        except OSError as error:
+            problems.append(("import_paths", f"{path!r}: {error.strerror}"))
+            continue
+        if lies_at is None:
+            why = f"{path!r} is not under daemon.import_paths of this host's configuration ({allowed})"
+            problems.append(("import_paths", why))
+        else:
+            real.append(lies_at)
+    return real, problems
+
+
+def _under(path: str, roots: Sequence[str]) -> str | None:
+    """Where `path` lies, if it does so under one of `roots` both as it is written and in truth. Raises OSError.
+
+    What does not as it is written is not touched.
+    """
+    above = [root for root in roots if PurePosixPath(path).is_relative_to(root)]
+    if not above:
+        return None
+    real = _real(path)
+    return str(real) if any(real.is_relative_to(os.path.realpath(root)) for root in above) else None
+
+
+def _real(path: str) -> Path:
+    """Followed by the kernel, which bounds lengths and links: path_resolution(7)."""
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        return Path(f"/proc/self/fd/{fd}").readlink()
+    finally:
+        os.close(fd)
 
 
 def _listed(devices: Sequence[int]) -> str:

@@ -36,6 +36,20 @@ def import_from_a_neighbour(scene: Scene) -> str:
     return wanted(scene, over_tcp=True, import_paths=[f"{scene.fortress.allowed}-evil"])
 
 
+@attack(r"import_paths: \d+ bytes; at most 65536 in all of them")
+def import_from_a_path_of_many_folders(scene: Scene) -> str:
+    """An import path of 120,000 folders, each of which would be looked at."""
+    return wanted(scene, over_tcp=True, import_paths=["/a" * 120_000])
+
+
+@attack(r"import_paths: .*Too many levels of symbolic links", logged=r"import_paths: .*characters in all")
+def import_through_a_link_to_itself(scene: Scene) -> str:
+    """Import paths through a link in the allowed folder that leads back to it, thousands of times."""
+    (scene.fortress.allowed / "loop").symlink_to(".")
+    scene.open.callback((scene.fortress.allowed / "loop").unlink)
+    return wanted(scene, over_tcp=True, import_paths=[f"{scene.fortress.allowed}{'/loop' * 800}"] * 16)
+
+
 @attack(r"import_paths: .*/out' is not under daemon\.import_paths")
 def import_through_a_link(scene: Scene) -> str:
     """A link in the allowed folder that leads out of it."""

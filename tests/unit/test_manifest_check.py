@@ -41,6 +41,7 @@ def test_a_manifest_that_fits_passes() -> None:
             "env",
             "300008 bytes; at most 262144",
         ),
+        ({"import_paths": ["/a" * 40_000]}, "import_paths", "bytes; at most 65536 in all of them"),
         ({"imports": ["job.steps"]}, "imports", "job.steps"),
         ({"name": "a\nb"}, "name", "printable"),
         ({"name": "n" * 65}, "name", "at most 64"),
@@ -61,8 +62,11 @@ def test_all_problems_are_reported_at_once() -> None:  # R1
         assert field in str(caught.value)
 
 
-def test_only_users_of_this_host_choose_their_import_paths_freely() -> None:  # C4
-    check(import_roots=["/srv/jobs"], import_paths=["/srv/jobs/digits"])
+def test_only_users_of_this_host_choose_their_import_paths_freely(tmp_path: Path) -> None:  # C4
+    (tmp_path / "digits").mkdir()
+    check(import_roots=[str(tmp_path)], import_paths=[f"{tmp_path}/digits"])
+    with pytest.raises(ArgumentError, match="letters': No such file or directory"):
+        check(import_roots=[str(tmp_path)], import_paths=[f"{tmp_path}/letters"])
     with pytest.raises(ArgumentError, match=r"'/opt/job' is not under daemon\.import_paths .*\(/srv/jobs\)"):
         check(import_roots=["/srv/jobs"], import_paths=["/opt/job"])
     with pytest.raises(ArgumentError, match="none are set"):
