@@ -276,8 +276,8 @@ class Supervisor:
                         case PeerLane() if len(fds) == 1:
                             await self._connect_peer(session, report, fds[0])
                         case Refused():
-                            why = f"{report.lane}: {report.reason}"
-                            self._refusals.note(session.peer, report.code, why)
+                            who = Peer(f"a peer of session {session.id}") if report.stranger else session.peer
+                            self._refusals.note(who, report.code, f"{report.lane}: {report.reason}")
                         case _:
                             raise ProtocolError(f"a runner that is ready said {type(report).__name__}")
         except ProtocolError as violation:
@@ -290,8 +290,7 @@ class Supervisor:
         except SimplerError as refusal:
             if refusal.code != NO_SUCH_SESSION:  # then it asks another daemon
                 _log.warning("a peer lane was refused", session=session.id, reason=refusal.message)
-            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as connection:
-                refuse(connection, refusal)
+            _refuse_lane(fd, refusal)
 
     async def _end(self, session: Session, runner: Runner) -> bool:
         """Asks the runner to close and waits for the last of its tree; True when it had to be killed."""
@@ -389,6 +388,18 @@ def _stderr_text(lines: list[str]) -> str:
     if not lines:
         return "; it wrote nothing to stderr"
     return "; the last lines of its stderr:\n" + "\n".join(lines)
+
+
+def _refuse_lane(fd: int, refusal: SimplerError) -> None:
+    """Tells who is at the other end of `fd`, which stays open, and may be no socket at all."""
+    duplicate = os.dup(fd)
+    try:
+        connection = socket.socket(fileno=duplicate)
+    except OSError:
+        os.close(duplicate)
+        return
+    with connection, contextlib.suppress(OSError):  # it has left
+        refuse(connection, refusal)
 
 
 async def _close_is_overdue(session: Session) -> None:

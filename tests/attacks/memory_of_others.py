@@ -36,6 +36,20 @@ def a_guessed_secret(scene: Scene) -> str:
     return raw.refusal()
 
 
+@attack(r"has granted whoever asks nothing by that secret", logged="more was refused|nothing by that secret")
+def secret_after_secret(scene: Scene) -> str:
+    """Hundreds of secrets, one after the other: each is refused, and the log does not grow with them."""
+    owner = scene.opened()
+    for guess in range(300):
+        raw = scene.unix()
+        with raw.socket:
+            owner.attach(raw, "peer", token=guess.to_bytes(32, "big"))
+            said = raw.refusal()
+            assert "nothing by that secret" in said
+    assert len(scene.log()) < 100
+    return said
+
+
 @attack(r"has granted whoever asks nothing by that secret", logged="has granted whoever asks nothing by that secret")
 def the_token_for_a_secret(scene: Scene) -> str:
     """A session's own token, shown where a grant's secret belongs."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from attacks.scene import descriptors
 from daemon.conftest import Client, client_of, event
 from simpler.callables import content_of
 from simpler.errors import AccessDenied, ArgumentError, CapacityError, SimplerError, StaleHandle
@@ -226,13 +227,17 @@ async def test_a_runner_that_sends_anything_harms_only_itself(daemon: Foreground
         from simplerd.runner.control_protocol import PeerLane, encode
 
         packet, ours = encode(PeerLane(args.scalar(0), b"no frame")), socket.socketpair()
+        to_nobody = encode(PeerLane("s-00000000", b"no frame"))
         with contextlib.suppress(OSError):  # of what is no socket, or no such one
             for name in sorted(path.name for path in Path("/proc/self/fd").iterdir()):
                 with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as control:
                     if (control.family, control.type) == (socket.AF_UNIX, socket.SOCK_SEQPACKET):
+                        for _ in range(50):
+                            control.sendmsg([to_nobody], ancillary([1]))
                         for beside in ([1], [ours[0].fileno()], [ours[0].fileno(), ours[1].fileno()], []):
                             control.sendmsg([packet], ancillary(beside))
 
+    before = descriptors(daemon.pid)
     async with sessions(daemon, 3) as (owner, attacker, importer):
         content = content_of(stuff)
         await attacker.lane.request(Register(digest=content.digest), content.encode())
@@ -243,4 +248,5 @@ async def test_a_runner_that_sends_anything_harms_only_itself(daemon: Foreground
         assert isinstance(await use(importer, name, TensorArgType.INOUT), int)
         for each in (owner, attacker, importer):
             await each.client.close(each.opened)
+    assert descriptors(daemon.pid) < before + 50, "descriptors were kept"
     assert "is not listened to any more" in daemon.log.read_text()

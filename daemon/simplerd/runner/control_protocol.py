@@ -97,11 +97,15 @@ class PeerLane(msgspec.Struct, frozen=True, tag="peer-lane"):
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
-    """Runner to daemon: what its client asked for on a lane was refused; for the log."""
+    """Runner to daemon: what its client asked for on a lane was refused; for the log.
+
+    `stranger`: it was not its client who asked, but whoever knows the session's name.
+    """
 
     lane: str
     code: str
     reason: str
+    stranger: bool = False
 
 
 Command = Lane | Stop

@@ -24,7 +24,7 @@ import time
 import trio
 
 from simpler import limits
-from simpler.errors import AccessDenied, AuthError, CapacityError, ProtocolError, SimplerError
+from simpler.errors import AccessDenied, ArgumentError, AuthError, CapacityError, ProtocolError, SimplerError
 from simpler.region import Region
 from simpler.tensor import Access
 from simpler.wire.control_messages import Attach, AttachReply
@@ -38,6 +38,7 @@ from simplerd.runner.buffers import Held, SessionBuffers
 from simplerd.runner.control_protocol import Launch
 from simplerd.runner.importer_lane import ImporterLane
 from simplerd.runner.lane_security import LaneSecurity
+from simplerd.runner.refusal_reports import RefusalReports
 
 _log = logging.getLogger("simpler.runner")
 
@@ -46,9 +47,17 @@ class Grants:
     """The grants of one session. `give` and `revoke` are for any thread, `serve` is for trio's."""
 
     def __init__(
-        self, region: Region, buffers: SessionBuffers, launch: Launch, security: LaneSecurity, links: Links
+        self,
+        region: Region,
+        buffers: SessionBuffers,
+        launch: Launch,
+        security: LaneSecurity,
+        *,
+        links: Links,
+        refusals: RefusalReports,
     ) -> None:
         self._region, self._buffers, self._security, self._links = region, buffers, security, links
+        self._refusals = refusals
         self._session, self._number = launch.session, launch.session_number
         self._lock = threading.Lock()
         self._waiting: dict[bytes, Grant] = {}
@@ -78,17 +87,17 @@ class Grants:
 
         What another session sends may be anything, and harms nobody but itself.
         """
+        name = f"a peer lane of session {importer or 'elsewhere'}"
         try:
-            connection = socket.socket(fileno=fd)
-        except OSError as error:
-            os.close(fd)
-            _log.warning("session %s asked for memory by what is no socket: %s", importer, error)
+            connection = _connection(fd)
+        except ArgumentError as refusal:
+            self._refusals.report(name, refusal, stranger=True)
             return
         with connection:
             try:
                 await self._serve(frame, importer, connection)
             except SimplerError as refusal:
-                _log.warning("a peer lane of session %s was refused: %s", importer or "elsewhere", refusal)
+                self._refusals.report(name, refusal, stranger=True)
                 with contextlib.suppress(OSError):  # it has left
                     refuse(connection, refusal, session=self._number)
             except OSError as error:
@@ -140,6 +149,19 @@ class Grants:
             answer(connection, first.header, reply, region)
         finally:
             os.close(region)
+
+
+def _connection(fd: int) -> socket.socket:
+    """The socket `fd`, which is taken over. Raises ArgumentError for what is none of the kind that lanes are."""
+    try:
+        connection = socket.socket(fileno=fd)
+    except OSError as error:
+        os.close(fd)
+        raise ArgumentError(f"it brought a descriptor that is no socket: {error.strerror}") from None
+    if connection.type != socket.SOCK_STREAM:
+        connection.close()
+        raise ArgumentError("it brought a socket that is no stream")
+    return connection
 
 
 async def _wait_until_over(connection: socket.socket) -> None:

@@ -119,7 +119,7 @@ async def serve(launch: Launch, control: socket.socket, worker: InnerWorker, sec
     trace = SessionTrace(launch, worker.region, dispatcher, chips, subs)
     refusals = RefusalReports(control)
     daemon, links = trio.socket.from_stdlib_socket(control), Links()
-    grants, calls = Grants(worker.region, buffers, launch, security, links), TrioCalls()
+    grants, calls = Grants(worker.region, buffers, launch, security, links=links, refusals=refusals), TrioCalls()
     await daemon.send(control_protocol.encode(Ready(chips, subs, security.certificate)))
     async with trio.open_nursery() as nursery:
         imports = Imports(daemon, nursery, worker=worker, security=security, trio_calls=calls, links=links)

@@ -46,8 +46,8 @@ class RefusalReports:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
 
-    def report(self, lane: str, error: Exception) -> None:
-        """A request on `lane` was answered with `error`, or the lane was given up for it."""
+    def report(self, lane: str, error: Exception, *, stranger: bool = False) -> None:
+        """A request on `lane` was answered with `error`, or the lane was given up for it. `stranger`: see Refused."""
         if not isinstance(error, SimplerError):
             return
         if not isinstance(error, _REFUSALS) and error.code != "UNSUPPORTED":
@@ -55,6 +55,6 @@ class RefusalReports:
         reason = error.message
         if len(reason) > LOGGED_CHARACTERS:
             reason = f"{reason[:LOGGED_CHARACTERS]}… ({len(reason)} characters in all)"
-        packet = control_protocol.encode(Refused(lane, str(error.context.get("reason", error.code)), reason))
+        packet = control_protocol.encode(Refused(lane, str(error.context.get("reason", error.code)), reason, stranger))
         with contextlib.suppress(OSError):  # no room, or no daemon
             self._control.send(packet, socket.MSG_DONTWAIT)
