@@ -428,6 +428,13 @@ def test_a_clock_that_may_be_ours_is_taken_for_ours() -> None:
         ({"env": {"A=B": "c"}}, "ARGUMENT", "'A=B'"),
         ({"import_paths": "/opt"}, "ARGUMENT", r"write \['/opt'\]"),
         ({"import_paths": ["relative"]}, "ARGUMENT", "'relative' is not absolute"),
+        ({"import_paths": None}, "ARGUMENT", "import_paths is a list of folders"),
+        ({"endpoint": None}, "ARGUMENT", "endpoint None is not an address"),
+        ({"device_ids": 0}, "ARGUMENT", r"device_ids is a list of device ids; write \[0\]"),
+        ({"env": ["A"]}, "ARGUMENT", "env is a mapping of names to texts or None, not a list"),
+        ({"platform": None}, "ARGUMENT", "platform None is not a text"),
+        ({"output": "no"}, "ARGUMENT", "output 'no' is neither True nor False"),
+        ({"health_timeout_s": True}, "ARGUMENT", "health_timeout_s True is not from 0.1 to 86400 seconds"),
     ],
 )
 def test_a_spec_that_cannot_work_is_refused_at_once(options: dict[str, object], code: str, why: str) -> None:  # R7, L4

@@ -44,18 +44,38 @@ def test_a_key_that_others_get_at_is_refused(files: Path, mode: int) -> None:
         TlsConfig.from_folder(files)
 
 
-@pytest.mark.parametrize("pin", ["", "0a" * 32, f"sha256:{'0A' * 32}", f"sha256:{'0a' * 31}"])
-def test_a_pin_is_a_fingerprint(site: TlsSite, pin: str) -> None:
+def test_a_file_that_went_since_is_named(files: Path) -> None:
+    config = TlsConfig.from_folder(files)
+    (files / "key.pem").unlink()
+    with pytest.raises(ArgumentError, match=r"tls key .*key\.pem: No such file"):
+        config.context()
+
+
+def test_a_folder_is_no_file(files: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"tls ca .*alice: Is a directory"):
+        TlsConfig(files, files / "certificate.pem", files / "key.pem")
+
+
+@pytest.mark.parametrize("wrong", [None, 5, b"ca.pem"])
+def test_a_path_is_a_text_or_a_path(site: TlsSite, wrong: object) -> None:
+    with pytest.raises(ArgumentError, match=f"tls key {wrong!r} is not the path of a file"):
+        replace(site.client, key=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match=f"tls folder {wrong!r} is not a path"):
+        TlsConfig.from_folder(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pin", [5, "", "0a" * 32, f"sha256:{'0A' * 32}", f"sha256:{'0a' * 31}"])
+def test_a_pin_is_a_fingerprint(site: TlsSite, pin: object) -> None:
     with pytest.raises(ArgumentError, match="is not 'sha256:' and 64 hex digits"):
-        replace(site.client, pin=pin)
+        replace(site.client, pin=pin)  # type: ignore[arg-type]
 
 
 def test_files_that_do_not_fit_are_refused_before_anybody_is_asked(site: TlsSite, files: Path) -> None:
     shutil.copy(site.host / "key.pem", files)
-    with pytest.raises(ArgumentError, match="cannot be used: key values mismatch"):
+    with pytest.raises(ArgumentError, match=r"certificate\.pem and key .*key\.pem cannot be used: key values mismatch"):
         TlsConfig.from_folder(files).context()
     (files / "ca.pem").write_text("no certificate")
-    with pytest.raises(ArgumentError, match="cannot be used: no certificate or crl found"):
+    with pytest.raises(ArgumentError, match=r"tls ca .*ca\.pem cannot be used: no certificate or crl found"):
         TlsConfig.from_folder(files).context()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Literal
@@ -57,22 +57,8 @@ class RemoteWorkerSpec:
         self._freeze_tls()
         self._freeze_devices()
         self._freeze_paths()
-        if not _is_count(self.num_sub_workers) or self.num_sub_workers > limits.SUB_WORKERS_PER_SESSION:
-            raise ArgumentError(
-                f"num_sub_workers {self.num_sub_workers!r} is not a number from 0 to {limits.SUB_WORKERS_PER_SESSION}"
-            )
-        if not _is_count(self.heap_bytes) or not 4096 <= self.heap_bytes <= limits.SESSION_HEAP_BYTES:
-            raise ArgumentError(f"heap_bytes {self.heap_bytes!r} is not from 4096 to {limits.SESSION_HEAP_BYTES}")
-        if (
-            not isinstance(self.health_timeout_s, int | float)
-            or not 0.1 <= self.health_timeout_s <= MAX_HEALTH_TIMEOUT_S
-        ):
-            raise ArgumentError(
-                f"health_timeout_s {self.health_timeout_s!r} is not from 0.1 to {MAX_HEALTH_TIMEOUT_S} seconds"
-            )
-        for name, value in (self.env or {}).items():
-            if not isinstance(name, str) or not name or "=" in name or not isinstance(value, str | None):
-                raise ArgumentError(f"env: {name!r}: {value!r} is not a variable's name with a text or None")
+        self._check_kinds()
+        self._check_sizes()
 
     @property
     def tls_config(self) -> TlsConfig | None:
@@ -115,7 +101,35 @@ class RemoteWorkerSpec:
             )
         object.__setattr__(self, "tls", TlsConfig.from_folder(folder))
 
+    def _check_kinds(self) -> None:
+        for name in ("platform", "runtime"):
+            if not isinstance(getattr(self, name), str):
+                raise ArgumentError(f"{name} {getattr(self, name)!r} is not a text")
+        if not isinstance(self.output, bool):
+            raise ArgumentError(f"output {self.output!r} is neither True nor False")
+        if not isinstance(self.env, Mapping | None):
+            raise ArgumentError(f"env is a mapping of names to texts or None, not a {type(self.env).__name__}")
+        for name, value in (self.env or {}).items():
+            if not isinstance(name, str) or not name or "=" in name or not isinstance(value, str | None):
+                raise ArgumentError(f"env: {name!r}: {value!r} is not a variable's name with a text or None")
+
+    def _check_sizes(self) -> None:
+        if not _is_count(self.num_sub_workers) or self.num_sub_workers > limits.SUB_WORKERS_PER_SESSION:
+            raise ArgumentError(
+                f"num_sub_workers {self.num_sub_workers!r} is not a number from 0 to {limits.SUB_WORKERS_PER_SESSION}"
+            )
+        if not _is_count(self.heap_bytes) or not 4096 <= self.heap_bytes <= limits.SESSION_HEAP_BYTES:
+            raise ArgumentError(f"heap_bytes {self.heap_bytes!r} is not from 4096 to {limits.SESSION_HEAP_BYTES}")
+        silence_s = self.health_timeout_s
+        is_number = isinstance(silence_s, int | float) and not isinstance(silence_s, bool)
+        if not is_number or not MIN_HEALTH_TIMEOUT_S <= silence_s <= MAX_HEALTH_TIMEOUT_S:
+            raise ArgumentError(
+                f"health_timeout_s {silence_s!r} is not from {MIN_HEALTH_TIMEOUT_S} to {MAX_HEALTH_TIMEOUT_S} seconds"
+            )
+
     def _freeze_devices(self) -> None:
+        if not isinstance(self.device_ids, Iterable):
+            raise ArgumentError(f"device_ids is a list of device ids; write [{self.device_ids!r}]")
         devices = tuple(self.device_ids)
         if not all(_is_count(device) for device in devices):
             raise ArgumentError(f"device_ids {devices!r}: a device id is a whole number, 0 or more")
@@ -124,7 +138,7 @@ class RemoteWorkerSpec:
         object.__setattr__(self, "device_ids", devices)
 
     def _freeze_paths(self) -> None:
-        if isinstance(self.import_paths, str):
+        if isinstance(self.import_paths, str) or not isinstance(self.import_paths, Iterable):
             raise ArgumentError(f"import_paths is a list of folders; write [{self.import_paths!r}]")
         paths = tuple(str(path) for path in self.import_paths)
         for path in paths:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import ssl
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,17 +36,19 @@ class TlsConfig:
 
     def __post_init__(self) -> None:
         for name in ("ca", "certificate", "key"):
-            mode = _mode(name, Path(getattr(self, name)))
+            mode = _mode(name, getattr(self, name))
             if name == "key" and mode & (stat.S_IRWXO | stat.S_IWGRP):
                 raise ArgumentError(
                     f"tls key {self.key}: mode {stat.S_IMODE(mode):04o} lets others at it; chmod 600 {self.key}"
                 )
-        if self.pin is not None and not _FINGERPRINT.fullmatch(self.pin):
+        if self.pin is not None and not (isinstance(self.pin, str) and _FINGERPRINT.fullmatch(self.pin)):
             raise ArgumentError(f"tls pin {self.pin!r} is not 'sha256:' and 64 hex digits in lower case")
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike[str], *, pin: str | None = None) -> TlsConfig:
         """The files ca.pem, certificate.pem and key.pem of ``folder``, as `simplerctl tls issue client` makes it."""
+        if not isinstance(folder, str | os.PathLike):
+            raise ArgumentError(f"tls folder {folder!r} is not a path")
         at = Path(folder)
         return cls(at / CA_FILE, at / CERTIFICATE_FILE, at / KEY_FILE, pin)
 
@@ -52,27 +56,37 @@ class TlsConfig:
         """For a connection to a daemon. Raises ArgumentError for files that do not hold what they should."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which asks for a certificate, and for the right name in it
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-        try:
+        for name in ("ca", "certificate", "key"):
+            _mode(name, getattr(self, name))  # which names the one that has gone: the next calls do not
+        with _refused(f"ca {self.ca}"):
             context.load_verify_locations(self.ca)
+        with _refused(f"certificate {self.certificate} and key {self.key}"):
             context.load_cert_chain(self.certificate, self.key, password=_no_password)
-        except (OSError, ValueError) as error:
-            raise ArgumentError(
-                f"the tls files cannot be used: {_why(error)}; ca {self.ca}, certificate "
-                f"{self.certificate}, key {self.key}"
-            ) from error
         return context
 
 
-def _mode(name: str, path: Path) -> int:
+def _mode(name: str, path: object) -> int:
+    """Of a file that can be read."""
+    if not isinstance(path, str | os.PathLike):
+        raise ArgumentError(f"tls {name} {path!r} is not the path of a file")
     try:
-        return path.stat().st_mode
+        with open(path, "rb") as file:
+            return os.fstat(file.fileno()).st_mode
     except OSError as error:
         raise ArgumentError(f"tls {name} {path}: {error.strerror}") from error
 
 
+@contextlib.contextmanager
+def _refused(files: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise ArgumentError(f"tls {files} cannot be used: {_why(error)}") from error
+
+
 def _why(error: OSError | ValueError) -> str:
     if isinstance(error, ssl.SSLError):
-        return (error.reason or "a file that holds no key or certificate in PEM").replace("_", " ").lower()
+        return (error.reason or "").replace("_", " ").lower() or "a file that holds no key or certificate in PEM"
     return str(error)
 
 

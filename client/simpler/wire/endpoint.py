@@ -53,6 +53,8 @@ def _is_loopback(host: str) -> bool:
 
 def parse_endpoint(text: str) -> Endpoint:
     """Raises ArgumentError that says what is wrong with ``text``."""
+    if not isinstance(text, str):
+        raise ArgumentError(f"endpoint {text!r} is not an address; expected {FORMS}")
     if text.startswith("unix:"):
         return _parse_unix(text)
     host, colon, port = text.rpartition(":")
