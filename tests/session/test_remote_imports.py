@@ -267,7 +267,7 @@ def test_an_import_that_may_only_read_can_do_nothing_else(worker: Worker, buffer
     reader = worker.remote_import(exported, worker=OTHER, access="read")
     for tag in (INOUT, OUTPUT, NO_DEP):
         args = TaskArgs().add_tensor(ints(reader), tag).add_scalar(1)
-        with pytest.raises(AccessDenied, match="may be used for READ"):
+        with pytest.raises(AccessDenied, match="was imported with access 'read', this needs '"):
             worker.run(lambda orch, *_, args=args: orch.submit_next_level(task, args, worker=OTHER))
     with pytest.raises(AccessDenied):
         worker.remote_copy_to(reader, bytes(8))
@@ -290,7 +290,7 @@ def test_what_may_only_be_read_is_mapped_for_reading(worker: Worker) -> None:  #
 
 def test_an_import_has_no_more_rights_than_its_export(worker: Worker, buffer: RemoteBufferHandle) -> None:  # B2
     for access, more in (("read", "readwrite"), ("read", "write"), ("write", "read")):
-        with pytest.raises(AccessDenied, match="does not allow"):
+        with pytest.raises(AccessDenied, match=f"does not allow access {more!r}"):
             worker.remote_import(worker.remote_export(buffer, access=access), worker=OTHER, access=more)
     writer = worker.remote_import(worker.remote_export(buffer, access="write"), worker=OTHER)
     with pytest.raises(AccessDenied):
@@ -332,9 +332,14 @@ def test_what_is_no_export_or_not_for_that_worker_is_refused(worker: Worker, buf
         worker.remote_import(exported, worker=OWNER)
     with pytest.raises(ArgumentError, match="not a remote worker"):
         worker.remote_import(exported, worker=7)
+    with pytest.raises(ArgumentError, match="worker True is not a whole number"):
+        worker.remote_import(exported, worker=True)
+    for access in ("rw", None, ["read"]):
+        with pytest.raises(ArgumentError, match=r"is not possible; expected 'read', 'write', 'readwrite'"):
+            worker.remote_export(buffer, access=access)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="expected a RemoteBufferExport"):
         worker.remote_import(buffer, worker=OTHER)  # type: ignore[arg-type]
-    imported = worker.remote_import(exported, worker=OTHER)
+    imported = worker.remote_import(exported, worker=OTHER, access="read")
     with pytest.raises(ArgumentError, match="export the buffer that it is an import of"):
         worker.remote_export(imported)
     with pytest.raises(ArgumentError, match="remote_release_import"):

@@ -233,9 +233,9 @@ class BufferBook:
     def export(self, handle: RemoteBufferHandle, offset: int, nbytes: int, access: Access) -> RemoteBufferExport:
         """An export of a range of the buffer. Raises StaleHandle, AccessDenied, ArgumentError for an import."""
         with self._lock:
-            entry = self._usable(handle, access)
-            if entry.root is not None:
+            if self._entry(handle).root is not None:
                 raise ArgumentError(f"{handle!r} is an import; export the buffer that it is an import of")
+            entry = self._usable(handle, access)
             exported = _new_export(handle.worker, nbytes, access)
             self._exports[exported] = Exported(entry, offset, nbytes, access)
         return exported
@@ -253,7 +253,7 @@ class BufferBook:
                 raise StaleHandle(f"{export!r} belongs to another Worker")
             access = exported.access if access is None else access
             if access & ~exported.access:
-                raise AccessDenied(f"{export!r} does not allow {access.name}")
+                raise AccessDenied(f"{export!r} does not allow access {ACCESS_NAMES[access]!r}")
             self._usable(exported.root.handle, access).holds += 1
         return exported._replace(access=access)
 
@@ -350,7 +350,8 @@ class BufferBook:
         if entry.state is not BufferState.LIVE:
             raise StaleHandle(f"{handle!r} was freed")
         if access & entry.access != access:
-            raise AccessDenied(f"{handle!r} may be used for {entry.access.name}, this needs {access.name}")
+            allowed, needed = ACCESS_NAMES[entry.access], ACCESS_NAMES[access]
+            raise AccessDenied(f"{handle!r} was imported with access {allowed!r}, this needs {needed!r}")
         if entry.root is not None and entry.root.serial not in self._entries:
             owner = entry.root.handle.worker
             raise StaleHandle(f"{handle!r} is an import from worker {owner}, whose session has ended")

@@ -19,7 +19,7 @@ from simpler.buffer_handle import checked_range, whole_number
 from simpler.errors import ArgumentError, SimplerError
 from simpler.remote.buffers import ACCESS_NAMES, BufferBook, Exported, RemoteBufferExport, RemoteBufferHandle
 from simpler.remote.io_thread import IoThread
-from simpler.remote.memory import RemoteBuffers
+from simpler.remote.memory import RemoteBuffers, remote_worker
 from simpler.remote.session import RemoteSession
 from simpler.tensor import Access
 from simpler.wire.import_messages import Grant, Import, ImportReply, Revoke
@@ -45,7 +45,9 @@ class RemoteImports:
         begin = whole_number("offset", offset)
         size = handle.nbytes - begin if nbytes is None else whole_number("nbytes", nbytes)
         if size < 1:
-            raise ArgumentError(f"an export has at least one byte; {size} were asked for at offset {begin}")
+            raise ArgumentError(
+                f"an export has at least one byte; offset {begin} and nbytes {nbytes} leave none of {handle!r}"
+            )
         return self._book.export(handle, checked_range(handle, begin, size), size, rights)
 
     def import_(self, export: RemoteBufferExport, worker: int, access: str | None) -> RemoteBufferHandle:
@@ -53,8 +55,7 @@ class RemoteImports:
 
         Takes its turn in both sessions behind the tasks that they were given before, without a deadline.
         """
-        if worker not in self._sessions:
-            raise ArgumentError(f"worker {worker!r} is not a remote worker; those are {list(self._sessions)}")
+        worker = remote_worker(worker, self._sessions)
         if isinstance(export, RemoteBufferExport) and export.worker == worker:
             raise ArgumentError(f"{export!r} is of worker {worker} itself, which needs no import")
         return self._io.call(self._import, worker, export, None if access is None else _access_of(access))
@@ -132,6 +133,6 @@ def _require_reachable(owner: RemoteSession, importer: RemoteSession) -> None:
 
 
 def _access_of(name: str) -> Access:
-    if name not in _ACCESS:
+    if not isinstance(name, str) or name not in _ACCESS:
         raise ArgumentError(f"access {name!r} is not possible; expected {', '.join(map(repr, _ACCESS))}")
     return _ACCESS[name]

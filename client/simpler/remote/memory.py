@@ -55,9 +55,7 @@ class RemoteBuffers:
         size = whole_number("nbytes", nbytes)
         if size < 1:
             raise ArgumentError(f"nbytes {size}: a buffer has at least one byte")
-        if worker not in self._sessions:
-            raise ArgumentError(f"worker {worker!r} is not a remote worker; those are {list(self._sessions)}")
-        return self._io.call(self._malloc, worker, size)
+        return self._io.call(self._malloc, remote_worker(worker, self._sessions), size)
 
     def free(self, handle: RemoteBufferHandle) -> None:
         """Frees the buffer, at once or when the last task that uses it is done. Raises StaleHandle if it was.
@@ -189,3 +187,11 @@ class RemoteBuffers:
             return
         except SimplerError as error:
             _log.warning("%r could not be freed: %s", entry.handle, error.message)
+
+
+def remote_worker(worker: object, sessions: Mapping[int, RemoteSession]) -> int:
+    """``worker`` as an int. Raises ArgumentError for what is not the id of a remote worker."""
+    number = whole_number("worker", worker)
+    if number not in sessions:
+        raise ArgumentError(f"worker {worker!r} is not a remote worker; those are {list(sessions)}")
+    return number

@@ -70,7 +70,7 @@ def _mode(name: str, path: object) -> int:
     if not isinstance(path, str | os.PathLike):
         raise ArgumentError(f"tls {name} {path!r} is not the path of a file")
     try:
-        with open(path, "rb") as file:
+        with Path(path).open("rb") as file:
             return os.fstat(file.fileno()).st_mode
     except OSError as error:
         raise ArgumentError(f"tls {name} {path}: {error.strerror}") from error
