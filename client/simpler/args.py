@@ -20,6 +20,7 @@ from simpler.buffer_handle import TensorRef
 from simpler.errors import ArgumentError
 from simpler.imported_memory import ImportRecord
 from simpler.tensor import DataType, Tensor, TensorArgType, element_type
+from simpler.unserializable import Unserializable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,10 +151,12 @@ class ByPlace(Protocol):
         """The memory at ``place``."""
 
 
-class ReceivedArgs:
+class ReceivedArgs(Unserializable):
     """The arguments of a task, as its callable reads them. The arrays are good until the callable returns."""
 
     __slots__ = ("_decoded", "_heaps")
+
+    why_not = "a task's arguments are good until it returns; return the values that are wanted"
 
     def __init__(self, heaps: ByPlace, decoded: DecodedArgs) -> None:
         self._heaps, self._decoded = heaps, decoded

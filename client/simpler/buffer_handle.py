@@ -16,6 +16,7 @@ from typing import ClassVar, NoReturn, SupportsIndex, TypeVar
 
 from simpler.errors import ArgumentError
 from simpler.tensor import DataType, checked_shape
+from simpler.unserializable import Unserializable
 
 _serials = itertools.count(1)
 _NAME_BIT = 1 << 63
@@ -36,10 +37,12 @@ def whole_number(what: str, value: object) -> int:
         raise ArgumentError(f"{what} {value!r} is not a whole number") from None
 
 
-class BufferHandle:
+class BufferHandle(Unserializable):
     """Memory elsewhere. ``nbytes``: its size; ``worker``: whose it is."""
 
     __slots__ = ("__weakref__", "_serial", "nbytes", "worker")
+
+    why_not = "a buffer handle belongs to the Worker that made it; it cannot be copied or pickled"
 
     made_by: ClassVar[str]
     """What a program calls to get one."""
@@ -50,9 +53,6 @@ class BufferHandle:
 
     def __init__(self) -> None:
         raise TypeError(f"buffer handles come from {self.made_by}; they cannot be made")
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a buffer handle belongs to the Worker that made it; it cannot be copied or pickled")
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError("a buffer handle cannot be changed")

@@ -15,6 +15,7 @@ from simpler._native import ffi, lib
 from simpler.mapping import Mapping
 from simpler.region_records import OK, fail
 from simpler.tensor import DataType
+from simpler.unserializable import Unserializable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,8 +25,10 @@ _ADDRESS = ffi.typeof("char *")
 _from_buffer, _locate = ffi.from_buffer, lib.slr_heap_locate
 
 
-class Heap:
+class Heap(Unserializable):
     """The memory of a region. Methods are for any thread."""
+
+    why_not = "shared memory is not copied as a whole; take the arrays that are wanted"
 
     def __init__(self, raw: Any) -> None:
         self._mapping = Mapping(raw)

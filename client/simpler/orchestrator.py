@@ -31,6 +31,7 @@ from simpler.run import RunState, TaskRef
 from simpler.run_tensors import Outputs, RunTensors
 from simpler.targets import Targets
 from simpler.tensor import Tensor, TensorArgType
+from simpler.unserializable import Unserializable
 
 _CHIP = CallableKind.CHIP  # looking up a member of an Enum takes as long as comparing with it ten times
 T = TypeVar("T")
@@ -61,13 +62,15 @@ class Submitting(Protocol):
         """Takes what is pushed in a run; waits for room."""
 
 
-class Orchestrator:
+class Orchestrator(Unserializable):
     """Submits the tasks of one run. Tasks start as soon as what they depend on is done.
 
     ``config`` says how a task is run. What its callable is to know goes into ``args``, as scalars.
     """
 
     __slots__ = ("_graph", "_registry", "_run", "_tensors", "_thread", "_worker")
+
+    why_not = "an Orchestrator is for the thread that runs its orchestration function"
 
     def __init__(self, worker: Submitting, run: RunState) -> None:
         self._worker, self._graph, self._run = worker, run.graph, run

@@ -105,7 +105,7 @@ class RunPushes:
 
 def push_record(topic: str, value: object) -> bytes:
     """The record of a value to push. Raises ArgumentError for what is too large, TaskError for what cannot be sent."""
-    record = b"".join(encode_result(value))
+    record = b"".join(encode_result(value, f"what is pushed as {topic!r}"))
     if len(record) > limits.PUSH_BYTES:
         raise ArgumentError(
             f"what is pushed as {topic!r} takes {len(record)} bytes; at most {limits.PUSH_BYTES} do: return larger "
@@ -131,6 +131,6 @@ def check_topic(topic: object) -> None:
 def _tell(topic: str, record: bytes, listeners: list[Listener]) -> None:
     for listener in listeners:
         try:
-            listener(decode_result(record))  # each has its own value
+            listener(decode_result(record, "the value"))  # each has its own
         except BaseException:
             _log.exception("what was to be told of a push as %r raised", topic)

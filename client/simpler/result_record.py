@@ -18,14 +18,16 @@ _HEAD = struct.Struct("<II")
 _CODE = "RESULT_NOT_SERIALIZABLE"
 
 
-def encode_result(value: object) -> list[bytes | memoryview]:
-    """The record in parts, to be written one after the other. Raises TaskError for what cannot be pickled."""
+def encode_result(value: object, what: str = "what the callable returned") -> list[bytes | memoryview]:
+    """The record in parts, to be written one after the other. Raises TaskError for what cannot be pickled, which calls
+    it ``what``.
+    """
     buffers: list[pickle.PickleBuffer] = []
     try:
         pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
     except Exception:  # what pickle cannot name, such as a class of __main__, cloudpickle sends by value
         buffers.clear()
-        pickled = _pickled_by_value(value, buffers)
+        pickled = _pickled_by_value(value, buffers, what)
     segments = [memoryview(pickled), *(buffer.raw() for buffer in buffers)]
     head = _HEAD.pack(len(segments), 0) + b"".join(len(segment).to_bytes(8, "little") for segment in segments)
     parts: list[bytes | memoryview] = []
@@ -34,7 +36,7 @@ def encode_result(value: object) -> list[bytes | memoryview]:
     return parts
 
 
-def decode_result(record: memoryview | bytes) -> object:
+def decode_result(record: memoryview | bytes, what: str = "the task succeeded, but its result") -> object:
     """The value, independent of ``record``. Raises TaskError when its class cannot be imported here."""
     record = memoryview(record)
     count, _ = _HEAD.unpack_from(record)
@@ -45,18 +47,16 @@ def decode_result(record: memoryview | bytes) -> object:
     try:
         return pickle.loads(segments[0], buffers=[bytearray(segment) for segment in segments[1:]])
     except Exception as error:  # loading imports modules, and they may raise anything
-        raise TaskError(
-            f"the task succeeded, but its result cannot be rebuilt here ({type(error).__name__}: {error})", code=_CODE
-        ) from error
+        raise TaskError(f"{what} cannot be rebuilt here ({type(error).__name__}: {error})", code=_CODE) from error
 
 
-def _pickled_by_value(value: object, buffers: list[pickle.PickleBuffer]) -> bytes:
+def _pickled_by_value(value: object, buffers: list[pickle.PickleBuffer], what: str) -> bytes:
     import cloudpickle
 
     try:
         return bytes(cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append))
     except Exception as error:  # any class may refuse in any way
         raise TaskError(
-            f"the callable returned a {type(value).__name__} that cannot be pickled ({type(error).__name__}: {error})",
+            f"{what} is of type {type(value).__name__}, which cannot be pickled ({type(error).__name__}: {error})",
             code=_CODE,
         ) from error

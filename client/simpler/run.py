@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from types import AsyncGeneratorType, CoroutineType, GeneratorType, TracebackType
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 from simpler.descriptors import format_hashid
 from simpler.error_record import decode_error
@@ -22,6 +22,7 @@ from simpler.graph_run import GraphRun
 from simpler.pushes import RunPushes, check_topic
 from simpler.region_records import NO_CALLABLE, RegionClosed, TaskInfo, TaskState
 from simpler.result_record import decode_result
+from simpler.unserializable import Unserializable
 
 _making_pushes = threading.Lock()
 _NOT_RUN = {CoroutineType: "async", AsyncGeneratorType: "async", GeneratorType: "a generator"}
@@ -120,10 +121,12 @@ class RunState:
             raise
 
 
-class RunHandle:
+class RunHandle(Unserializable):
     """A run that was submitted. Made by ``Worker.submit``."""
 
     __slots__ = ("__weakref__", "_error", "_lock", "_settled", "_traceback", "_value", "state")
+
+    why_not = "a RunHandle is for the process that submitted the run"
 
     def __init__(self, state: RunState) -> None:
         self.state = state
@@ -281,20 +284,19 @@ class _Failures:
         return failure
 
 
-class TaskRef:
+class TaskRef(Unserializable):
     """A task that was submitted; goes into ``after=[...]`` of others."""
 
     __slots__ = ("id", "run")
 
+    why_not = (
+        "a TaskRef is for the process that submitted the task; an orchestration function may return one TaskRef "
+        "alone, and what its task returns goes to the level above"
+    )
+
     def __init__(self, run: RunState, task: int) -> None:
         self.run = run
         self.id = task
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "a TaskRef is for the process that submitted the task; an orchestration function may return one TaskRef "
-            "alone, and what its task returns goes to the level above"
-        )
 
     def result(self) -> Any:
         """What a SUB callable returned, once the run has ended; None for one that returned nothing.

@@ -1,4 +1,4 @@
-"""Finds which part of a callable keeps it from being serialized, and names it by path."""
+"""What is never serialized, and which part of a callable keeps it from being so, named by path."""
 
 from __future__ import annotations
 
@@ -6,10 +6,25 @@ import functools
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import CodeType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, ClassVar, NoReturn
 
 MAX_STEPS = 64
 Part = tuple[str, object]
+
+
+class Unserializable:
+    """Base of what belongs to a Worker, a process or a thread, and so refuses to be pickled, as a whole and at once.
+
+    Pickling its members to find one that refuses would copy all the shared memory that they look into.
+    """
+
+    __slots__ = ()
+
+    why_not: ClassVar[str]
+    """What whoever tries is told."""
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(self.why_not)
 
 
 def find_unserializable(
@@ -34,6 +49,8 @@ def find_unserializable(
 
 def _failing_part(found: object, dumps: Callable[[Any], bytes], seen: set[int]) -> tuple[Part, Exception] | None:
     with suppress(Exception):  # an object whose code raises when it is looked into is as far as one gets
+        if isinstance(found, Unserializable):
+            return None
         for suffix, part in _parts(found):
             if id(part) not in seen and (error := _refusal(part, dumps)) is not None:
                 return (suffix, part), error

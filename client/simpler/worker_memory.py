@@ -10,6 +10,7 @@ from simpler.chip_memory import ChipMemory
 from simpler.remote_children import RemoteChildren
 from simpler.tensor import DataType, checked_shape
 from simpler.tree import Tree
+from simpler.unserializable import Unserializable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
     from simpler.remote.buffers import RemoteBufferExport, RemoteBufferHandle
 
 
-class WorkerMemory(ABC):
+class WorkerMemory(Unserializable, ABC):
     """The part of a Worker that is about memory; what each call gives lives as long as its docstring says."""
+
+    why_not = "a Worker is for the process that started it; what its tasks are to know goes into their arguments"
 
     _remote: RemoteChildren
 

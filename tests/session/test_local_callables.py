@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -172,3 +173,21 @@ def test_import_paths_bound_what_may_be_imported(tmp_path: Path, monkeypatch: py
         assert call(worker, worker.register(RemoteCallable("inside_module:where"))) == "inside_module"
         with pytest.raises(SimplerError, match="outside_module"):
             worker.register(RemoteCallable("outside_module:where"))
+
+
+def hand_back(args: Any) -> Any:
+    return args
+
+
+def test_what_looks_into_shared_memory_is_refused_without_a_look_at_all_of_it(worker: Worker) -> None:  # C1, G10
+    held: list[Any] = [worker]
+    run = worker.submit(lambda orch, args, config: held.append(orch))
+    for part in (*held, run):
+        whole = rf"\.__defaults__\[0\] is of type {type(part).__name__}, "  # and no part of it that was found to refuse
+        with pytest.raises(RegistrationError, match=whole):
+            worker.register(lambda args, part=part: part)
+    with pytest.raises(SimplerError, match="of type ReceivedArgs, which cannot be pickled"):
+        call(worker, worker.register(hand_back))
+    assert worker.region is not None
+    with pytest.raises(TypeError, match="not copied as a whole"):
+        pickle.dumps(worker.region)

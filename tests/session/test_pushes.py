@@ -105,7 +105,7 @@ def test_what_is_no_topic_is_refused(worker: Worker, topic: Any) -> None:
 
 
 def test_what_cannot_be_pushed_is_refused_where_it_is_pushed(worker: Worker) -> None:
-    with pytest.raises(TaskError, match="cannot be pickled"):
+    with pytest.raises(TaskError, match=r"what is pushed as '[a-z]+' is of type .*, which cannot be pickled"):
         worker.run(lambda orch, args, config: orch.push("lock", threading.Lock()))
     with pytest.raises(ArgumentError, match="at most 8388608 do"):
         worker.run(lambda orch, args, config: orch.push("large", bytes(limits.PUSH_BYTES)))

@@ -69,7 +69,6 @@ LAYERS = (
         "simpler.content",
         "simpler.descriptors",
         "simpler.import_target",
-        "simpler.unserializable",
     ),
     ("simpler.region", "simpler.wire", "simpler.spawn_protocol"),
     ("simpler.graph_run", "simpler.callable_table", "simpler.result_record", "simpler.pushes"),
@@ -77,7 +76,7 @@ LAYERS = (
     ("simpler.submission", "simpler.heap"),
     ("simpler.region_records", "simpler.mapping"),
     ("simpler.buffer_handle",),
-    ("simpler.tensor", "simpler.error_record", "simpler.byte_views"),
+    ("simpler.tensor", "simpler.error_record", "simpler.byte_views", "simpler.unserializable"),
     (
         "simpler.errors",
         "simpler.limits",

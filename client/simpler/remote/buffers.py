@@ -21,6 +21,7 @@ from simpler import limits
 from simpler.buffer_handle import BufferHandle, TensorRef, new_handle, new_serial, whole_number
 from simpler.errors import AccessDenied, ArgumentError, SimplerError, StaleHandle
 from simpler.tensor import Access
+from simpler.unserializable import Unserializable
 
 ACCESS_NAMES = {Access.READ: "read", Access.WRITE: "write", Access.BOTH: "readwrite"}
 """What a program calls the rights of an export or import."""
@@ -81,7 +82,7 @@ class RemoteTensorRef(TensorRef):
         return f"RemoteTensorRef(shape={self.shape}, dtype={self.dtype.name.lower()}, {where})"
 
 
-class RemoteBufferExport:
+class RemoteBufferExport(Unserializable):
     """What ``Worker.remote_import`` takes: a range of a buffer that other sessions of the Worker may use.
 
     ``worker``: whose session owns it; ``nbytes``: its size; ``access``: "read", "write" or "readwrite". Cannot be made,
@@ -90,6 +91,8 @@ class RemoteBufferExport:
 
     __slots__ = ("__weakref__", "_serial", "access", "nbytes", "worker")
 
+    why_not = "an export belongs to the Worker that made it; it cannot be copied or pickled"
+
     access: str
     nbytes: int
     worker: int
@@ -97,9 +100,6 @@ class RemoteBufferExport:
 
     def __init__(self) -> None:
         raise TypeError("exports come from Worker.remote_export; they cannot be made")
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("an export belongs to the Worker that made it; it cannot be copied or pickled")
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError("an export cannot be changed")
