@@ -16,6 +16,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from simpler import limits
@@ -106,7 +107,7 @@ class DoneCallbacks:
         with self._lock:
             handles = list(self._waiting)
         for handle in handles:
-            handle.state.tell_pushes()
+            _tell(handle.state.tell_pushes)
 
     def _tell_all(self, handle: RunHandle) -> None:
         """What was pushed in a run that has ended. Telling makes room for more of it."""
@@ -118,7 +119,7 @@ class DoneCallbacks:
         with self._lock:
             ended = [handle for handle in self._waiting if handle.done]
         for handle in ended:
-            self._tell_all(handle)
+            _tell(partial(self._tell_all, handle))
         with self._lock:
             calls = deque((function, handle) for handle in ended for function in self._waiting.pop(handle))
         del ended
@@ -129,6 +130,16 @@ class DoneCallbacks:
             except BaseException:
                 _log_raised(function)
             del handle
+
+
+def _tell(told: Callable[[], object]) -> None:
+    """What a listener raises ends neither the thread nor what is told after it."""
+    while True:
+        try:
+            told()
+            return
+        except BaseException:
+            _log.exception("a function that listens to pushes (RunHandle.on_push) raised")
 
 
 def _log_raised(function: Callback) -> None:

@@ -1,7 +1,7 @@
 """What orchestration functions push while their run goes on, until the program's listeners have been told.
 
 Rules
-  1. Values of one run are told in the order in which they came, each topic to its listeners.
+  1. Values of one run are told in the order in which they came, each topic to its listeners: by one thread at a time.
   2. What somebody listens to waits until it is told, up to PUSHES_WAITING values and PUSH_BYTES_WAITING of one run;
      whoever pushes more waits for room. One value alone always has room.
   3. Of what nobody listens to, the last PUSHES_KEPT values of a run are kept for who does so later; older ones are
@@ -39,6 +39,7 @@ class RunPushes:
         self._kept_bytes = 0
         self._wants_room: list[Callable[[], object]] = []
         self._has_dropped = False
+        self._is_telling = False
 
     def put(self, topic: str, record: bytes, when_room: Callable[[], object]) -> bool:
         """Takes a value. False when there is no room for it: ``when_room`` is called once there may be."""
@@ -70,20 +71,36 @@ class RunPushes:
             self._kept = others
 
     def tell(self) -> bool:
-        """Calls the listeners for all that waits; whether anything did. What one raises is logged, no more."""
-        told = False
-        while True:
+        """Calls the listeners for all that waits; whether anything did. False where somebody does so already, who goes
+        on until nothing waits. What listeners raise is logged, but for what is no Exception.
+        """
+        told = is_mine = False
+        try:
             with self._lock:
-                if not self._waiting:
-                    return told
+                if self._is_telling:
+                    return False
+                self._is_telling = is_mine = True
+            while self._tell_next():
                 told = True
-                topic, record = self._waiting.popleft()
-                self._waiting_bytes -= len(record)
-                listeners = list(self._listeners[topic])
-                wants_room, self._wants_room = self._wants_room, []
-            for when_room in wants_room:
-                when_room()
-            _tell(topic, record, listeners)
+            is_mine = False
+            return told
+        finally:
+            if is_mine:  # interrupted
+                self._is_telling = False
+
+    def _tell_next(self) -> bool:
+        with self._lock:
+            if not self._waiting:
+                self._is_telling = False
+                return False
+            topic, record = self._waiting.popleft()
+            self._waiting_bytes -= len(record)
+            listeners = list(self._listeners[topic])
+            wants_room, self._wants_room = self._wants_room, []
+        for when_room in wants_room:
+            when_room()
+        _tell(topic, record, listeners)
+        return True
 
     def _wait_for_telling(self, topic: str, record: bytes) -> None:
         self._waiting.append((topic, record))
@@ -132,5 +149,5 @@ def _tell(topic: str, record: bytes, listeners: list[Listener]) -> None:
     for listener in listeners:
         try:
             listener(decode_result(record, "the value"))  # each has its own
-        except BaseException:
+        except Exception:
             _log.exception("what was to be told of a push as %r raised", topic)

@@ -182,8 +182,9 @@ class RunHandle(Unserializable):
         the tree and in sessions, while the run goes on; what was pushed before first, as far as it is kept.
 
         It is called in the order of the pushes by the thread of ``add_done_callback``, before the functions that are
-        given there; in this thread when the run has ended. What it raises is logged. While it works, whoever pushes
-        much more waits. Raises ArgumentError for what is no topic or cannot be called.
+        given there; in this thread when the run has ended, unless others are being told then. What it raises is logged;
+        what is no Exception, such as KeyboardInterrupt, is raised here if it is called here. While it works, whoever
+        pushes much more waits. Raises ArgumentError for what is no topic or cannot be called.
         """
         check_topic(topic)
         if not callable(fn):

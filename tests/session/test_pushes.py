@@ -42,6 +42,34 @@ def test_a_push_of_the_programs_own_run_is_told_in_order(worker: Worker) -> None
     assert seen == [0, 1, 2]
 
 
+def test_a_listener_that_exits_ends_its_caller_or_is_logged_in_the_thread(
+    worker: Worker, fifo: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    blocks, told = worker.register(wait_for), SimpleQueue[Any]()
+
+    def orchestrate(orch: Orchestrator, args: Any, config: Any) -> None:
+        orch.push("step", 0)
+        orch.push("step", 1)
+        orch.submit_sub(blocks, TaskArgs().add_scalar(str(fifo)))
+
+    def leaving(value: object) -> None:
+        told.put(value)
+        raise SystemExit(3)
+
+    run = worker.submit(orchestrate)
+    run.on_push("step", leaving)
+    assert [told.get(timeout=TIMEOUT_S) for _ in range(2)] == [0, 1]
+    fifo.open("w").close()
+    run.add_done_callback(told.put)
+    assert told.get(timeout=TIMEOUT_S) is run
+    assert "SystemExit: 3" in caplog.text
+    caplog.clear()  # its tracebacks hold the run
+    over = worker.submit(lambda orch, args, config: orch.push("step", 2))
+    over.wait()
+    with pytest.raises(SystemExit):
+        over.on_push("step", leaving)
+
+
 def test_listeners_are_called_while_the_run_goes_on_and_before_its_end_is_told(worker: Worker, fifo: Path) -> None:
     blocks, told = worker.register(wait_for), SimpleQueue[Any]()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from simpler import limits
@@ -52,6 +54,44 @@ def test_what_nobody_listens_to_holds_up_nobody_and_is_kept_in_order() -> None:
     pushes.listen("b", seen.append)
     pushes.tell()
     assert seen == [4, 3], "the last two, those of the topic that was listened to first before the others"
+
+
+def test_values_are_told_in_order_whoever_tells_them() -> None:
+    pushes, seen, began, go_on = RunPushes(), list[object](), threading.Event(), threading.Event()
+
+    def slowly(value: object) -> None:
+        began.set()
+        assert go_on.wait(20)
+        seen.append(value)
+
+    pushes.listen("a", slowly)
+    for number in range(3):
+        assert put(pushes, "a", number, [])
+    telling = threading.Thread(target=pushes.tell)
+    telling.start()
+    assert began.wait(20)
+    assert not pushes.tell(), "the thread does"
+    go_on.set()
+    telling.join()
+    assert seen == [0, 1, 2]
+
+
+def test_who_is_interrupted_leaves_the_rest_to_be_told() -> None:
+    pushes, seen = RunPushes(), list[object]()
+
+    def interrupted(value: object) -> None:
+        seen.append(value)
+        if value == 0:
+            raise KeyboardInterrupt
+        raise ValueError("logged")
+
+    pushes.listen("a", interrupted)
+    for number in range(2):
+        assert put(pushes, "a", number, [])
+    with pytest.raises(KeyboardInterrupt):
+        pushes.tell()
+    assert pushes.tell()
+    assert seen == [0, 1]
 
 
 def test_a_listener_may_listen_and_each_has_its_own_value() -> None:
