@@ -3,7 +3,8 @@
 Rules
   1. In order: one after the other as they came. Otherwise at once, up to SERVING_DEPTH; one more is refused, so that
      requests may nest (each side serving while it waits) to that depth.
-  2. What the handler raises is the answer: every request gets one.
+  2. PING is no work: it is answered at once, whatever else is served or waits its turn.
+  3. What the handler raises is the answer: every request gets one.
 """
 
 from __future__ import annotations
@@ -52,13 +53,13 @@ class Serving:
         self._handler = handler
         self._answered = answered
         self._in_order = in_order
-        self._nursery: trio.Nursery | None = None
         self._queue_in, self._queue_out = trio.open_memory_channel[Call](limits.REQUESTS_IN_FLIGHT)
+        self._pings_in, self._pings_out = trio.open_memory_channel[Call](limits.REQUESTS_IN_FLIGHT)
 
     async def run(self) -> None:
         """Serves what was dispatched, until cancelled."""
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
+            nursery.start_soon(self._answer_pings)
             async for call in self._queue_out:
                 if self._in_order or call.request is None:  # a refusal is no work: who reads none gets no more of them
                     await self._serve(call)
@@ -67,10 +68,12 @@ class Serving:
 
     def dispatch(self, call: Call) -> None:
         """Serves ``call``, whose data is complete; PING at once, whatever else waits its turn."""
-        if isinstance(call.request, Ping) and self._nursery is not None:
-            self._nursery.start_soon(self._answered, call, PingReply(), b"")
-            return
-        self._queue_in.send_nowait(call)
+        (self._pings_in if isinstance(call.request, Ping) else self._queue_in).send_nowait(call)
+
+    async def _answer_pings(self) -> None:
+        """One after the other: whoever sends thousands and reads no answer must not have a task made for each."""
+        async for call in self._pings_out:
+            await self._answered(call, PingReply(), b"")
 
     async def _serve(self, call: Call) -> None:
         if call.request is None:
