@@ -138,7 +138,7 @@ class PingReply(Message, frozen=True, kw_only=True):
 
 
 class Ping(Request[PingReply], frozen=True, kw_only=True):
-    """Asks whether the peer is there: on every connection, from either side, answered at once."""
+    """Asks whether the peer is there, either side. Answered at once, by a session on its command lane in its turn."""
 
     TYPE = MessageType.PING
     REPLY = PingReply

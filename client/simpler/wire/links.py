@@ -3,8 +3,9 @@
 Rules
   1. One namespace for inbound and outbound connections. A handle is an index and a generation in one integer; an index
      is used again only with the next generation, so a stale or stray integer never reaches somebody else's connection.
-  2. A handle is live from before ``on_open`` is called until before ``on_close`` is called.
+  2. A handle is live from before ``on_open`` is called until the connection is over, which is before ``on_close``.
   3. The hooks are for inbound connections only, once each and in pairs. A hook that raises is logged and harms nobody.
+     When the connection is cancelled, ``on_close`` is called all the same, but may not wait for anything.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _log = logging.getLogger("simpler.wire")
 
 
 class Links:
-    """The live connections of a process. Used from one trio loop."""
+    """The links of a process that are live. Used from one trio loop."""
 
     def __init__(self, *, on_open: Hook | None = None, on_close: Hook | None = None) -> None:
         self._on_open = on_open
