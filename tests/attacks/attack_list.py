@@ -17,8 +17,9 @@ INTRODUCTION = f"""{CHAPTER}
 Each line is a test against a real daemon, in `tests/attacks`, from which this list is generated. It is checked that
 
 * it is refused with a reason, or hung up on;
-* the daemon's log says so, in a bounded number of lines;
-* the daemon takes at most 32 MiB more memory for it, and a runner four times the largest frame;
+* the daemon's log says so, in fewer than 100 lines;
+* the daemon takes at most 32 MiB more memory for it, and a runner, the attacker's own too, four times the largest
+  frame;
 * the session of an honest client goes on;
 * an operator who asks `daemon.status` meanwhile, each time on a new connection, has the answer within 100 ms, not
   counting time in which the machine let neither the daemon nor him run.

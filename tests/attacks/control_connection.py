@@ -132,7 +132,6 @@ def thousands_of_requests_at_once(scene: Scene) -> str:
     open_ = msgpack.packb({"manifest": small(platform="none")})
     raw.send(b"".join(frame(T.OPEN, open_, sequence=number) for number in range(2, 2002)))
     said = [raw.refusal() for _ in range(2000)]
-    assert len(scene.log()) < 100
     return said[-1]
 
 

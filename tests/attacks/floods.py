@@ -75,7 +75,6 @@ def refused_again_and_again(scene: Scene) -> str:
             raw = Raw(connected)
             raw.send(frame(T.HELLO, {**HELLO, "versions": [99]}))
             said = raw.refusal()
-    assert len(scene.log()) < 100
     return said
 
 

@@ -116,7 +116,6 @@ def guess_after_guess(scene: Scene) -> str:
             scene.victim.attach(raw, "data", token=guess.to_bytes(32, "big"))
             said = raw.refusal()
             assert "the token is not that" in said
-    assert len(scene.log()) < 100
     return said
 
 

@@ -23,6 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from attacks.memory import Memory
 from attacks.raw import Raw
 from simpler.wire.frames import MessageType
 from simplerd.foreground import ForegroundDaemon
@@ -142,6 +143,8 @@ class Scene:
         self.address = f"127.9.{number >> 8}.{(number & 255) + 1}"
         self._log_offset = self.daemon.log.stat().st_size
         self.open = ExitStack()
+        self.runners: list[Memory] = []
+        """Of the attacker's own sessions."""
 
     @property
     def victim(self) -> Session:
@@ -173,6 +176,7 @@ class Scene:
         control = control or self.control()
         session = Session(self, control, control.good(MessageType.OPEN, {"manifest": small(**manifest)}))
         self.open.callback(self._close, session)
+        self.runners.append(Memory(session.pid))
         return session
 
     def _close(self, session: Session) -> None:

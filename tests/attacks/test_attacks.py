@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 import pytest
 
@@ -21,6 +20,7 @@ from attacks import (
     tls_port,
 )
 from attacks.attack_list import PAGE, page
+from attacks.memory import Memory
 from attacks.scene import Fortress, Scene
 from attacks.table import TABLE, Attack
 from simpler import limits
@@ -31,6 +31,7 @@ pytestmark = [
 ]
 
 OPERATOR_WAITS_S = 0.1
+LOG_LINES = 100
 DAEMON_MEMORY_BYTES = 32 << 20
 RUNNER_MEMORY_BYTES = 4 * (limits.FRAME_PAYLOAD_BYTES + limits.FRAME_DATA_BYTES)
 
@@ -46,22 +47,6 @@ MODULES = (
     floods,
     tls_port,
 )
-
-
-class Memory:
-    """How much more than before a process has taken at most, since this was made: proc(5), clear_refs."""
-
-    def __init__(self, pid: int) -> None:
-        self._status = Path(f"/proc/{pid}/status")
-        Path(f"/proc/{pid}/clear_refs").write_text("5")
-        self._before = self._peak()
-
-    def _peak(self) -> int:
-        (found,) = re.findall(r"VmHWM:\s+(\d+) kB", self._status.read_text())
-        return int(found) << 10
-
-    def taken(self) -> int:
-        return self._peak() - self._before
 
 
 OVER_TLS = [row for row in TABLE if row.attempt.__module__ == tls_port.__name__]
@@ -80,17 +65,19 @@ def test_it_is_refused_at_a_port_with_tls(row: Attack, tls_fortress: Fortress) -
 
 def attack(row: Attack, fortress: Fortress) -> None:
     scene = Scene(fortress, TABLE.index(row) + 1)
-    memory, runner = Memory(fortress.daemon.pid), Memory(fortress.victim.pid)
+    daemon, victim = Memory(fortress.daemon.pid), Memory(fortress.victim.pid)
     fortress.let_operator_ask()
     try:
         with scene.open:
             said = row.attempt(scene)
             assert re.search(row.refused, said, re.DOTALL), said
             scene.logged(row.logged)
+            runners = [victim.taken(), *(runner.taken() for runner in scene.runners)]
     finally:
         seen = fortress.operator_saw()
-    assert memory.taken() < DAEMON_MEMORY_BYTES
-    assert runner.taken() < RUNNER_MEMORY_BYTES
+    assert len(scene.log()) < LOG_LINES
+    assert daemon.taken() < DAEMON_MEMORY_BYTES
+    assert max(runners) < RUNNER_MEMORY_BYTES
     assert not seen["wrong"], seen
     assert seen["worst_s"] <= OPERATOR_WAITS_S, seen
     assert fortress.victim.malloc() is not None  # the honest client's session goes on
