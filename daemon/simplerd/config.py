@@ -223,6 +223,8 @@ def endpoint_problem(endpoint: str, *, tls: bool = False, insecure: bool = False
         address = ipaddress.ip_address(at.host)
     except ValueError:
         return f"expected an IP address or localhost before the port; it is {at.host!r}"
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        return f"{endpoint!r} is an IPv4 address; expected it without the ::ffff: in front"
     if address.is_loopback or tls:
         return None
     if insecure:
@@ -253,7 +255,7 @@ def _check_daemon(file: TomlFile, daemon: DaemonSection) -> None:
 def _checked_tls(file: TomlFile, tls: TlsSection) -> TlsFiles | None:
     given = {name: value for name in ("certificate", "key", "ca") if (value := getattr(tls, name)) is not None}
     for name, value in given.items():
-        if why := _file_problem(value, secret=name == "key"):
+        if why := file_problem(value, secret=name == "key"):
             file.problem("tls", name, why)
     if len(given) == 3:
         return TlsFiles(**{name: Path(value) for name, value in given.items()}, clients=tls.clients)
@@ -275,7 +277,8 @@ def _checked_insecure(file: TomlFile, at: ListenSection, tls: TlsSection) -> boo
     return at.insecure_tcp and tls.insecure_off
 
 
-def _file_problem(path: str, *, secret: bool) -> str | None:
+def file_problem(path: str, *, secret: bool) -> str | None:
+    """What is wrong with the file of [tls] at `path`, or None. `secret`: whether it is a key."""
     if not path.startswith("/"):
         return f"expected an absolute path; it is {path!r}"
     try:

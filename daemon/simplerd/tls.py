@@ -4,7 +4,7 @@ Rules
   1. TLS 1.3 (RFC 8446) and nothing older; every client shows a certificate of the CA, for clients (extended key usage).
      Where `tls.clients` names fingerprints, it must be one of those.
   2. The key is read after the spawner of the runners was forked, and by this process alone. Its file must not be
-     readable by everybody.
+     readable by everybody, each time that it is read.
   3. Files that were replaced are used from the next connection on. When they do not fit together, as while they are
      being replaced, the ones before go on being used, and the log says why.
 """
@@ -18,7 +18,7 @@ import trio
 
 from simpler.errors import AuthError, StartupError
 from simpler.wire.tls_stream import TlsStream, fingerprint
-from simplerd.config import TlsFiles
+from simplerd.config import TlsFiles, file_problem
 from simplerd.log import get_logger
 from simplerd.sessions import Peer
 
@@ -88,11 +88,13 @@ class ServerTls:
             except OSError:
                 found.append((0, 0, 0))
             else:
-                found.append((status.st_ino, status.st_mtime_ns, status.st_size))
+                found.append((status.st_ino, status.st_ctime_ns, status.st_size))
         return tuple(found)
 
 
 def _context(files: TlsFiles) -> ssl.SSLContext:
+    if why := file_problem(str(files.key), secret=True):
+        raise ValueError(why)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED

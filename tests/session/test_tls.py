@@ -273,15 +273,14 @@ def test_no_process_that_runs_user_code_has_the_hosts_key(site: TlsSite, daemon:
 
 def test_files_that_were_renewed_are_used_without_a_restart(site: TlsSite, tmp_path: Path) -> None:
     with TcpDaemon(site.config(tmp_path)) as running:
-        with session(running.tcp, site.client)[0]:
-            pass
         renewed = site.issued("host", "node1-renewed", HOST)
-        (tmp_path / "tls/key.pem").write_text("not a key")
-        with session(running.tcp, site.client)[0]:  # the ones before are still used
-            pass
-        assert "cannot be used" in running.log.read_text()
+        (renewed / "key.pem").chmod(0o644)
         for name in ("key.pem", "certificate.pem"):
             (renewed / name).replace(tmp_path / "tls" / name)
+        with session(running.tcp, site.client)[0]:  # the ones before are still used
+            pass
+        assert "key.pem has mode 0644: a key is for its owner" in running.log.read_text()
+        (tmp_path / "tls/key.pem").chmod(0o600)
         pin = fingerprint(der(tmp_path / "tls/certificate.pem"))
         with session(running.tcp, replace(site.client, pin=pin))[0]:
             pass

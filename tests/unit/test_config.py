@@ -238,6 +238,13 @@ def tls_files(folder: Path, *, key_mode: int = 0o600) -> str:
     return "[tls]\n" + "".join(f'{name} = "{folder}/{name}"\n' for name in ("certificate", "key", "ca"))
 
 
+@pytest.mark.parametrize("address", ["[::ffff:0.0.0.0]:7390", "[::ffff:10.0.0.2]:7390"])
+def test_an_ipv4_address_is_written_as_one(address: str) -> None:  # D3
+    """In the guise of IPv6 "every address" would look like one of them."""
+    for how in ({}, {"tls": True}, {"insecure": True}):
+        assert "expected it without the ::ffff:" in str(endpoint_problem(address, **how))
+
+
 def test_with_tls_or_two_insecure_settings_any_address_may_be_listened_at(tmp_path: Path) -> None:  # D3
     secure = load(write(tmp_path, f'{tls_files(tmp_path)}[listen]\nsession = ["192.168.1.4:7390", "0.0.0.0:7391"]'))
     assert secure.tls == TlsFiles(tmp_path / "certificate", tmp_path / "key", tmp_path / "ca")
