@@ -118,6 +118,16 @@ def wait_and_add(orch: Orchestrator, args: Any, config: object = None) -> None:
         args.tensor(0)[...] += 1
 
 
+def fail(orch: Orchestrator, args: Any, config: object = None) -> None:
+    kept = args.tensor(0)
+    raise LookupError(f"it has {kept.size} items")
+
+
+def imports_mapped(orch: Orchestrator, args: Any, config: object = None) -> int:
+    """Besides the session's own region."""
+    return Path("/proc/self/maps").read_text().count("/memfd:") - 1
+
+
 def die(orch: Orchestrator, args: Any, config: object = None) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -260,6 +270,15 @@ def test_nothing_is_copied_and_nothing_else_is_mapped(worker: Worker) -> None:  
     assert nbytes <= (1 << 16) + os.sysconf("SC_PAGE_SIZE")
     worker.remote_release_import(imported)
     worker.remote_free(big)
+
+
+@SHARING
+def test_what_a_failed_task_looked_at_is_unmapped_with_its_import(worker: Worker, buffer: RemoteBufferHandle) -> None:
+    imported = worker.remote_import(worker.remote_export(buffer), worker=OTHER)
+    with pytest.raises(TaskError, match="it has 8 items"):
+        result_of(worker, fail, TaskArgs().add_tensor(ints(imported)))
+    worker.remote_release_import(imported)
+    assert result_of(worker, imports_mapped, TaskArgs()) == 0
 
 
 def test_an_import_that_may_only_read_can_do_nothing_else(worker: Worker, buffer: RemoteBufferHandle) -> None:  # B2

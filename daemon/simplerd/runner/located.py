@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from traceback import clear_frames
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -24,9 +25,24 @@ def located(work: Callable[[], T], **where: str | int) -> T:
         return work()
     except BaseException as error:  # user code may raise anything, SystemExit included
         added: dict[str, Any] = dict(where)
-        record = encode_error(error.with_traceback(_users_part(error.__traceback__)), **added)
+        frames = error.__traceback__
+        record = encode_error(error.with_traceback(_users_part(frames)), **added)
+        clear_frames(frames)
+        _clear(error)
     traveller = decode_error(record)
     raise traveller from traveller.__cause__
+
+
+def _clear(error: BaseException) -> None:
+    """Lets go of what the frames of an error and its causes look at, such as memory of other sessions: they and the run
+    that they are of hold each other, and would until the next collection.
+    """
+    cleared = set[int]()
+    following: BaseException | None = error
+    while following is not None and id(following) not in cleared:
+        cleared.add(id(following))
+        clear_frames(following.__traceback__)
+        following = following.__cause__ or following.__context__
 
 
 def _users_part(frames: TracebackType | None) -> TracebackType | None:
