@@ -61,6 +61,10 @@ def fail_after_writing(orch: Orchestrator, args: Any, config: object = None) -> 
     raise LookupError("wrote, then failed")
 
 
+def raise_unknown(orch: Orchestrator, args: Any, config: object = None) -> None:
+    raise LookupError("of the test")
+
+
 def wait_for(orch: Orchestrator, args: Any, config: object = None) -> None:
     Path(args.scalar(0)).read_bytes()
 
@@ -124,6 +128,23 @@ def test_a_session_passes_an_output_on_to_its_own_workers(worker: Worker) -> Non
         return on(orch, FIRST, read, (tensor, INPUT))
 
     assert worker.run(graph).result() == [35]
+
+
+def test_an_output_whose_first_task_never_ran_is_made_by_the_next_that_only_writes(worker: Worker) -> None:  # G4
+    fails, write, read = worker.register(raise_unknown), worker.register(fill), worker.register(total)
+
+    def graph(orch: Orchestrator, args: object, config: object) -> None:
+        tensor, failed = Tensor(4, "int64"), on(orch, FIRST, fails)
+        never = orch.submit_next_level(write, TaskArgs().add_tensor(tensor, OUTPUT), worker=FIRST, after=[failed])
+        on(orch, FIRST, write, (tensor, OUTPUT_EXISTING), scalar=3)
+        refs.extend([never, on(orch, FIRST, read, (tensor, INPUT))])
+
+    refs: list[TaskRef] = []
+    with pytest.raises(TaskError, match="of the test"):
+        worker.run(graph)
+    with pytest.raises(UpstreamFailed):
+        refs[0].result()
+    assert refs[1].result() == [12]
 
 
 def test_an_output_goes_to_another_session_through_a_buffer(worker: Worker) -> None:  # B6

@@ -1,8 +1,9 @@
 """Outputs of tasks: memory of the session under numbers that its client chose, made by the task that writes it first.
 
 Rules
-  1. The first task that has a number with the tag OUTPUT has its memory allocated, and whether that task succeeds or
-     not, the memory stays until the client drops the number.
+  1. The first task that writes a number without reading it (OUTPUT, OUTPUT_EXISTING) has its memory allocated; for the
+     client that may be the second, when the first was never started. Whether that task succeeds or not, the memory
+     stays until the client drops the number.
   2. A task that has it borrows the memory; dropping voids the number at once, the memory goes with the last borrower.
   3. Dropping what is not there is no error: the task that was to make it may never have run.
 """
@@ -13,7 +14,7 @@ from collections.abc import Iterable
 
 from simpler.errors import ArgumentError, CapacityError, StaleHandle
 from simpler.region import Region
-from simpler.tensor import TensorArgType
+from simpler.tensor import Access, TensorArgType
 from simpler.wire.task_args import OutputTensor
 from simplerd.runner.buffers import Held
 
@@ -49,7 +50,7 @@ class SessionOutputs:
                 self._region.unref(block[0])
 
     def _made(self, tensor: OutputTensor) -> tuple[int, int]:
-        if tensor.tag != TensorArgType.OUTPUT.value:
+        if TensorArgType(tensor.tag).ordering is not Access.WRITE:
             raise StaleHandle(
                 f"no task of session {self._session} has written output {tensor.output}, or it was dropped"
             )
