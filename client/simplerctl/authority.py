@@ -5,7 +5,8 @@
     DIR/client/NAME/                       for a program: the same three
 
 Rules
-  1. Nothing is ever overwritten. Keys are P-256, in files of mode 0600; folders have mode 0700.
+  1. Nothing is ever overwritten, and of what could not be written whole nothing stays. Keys are P-256, in files of
+     mode 0600; folders have mode 0700.
   2. A host's certificate is good for nothing but serving, and a client's for nothing but being a client (extended key
      usage): so who has a program's files cannot pretend to be a host.
   3. There is no list of revoked certificates. Whom a daemon lets in no more is left out of its `tls.clients`.
@@ -13,10 +14,11 @@ Rules
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -37,7 +39,7 @@ _USAGES = {"host": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOI
 
 
 class Authority:
-    """The one in ``folder``. Raises StateError when there is none."""
+    """The one in ``folder``. Raises StateError when there is none, or it is not one that ``make`` makes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -45,12 +47,18 @@ class Authority:
             key = serialization.load_pem_private_key((folder / CA_KEY).read_bytes(), None)
             self._certificate = x509.load_pem_x509_certificate((folder / CA_CERTIFICATE).read_bytes())
         except OSError as error:
-            raise StateError(
-                f"no authority in {folder}: {error.filename}: {error.strerror}; make one with `simplerctl tls init`"
-            ) from error
+            advice = "both of its files are needed"
+            if isinstance(error, FileNotFoundError) and not any(
+                (folder / name).exists() for name in (CA_CERTIFICATE, CA_KEY)
+            ):
+                advice = f"make one with `simplerctl tls init --dir {folder}`"
+            raise StateError(f"no authority in {folder}: {error.filename}: {error.strerror}; {advice}") from error
         except (ValueError, TypeError) as error:
             raise StateError(f"the authority in {folder} cannot be used: {error}") from error
-        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise StateError(f"{folder / CA_KEY} is no key of `simplerctl tls init`, which are of elliptic curves")
+        if key.public_key() != self._certificate.public_key():
+            raise StateError(f"{folder / CA_KEY} is not the key of {folder / CA_CERTIFICATE}; one of them was replaced")
         self._key = key
 
     @classmethod
@@ -65,9 +73,7 @@ class Authority:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .sign(key, hashes.SHA256())
         )
-        _make_folder(folder)
-        _write(folder / CA_KEY, _pem_of_key(key), 0o600)
-        _write(folder / CA_CERTIFICATE, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+        _write_all(folder, {CA_KEY: (_pem_of_key(key), 0o600), CA_CERTIFICATE: (_pem_of(certificate), 0o644)})
         return cls(folder)
 
     def issue(self, kind: str, name: str, addresses: Sequence[str] = (), *, days: int) -> Path:
@@ -77,7 +83,9 @@ class Authority:
         Raises ArgumentError for names that cannot be in a certificate, StateError when it was issued before.
         """
         if not _NAME.fullmatch(name):
-            raise ArgumentError(f"{name!r} is no name: letters, digits, '.', '_' and '-', at most 63")
+            raise ArgumentError(
+                f"{name!r} is no name: letters, digits, '.', '_' and '-', at most 63, a letter or digit first and last"
+            )
         key = ec.generate_private_key(ec.SECP256R1())
         builder = (
             _builder(_named(name), self._certificate.subject, key.public_key(), days)
@@ -90,10 +98,14 @@ class Authority:
             builder = builder.add_extension(_alternative_names(name, addresses), critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
         folder = self.folder / kind / name
-        _make_folder(folder)
-        _write(folder / KEY, _pem_of_key(key), 0o600)
-        _write(folder / CERTIFICATE, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
-        _write(folder / CA_CERTIFICATE, self._certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+        _write_all(
+            folder,
+            {
+                KEY: (_pem_of_key(key), 0o600),
+                CERTIFICATE: (_pem_of(certificate), 0o644),
+                CA_CERTIFICATE: (_pem_of(self._certificate), 0o644),
+            },
+        )
         return folder
 
 
@@ -150,28 +162,44 @@ def _general_name(text: str) -> x509.GeneralName:
     return x509.DNSName(text)
 
 
+def _pem_of(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
 def _pem_of_key(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
 
 
+def _write_all(folder: Path, files: Mapping[str, tuple[bytes, int]]) -> None:
+    """Contents and modes, by name, into a folder that is new or empty: all of them, or none."""
+    _make_folder(folder)
+    written: list[Path] = []
+    try:
+        for name, (content, mode) in files.items():
+            path = folder / name
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            written.append(path)
+            with os.fdopen(fd, "wb") as file:
+                file.write(content)
+    except BaseException as error:
+        for path in written:
+            path.unlink()
+        with contextlib.suppress(OSError):  # somebody else may have written there
+            folder.rmdir()
+        if isinstance(error, OSError):
+            raise StateError(f"{error.filename or written[-1]} cannot be written: {error.strerror}") from error
+        raise
+
+
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True)
     except FileExistsError:
-        if any(folder.iterdir()):
+        if not folder.is_dir() or any(folder.iterdir()):
             raise StateError(
                 f"{folder} is there already and is not overwritten: move it away, or choose another name"
             ) from None
     except OSError as error:
         raise StateError(f"{folder} cannot be made: {error.strerror}") from error
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with os.fdopen(fd, "wb") as file:
-            file.write(content)
-    except OSError as error:
-        raise StateError(f"{path} cannot be written: {error.strerror}") from error

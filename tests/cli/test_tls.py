@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import signal
 import ssl
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from simpler.wire.tls_stream import fingerprint
@@ -21,9 +25,13 @@ from simpler.wire.tls_stream import fingerprint
 pytestmark = pytest.mark.slow
 
 
-def simplerctl(*words: str, where: Path) -> subprocess.CompletedProcess[str]:
+def simplerctl(
+    *words: str, where: Path, preexec_fn: Callable[[], None] | None = None
+) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).with_name("simplerctl")), "tls", *words]
-    return subprocess.run(command, cwd=where, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, cwd=where, capture_output=True, text=True, timeout=60, check=False, preexec_fn=preexec_fn
+    )
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +118,8 @@ def test_what_is_printed_says_where_to_put_it_and_the_fingerprint(site: Path) ->
         (("issue", "client", "alice"), "client/alice is there already"),
         (("issue", "client", "../bob"), "'../bob' is no name"),
         (("issue", "host", "node9", "--address", "10.0.0.2:7390"), "neither an address nor a host's name"),
-        (("issue", "client", "bob", "--dir", "elsewhere"), "make one with `simplerctl tls init`"),
+        (("issue", "client", "bob", "--dir", "elsewhere"), "make one with `simplerctl tls init --dir elsewhere`"),
+        (("issue", "client", "_bob"), "a letter or digit first and last"),
     ],
 )
 def test_nothing_is_overwritten_and_mistakes_are_explained(site: Path, words: tuple[str, ...], why: str) -> None:
@@ -119,3 +128,39 @@ def test_nothing_is_overwritten_and_mistakes_are_explained(site: Path, words: tu
     assert (done.returncode, done.stdout) == (1, "")
     assert why in done.stderr
     assert {path: path.read_bytes() for path in site.rglob("*.*")} == before
+
+
+def test_a_file_in_the_place_of_a_folder_is_not_overwritten_either(site: Path) -> None:
+    (site / "host" / "node7").write_text("mine")
+    done = simplerctl("issue", "host", "node7", where=site.parent)
+    assert (done.returncode, "host/node7 is there already" in done.stderr) == (1, True), done.stderr
+    (site / "host" / "node7").unlink()
+
+
+def test_what_could_not_be_written_whole_leaves_nothing(tmp_path: Path, site: Path) -> None:
+    def no_room() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, resource.RLIM_INFINITY))  # a key's size, not a certificate's
+
+    for words, folder in (
+        (("init", "--dir", "ca"), tmp_path / "ca"),
+        (("issue", "client", "bob", "--dir", str(site)), site / "client" / "bob"),
+    ):
+        done = simplerctl(*words, where=tmp_path, preexec_fn=no_room)
+        assert (done.returncode, "cannot be written: File too large" in done.stderr) == (1, True), done.stderr
+        assert not folder.exists()
+        assert simplerctl(*words, where=tmp_path).returncode == 0, "and it can be made once there is room"
+
+
+def test_an_authority_whose_files_do_not_fit_is_not_used(tmp_path: Path, site: Path) -> None:
+    other = tmp_path / "other"
+    assert simplerctl("init", "--dir", "other", where=tmp_path).returncode == 0
+    (other / "ca.pem").write_bytes((site / "ca.pem").read_bytes())
+    assert "is not the key of" in simplerctl("issue", "client", "bob", "--dir", "other", where=tmp_path).stderr
+    key = rsa.generate_private_key(65537, 2048)
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (other / "ca.key").write_bytes(key.private_bytes(pem, pkcs8, serialization.NoEncryption()))
+    assert "which are of elliptic curves" in simplerctl("issue", "host", "n", "--dir", "other", where=tmp_path).stderr
+    (other / "ca.key").unlink()
+    assert "both of its files are needed" in simplerctl("issue", "host", "n", "--dir", "other", where=tmp_path).stderr
+    assert not (other / "client").exists()
