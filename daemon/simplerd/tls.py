@@ -17,6 +17,7 @@ from dataclasses import replace
 import trio
 
 from simpler.errors import AuthError, StartupError
+from simpler.wire.tls_refusal import unusable
 from simpler.wire.tls_stream import TlsStream, fingerprint
 from simplerd.config import TlsFiles, file_problem
 from simplerd.log import get_logger
@@ -43,7 +44,7 @@ class ServerTls:
         try:
             self._context = _context(files)
         except (OSError, ValueError) as error:
-            raise StartupError(f"the files of [tls] cannot be used: {_why(error)}; {files}") from None
+            raise StartupError(f"the files of [tls] cannot be used: {unusable(error)}; {files}") from None
 
     async def accept(self, stream: trio.SocketStream, peer: Peer) -> tuple[TlsStream, Peer]:
         """The connection under TLS, and its peer by its certificate. The caller sets a deadline.
@@ -77,7 +78,7 @@ class ServerTls:
                 self._context = _context(self._files)
                 _log.info("the files of [tls] were read again")
             except (OSError, ValueError) as error:
-                _log.error("the files of [tls] were changed and cannot be used", reason=_why(error))
+                _log.error("the files of [tls] were changed and cannot be used", reason=unusable(error))
         return self._context
 
     def _stamped(self) -> _Stamp:
@@ -106,10 +107,3 @@ def _context(files: TlsFiles) -> ssl.SSLContext:
 
 def _no_password() -> str:
     raise ValueError("the key is encrypted, and nobody is there to type its password")
-
-
-def _why(error: OSError | ValueError) -> str:
-    """OpenSSL's reason, which says more than the number that Python shows with it."""
-    if isinstance(error, ssl.SSLError):
-        return (error.reason or "a file that holds no key or certificate in PEM").replace("_", " ").lower()
-    return str(error)

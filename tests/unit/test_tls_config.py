@@ -79,6 +79,12 @@ def test_files_that_do_not_fit_are_refused_before_anybody_is_asked(site: TlsSite
         TlsConfig.from_folder(files).context()
 
 
+def test_what_is_no_pem_is_said_so(files: Path) -> None:
+    (files / "certificate.pem").write_bytes((files / "key.pem").read_bytes())
+    with pytest.raises(ArgumentError, match="cannot be used: a file that holds no key or certificate in PEM"):
+        TlsConfig.from_folder(files).context()
+
+
 def test_an_encrypted_key_does_not_ask_at_the_terminal(files: Path) -> None:
     key = serialization.load_pem_private_key((files / "key.pem").read_bytes(), None)
     secret = serialization.BestAvailableEncryption(b"secret")

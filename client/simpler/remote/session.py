@@ -178,7 +178,9 @@ class RemoteSession(Handler):
                     why = "the program could not use it"
                     await self._wire.close(why, limits.OPENING_GRACE_S, is_there=self._cause is None)
         assert deadline.cancelled_caught
-        raise StartupError(f"{self.name} was not ready within {timeout_s:g} s: waited for {self._wire.waits_for}")
+        raise StartupError(
+            f"{self.name} was not ready within {round(timeout_s, 3):g} s: waited for {self._wire.waits_for}"
+        )
 
     def _begin(self) -> None:
         self._region.attach_worker(self.worker)

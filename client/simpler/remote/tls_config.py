@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simpler.errors import ArgumentError
+from simpler.wire.tls_refusal import unusable
 
 CA_FILE, CERTIFICATE_FILE, KEY_FILE = "ca.pem", "certificate.pem", "key.pem"
 """What the files are called in a folder that `simplerctl tls issue` made."""
@@ -81,13 +82,7 @@ def _refused(files: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        raise ArgumentError(f"tls {files} cannot be used: {_why(error)}") from error
-
-
-def _why(error: OSError | ValueError) -> str:
-    if isinstance(error, ssl.SSLError):
-        return (error.reason or "").replace("_", " ").lower() or "a file that holds no key or certificate in PEM"
-    return str(error)
+        raise ArgumentError(f"tls {files} cannot be used: {unusable(error)}") from error
 
 
 def _no_password() -> str:

@@ -1,4 +1,4 @@
-"""What a failed TLS handshake says to people: who refused whom, why, and what to do.
+"""What a failed TLS handshake says to people: who refused whom, why, and what to do; and what is wrong with files.
 
 OpenSSL names a failure by a reason, and one of a certificate by a number (X509_verify_cert_error_string(3)). Whoever
 refuses sends an alert (RFC 8446, 6.2), which is all that the other side learns.
@@ -53,3 +53,10 @@ def refusal_of(error: ssl.SSLError, name: str) -> AuthError | None:
     reason = error.reason or ""
     said = _OWN_REASONS.get(reason) or _ALERTS.get(reason)
     return AuthError(f"{name} {said}") if said else None
+
+
+def unusable(error: OSError | ValueError) -> str:
+    """Why files cannot be used: OpenSSL's reason, which says more than the number that Python shows with it."""
+    if not isinstance(error, ssl.SSLError):
+        return str(error)
+    return error.reason.replace("_", " ").lower() if error.reason else "a file that holds no key or certificate in PEM"
