@@ -47,7 +47,7 @@ class InnerWorker(Worker):
         worker._replaced = replaced
         for child in sorted([*subtree.children, *subtree.remote]):
             if child in subtree.remote:
-                worker._remote.add(child, subtree.remote[child])
+                worker._remote.add_described(child, subtree.remote[child])
             else:
                 below = subtree.children[child]
                 worker.add_worker(cls.rebuilt(below, name="", spawner=None, above=(), replaced=False))

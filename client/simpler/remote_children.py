@@ -9,6 +9,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from simpler.args import TaskArgs
@@ -45,11 +46,18 @@ class RemoteChildren:
             for worker, spec in self.specs.items()
         }
 
-    def add(self, worker: int, described: dict[str, Any]) -> None:
-        """The spec of ``worker``, as another process described it."""
+    def add(self, worker: int, spec: RemoteWorkerSpec) -> None:
+        """The child ``worker``. What its session needs is loaded here, not while it opens under a deadline."""
+        import_module("simpler.remote.hub")
+        if spec.tls_config is not None:
+            import_module("simpler.wire.lane_identity")
+        self.specs[worker] = spec
+
+    def add_described(self, worker: int, described: dict[str, Any]) -> None:
+        """The child ``worker``, as another process described it."""
         from simpler.remote.spec import RemoteWorkerSpec
 
-        self.specs[worker] = RemoteWorkerSpec(**described)
+        self.add(worker, RemoteWorkerSpec(**described))
 
     @property
     def hub(self) -> RemoteHub:

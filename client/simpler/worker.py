@@ -170,7 +170,7 @@ class Worker(WorkerMemory):
             raise ArgumentError(f"add_remote_worker takes a RemoteWorkerSpec, not {type(spec).__name__}")
         with self._life_lock:
             worker = self._new_child_id()
-            self._remote.specs[worker] = spec
+            self._remote.add(worker, spec)
         return worker
 
     def _new_child_id(self) -> int:
