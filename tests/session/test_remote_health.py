@@ -16,11 +16,11 @@ import pytest
 
 from simpler import CallableHandle, Orchestrator, RemoteWorkerSpec, TaskArgs, Worker
 from simpler.errors import ArgumentError, SessionLost
-from simpler.wire.frames import MessageType
+from simpler.wire.frames import Flags, MessageType
 from simplerd.foreground import ForegroundDaemon
 
 if TYPE_CHECKING:
-    from cutting_proxy import CuttingProxy
+    from cutting_proxy import CuttingProxy, FrameBytes
 
 pytestmark = pytest.mark.slow
 
@@ -61,6 +61,7 @@ def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
 def stopped(pid: int) -> Iterator[None]:
     os.kill(pid, signal.SIGSTOP)
     try:
+        until(lambda: all(b") T " in (thread / "stat").read_bytes() for thread in Path(f"/proc/{pid}/task").iterdir()))
         yield
     finally:
         if Path(f"/proc/{pid}").exists():
@@ -116,6 +117,26 @@ def test_a_session_outlives_the_silence_of_its_daemon(daemon: ForegroundDaemon) 
         until(lambda: "session.failed" in daemon.log.read_text())
         with pytest.raises(SessionLost, match="SIGKILL"):
             ask(worker, task)
+
+
+def test_lanes_are_asked_for_a_sign_of_life_only_while_the_daemon_gives_none(proxy: CuttingProxy) -> None:  # R4 W5
+    asked: list[int] = []  # by the session that the frame is of: 0 on the connection to the daemon
+    passed = proxy.passed
+
+    def noting(frame: FrameBytes) -> FrameBytes | None:
+        if frame.header.type is MessageType.PING and frame.header.flags is Flags.NONE:
+            asked.append(frame.header.session)
+        return passed(frame)
+
+    proxy.passed = noting  # type: ignore[method-assign]
+    worker = Worker(level=4, heap_bytes=SMALL)
+    worker.add_remote_worker(RemoteWorkerSpec(proxy.endpoint, heap_bytes=SMALL, health_timeout_s=4 * HEALTH_S))
+    with worker:
+        until(lambda: len(asked) >= 2)
+        assert asked[:2] == [0, 0]
+        stalled = proxy.stall(MessageType.PING)
+        until(lambda: any(asked))
+        stalled.go_on()
 
 
 def test_a_stopped_program_does_not_take_its_host_for_dead(daemon: ForegroundDaemon) -> None:  # R4

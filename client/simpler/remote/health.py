@@ -1,8 +1,9 @@
 """Whether a session's host is still there: who is asked, when its control connection is made anew, when it is given up.
 
 Rules
-  1. Whatever comes from the daemon or from the session is a sign of life. A connection from which nothing came is asked
-     with PING. So a long task, which keeps the session's own process from answering, is no silence: its daemon answers.
+  1. Whatever comes from the daemon or from the session is a sign of life. A daemon from which nothing came is asked
+     with PING, and while it does not answer, the session's lanes are too. So a long task, which keeps the session's own
+     process from answering, is no silence: its daemon answers; and a session that idles is let sleep.
   2. When both have been silent for ``timeout_s``, the session is lost. Silence is counted in looks of our own loop: a
      program that was stopped itself does not take its host for dead.
   3. A control connection that is over, or silent for half of ``timeout_s``, is made anew and takes the session over
@@ -36,11 +37,14 @@ class Watched:
         self._heard_at = link.heard_at
         self._is_asked = False
 
-    def look(self, nursery: trio.Nursery) -> None:
-        """Counts, and asks when nothing has come of itself."""
+    def look(self) -> None:
+        """Counts."""
         heard_at = self.link.heard_at
         self.silent_looks = 0 if heard_at > self._heard_at else self.silent_looks + 1
         self._heard_at = heard_at
+
+    def ask(self, nursery: trio.Nursery) -> None:
+        """Asks for a sign of life when none has come of itself."""
         if self.silent_looks and not self._is_asked and self.link.cause is None:
             self._is_asked = True
             nursery.start_soon(self._ask)
@@ -86,7 +90,9 @@ class Health:
     def _look(self) -> None:
         watched = [self._daemon, *self._lanes]
         for one in watched:
-            one.look(self._nursery)
+            one.look()
+        for one in watched if self._daemon.silent_looks > 1 else [self._daemon]:
+            one.ask(self._nursery)
         if min(one.silent_looks for one in watched) >= LOOKS - 1:
             self._verdict = self._verdict or self._all_silent()
         elif self._daemon.link.cause is not None or self._daemon.silent_looks >= LOOKS // 2:
