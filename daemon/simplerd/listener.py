@@ -232,11 +232,11 @@ class SessionListener:
                     session=session.id,
                 )
             if is_peer:  # it has proved nothing yet, and so stays one of the silent ones
-                await self._supervisor.attach_peer(session, raw, stream.socket.fileno(), importer="")
+                await self._supervisor.lanes.attach_peer(session, raw, stream.socket.fileno(), importer="")
             else:
                 self._admission.settle(visit)
                 bearing_silence(stream)  # it ends with its session, whose client the control connection tells of
-                await self._supervisor.attach(session, attach.lane, raw, stream.socket.fileno())
+                await self._supervisor.lanes.attach(session, attach.lane, raw, stream.socket.fileno())
         except SimplerError as refusal:
             await self._refuse(stream, peer, refusal, to=first.header)
 

@@ -8,7 +8,6 @@ Rules
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
@@ -19,24 +18,20 @@ import trio
 
 from simpler.child_process import signal_name
 from simpler.error_record import decode_error
-from simpler.errors import ProtocolError, SessionLost, SimplerError, StartupError, StateError
+from simpler.errors import ProtocolError, SessionLost, SimplerError, StartupError
 from simpler.oom import OomWatch
 from simpler.spawn_protocol import Exited
 from simpler.wire.control_messages import Manifest
-from simpler.wire.descriptor_reply import refuse
 from simplerd.config import Config
 from simplerd.devices import DeviceTable
+from simplerd.lane_passing import LanePassing
 from simplerd.log import get_logger
 from simplerd.process_stat import start_time, wait_stopped
 from simplerd.refusals import Refusals
 from simplerd.runner.control_protocol import (
-    NO_SUCH_SESSION,
     Failed,
-    Lane,
     Launch,
-    PeerLane,
     Ready,
-    Refused,
     Report,
     Stop,
     error_from_memfd,
@@ -56,7 +51,7 @@ _log = get_logger("sessions")
 
 
 class Supervisor:
-    """Opens sessions, hands them their lanes, and sees them off. Belongs to the trio thread."""
+    """Opens sessions and sees them off; `lanes` has what goes between them and others. Belongs to the trio thread."""
 
     def __init__(
         self,
@@ -74,9 +69,9 @@ class Supervisor:
         self._devices = devices
         self._runners = runners
         self._folder = folder
-        self._refusals = refusals
         self._nursery = nursery
         self._alive: dict[str, Runner] = {}
+        self.lanes = LanePassing(self._alive, sessions, refusals, timeout_s=config.attach_timeout_s)
         self._host = socket.gethostname()
 
     async def open(self, manifest: Manifest, peer: Peer, protocol: int, lane_certificate: bytes = b"") -> Session:
@@ -96,41 +91,6 @@ class Supervisor:
         if session.failure is not None:
             raise session.failure
         return session
-
-    async def attach(self, session: Session, lane: str, frame: bytes, fd: int) -> None:
-        """Hands an accepted descriptor to the session's runner; the caller closes its own copy.
-
-        Raises StateError when the lane was attached before or the session cannot take it, SessionLost when its runner
-        does not take it in time.
-        """
-        runner = self._alive.get(session.id)
-        if runner is None or session.state is not SessionState.READY or lane in session.lanes:
-            why = "it was attached before" if lane in session.lanes else f"the session is {session.state.value}"
-            raise StateError(f"the {lane} lane of session {session.id} cannot be attached: {why}", session=session.id)
-        session.lanes.add(lane)
-        await self._hand_over(session, runner, Lane(lane, frame), fd)
-
-    async def attach_peer(self, session: Session, frame: bytes, fd: int, *, importer: str) -> None:
-        """Hands a lane from another session's runner to this one's, which checks what it may. `importer`: whose it is,
-        "" for one of another daemon.
-
-        Raises as `attach` does.
-        """
-        runner = self._alive.get(session.id)
-        if runner is None or session.state is not SessionState.READY:
-            raise StateError(f"session {session.id} is {session.state.value}", session=session.id)
-        await self._hand_over(session, runner, Lane("peer", frame, importer), fd)
-
-    async def _hand_over(self, session: Session, runner: Runner, lane: Lane, fd: int) -> None:
-        try:
-            with trio.fail_after(self._config.attach_timeout_s):
-                await runner.send(lane, [fd])
-        except (OSError, trio.ClosedResourceError, trio.TooSlowError) as error:
-            raise SessionLost(
-                f"the runner of session {session.id} did not take its {lane.lane} lane: "
-                f"{str(error) or 'no room in time'}",
-                session=session.id,
-            ) from None
 
     def kill_all(self) -> None:
         """Does not wait for any session to close by itself."""
@@ -177,7 +137,7 @@ class Supervisor:
                 await _first_of(  # no deadline: it may be used for ever
                     session.close_asked.wait,
                     runner.exited.wait,
-                    partial(self._listen, session, runner),
+                    partial(self.lanes.listen, session, runner),
                     partial(self._end_when_stopped, session, runner),
                 )
             killed = await self._end(session, runner)
@@ -263,34 +223,6 @@ class Supervisor:
                 session.failure = decode_error(error_from_memfd(fds[0]), trust_pickle=False)
             case _:
                 raise ProtocolError(f"a runner said {type(report).__name__} before it was ready")
-
-    async def _listen(self, session: Session, runner: Runner) -> None:
-        """Carries out what a READY runner says, until it is gone. It runs user code, so it may say anything."""
-        try:
-            while (received := await runner.receive()) is not None:
-                report, fds = received
-                with contextlib.ExitStack() as closing:
-                    for fd in fds:
-                        closing.callback(os.close, fd)
-                    match report:
-                        case PeerLane() if len(fds) == 1:
-                            await self._connect_peer(session, report, fds[0])
-                        case Refused():
-                            who = Peer(f"a peer of session {session.id}") if report.stranger else session.peer
-                            self._refusals.note(who, report.code, f"{report.lane}: {report.reason}")
-                        case _:
-                            raise ProtocolError(f"a runner that is ready said {type(report).__name__}")
-        except ProtocolError as violation:
-            _log.warning("a runner is not listened to any more", session=session.id, reason=violation.message)
-        await runner.exited.wait()
-
-    async def _connect_peer(self, session: Session, report: PeerLane, fd: int) -> None:
-        try:
-            await self.attach_peer(self._sessions.find(report.session), report.frame, fd, importer=session.id)
-        except SimplerError as refusal:
-            if refusal.code != NO_SUCH_SESSION:  # then it asks another daemon
-                _log.warning("a peer lane was refused", session=session.id, reason=refusal.message)
-            _refuse_lane(fd, refusal)
 
     async def _end(self, session: Session, runner: Runner) -> bool:
         """Asks the runner to close and waits for the last of its tree; True when it had to be killed."""
@@ -388,18 +320,6 @@ def _stderr_text(lines: list[str]) -> str:
     if not lines:
         return "; it wrote nothing to stderr"
     return "; the last lines of its stderr:\n" + "\n".join(lines)
-
-
-def _refuse_lane(fd: int, refusal: SimplerError) -> None:
-    """Tells who is at the other end of `fd`, which stays open, and may be no socket at all."""
-    duplicate = os.dup(fd)
-    try:
-        connection = socket.socket(fileno=duplicate)
-    except OSError:
-        os.close(duplicate)
-        return
-    with connection, contextlib.suppress(OSError):  # it has left
-        refuse(connection, refusal)
 
 
 async def _close_is_overdue(session: Session) -> None:
