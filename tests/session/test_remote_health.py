@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 SMALL = 1 << 24
 HEALTH_S = 1.0
-HOLD_S = 2
+HOLD_S = 1.4
 
 
 def pid_of_session(orch: Orchestrator, args: TaskArgs, config: object = None) -> int:
@@ -35,7 +35,7 @@ def pid_of_session(orch: Orchestrator, args: TaskArgs, config: object = None) ->
 
 def hold_the_interpreter(orch: Orchestrator, args: TaskArgs, config: object = None) -> int:
     """Nothing else of Python runs in this process meanwhile: PyDLL keeps the lock that CDLL gives up."""
-    ctypes.PyDLL(None).sleep(HOLD_S)
+    ctypes.PyDLL(None).usleep(int(HOLD_S * 1e6))
     return os.getpid()
 
 
@@ -109,7 +109,7 @@ def test_a_session_outlives_the_silence_of_its_daemon(daemon: ForegroundDaemon) 
         task = worker.register(pid_of_session)
         runner = ask(worker, task)
         with stopped(daemon.pid):
-            deadline = time.monotonic() + 2 * HEALTH_S
+            deadline = time.monotonic() + 1.5 * HEALTH_S
             while time.monotonic() < deadline:
                 assert ask(worker, task) == runner
         until(lambda: "a session was taken over" in daemon.log.read_text())
@@ -143,9 +143,9 @@ def test_a_stopped_program_does_not_take_its_host_for_dead(daemon: ForegroundDae
     with program(daemon) as worker:
         task = worker.register(pid_of_session)
         runner = ask(worker, task)
-        ctypes.PyDLL(None).sleep(HOLD_S)
+        ctypes.PyDLL(None).usleep(int(HOLD_S * 1e6))
         assert ask(worker, task) == runner
-        threading.Event().wait(HEALTH_S)
+        threading.Event().wait(HEALTH_S / 2)
         assert ask(worker, task) == runner
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,12 +22,22 @@ pytestmark = pytest.mark.slow
 
 SMALL = 1 << 24
 STARTUP_S = 1.0
+GRACE_S = 0.3
 STEPS = {
     MessageType.HELLO: "simplerd to answer HELLO",
     MessageType.OPEN: "the session's processes to become ready",
     MessageType.ATTACH: "the command lane",
     MessageType.REGISTER: "1 callables to be installed",
 }
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[ForegroundDaemon]:
+    """A simplerd that waits for a lost client for GRACE_S; the link of ``proxy`` is to this one."""
+    config = tmp_path / "simplerd.toml"
+    config.write_text(f"[limits]\nlost_client_grace_s = {GRACE_S}\n")
+    with ForegroundDaemon("--config", str(config)) as running:
+        yield running
 
 
 def nothing(orch: Orchestrator, args: TaskArgs, config: object = None) -> None:
