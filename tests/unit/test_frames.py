@@ -181,6 +181,15 @@ def test_hanging_up_inside_a_frame_is_an_error(length: int) -> None:  # R2
     assert raised.value.context["reason"] == Reason.TRUNCATED
 
 
+@pytest.mark.parametrize("said", [b"H", b"HTTP/1.1 400", b'{"jsonrpc"', b"SLR2"])
+def test_hanging_up_after_what_begins_no_frame_says_so(said: bytes) -> None:  # R2
+    decoder = FrameDecoder()
+    assert not list(frames_in(decoder, said, 1000))
+    with pytest.raises(ProtocolError, match="is this a simplerd endpoint") as raised:
+        decoder.end()
+    assert raised.value.context["reason"] == Reason.BAD_MAGIC
+
+
 def test_the_table_of_states_is_what_the_decoder_does() -> None:
     left_by: dict[State, set[Event]] = {state: set() for state in State}
     for (state, event), after in TRANSITIONS.items():

@@ -17,6 +17,7 @@ from simpler import limits
 from simpler.errors import ProtocolError, VersionMismatch
 from simpler.wire.frames import (
     HEADER_BYTES,
+    MAGIC,
     Buffer,
     Frame,
     Header,
@@ -24,6 +25,7 @@ from simpler.wire.frames import (
     Reason,
     decode_header,
     frame_limit,
+    no_frame,
     protocol_error,
 )
 
@@ -162,6 +164,9 @@ class FrameDecoder:
         """The peer has hung up and all that came was taken. Raises ProtocolError when that cut a frame."""
         if self._state is State.DEAD or self.between_frames:
             return
+        begun = bytes(self._input[self._begin : min(self._end, self._begin + len(MAGIC))])
+        if self._state is State.HEADER and not MAGIC.startswith(begun):
+            raise no_frame(begun)
         raise protocol_error(
             Reason.TRUNCATED,
             f"the peer hung up inside a frame: {self.missing} bytes of its {self._state.name.lower()} are missing",

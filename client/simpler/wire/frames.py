@@ -162,6 +162,14 @@ def frame_limit(kind: MessageType, flags: Flags) -> int:
     return limits.FRAME_PAYLOAD_BYTES
 
 
+def no_frame(magic: bytes) -> ProtocolError:
+    """The error for input that begins with ``magic``, which may be cut short."""
+    return protocol_error(
+        Reason.BAD_MAGIC,
+        f"expected a frame, which begins with {MAGIC!r}, got {magic!r}: is this a simplerd endpoint?",
+    )
+
+
 def decode_header(
     raw: Buffer,
     offset: int = 0,
@@ -177,10 +185,7 @@ def decode_header(
         raw, offset
     )
     if magic != MAGIC:
-        raise protocol_error(
-            Reason.BAD_MAGIC,
-            f"expected a frame, which begins with {MAGIC!r}, got {magic!r}: is this a simplerd endpoint?",
-        )
+        raise no_frame(magic)
     if version != VERSION:
         raise VersionMismatch(
             f"the peer speaks frame version {version}, this side {VERSION}: install the same release on both hosts",
