@@ -294,6 +294,14 @@ async def test_the_reason_of_a_fault_is_the_cause() -> None:
             raise await cause_of(left)
 
 
+async def test_what_breaks_the_protocol_is_the_cause_though_the_peer_cannot_be_told() -> None:  # R2
+    async with raw_peer() as (link, peer):
+        await peer.send_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+        await peer.aclose()
+        with pytest.raises(ProtocolError, match="got b'HTTP': is this a simplerd endpoint"):
+            raise await cause_of(link)
+
+
 async def test_whatever_the_facts_of_a_fault_are_called_everybody_is_told() -> None:  # R2
     async with linked() as (left, right):
         error = SimplerError("had enough")

@@ -109,6 +109,8 @@ class Link:
         self._closed = trio.Event()
         self.heard_at = -math.inf
         """When bytes last came, in seconds of trio's clock."""
+        self._violation: SimplerError | None = None
+        """What the peer broke; the cause, even when it hangs up before it was told so."""
         self._running = trio.CancelScope()
 
     @property
@@ -239,7 +241,7 @@ class Link:
 
     def fail(self, cause: SimplerError) -> None:
         """Ends the connection for ``cause``, unless it is over already."""
-        self._conversation.fail(cause)
+        self._conversation.fail(self._violation or cause)
         self._running.cancel()
         self._frame_out.cancel()
         self._closed.set()
@@ -296,6 +298,7 @@ class Link:
         try:
             await self._receive_events()
         except (ProtocolError, VersionMismatch) as violation:
+            self._violation = violation
             await self._tell()
             self.fail(violation)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as broken:
