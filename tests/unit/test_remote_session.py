@@ -63,6 +63,7 @@ from simpler.wire.control_messages import (
     OpenReply,
 )
 from simpler.wire.data_messages import CopyFrom, CopyFromReply, CopyTo, CopyToReply
+from simpler.wire.first_frame import receive_first
 from simpler.wire.frames import Buffer
 from simpler.wire.link import Link
 from simpler.wire.links import Links
@@ -91,7 +92,13 @@ class Peer(Handler):
         await trio.serve_listeners(self._connection, [trio.SocketListener(listening)])
 
     async def _connection(self, stream: trio.SocketStream) -> None:
-        await Link(stream, self, name="the program", pickles=True).run()
+        try:
+            first, received = await receive_first(stream)
+        except SessionLost:  # it went before it said anything
+            return
+        link = Link(stream, self, name="the program", received=received, pickles=True)
+        link.session = first.header.session
+        await link.run()
 
     def place(self, link: Link, request: Message, nbytes: int) -> memoryview:
         if isinstance(request, CopyTo):
@@ -118,7 +125,7 @@ class Peer(Handler):
                 return OpenReply(session="s-1", number=NUMBER, token=b"t", devices=[], chips=[], subs=[], pid=1)
             case Attach():
                 assert (request.session, request.token) == ("s-1", b"t")
-                link.session = NUMBER
+                assert link.session == NUMBER
                 self.lanes[request.lane] = link
                 return AttachReply(clock_ns=time.monotonic_ns())
             case Task():
