@@ -149,7 +149,7 @@ def receive(pieces: Iterable[bytes]) -> None:
                     elif isinstance(event, Call):
                         held.append(event)
     except (ProtocolError, VersionMismatch):
-        assert talk.has_output  # the FAULT
+        assert talk.take_output()  # the FAULT
 
 
 def room(request: Message, nbytes: int) -> memoryview:

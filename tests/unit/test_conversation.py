@@ -132,7 +132,7 @@ def test_all_that_wait_learn_of_the_end_and_nothing_is_said_after_it() -> None: 
         left.push(ENDED)
     with pytest.raises(SessionLost, match="the cable was cut"):
         left.request(Pending(Malloc(nbytes=1), settled.append))
-    assert not left.has_output
+    assert left.take_output() == []
 
 
 def test_the_end_gives_memory_back_that_data_was_on_its_way_to() -> None:

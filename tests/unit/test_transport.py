@@ -15,13 +15,15 @@ from trio.testing import lockstep_stream_pair, memory_stream_pair
 from link_scene import MALLOC, Peer, answer_sizes, cause_of, frame, linked, many_bytes
 from simpler.errors import (
     ArgumentError,
+    ProtocolError,
     SessionLost,
     SimplerError,
 )
 from simpler.wire.command_messages import Malloc, Task
+from simpler.wire.control_messages import Ping
 from simpler.wire.data_messages import CopyFrom, CopyTo
 from simpler.wire.first_frame import receive_first
-from simpler.wire.frames import MessageType
+from simpler.wire.frames import Flags, MessageType, encode_header
 from simpler.wire.link import Link
 
 
@@ -60,6 +62,24 @@ async def test_many_small_requests_go_out_at_once_and_each_is_settled() -> None:
         await left.flush()
         await left.request(MALLOC)
     assert sorted(settled) == list(range(1, 31))
+
+
+@pytest.mark.parametrize(
+    "payload", [b"\x80\x80", b"\x81\xa1x\x01"], ids=["trailing bytes", "a field that is not there"]
+)
+async def test_a_reply_that_does_not_fit_ends_the_connection_and_is_said_to_be_why(payload: bytes) -> None:  # R2
+    ours, theirs = trio.socket.socketpair()
+    link, peer = Link(trio.SocketStream(ours), name="odd"), trio.SocketStream(theirs)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.run)
+        pending = await link.begin(Ping())
+        await peer.send_all(encode_header(MessageType.PING, Flags.REPLY, 1, len(payload)) + payload)
+        with pytest.raises(ProtocolError, match="odd sent a reply that does not fit: ") as raised:
+            link.reply_of(Ping(), await pending.wait())
+        assert (await cause_of(link)) is raised.value
+        asked, last = [await receive_first(peer) for _ in range(2)]
+        assert [frame.header.type for frame, _ in (asked, last)] == [MessageType.PING, MessageType.FAULT]
+    await peer.aclose()
 
 
 async def test_a_socket_that_breaks_says_how() -> None:  # R4

@@ -330,18 +330,19 @@ class Conversation:
         self._last_sent += 1
 
     def reply_of(self, request: Request[ReplyT], answer: Answer) -> ReplyT:
-        """What ``answer`` says. Raises the error that the peer answered with."""
+        """What ``answer`` says. Raises the error that the peer answered with.
+
+        Raises ProtocolError for a reply that does not fit, which breaks the connection: then a FAULT is in the output.
+        """
         if answer.failed:
             raise decode_error(answer.payload, trust_pickle=self._pickles)
         try:
             return cast(ReplyT, request.REPLY.decode(answer.payload))
-        except ArgumentError as wrong:
-            raise violation(Reason.BAD_PAYLOAD, f"{self.name} sent a reply that does not fit: {wrong}") from None
-
-    @property
-    def has_output(self) -> bool:
-        """Whether ``take_output`` would give anything."""
-        return bool(self._outbox)
+        except (ArgumentError, ProtocolError) as wrong:
+            broken = violation(Reason.BAD_PAYLOAD, f"{self.name} sent a reply that does not fit: {wrong}")
+        if self._cause is None:
+            self.fault(broken)
+        raise broken
 
     def take_output(self) -> list[memoryview]:
         """All that is to be sent, in order; who takes it sends it, or the connection is over."""

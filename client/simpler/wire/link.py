@@ -230,8 +230,17 @@ class Link:
         return not left
 
     def reply_of(self, request: Request[ReplyT], answer: Answer) -> ReplyT:
-        """What ``answer`` says. Raises the error that the peer answered with."""
-        return self._conversation.reply_of(request, answer)
+        """What ``answer`` says. Raises the error that the peer answered with.
+
+        Raises ProtocolError for a reply that does not fit, which ends the connection.
+        """
+        try:
+            return self._conversation.reply_of(request, answer)
+        except ProtocolError as broken:
+            if not answer.failed:
+                self.flush_now()  # the peer is told why, if it takes it at once
+                self.fail(broken)
+            raise
 
     async def post(self, push: Message) -> None:
         """Sends a push. Raises the cause when the connection is over."""

@@ -17,9 +17,6 @@ class Outbox:
         self._pieces: list[memoryview] = []
         self._tail = bytearray()
 
-    def __bool__(self) -> bool:
-        return bool(self._pieces or self._tail)
-
     def add(self, head: bytes, payload: bytes, data: Buffer) -> None:
         """A frame. ``data`` is looked at when it is sent, not now, when it is large."""
         parts = payload, memoryview(data).cast("B") if len(data) else b""
