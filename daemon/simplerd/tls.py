@@ -17,6 +17,7 @@ from dataclasses import replace
 import trio
 
 from simpler.errors import AuthError, StartupError
+from simpler.wire.tls_context import tls_context
 from simpler.wire.tls_refusal import unusable
 from simpler.wire.tls_stream import TlsStream, fingerprint
 from simplerd.config import TlsFiles, file_problem
@@ -96,10 +97,7 @@ class ServerTls:
 def _context(files: TlsFiles) -> ssl.SSLContext:
     if why := file_problem(str(files.key), secret=True):
         raise ValueError(why)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.num_tickets = 0  # every connection shows its certificate afresh
+    context = tls_context(ssl.PROTOCOL_TLS_SERVER)
     context.load_verify_locations(files.ca)
     context.load_cert_chain(files.certificate, files.key, password=_no_password)
     return context

@@ -9,13 +9,37 @@ from pathlib import Path
 from attacks.raw import Raw, frame
 from attacks.scene import TIMEOUT_S, Scene, small
 from attacks.table import attack
+from simpler import limits
 from simpler.wire.frames import MessageType as T
 from simpler.wire.lane_identity import LaneIdentity
 from tls_site import TlsSite
 
 HELLO = {"versions": [2], "program": "attack", "pid": 1}
 CROWD = 300
+FFDHE8192 = 0x104
+RECORD = 1 << 14
+LONGEST_CLIENT_HELLO = 131_396
+"""As much as OpenSSL takes: CLIENT_HELLO_MAX_LENGTH in its statem_srvr.c."""
 CLIENT_HELLO_BEGINS = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+
+
+def extension(number: int, content: bytes) -> bytes:
+    return struct.pack("!HH", number, len(content)) + content
+
+
+def client_hello(group: int, share: bytes) -> bytes:
+    """A whole ClientHello (RFC 8446, 4.1.2) that offers one group for the key exchange."""
+    shares = struct.pack("!HH", group, len(share)) + share
+    extensions = (
+        extension(43, b"\x02\x03\x04")  # supported_versions: 1.3
+        + extension(10, struct.pack("!HH", 2, group))  # supported_groups
+        + extension(13, struct.pack("!HH", 2, 0x0403))  # signature_algorithms: ECDSA with P-256 and SHA-256
+        + extension(51, struct.pack("!H", len(shares)) + shares)  # key_share
+    )
+    suites = struct.pack("!HH", 2, 0x1301) + b"\x01\x00"
+    body = b"\x03\x03" + bytes(32) + b"\x00" + suites + struct.pack("!H", len(extensions)) + extensions
+    message = b"\x01" + len(body).to_bytes(3, "big") + body
+    return b"\x16\x03\x01" + struct.pack("!H", len(message)) + message
 
 
 def client(scene: Scene, certificate: Path | None) -> ssl.SSLContext:
@@ -203,6 +227,26 @@ def a_handshake_byte_by_byte(scene: Scene) -> str:
         except ConnectionResetError:
             return "it was not waited for"
     return "everything was taken"
+
+
+@attack(r"an alert, or nothing", logged="offers no key exchange by P-256")
+def key_exchanges_that_cost_much(scene: Scene) -> str:
+    """The most expensive key exchange that TLS has, on as many connections as may be silent."""
+    hello = client_hello(FFDHE8192, b"\x7f" * 1024)
+    for _ in range(limits.SILENT_CONNECTIONS - 1):
+        scene.tcp().send(hello)
+    return told(scene, hello)
+
+
+@attack(r"no whole|an alert, or nothing|hung up", logged="no whole frame came within 1 s")
+def client_hellos_that_lack_a_byte(scene: Scene) -> str:
+    """The longest ClientHello that is taken but its last byte, on as many connections as may be silent."""
+    message = b"\x01" + LONGEST_CLIENT_HELLO.to_bytes(3, "big") + bytes(LONGEST_CLIENT_HELLO)
+    pieces = (message[at : at + RECORD] for at in range(0, len(message), RECORD))
+    said = b"".join(b"\x16\x03\x01" + struct.pack("!H", len(piece)) + piece for piece in pieces)[:-1]
+    for _ in range(limits.SILENT_CONNECTIONS - 1):
+        scene.tcp().send(said)
+    return told(scene, said)
 
 
 @attack(r"hung up", logged="it said nothing, and gave way: 128 connections were silent")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simpler.errors import ArgumentError
+from simpler.wire.tls_context import tls_context
 from simpler.wire.tls_refusal import unusable
 
 CA_FILE, CERTIFICATE_FILE, KEY_FILE = "ca.pem", "certificate.pem", "key.pem"
@@ -55,8 +56,7 @@ class TlsConfig:
 
     def context(self) -> ssl.SSLContext:
         """For a connection to a daemon. Raises ArgumentError for files that do not hold what they should."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which asks for a certificate, and for the right name in it
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context = tls_context(ssl.PROTOCOL_TLS_CLIENT)  # which asks for a certificate, and for the right name in it
         for name in ("ca", "certificate", "key"):
             _mode(name, getattr(self, name))  # which names the one that has gone: the next calls do not
         with _refused(f"ca {self.ca}"):

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from simpler.errors import AuthError
+from simpler.wire.tls_context import tls_context
 
 _SINCE = datetime(2000, 1, 1, tzinfo=UTC)
 _FOR_EVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
@@ -67,12 +68,8 @@ class LaneIdentity:
         return self._context(ssl.PROTOCOL_TLS_CLIENT, peer)
 
     def _context(self, side: int, peer: bytes) -> ssl.SSLContext:
-        context = ssl.SSLContext(side)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context = tls_context(side)
         context.check_hostname = False  # the pinned certificate names nobody
-        context.verify_mode = ssl.CERT_REQUIRED
-        if side == ssl.PROTOCOL_TLS_SERVER:
-            context.num_tickets = 0  # a lane is attached once, and never resumed
         try:
             context.load_verify_locations(cadata=peer)
         except (ssl.SSLError, ValueError) as wrong:

@@ -26,6 +26,7 @@ _OWN_REASONS = {
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "showed no certificate; one of this host's CA is needed",
     "UNSUPPORTED_PROTOCOL": "offers no TLS 1.3",
     "WRONG_VERSION_NUMBER": "does not speak TLS",
+    "NO_SUITABLE_KEY_SHARE": "offers no key exchange by P-256",
     "HTTP_REQUEST": "does not speak TLS but HTTP",
     "PACKET_LENGTH_TOO_LONG": "does not speak TLS",
 }
@@ -60,3 +61,8 @@ def unusable(error: OSError | ValueError) -> str:
     if not isinstance(error, ssl.SSLError):
         return str(error)
     return error.reason.replace("_", " ").lower() if error.reason else "a file that holds no key or certificate in PEM"
+
+
+def disagreement(error: ssl.SSLError, name: str) -> AuthError:
+    """A handshake that failed for a reason which only OpenSSL has a word for."""
+    return AuthError(f"{name} and this side found no way to speak TLS: {(error.reason or str(error)).lower()}")

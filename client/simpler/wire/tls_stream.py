@@ -23,13 +23,14 @@ from collections.abc import Callable
 import trio
 
 from simpler.errors import AuthError
-from simpler.wire.tls_refusal import refusal_of
+from simpler.wire.tls_refusal import disagreement, refusal_of
 
 HANDSHAKE_BYTE = b"\x16"
 """The content type that a TLS connection begins with: RFC 8446, 5.1. No frame of ours begins so."""
 RECORD_BYTES = 1 << 14
 """The most that one record of TLS holds: RFC 8446, 5.1."""
 RECEIVE_BYTES = 128 << 10
+_LEFT = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 AT_ONCE_BYTES = 1 << 20
 """Others in the event loop have their turn after so many."""
 
@@ -86,6 +87,8 @@ class TlsStream(trio.abc.HalfCloseableStream):
                 broken = self._broken(error)
                 if isinstance(broken.__cause__, AuthError):
                     raise broken.__cause__ from error
+                if isinstance(error, ssl.SSLError) and self._socket.server_side and not isinstance(error, _LEFT):
+                    raise disagreement(error, self._name) from error
                 raise broken from broken.__cause__
 
     def give_up_tls(self) -> trio.SocketStream:
