@@ -86,7 +86,7 @@ def _check_spec(target: str, spec: ModuleSpec | None, name: str, roots: Sequence
 def _listed(roots: Sequence[Path]) -> str:
     if not roots:
         return "(there are none: name them in RemoteWorkerSpec's import_paths)"
-    return ", ".join(map(str, roots))
+    return ", ".join(dict.fromkeys(map(str, roots)))  # a session's may be its daemon's, too
 
 
 def _import(target: str, module_name: str) -> ModuleType:

@@ -16,6 +16,7 @@ DEVICE_FREES_PENDING = 64
 """How many device buffers of one chip may wait to be freed behind the tasks that use them."""
 TRACE_EVENTS = 1 << 16
 HEAP_BYTES = 1 << 30
+SMALLEST_HEAP_BYTES = 1 << 16
 MAX_WORKERS = 1 << 10
 IMPORTS_MAPPED = 64
 """Imports of a session that one worker keeps mapped; a task that names another maps it in their place."""

@@ -17,7 +17,6 @@ RUNTIMES = ("graph",)
 """What runs a chip's kernels: each task launches its own."""
 _LARGEST_DEVICE_ID = (1 << 31) - 1
 _LONGEST_NAME = 255
-_SMALLEST_HEAP_BYTES = 1 << 16
 _LARGEST_HEAP_BYTES = 1 << 44  # native/region.c takes no more
 _LARGEST_CAPACITY = 1 << 24
 
@@ -85,7 +84,7 @@ class WorkerOptions:
         _require(self.num_sub_workers <= most, "num_sub_workers", self.num_sub_workers, f"at most {most}")
 
     def _check_sizes(self) -> None:
-        least, largest = _SMALLEST_HEAP_BYTES, _LARGEST_HEAP_BYTES
+        least, largest = limits.SMALLEST_HEAP_BYTES, _LARGEST_HEAP_BYTES
         _require(is_count(self.heap_bytes), "heap_bytes", self.heap_bytes, "a whole number of bytes")
         _require(self.heap_bytes >= least, "heap_bytes", self.heap_bytes, f"at least {least}")
         _require(self.heap_bytes <= largest, "heap_bytes", self.heap_bytes, f"at most {largest}")

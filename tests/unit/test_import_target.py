@@ -72,8 +72,8 @@ def test_an_empty_list_of_import_paths_allows_nothing() -> None:  # C4
 
 @pytest.mark.parametrize("module", ["posixpath", "sys", "slrpkg.absent"])
 def test_a_module_elsewhere_is_refused(module: str, folder: Path) -> None:  # C4
-    with refused(f"there is no module {module} under the import paths {folder}"):
-        import_callable(f"{module}:f", [str(folder)])
+    with refused(rf"there is no module {module} under the import paths {folder}(?!,)"):
+        import_callable(f"{module}:f", [str(folder), str(folder)])
 
 
 def test_a_symbolic_link_out_of_the_import_paths_is_refused_before_it_runs(folder: Path) -> None:  # C4

@@ -424,7 +424,7 @@ def test_a_clock_that_may_be_ours_is_taken_for_ours() -> None:
         ({"device_ids": (-1,)}, "ARGUMENT", "whole number"),
         ({"num_sub_workers": -1}, "ARGUMENT", "num_sub_workers -1"),
         ({"num_sub_workers": True}, "ARGUMENT", "num_sub_workers True"),
-        ({"heap_bytes": 1}, "ARGUMENT", "heap_bytes 1"),
+        ({"heap_bytes": 65535}, "ARGUMENT", "heap_bytes 65535 is not from 65536 to"),
         ({"env": {"A=B": "c"}}, "ARGUMENT", "'A=B'"),
         ({"import_paths": "/opt"}, "ARGUMENT", r"write \['/opt'\]"),
         ({"import_paths": ["relative"]}, "ARGUMENT", "'relative' is not absolute"),

@@ -118,8 +118,9 @@ class RemoteWorkerSpec:
             raise ArgumentError(
                 f"num_sub_workers {self.num_sub_workers!r} is not a number from 0 to {limits.SUB_WORKERS_PER_SESSION}"
             )
-        if not _is_count(self.heap_bytes) or not 4096 <= self.heap_bytes <= limits.SESSION_HEAP_BYTES:
-            raise ArgumentError(f"heap_bytes {self.heap_bytes!r} is not from 4096 to {limits.SESSION_HEAP_BYTES}")
+        least, largest = limits.SMALLEST_HEAP_BYTES, limits.SESSION_HEAP_BYTES
+        if not _is_count(self.heap_bytes) or not least <= self.heap_bytes <= largest:
+            raise ArgumentError(f"heap_bytes {self.heap_bytes!r} is not from {least} to {largest}")
         silence_s = self.health_timeout_s
         is_number = isinstance(silence_s, int | float) and not isinstance(silence_s, bool)
         if not is_number or not MIN_HEALTH_TIMEOUT_S <= silence_s <= MAX_HEALTH_TIMEOUT_S:
