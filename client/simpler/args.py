@@ -156,7 +156,7 @@ class ReceivedArgs(Unserializable):
 
     __slots__ = ("_decoded", "_heaps")
 
-    why_not = "a task's arguments are good until it returns; return the values that are wanted"
+    _why_not = "a task's arguments are good until it returns; return the values that are wanted"
 
     def __init__(self, heaps: ByPlace, decoded: DecodedArgs) -> None:
         self._heaps, self._decoded = heaps, decoded

@@ -42,7 +42,7 @@ class BufferHandle(Unserializable):
 
     __slots__ = ("__weakref__", "_serial", "nbytes", "worker")
 
-    why_not = "a buffer handle belongs to the Worker that made it; it cannot be copied or pickled"
+    _why_not = "a buffer handle belongs to the Worker that made it; it cannot be copied or pickled"
 
     made_by: ClassVar[str]
     """What a program calls to get one."""

@@ -28,7 +28,7 @@ _from_buffer, _locate = ffi.from_buffer, lib.slr_heap_locate
 class Heap(Unserializable):
     """The memory of a region. Methods are for any thread."""
 
-    why_not = "shared memory is not copied as a whole; take the arrays that are wanted"
+    _why_not = "shared memory is not copied as a whole; take the arrays that are wanted"
 
     def __init__(self, raw: Any) -> None:
         self._mapping = Mapping(raw)

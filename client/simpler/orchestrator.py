@@ -70,7 +70,7 @@ class Orchestrator(Unserializable):
 
     __slots__ = ("_graph", "_registry", "_run", "_tensors", "_thread", "_worker")
 
-    why_not = "an Orchestrator is for the thread that runs its orchestration function"
+    _why_not = "an Orchestrator is for the thread that runs its orchestration function"
 
     def __init__(self, worker: Submitting, run: RunState) -> None:
         self._worker, self._graph, self._run = worker, run.graph, run

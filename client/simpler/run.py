@@ -126,7 +126,7 @@ class RunHandle(Unserializable):
 
     __slots__ = ("__weakref__", "_error", "_lock", "_settled", "_traceback", "_value", "state")
 
-    why_not = "a RunHandle is for the process that submitted the run"
+    _why_not = "a RunHandle is for the process that submitted the run"
 
     def __init__(self, state: RunState) -> None:
         self.state = state
@@ -290,7 +290,7 @@ class TaskRef(Unserializable):
 
     __slots__ = ("id", "run")
 
-    why_not = (
+    _why_not = (
         "a TaskRef is for the process that submitted the task; an orchestration function may return one TaskRef "
         "alone, and what its task returns goes to the level above"
     )

@@ -20,11 +20,11 @@ class Unserializable:
 
     __slots__ = ()
 
-    why_not: ClassVar[str]
+    _why_not: ClassVar[str]
     """What whoever tries is told."""
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(self.why_not)
+        raise TypeError(self._why_not)
 
 
 def find_unserializable(

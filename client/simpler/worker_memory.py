@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class WorkerMemory(Unserializable, ABC):
     """The part of a Worker that is about memory; what each call gives lives as long as its docstring says."""
 
-    why_not = "a Worker is for the process that started it; what its tasks are to know goes into their arguments"
+    _why_not = "a Worker is for the process that started it; what its tasks are to know goes into their arguments"
 
     _remote: RemoteChildren
 

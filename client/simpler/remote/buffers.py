@@ -91,7 +91,7 @@ class RemoteBufferExport(Unserializable):
 
     __slots__ = ("__weakref__", "_serial", "access", "nbytes", "worker")
 
-    why_not = "an export belongs to the Worker that made it; it cannot be copied or pickled"
+    _why_not = "an export belongs to the Worker that made it; it cannot be copied or pickled"
 
     access: str
     nbytes: int
