@@ -103,6 +103,8 @@ AHEAD_S = 0.02
 from, which is how much must be ahead to keep a session busy."""
 QUICK_TASK_BYTES_AHEAD = 4 << 20
 """Arguments of tasks beyond TASKS_AHEAD, together: a session holds them in memory until their turn comes."""
+FIRST_AHEAD = 1 << 10
+"""Requests to free memory that one session is sent ahead; with QUICK_TASKS_AHEAD well below REQUESTS_IN_FLIGHT."""
 LANE_SPIN_S = 150e-6
 """How long a session watches its command lane before it sleeps: what a client on the same network takes from an answer
 to its next task. Waking a core that has gone to sleep costs a fifth of a small task."""

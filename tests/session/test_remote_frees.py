@@ -20,9 +20,10 @@ from simpler import (
     Tensor,
     TensorArgType,
     Worker,
+    limits,
 )
 from simpler.errors import CapacityError, SimplerError, StaleHandle
-from simpler.wire.command_messages import Drop, Free, Malloc
+from simpler.wire.command_messages import Drop, Free, Malloc, Task
 from simpler.wire.control_messages import Hello, HelloReply
 from unit.test_remote_session import Peer
 
@@ -123,6 +124,25 @@ def test_what_a_run_kept_is_freed_before_the_next_allocation(worker: Worker, pee
         worker.run(held_and_freed)
     worker.remote_malloc(worker=0, nbytes=64)
     assert peer.asked() == [*["Malloc", "Free"] * 40, "Malloc"]
+
+
+def test_frees_go_out_in_time_for_what_comes_next_and_no_more_at_once_than_may_wait(
+    worker: Worker, peer: PeerThread, monkeypatch: pytest.MonkeyPatch
+) -> None:  # B4, R3
+    monkeypatch.setattr(limits, "FIRST_AHEAD", 4)
+    nothing = worker.register(print)
+    kept = [worker.remote_malloc(worker=0, nbytes=64) for _ in range(50)]
+
+    def held_and_freed(orch: Orchestrator, args: object, config: object) -> None:
+        for handle in kept:
+            tensor = RemoteTensorRef(handle, shape=8, dtype="int64")
+            orch.submit_next_level(nothing, TaskArgs().add_tensor(tensor), worker=0)
+            worker.remote_free(handle)
+
+    worker.run(held_and_freed)
+    worker.run(lambda orch, *_: orch.submit_next_level(nothing, worker=0))
+    found = [type(one) for one in peer.peer.requests if isinstance(one, (Free, Task))]
+    assert found == [Task] * 50 + [Free] * 50 + [Task]
 
 
 def test_what_a_session_does_not_know_it_need_not_confirm(

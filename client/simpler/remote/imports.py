@@ -68,7 +68,7 @@ class RemoteImports:
         exported = self._book.hold_exported(export, access)
         try:
             with trio.CancelScope(shield=True):
-                await self._buffers.free_what_is_due(worker)
+                self._buffers.ask_again(worker)
                 reply = await self._ask(self._sessions[worker], exported)
                 await self._sessions[worker].ensure_usable()  # else nobody would tell the book of the loss once more
         except BaseException:

@@ -1,8 +1,8 @@
 """Remote memory as a Worker offers it: allocate, free, and copy at the call, not as part of a graph.
 
 Rules
-  1. What was freed while it was held goes once it is let go, without anybody waiting for that. Who next wants memory of
-     that session does, so that it finds the room.
+  1. What was freed while it was held goes once it is let go, without anybody waiting for that, and before whatever its
+     session is asked next, which may need the room.
   2. Who is interrupted leaves nothing behind that only it knew of: what it asked of a session is waited for, and given
      back.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import SupportsIndex
@@ -41,10 +40,6 @@ class RemoteBuffers:
         self._io = io
         self._sessions = sessions
         self._book = book
-        self._due: defaultdict[int, deque[RemoteBuffer]] = defaultdict(deque)
-        """By worker, what its session is to be asked to free; filled by any thread."""
-        self._freeing: defaultdict[int, trio.Lock] = defaultdict(trio.Lock)
-        """By worker, held while its session is asked."""
 
     def malloc(self, worker: int, nbytes: SupportsIndex) -> RemoteBufferHandle:
         """``nbytes`` of memory, not zeroed, in the session of ``worker``; lives until freed or the session ends.
@@ -89,11 +84,29 @@ class RemoteBuffers:
         self._free_due(self._book.let_go(entries))
 
     def _free_due(self, entries: Iterable[RemoteBuffer]) -> None:
+        """Has the sessions asked for it; see rule 1."""
+        if not self._io.running:  # closed meanwhile: the memory is gone with its session
+            return
+        asked = set[int]()
         for entry in entries:
-            worker = entry.handle.worker
-            self._due[worker].append(entry)
-            with contextlib.suppress(StateError):  # closed meanwhile: the memory is gone with its session
-                self._io.post(self.free_what_is_due, worker)
+            self._sessions[entry.handle.worker].ask_first(_giving_back(entry), partial(self._answered, entry))
+            asked.add(entry.handle.worker)
+        for worker in asked:
+            with contextlib.suppress(StateError):  # closed just now
+                self._io.post(_ring, self._sessions[worker])
+
+    def _answered(self, entry: RemoteBuffer, refusal: SimplerError | None) -> None:
+        """What the session has said about the entry, which nobody waits for."""
+        if refusal is not None:
+            _log.warning("%r could not be freed: %s", entry.handle, refusal.message)
+        self._settle(entry, refusal)
+
+    def _settle(self, entry: RemoteBuffer, refusal: SimplerError | None) -> None:
+        """Of who knows of no such buffer, or was closed, the memory is gone either way."""
+        if refusal is None or isinstance(refusal, (StaleHandle, StateError)):
+            self._free_due(self._book.freed(entry))
+        else:
+            self._book.not_freed(entry, refusal)
 
     def report_unconfirmed(self) -> None:
         """Once all sessions are closed, which ends their memory too: says what they never confirmed, and why at first.
@@ -133,7 +146,7 @@ class RemoteBuffers:
     async def _malloc(self, worker: int, nbytes: int) -> RemoteBufferHandle:
         """Waits for the reply even when its caller was interrupted: memory that nobody knows of could not be freed."""
         with trio.CancelScope(shield=True):
-            await self.free_what_is_due(worker)
+            self.ask_again(worker)
             reply, _ = await self._sessions[worker].request(Malloc(nbytes=nbytes))
             await self._sessions[worker].ensure_usable()  # else nobody would tell the book of the loss once more
         handle = self._book.add(worker, reply.buffer, reply.generation, nbytes)
@@ -153,31 +166,22 @@ class RemoteBuffers:
     async def _free_now(self, handle: RemoteBufferHandle, *, imported: bool = False) -> None:
         entry = self._book.free(handle, imported=imported)
         if entry is not None:
-            with trio.CancelScope(shield=True):
-                await self.free_what_is_due(handle.worker)
-                await self._free(entry)
+            self.ask_again(handle.worker)
+            await self._free(entry)
 
-    async def free_what_is_due(self, worker: int) -> None:
-        """Returns once the session of ``worker`` has answered for all that was let go, or not confirmed, before."""
-        async with self._freeing[worker], trio.open_nursery() as asking:
-            due = self._due[worker]
-            for entry in [*(due.popleft() for _ in range(len(due))), *self._book.to_ask_again(worker)]:
-                asking.start_soon(self._free_quietly, entry)
+    def ask_again(self, worker: int) -> None:
+        """For what the session of ``worker`` did not confirm, before whatever it is asked next."""
+        self._free_due(self._book.to_ask_again(worker))
 
     async def _free(self, entry: RemoteBuffer) -> None:
         """Waits for the reply even when its caller was interrupted: the book says what the session has done."""
-        kind = Free if entry.root is None else Release
-        request: Request[Message] = kind(buffer=entry.buffer, generation=entry.generation)
         try:
             with trio.CancelScope(shield=True):
-                await self._sessions[entry.handle.worker].request(request)
-        except (StaleHandle, StateError):  # it knows of no such buffer, or was closed: the memory is gone either way
-            self._free_due(self._book.freed(entry))
+                await self._sessions[entry.handle.worker].request(_giving_back(entry))
+        except SimplerError as refusal:
+            self._settle(entry, refusal)
             raise
-        except SimplerError as failure:
-            self._book.not_freed(entry, failure)
-            raise
-        self._free_due(self._book.freed(entry))
+        self._settle(entry, None)
 
     async def _free_quietly(self, entry: RemoteBuffer) -> None:
         """For a caller who has left, or asks for something else."""
@@ -195,3 +199,12 @@ def remote_worker(worker: object, sessions: Mapping[int, RemoteSession]) -> int:
     if number not in sessions:
         raise ArgumentError(f"worker {worker!r} is not a remote worker; those are {list(sessions)}")
     return number
+
+
+def _giving_back(entry: RemoteBuffer) -> Request[Message]:
+    kind = Free if entry.root is None else Release
+    return kind(buffer=entry.buffer, generation=entry.generation)
+
+
+async def _ring(session: RemoteSession) -> None:
+    session.ring()

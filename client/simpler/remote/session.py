@@ -204,9 +204,13 @@ class RemoteSession(Handler):
         Without a deadline: the tasks before it take as long as they take, and health is told apart. Raises what the
         session answers, SessionLost, or StateError once it is closed.
         """
-        if self._pump is not None and self.can_be_used():
-            self._pump.enqueue_drops()  # the request may need the memory
-        return await self.explained(lambda: self._wire.command.request(request, data, timeout_s=None))
+
+        async def in_turn() -> tuple[ReplyT, memoryview]:
+            if self._pump is not None:
+                await self._pump.first_sent()  # the request may need the memory
+            return await self._wire.command.request(request, data, timeout_s=None)
+
+        return await self.explained(in_turn)
 
     async def on_data_lane(self, work: Callable[[Link], Awaitable[None]]) -> None:
         """Runs ``work`` with the data lane. Raises as ``request`` does."""
@@ -275,6 +279,11 @@ class RemoteSession(Handler):
         """Has outputs of tasks dropped before what is not sent yet, once it is rung for; from any thread."""
         if self._pump is not None:
             self._pump.drop(outputs)
+
+    def ask_first(self, request: Request[Message], answered: Callable[[SimplerError | None], None]) -> None:
+        """As `TaskPump.ask_first`; nothing where the session is closed."""
+        if self._pump is not None:
+            self._pump.ask_first(request, answered)
 
     def ring(self) -> None:
         """There may be work in the worker's mailbox."""

@@ -9,6 +9,8 @@ Rules
   4. A request of the graph to drop an output goes out like a task. What becomes of it harms no run: what was not
      dropped then is, when the run has ended. Such drops go out before any later task, which may need the memory; those
      that the session refuses go out again with the next.
+  5. What frees memory goes out before any later task or request, too: FIRST_AHEAD at once, and the rest before the
+     next of those.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from simpler.region import Op, Region, RegionClosed
 from simpler.region_records import Task as GraphTask
 from simpler.wire.command_messages import Drop, Task
 from simpler.wire.link import Link
+from simpler.wire.messages import Message, Request
 from simpler.wire.pending import Pending
 
 _log = logging.getLogger("simpler.remote")
@@ -59,7 +62,11 @@ class TaskPump:
         self._is_full = False
         """Whether there may be more in the mailbox, for which there was no room."""
         self._to_drop: deque[int] = deque()
-        """Filled by any thread."""
+        """Filled by any thread, as is ``_first``."""
+        self._first: deque[tuple[Request[Message], Callable[[SimplerError | None], None]]] = deque()
+        self._first_ahead = 0
+        self._first_settled = trio.Event()
+        """One of those sent first was; then there is another event."""
         self._ahead = 0
         self._ahead_bytes = 0
         self._window = limits.TASKS_AHEAD
@@ -87,6 +94,19 @@ class TaskPump:
         """Has outputs dropped, once it is rung for; from any thread."""
         self._to_drop.extend(outputs)
 
+    def ask_first(self, request: Request[Message], answered: Callable[[SimplerError | None], None]) -> None:
+        """Has a request sent before any later task, once it is rung for; from any thread. ``answered`` is called in the
+        loop, with the refusal if there is one; not when the lane is lost.
+        """
+        self._first.append((request, answered))
+
+    async def first_sent(self) -> None:
+        """Returns once all that goes first is before what is sent next. Raises the end of the lane."""
+        self.enqueue_first()
+        while self._first:  # no deadline: what is ahead of it may be tasks of any length
+            await self._first_settled.wait()
+            self.enqueue_first()
+
     async def run(self) -> None:
         """Sends what the lane did not take at once, until the lane is closed, which is raised."""
         self.ring()  # only who has looked in vain is told of what comes
@@ -98,8 +118,8 @@ class TaskPump:
     def _enqueue_ready(self) -> bool:
         """Puts all that is ready, and has room, behind what is to be sent; False when there was nothing."""
         self._is_full = False
-        found = self.enqueue_drops()
-        while self._has_room():
+        found = self.enqueue_first()
+        while not self._first and self._has_room():
             task = self._region.take(self._worker)
             if task is None:
                 return found
@@ -119,14 +139,35 @@ class TaskPump:
             self._ahead_bytes += nbytes
             self._runs[pending.sequence] = task.run
 
-    def enqueue_drops(self) -> bool:
-        """Puts what is to be dropped behind what is to be sent; False when there was nothing."""
-        found = bool(self._to_drop)
+    def enqueue_first(self) -> bool:
+        """Puts what frees memory behind what is to be sent, as far as there is room; False when there was nothing."""
+        found = bool(self._to_drop or self._first)
         while self._to_drop:
             most = min(len(self._to_drop), limits.MESSAGE_ARRAY_ITEMS)
             outputs = [self._to_drop.popleft() for _ in range(most)]
             self._lane.enqueue(Drop(outputs=outputs), settled=partial(self._drop_settled, outputs))
+        while self._first and self._first_ahead < limits.FIRST_AHEAD:
+            request, answered = self._first.popleft()
+            self._lane.enqueue(request, settled=partial(self._first_answered, request, answered))
+            self._first_ahead += 1
         return found
+
+    def _first_answered(
+        self, request: Request[Message], answered: Callable[[SimplerError | None], None], pending: Pending
+    ) -> None:
+        self._first_ahead -= 1
+        self._first_settled.set()
+        self._first_settled = trio.Event()
+        if pending.answer is None:
+            return
+        refusal = None
+        try:
+            self._lane.reply_of(request, pending.answer)
+        except SimplerError as error:
+            refusal = error
+        answered(refusal)
+        if self._first and self._first_ahead <= limits.FIRST_AHEAD >> 1:
+            self.ring()
 
     def _drop_settled(self, outputs: list[int], pending: Pending) -> None:
         if pending.answer is not None and pending.answer.failed:
