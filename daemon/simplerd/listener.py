@@ -44,7 +44,7 @@ from simplerd.farewell import farewell
 from simplerd.log import get_logger
 from simplerd.refusals import Refusals
 from simplerd.service import InheritedSockets
-from simplerd.sessions import Peer, SessionTable
+from simplerd.sessions import Peer, Session, SessionTable
 from simplerd.supervision import Supervisor
 from simplerd.tls import HandshakeRefused, ServerTls
 from simplerd.unix_socket import UnixListener, listen_unix, peer_credentials
@@ -216,10 +216,7 @@ class SessionListener:
             if not isinstance(stream, trio.SocketStream):
                 raise ProtocolError("ATTACH comes in clear, and the lane's own TLS behind it")
             attach = Attach.decode(first.payload)
-            session = self._sessions.find(attach.session)
-            is_peer = attach.lane == "peer"  # whose secret the session's runner knows
-            if not is_peer and not hmac.compare_digest(session.token, attach.token):
-                raise AuthError(f"the token is not that of session {session.id}", session=session.id)
+            session = self._session_of(attach, peer)
             if attach.lane == "memory" and (session.lane_certificate or stream.socket.family != socket.AF_UNIX):
                 raise SimplerError(
                     "memory is shared over Unix sockets only, with who opened the session there",
@@ -231,7 +228,7 @@ class SessionListener:
                     f"session {session.id} was not opened over TLS, and its lanes cannot come over a network",
                     session=session.id,
                 )
-            if is_peer:  # it has proved nothing yet, and so stays one of the silent ones
+            if attach.lane == "peer":  # it has proved nothing yet, and so stays one of the silent ones
                 await self._supervisor.lanes.attach_peer(session, raw, stream.socket.fileno(), importer="")
             else:
                 self._admission.settle(visit)
@@ -239,6 +236,23 @@ class SessionListener:
                 await self._supervisor.lanes.attach(session, attach.lane, raw, stream.socket.fileno())
         except SimplerError as refusal:
             await self._refuse(stream, peer, refusal, to=first.header)
+
+    def _session_of(self, attach: Attach, peer: Peer) -> Session:
+        """Raises StaleHandle, and AuthError for a wrong token; what is in the token of a peer lane the runner knows.
+
+        Where TLS is spoken nobody has shown yet who he is: he learns neither which sessions there are nor how they
+        ended, of which the control connection tells.
+        """
+        try:
+            session = self._sessions.find(attach.session)
+            if attach.lane != "peer" and not hmac.compare_digest(session.token, attach.token):
+                raise AuthError(f"the token is not that of session {session.id}", session=session.id)
+        except SimplerError:
+            if self._tls is None or peer.is_local:
+                raise
+            why = f"there is no session {attach.session!r} with that token, or it has ended"
+            raise AuthError(why, session=attach.session) from None
+        return session
 
 
 async def _first_frame(stream: SessionStream) -> tuple[Frame, bytes]:

@@ -58,4 +58,5 @@ def attacked(*, tls: bool) -> Iterator[Fortress]:
             one = Fortress(daemon, folder, port, site)
             yield one
             one.close()
+            assert len(list(Path(f"/proc/{daemon.pid}/task").iterdir())) == 1, "the daemon has started a thread"
             assert daemon.stop() == 0

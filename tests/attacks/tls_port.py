@@ -134,6 +134,20 @@ def a_lane_of_a_local_session(scene: Scene) -> str:
     return raw.refusal()
 
 
+@attack(r"AUTH.*there is no session 's-[0-9a-f]{8}' with that token, or it has ended")
+def how_a_session_ended(scene: Scene) -> str:
+    """A lane of a session that is over, to be told by somebody without a certificate why it is."""
+    raw = shaken(scene, good(scene))
+    raw.good(T.HELLO, HELLO)
+    opened = raw.good(T.OPEN, {"manifest": small(), "lane_certificate": LaneIdentity.make().certificate})
+    raw.good(T.CLOSE, {"session": opened["session"], "reason": "nobody's business"})
+    lane = scene.tcp()
+    lane.say(T.ATTACH, {"session": opened["session"], "token": opened["token"], "lane": "data"})
+    said = lane.refusal()
+    assert "business" not in said
+    return said
+
+
 @attack(r"ATTACH comes in clear")
 def attach_inside_tls(scene: Scene) -> str:
     """A lane inside the daemon's own TLS, where the daemon could read along."""
