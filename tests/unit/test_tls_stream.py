@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -67,6 +68,31 @@ async def test_bytes_cross_both_ways_at_once_and_the_end_is_seen() -> None:
                     nursery.start_soon(receive, stream)
     with pytest.raises(trio.ClosedResourceError):
         await near.receive_some()
+
+
+async def test_what_goes_out_at_once_and_what_is_sent_behind_it_arrive_in_order() -> None:
+    data = memoryview(os.urandom(8 << 20))
+    got = bytearray()
+    async with connected() as (near, far):
+        sent = near.send_now(data)
+        assert 0 < sent < len(data), "no socket holds so much"
+        assert near.send_now(data[sent:]) == 0
+        with trio.fail_after(TIMEOUT_S):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(near.send_all, data[sent:])
+                while len(got) < len(data):
+                    got += await far.receive_some()
+        assert got == data
+
+
+async def test_nothing_goes_out_at_once_to_a_peer_that_has_hung_up() -> None:
+    async with connected() as (near, far):
+        await far.aclose()
+        with pytest.raises(trio.BrokenResourceError):
+            near.send_now(memoryview(b"late"))
+        await near.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            near.send_now(memoryview(b"later"))
 
 
 async def test_a_lane_takes_only_the_certificate_that_it_pins() -> None:

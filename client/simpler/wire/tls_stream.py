@@ -30,9 +30,11 @@ HANDSHAKE_BYTE = b"\x16"
 RECORD_BYTES = 1 << 14
 """The most that one record of TLS holds: RFC 8446, 5.1."""
 RECEIVE_BYTES = 128 << 10
-_LEFT = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
+SEND_BYTES = 128 << 10
+"""What OpenSSL is given at once. When the socket does not take all of it, it is to be given again: SSL_write(3)."""
 AT_ONCE_BYTES = 1 << 20
 """Others in the event loop have their turn after so many."""
+_LEFT = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
 class TlsStream(trio.abc.HalfCloseableStream):
@@ -136,15 +138,24 @@ class TlsStream(trio.abc.HalfCloseableStream):
         """Sends all of ``data``. When cancelled, the stream is of no use any more."""
         await trio.lowlevel.checkpoint_if_cancelled()
         left = memoryview(data).cast("B")
-        while left:
-            try:
-                left = left[self._socket.send(left) :]
-            except ssl.SSLWantWriteError:
-                await trio.lowlevel.wait_writable(self._socket)  # then the same bytes again, SSL_write(3)
-            except OSError as error:
-                broken = self._broken(error)
-                raise broken from broken.__cause__
+        while left := left[self.send_now(left) :]:
+            await trio.lowlevel.wait_writable(self._socket)
         await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def send_now(self, data: memoryview) -> int:
+        """Sends what the socket takes without waiting; how many bytes. The rest, SEND_BYTES of it or more if there are
+        as many, has to be sent next.
+        """
+        sent = 0
+        try:
+            while sent < len(data):
+                sent += self._socket.send(data[sent : sent + SEND_BYTES])
+        except ssl.SSLWantWriteError:
+            return sent
+        except OSError as error:
+            broken = self._broken(error)
+            raise broken from broken.__cause__
+        return sent
 
     async def wait_send_all_might_not_block(self) -> None:
         """Until the socket takes bytes."""

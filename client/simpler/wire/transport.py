@@ -19,7 +19,7 @@ RECEIVE_BYTES = 64 << 10
 SMALL_READ_BYTES = 4 << 10
 """Less than what a bulk transfer brings at once."""
 SEND_BYTES = 1 << 20
-"""What a stream that tells nothing of its progress is given at once."""
+"""What a stream that tells nothing of its progress is given at once; no less than TLS has to be given again."""
 PIECES_AT_ONCE = 1024
 """IOV_MAX of limits.h(0p) on Linux."""
 
@@ -33,6 +33,9 @@ class PlacingStream(Protocol):
 
     async def send_all(self, data: memoryview) -> None:
         """As of every trio stream."""
+
+    def send_now(self, data: memoryview) -> int:
+        """Sends what goes out without waiting; how many bytes. The rest is what has to be sent next."""
 
 
 class Transport(Protocol):
@@ -126,8 +129,12 @@ class PlacingTransport:
         return _behind(pieces, min(len(pieces[0]), SEND_BYTES))
 
     def send_now(self, pieces: list[memoryview]) -> list[memoryview]:
-        """Streams have no way to."""
-        return pieces
+        """One after the other."""
+        for index, piece in enumerate(pieces):
+            sent = self._stream.send_now(piece)
+            if sent < len(piece):
+                return [piece[sent:], *pieces[index + 1 :]]
+        return []
 
 
 class StreamTransport:
