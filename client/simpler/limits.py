@@ -82,6 +82,9 @@ REQUESTS_IN_FLIGHT = 1 << 12
 REQUEST_BYTES_HELD = 3 * (FRAME_PAYLOAD_BYTES + FRAME_DATA_BYTES)
 """Requests of one connection that wait to be answered, all together; more than a program of ours ever sends ahead. With
 the frame that is being received, a connection takes no more than four of the largest frames."""
+REQUESTS_AWAITED = REQUESTS_IN_FLIGHT // 2
+"""Those that somebody waits for; who has more waits to send them. The rest is for what nobody waits for: the tasks of a
+session, up to QUICK_TASKS_AHEAD, which find room however many buffers are being freed at the time."""
 SERVING_DEPTH = 32
 CONTROL_TIMEOUT_S = 30.0
 """How long a request that does not run user code may take."""

@@ -210,7 +210,7 @@ async def test_a_request_without_an_answer_times_out_and_its_late_reply_is_dropp
 async def test_a_cancelled_request_keeps_its_place_until_its_reply_comes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # R10
-    monkeypatch.setattr(limits, "REQUESTS_IN_FLIGHT", 1)
+    monkeypatch.setattr(limits, "REQUESTS_AWAITED", 1)
     async with raw_peer() as (link, peer):
         with pytest.raises(ConnectError):
             await link.request(MALLOC, timeout_s=0.001)

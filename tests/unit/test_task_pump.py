@@ -14,7 +14,7 @@ from simpler.errors import ArgumentError, TaskError
 from simpler.graph_run import GraphRun
 from simpler.region import Region, WorkerKind
 from simpler.remote.task_pump import TaskPump
-from simpler.wire.command_messages import Task, TaskReply
+from simpler.wire.command_messages import Free, Task, TaskReply
 from simpler.wire.conversation import Conversation
 from simpler.wire.link import Link
 from simpler.wire.unanswered import Call
@@ -194,3 +194,19 @@ async def test_what_a_full_connection_does_not_take_follows(region: Region) -> N
             await session.answer(1)
         await ended(run)
         assert session.reads > limits.TASKS_AHEAD
+
+
+async def test_tasks_find_room_however_many_requests_are_waited_for(
+    region: Region, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "REQUESTS_IN_FLIGHT", 6)
+    monkeypatch.setattr(limits, "REQUESTS_AWAITED", 2)
+    async with pumping(region) as (pump, session), trio.open_nursery() as nursery:
+        for _ in range(8):
+            nursery.start_soon(pump._lane.request, Free(buffer=1, generation=1))
+        await trio.testing.wait_all_tasks_blocked()
+        submitted(region, 3)
+        pump.ring()
+        await session.receive(5)
+        assert [call.header.type.name for call in session.waiting] == ["FREE", "FREE", "TASK", "TASK", "TASK"]
+        nursery.cancel_scope.cancel()

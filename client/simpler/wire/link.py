@@ -18,7 +18,7 @@ from typing import TypeVar, cast
 import trio
 
 from simpler import limits
-from simpler.errors import CapacityError, ConnectError, ProtocolError, SessionLost, SimplerError, VersionMismatch
+from simpler.errors import ConnectError, ProtocolError, SessionLost, SimplerError, VersionMismatch
 from simpler.wire.conversation import Conversation
 from simpler.wire.frames import Buffer, PayloadLimit
 from simpler.wire.message_tables import payload_limit
@@ -100,7 +100,7 @@ class Link:
         )
         self._serving = Serving(self, self._handler, self._answer, in_order=in_order)
         self._first = received
-        self._places = trio.Semaphore(limits.REQUESTS_IN_FLIGHT)
+        self._places = trio.Semaphore(limits.REQUESTS_AWAITED)
         self._writing = trio.Lock()
         self._frame_out = trio.CancelScope()
         """Around what is being written."""
@@ -169,7 +169,8 @@ class Link:
     async def begin(
         self, request: Request[ReplyT], data: Buffer = b"", *, into: memoryview | None = None
     ) -> PendingReply:
-        """Sends a request and returns at once, so that several may be on their way in a known order.
+        """Sends a request and returns at once, so that several may be on their way in a known order; but waits while
+        REQUESTS_AWAITED of them have no reply.
 
         Raises the cause when the connection is over, ArgumentError when the request does not fit into a frame.
         """
@@ -192,21 +193,8 @@ class Link:
 
         Raises CapacityError when REQUESTS_IN_FLIGHT wait for their replies, and as ``begin`` does.
         """
-        try:
-            self._places.acquire_nowait()
-        except trio.WouldBlock:
-            raise CapacityError(f"{limits.REQUESTS_IN_FLIGHT} requests to {self.name} wait for their replies") from None
-
-        def give_back(pending: Pending) -> None:
-            self._places.release()
-            settled(pending)
-
-        pending = Pending(cast("Request[Message]", request), give_back)
-        try:
-            self._conversation.request(pending)
-        except SimplerError:
-            self._places.release()
-            raise
+        pending = Pending(cast("Request[Message]", request), settled)
+        self._conversation.request(pending)
         return pending
 
     async def flush(self) -> None:
