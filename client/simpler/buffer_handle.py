@@ -57,6 +57,9 @@ class BufferHandle(Unserializable):
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError("a buffer handle cannot be changed")
 
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError("a buffer handle cannot be changed")
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._serial} of worker {self.worker}, {self.nbytes} bytes>"
 

@@ -89,7 +89,8 @@ class RunTensors:
             if output.worker != worker:
                 raise ArgumentError(
                     f"{tensor!r} is in the session of worker {output.worker}; a task of worker {worker} cannot use it. "
-                    "Submit the task there, or have a task there write it into a buffer from remote_malloc"
+                    "Submit the task there, or have a task there write it into a buffer that the other session imports "
+                    "(remote_malloc, remote_export, remote_import)"
                 )
             return output.number
         if tensor.offset is not None:

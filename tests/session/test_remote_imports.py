@@ -327,6 +327,8 @@ def test_an_export_cannot_be_made_changed_copied_or_shown(worker: Worker, buffer
         RemoteBufferExport()
     with pytest.raises(AttributeError, match="cannot be changed"):
         exported.access = "readwrite"
+    with pytest.raises(AttributeError, match="cannot be changed"):
+        del exported.access
     for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
         with pytest.raises(TypeError, match="cannot be copied or pickled"):
             attempt(exported)

@@ -57,6 +57,8 @@ def test_a_handle_cannot_be_made_changed_copied_or_pickled(book: BufferBook) -> 
         RemoteBufferHandle()
     with pytest.raises(AttributeError, match="cannot be changed"):
         handle.nbytes = 1 << 40
+    with pytest.raises(AttributeError, match="cannot be changed"):
+        del handle.nbytes
     for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
         with pytest.raises(TypeError, match="cannot be copied or pickled"):
             attempt(handle)

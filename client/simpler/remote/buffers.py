@@ -104,6 +104,9 @@ class RemoteBufferExport(Unserializable):
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError("an export cannot be changed")
 
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError("an export cannot be changed")
+
     def __repr__(self) -> str:
         return f"<RemoteBufferExport {self._serial} of worker {self.worker}, {self.nbytes} bytes, {self.access}>"
 
