@@ -9,17 +9,21 @@ from collections.abc import Iterator
 from typing import cast
 
 import pytest
+import trio
 
-from simpler.errors import ArgumentError, CapacityError, SimplerError, StaleHandle
+from link_scene import raw_peer
+from simpler.errors import ArgumentError, CapacityError, SessionLost, SimplerError, StaleHandle
 from simpler.region import Region
-from simpler.tensor import Access
+from simpler.tensor import Access, TensorArgType
 from simpler.wire.command_messages import Malloc
 from simpler.wire.data_messages import CopyFrom, CopyTo
+from simpler.wire.frames import MAGIC
 from simpler.wire.link import Link
 from simplerd.runner.buffers import SessionBuffers
 from simplerd.runner.copied_import import CopiedImport
 from simplerd.runner.data_lane import DataLane
 from simplerd.runner.refusal_reports import RefusalReports
+from simplerd.runner.trio_calls import TrioCalls
 
 HEAP_BYTES = 1 << 20
 NO_LINK = cast(Link, None)
@@ -148,3 +152,20 @@ async def test_a_data_lane_takes_copies_only(region: Region, buffers: SessionBuf
     with pytest.raises(SimplerError, match="MALLOC does not belong on a data lane") as caught:
         await lane.serve(NO_LINK, Malloc(nbytes=1), memoryview(b""))
     assert caught.value.code == "UNSUPPORTED"
+
+
+async def test_an_owner_that_dies_within_a_frame_is_lost_and_broke_nothing(region: Region) -> None:  # R4, B7
+    async with raw_peer() as (lane, owner), trio.open_nursery() as nursery:
+        calls, block = TrioCalls(), region.alloc(64)
+        imported = CopiedImport(region, block, 64, Access.BOTH, owner=(1, 0), lane=lane, trio_calls=calls)
+
+        async def die() -> None:
+            await owner.receive_some()
+            await owner.send_all(MAGIC)
+            await owner.aclose()
+
+        nursery.start_soon(die)
+        with pytest.raises(SessionLost, match="raw is gone, while imported memory was copied"):
+            await trio.to_thread.run_sync(imported.before, TensorArgType.INPUT, block, 64)
+        await calls.aclose()
+        region.unref(block)

@@ -16,10 +16,11 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from simpler import limits
-from simpler.errors import SessionLost, SimplerError
+from simpler.errors import ProtocolError, SessionLost, SimplerError
 from simpler.region import Region
 from simpler.remote.transfers import copy_from, copy_to
 from simpler.tensor import Access, TensorArgType
+from simpler.wire.frames import Reason
 from simpler.wire.import_messages import Release
 from simpler.wire.link import Link
 from simplerd.runner.trio_calls import TrioCalls
@@ -98,7 +99,12 @@ class CopiedImport:
         if nbytes:
             data = self.memory.view(offset, nbytes)
             work = partial(copy, self._lane, buffer=0, generation=0, offset=offset - self.offset, data=data)
-            self._trio_calls.call(work)
+            try:
+                self._trio_calls.call(work)
+            except ProtocolError as broken:
+                if broken.context.get("reason") != Reason.TRUNCATED:
+                    raise
+                raise SessionLost(f"{self._lane.name} is gone, while imported memory was copied") from broken
 
     async def _hang_up(self) -> None:
         try:
