@@ -22,6 +22,7 @@ else:
     Adapter = logging.LoggerAdapter
 
 ROOTS = ("simplerd", "trio")  # trio tells when accepting fails for want of descriptors
+LOGGED_CHARACTERS = 1000
 _OWN_ARGUMENTS = ("exc_info", "stack_info", "stacklevel", "extra")
 _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}  # syslog(3)
 _COLOUR = {
@@ -94,6 +95,13 @@ def _sentence(record: logging.LogRecord, formatter: logging.Formatter) -> str:
     if record.exc_info:
         fields["traceback"] = formatter.formatException(record.exc_info)
     return " ".join([escape(record.getMessage()), *_named(fields)])
+
+
+def beginning(text: str) -> str:
+    """What the log gets of a text that may repeat whatever somebody sent."""
+    if len(text) <= LOGGED_CHARACTERS:
+        return text
+    return f"{text[:LOGGED_CHARACTERS]}… ({len(text)} characters in all)"
 
 
 def fields_text(fields: Mapping[str, object]) -> str:

@@ -15,11 +15,10 @@ import trio
 
 from simpler import limits
 from simpler.errors import SimplerError
-from simplerd.log import get_logger
+from simplerd.log import beginning, get_logger
 from simplerd.sessions import Peer
 
 OTHERS = "others"
-LOGGED_CHARACTERS = 1000
 
 _log = get_logger("refused")
 
@@ -57,10 +56,3 @@ class Refusals:
                     _log.warning("more was refused", client=identity, times=more, in_s=self._window_s)
             self._counts.clear()
             self._begun = trio.Event()
-
-
-def beginning(reason: str) -> str:
-    """What the log gets of `reason`."""
-    if len(reason) <= LOGGED_CHARACTERS:
-        return reason
-    return f"{reason[:LOGGED_CHARACTERS]}… ({len(reason)} characters in all)"

@@ -23,10 +23,10 @@ from simpler.errors import (
     StateError,
     VersionMismatch,
 )
+from simplerd.log import beginning
 from simplerd.runner import control_protocol
 from simplerd.runner.control_protocol import Refused
 
-LOGGED_CHARACTERS = 1000
 _REFUSALS = (
     AccessDenied,
     ArgumentError,
@@ -52,9 +52,7 @@ class RefusalReports:
             return
         if not isinstance(error, _REFUSALS) and error.code != "UNSUPPORTED":
             return
-        reason = error.message
-        if len(reason) > LOGGED_CHARACTERS:
-            reason = f"{reason[:LOGGED_CHARACTERS]}… ({len(reason)} characters in all)"
+        reason = beginning(error.message)
         packet = control_protocol.encode(Refused(lane, str(error.context.get("reason", error.code)), reason, stranger))
         with contextlib.suppress(OSError):  # no room, or no daemon
             self._control.send(packet, socket.MSG_DONTWAIT)
