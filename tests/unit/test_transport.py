@@ -13,15 +13,18 @@ import trio
 from trio.testing import lockstep_stream_pair, memory_stream_pair
 
 from link_scene import MALLOC, Peer, answer_sizes, cause_of, frame, linked, many_bytes
+from simpler.error_record import encode_error
 from simpler.errors import (
     ArgumentError,
     ProtocolError,
     SessionLost,
     SimplerError,
+    StateError,
 )
 from simpler.wire.command_messages import Malloc, Task
-from simpler.wire.control_messages import Ping
+from simpler.wire.control_messages import Attach, Fault, Ping
 from simpler.wire.data_messages import CopyFrom, CopyTo
+from simpler.wire.descriptor_reply import reply_to
 from simpler.wire.first_frame import receive_first
 from simpler.wire.frames import Flags, MessageType, encode_header
 from simpler.wire.link import Link
@@ -140,3 +143,13 @@ async def test_a_handler_hears_of_every_refusal() -> None:
         with pytest.raises(ArgumentError, match="20 bytes at 90"):
             await left.request(CopyTo(buffer=0, generation=1, offset=90), bytes(20))
     assert told == [(MessageType.MALLOC, SimplerError), (MessageType.COPY_TO, ArgumentError)]
+
+
+async def test_who_waits_for_a_descriptor_is_told_why_the_connection_was_given_up() -> None:
+    ours, theirs = trio.socket.socketpair()
+    attach = Attach(session="s-1", token=b"t", lane="memory")
+    with ours, theirs:
+        fault = Fault(error=encode_error(StateError("the daemon is leaving"), may_pickle=False))
+        await theirs.send(frame(fault, 1, Flags.PUSH))
+        with pytest.raises(StateError, match="the daemon is leaving"), trio.fail_after(10):
+            await reply_to(ours, attach, name="the memory lane")

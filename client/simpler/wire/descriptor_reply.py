@@ -15,6 +15,7 @@ import trio
 from simpler.error_record import decode_error, encode_error
 from simpler.errors import SessionLost, SimplerError
 from simpler.spawn_protocol import ANCILLARY_BYTES, ancillary, descriptors
+from simpler.wire.control_messages import Fault
 from simpler.wire.decoder import READ_BYTES, FrameDecoder
 from simpler.wire.frames import Flags, Frame, Header, MessageType, Reason, encode_header, protocol_error
 from simpler.wire.message_tables import payload_limit
@@ -87,6 +88,8 @@ async def _receive(connection: trio.socket.SocketType, fds: list[int], name: str
 
 def _reply_in(frame: Frame, request: Request[ReplyT_co], name: str) -> ReplyT_co:
     header = frame.header
+    if header.type is MessageType.FAULT:
+        raise decode_error(Fault.decode(frame.payload).error, trust_pickle=False)
     if not header.flags & Flags.REPLY or (header.type, header.sequence) != (request.TYPE, FIRST_SEQUENCE):
         raise protocol_error(
             Reason.BAD_SEQUENCE, f"{name} answered {request.TYPE.name} with {header.type.name} {header.sequence}"
