@@ -116,8 +116,9 @@ class WorkerMemory(Unserializable, ABC):
         At one daemon they share the memory, and nothing is copied. At two, the sessions copy what each task uses, from
         the one to the other and back: the importer's reaches the owner's at the endpoint of its RemoteWorkerSpec. Tasks
         that use the same bytes by whichever handle are ordered like tasks of one worker. ``access``: all that the
-        export allows by default. The buffer stays, freed or not, until ``remote_release_import``. This waits for the
-        tasks that both sessions were given before, as ``remote_malloc`` does.
+        export allows by default. The buffer stays, freed or not, until ``remote_release_import``. When the connection
+        between two daemons' hosts is lost, so is the import, even if both sessions live: release it and import again.
+        This waits for the tasks that both sessions were given before, as ``remote_malloc`` does.
 
         Raises StaleHandle when the buffer was freed or the export is of another Worker, AccessDenied for more rights
         than it allows, ArgumentError for the owner's own worker, and for an endpoint that the importer's host cannot
