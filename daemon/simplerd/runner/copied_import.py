@@ -54,8 +54,8 @@ class CopiedImport:
         """One more holder; it calls what this returns, once. Raises SessionLost when the lane to the owner is over."""
         if self._lane.cause is not None:
             raise SessionLost(
-                f"the imported memory cannot be reached any more: {self._lane.cause}. If its owner still lives, release "
-                "the import (remote_release_import) and import it again"
+                f"the imported memory cannot be reached any more: {self._lane.cause}. If its owner still lives, "
+                "release the import (remote_release_import) and import it again"
             )
         self._holds += 1
         return self.drop
