@@ -174,7 +174,6 @@ class Gate(Handler):
 async def test_what_came_while_it_asked_counts_as_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:  # R2
     monkeypatch.setattr(limits, "READ_AHEAD_S", 0.01)
     monkeypatch.setattr(limits, "REQUEST_BYTES_HELD", 4 * BIG)
-    monkeypatch.setattr(limits, "SEND_TIMEOUT_S", 0.2)
     gate = Gate()
     async with lane(gate) as (served, _, client):
         served.held.release()
@@ -184,6 +183,7 @@ async def test_what_came_while_it_asked_counts_as_read_ahead(monkeypatch: pytest
         gate.opened.set()
         for _ in range(2):  # it has its answer and is busy again
             await in_thread(served.begun.acquire)
+        client._send_timeout_s = 0.2
         with pytest.raises(SessionLost, match="has read nothing"):
             await send_much(client, 4)
 
