@@ -84,7 +84,7 @@ REQUEST_BYTES_HELD = 3 * (FRAME_PAYLOAD_BYTES + FRAME_DATA_BYTES)
 the frame that is being received, a connection takes no more than four of the largest frames."""
 REQUESTS_AWAITED = REQUESTS_IN_FLIGHT // 2
 """Those that somebody waits for; who has more waits to send them. The rest is for what nobody waits for: the tasks of a
-session, up to QUICK_TASKS_AHEAD, which find room however many buffers are being freed at the time."""
+session, up to QUICK_TASKS_AHEAD, and FIRST_AHEAD to free buffers, which find room however many others wait."""
 SERVING_DEPTH = 32
 CONTROL_TIMEOUT_S = 30.0
 """How long a request that does not run user code may take."""
@@ -106,8 +106,9 @@ AHEAD_S = 0.02
 from, which is how much must be ahead to keep a session busy."""
 QUICK_TASK_BYTES_AHEAD = 4 << 20
 """Arguments of tasks beyond TASKS_AHEAD, together: a session holds them in memory until their turn comes."""
-FIRST_AHEAD = 1 << 10
-"""Requests to free memory that one session is sent ahead; with QUICK_TASKS_AHEAD well below REQUESTS_IN_FLIGHT."""
+FIRST_AHEAD = 1 << 9
+"""Requests to free buffers that one session is sent ahead. With REQUESTS_AWAITED and QUICK_TASKS_AHEAD they leave room
+below REQUESTS_IN_FLIGHT for those that drop outputs, thousands at a time."""
 LANE_SPIN_S = 150e-6
 """How long a session watches its command lane before it sleeps: what a client on the same network takes from an answer
 to its next task. Waking a core that has gone to sleep costs a fifth of a small task."""

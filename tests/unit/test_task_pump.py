@@ -210,3 +210,8 @@ async def test_tasks_find_room_however_many_requests_are_waited_for(
         await session.receive(5)
         assert [call.header.type.name for call in session.waiting] == ["FREE", "FREE", "TASK", "TASK", "TASK"]
         nursery.cancel_scope.cancel()
+
+
+def test_all_that_may_be_under_way_at_once_fits_into_a_lane() -> None:
+    under_way = limits.REQUESTS_AWAITED + limits.QUICK_TASKS_AHEAD + limits.FIRST_AHEAD
+    assert under_way + limits.FIRST_AHEAD <= limits.REQUESTS_IN_FLIGHT
