@@ -130,7 +130,7 @@ def test_lanes_are_asked_for_a_sign_of_life_only_while_the_daemon_gives_none(pro
 
     proxy.passed = noting  # type: ignore[method-assign]
     worker = Worker(level=4, heap_bytes=SMALL)
-    worker.add_remote_worker(RemoteWorkerSpec(proxy.endpoint, heap_bytes=SMALL, health_timeout_s=4 * HEALTH_S))
+    worker.add_remote_worker(RemoteWorkerSpec(proxy.endpoint, heap_bytes=SMALL, health_timeout_s=2 * HEALTH_S))
     with worker:
         until(lambda: len(asked) >= 2)
         assert asked[:2] == [0, 0]
