@@ -238,7 +238,7 @@ async def test_many_sessions_leave_no_process_descriptor_or_file(daemon: Foregro
         before = descendants(daemon.pid), entries(daemon.pid, "fd"), set(daemon.runtime_dir.iterdir())
         (spawner,) = children(daemon.pid)
         spawner_before = entries(spawner, "fd")
-        for _ in range(30):
+        for _ in range(10):
             await client.close(await client.open(**ONE_CHIP_TWO_SUBS))
         assert (descendants(daemon.pid), entries(daemon.pid, "fd"), set(daemon.runtime_dir.iterdir())) == before
         assert entries(spawner, "fd") == spawner_before
