@@ -151,6 +151,8 @@ REFUSALS_WINDOW_S = 10.0
 REFUSED_IDENTITIES = 1024
 """A client that is refused again and again gets this many lines in the log in this time; of the others their number."""
 ENDED_SESSIONS_KEPT = 100
+CAUSE_CHARACTERS = 4 << 10
+"""What is kept of why a session has ended, there and in EVENTS_KEPT; its client has the whole text."""
 SESSION_TOKEN_BYTES = 32
 LANE_CERTIFICATE_BYTES = 4096
 """Of the certificate that each end of a session's lanes shows; ours have some 300 bytes."""

@@ -97,11 +97,9 @@ def _sentence(record: logging.LogRecord, formatter: logging.Formatter) -> str:
     return " ".join([escape(record.getMessage()), *_named(fields)])
 
 
-def beginning(text: str) -> str:
-    """What the log gets of a text that may repeat whatever somebody sent."""
-    if len(text) <= LOGGED_CHARACTERS:
-        return text
-    return f"{text[:LOGGED_CHARACTERS]}… ({len(text)} characters in all)"
+def beginning(text: str, characters: int = LOGGED_CHARACTERS) -> str:
+    """What is logged, or kept, of a text that may repeat whatever somebody sent."""
+    return text if len(text) <= characters else f"{text[:characters]}… ({len(text)} characters in all)"
 
 
 def fields_text(fields: Mapping[str, object]) -> str:

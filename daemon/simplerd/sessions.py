@@ -32,6 +32,7 @@ from simpler import limits
 from simpler.errors import CapacityError, SimplerError, StaleHandle, StateError
 from simpler.wire.control_messages import PROTOCOL_VERSIONS, Manifest
 from simplerd.events import EventLog, EventQueue, Field
+from simplerd.log import beginning
 from simplerd.runner.control_protocol import NO_SUCH_SESSION
 from simplerd.session_output import SessionOutput
 
@@ -206,7 +207,7 @@ class Session:
     def ask_to_close(self, reason: str) -> None:
         """Have the session closed; the first reason stays."""
         if self.close_reason is None:
-            self.close_reason = reason
+            self.close_reason = beginning(reason, limits.CAUSE_CHARACTERS)
             self.close_asked.set()
             self.over.set()
 
@@ -224,7 +225,7 @@ class Session:
             num_sub_workers=self.manifest.num_sub_workers,
             platform=self.manifest.platform,
             name=self.manifest.name,
-            cause=self.ending.cause if self.ending else self.close_reason,
+            cause=beginning(self.ending.cause, limits.CAUSE_CHARACTERS) if self.ending else self.close_reason,
         )
 
 

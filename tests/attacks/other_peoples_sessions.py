@@ -101,6 +101,18 @@ def close_twice(scene: Scene) -> str:
     return described(answer.error)
 
 
+@attack(r"STALE_HANDLE.*has ended: its client closed it: zz", logged=r"session\.ended .*characters in all")
+def close_for_a_reason_of_a_megabyte(scene: Scene) -> str:
+    """CLOSE with a reason of 900,000 characters, which would be kept for operators."""
+    mine = scene.opened()
+    mine.control.good(T.CLOSE, {"session": mine.id, "reason": "z" * 900_000})
+    raw = scene.unix()
+    mine.attach(raw, "data")
+    said = raw.refusal()
+    assert len(said) < 20_000
+    return said
+
+
 def described_error(scene: Scene, close: dict[str, str]) -> str:
     raw = scene.control()
     raw.say(T.CLOSE, close)
