@@ -15,8 +15,8 @@ NATIVE := $(wildcard native/*.c native/*.h client/simpler/include/*.h cffi_build
 run: setup
 	$(BIN)/python examples/digits.py
 
-# What only computes runs beside the rest, at the lowest priority, and says what it found after it.
-BESIDE := tests/fuzz tests/native/test_explore.py
+# What mostly computes runs beside the rest, which mostly waits; at the lowest priority, and it says what it found after it.
+BESIDE := tests/fuzz tests/install tests/native tests/unit
 
 test: setup
 	@tests/systemd/setup.sh

@@ -29,13 +29,13 @@ send_timeout_s = 0.5
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def fortress() -> Iterator[Fortress]:
     with attacked(tls=False) as one:
         yield one
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tls_fortress() -> Iterator[Fortress]:
     with attacked(tls=True) as one:
         yield one
