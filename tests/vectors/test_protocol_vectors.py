@@ -77,12 +77,13 @@ def test_a_field_that_is_not_known_is_refused() -> None:
 
 
 def test_the_published_requests_can_be_sent_one_after_the_other() -> None:
-    """As one conversation, but for the numbers: the vectors all have the same."""
+    """As one conversation, but for the numbers: the vectors all have the same; and whatever session each is of."""
     peer = Conversation(name="peer", place=lambda _, nbytes: memoryview(bytearray(nbytes)), at_once=None, pickles=False)
     requests = [one for one in VECTORS if one["flags"] == Flags.NONE]
     for number, vector in enumerate(requests, 1):
         frame = bytearray.fromhex(vector["frame"])
         frame[24:32] = struct.pack("<Q", number)
+        (peer.session,) = struct.unpack_from("<Q", frame, 8)
         peer.feed(frame)
         event = peer.next_event()
         assert isinstance(event, Call)
