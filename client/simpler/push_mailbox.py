@@ -47,12 +47,12 @@ class PushMailbox:
         region.attach_worker(worker)
         region.ready(worker)
 
-    def look(self, *, wait: bool = False) -> bool:
+    def look(self, *, wait_s: float = 0.0) -> bool:
         """Takes what has come; False when there was no room for all of it.
 
-        Does nothing while another thread does so, unless it is to ``wait`` for that.
+        Does nothing while another thread does so for longer than ``wait_s``; -1 waits for as long as that takes.
         """
-        if not self._lock.acquire(blocking=wait):  # a signal's handler may come here while its thread has the lock
+        if not self._lock.acquire(timeout=wait_s):  # a signal's handler may come here while its thread has the lock
             return True
         try:
             return self._take_all()
@@ -73,7 +73,7 @@ class PushMailbox:
         deadline = time.monotonic() + timeout_s
         while True:
             seen = self._region.runs_seen()
-            if self.look(wait=True) or time.monotonic() > deadline:
+            if self.look(wait_s=timeout_s) or time.monotonic() > deadline:
                 return
             self._region.wait_for_runs(seen, limits.SUPERVISION_INTERVAL_S)
 

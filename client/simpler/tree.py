@@ -168,6 +168,7 @@ class Tree:
             parts.callback(self._runs.clear)
             parts.callback(self.frees.clear)
             parts.callback(self.region.shutdown)
+            parts.callback(self._take_last_pushes, grace_s)
             parts.callback(self._stop_local, grace_s)
             parts.callback(self._give_up_runs)
             parts.callback(self._remote.close, grace_s)
@@ -189,6 +190,11 @@ class Tree:
     def join_callbacks(self) -> None:
         """Returns once the functions of all runs were called, when that takes no longer than limits.CLOSE_TIMEOUT_S."""
         self._callbacks.join(limits.CLOSE_TIMEOUT_S)
+
+    def _take_last_pushes(self, grace_s: float) -> None:
+        """From the mailbox, which goes with the region, to where listeners are told of them after that."""
+        if self._pushes is not None:
+            self._pushes.take_all(grace_s)
 
     def _stop_local(self, grace_s: float) -> None:
         if self._local is not None:
@@ -295,7 +301,7 @@ class Tree:
     def take_pushes(self) -> None:
         """Takes what children on this host have pushed until now, as far as there is room."""
         if self._pushes is not None:
-            self._pushes.look(wait=True)
+            self._pushes.look(wait_s=-1)
 
     def pass_all_pushes(self) -> None:
         """Passes on what children on this host have pushed, before the task ends here that they did it for."""
