@@ -15,8 +15,9 @@ NATIVE := $(wildcard native/*.c native/*.h client/simpler/include/*.h cffi_build
 run: setup
 	$(BIN)/python examples/digits.py
 
-# What mostly computes runs beside the rest, which mostly waits; at the lowest priority, and it says what it found after it.
-BESIDE := tests/fuzz tests/install tests/native tests/unit
+# What mostly computes runs beside the rest, at the lowest priority, and says what it found after it. Nothing that tries
+# SIGINT: a shell has what it starts in the background ignore that.
+BESIDE := tests/fuzz tests/install tests/native
 
 test: setup
 	@tests/systemd/setup.sh
