@@ -55,6 +55,13 @@ def _endpoints(context: click.Context, option: click.Parameter, values: tuple[st
     help="Where sockets are made. [default: as configured, else $XDG_RUNTIME_DIR/simplerd, or /run/simplerd for root]",
 )
 @click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, resolve_path=True),
+    metavar="DIR",
+    help="Where is kept what outlives a restart of the host. [default: as configured, else DIR/state with "
+    "--runtime-dir DIR, else $XDG_STATE_HOME/simplerd, or /var/lib/simplerd for root]",
+)
+@click.option(
     "--listen",
     multiple=True,
     metavar="ENDPOINT",
@@ -67,11 +74,19 @@ def _endpoints(context: click.Context, option: click.Parameter, values: tuple[st
 @click.option("--check", is_flag=True, help="Check the configuration, say what it is, and exit.")
 @click.version_option(package_name="simpler", prog_name="simplerd")
 def main(
-    path: Path | None, runtime_dir: Path | None, listen: tuple[str, ...], log_level: LogLevel | None, check: bool
+    *,
+    path: Path | None,
+    runtime_dir: Path | None,
+    state_dir: Path | None,
+    listen: tuple[str, ...],
+    log_level: LogLevel | None,
+    check: bool,
 ) -> None:
     """The daemon of a worker host: gives programs sessions on its devices."""
     try:
-        config = configuration.load(path, runtime_dir=runtime_dir, listen=listen, log_level=log_level)
+        config = configuration.load(
+            path, runtime_dir=runtime_dir, state_dir=state_dir, listen=listen, log_level=log_level
+        )
         if check and config.tls:
             ServerTls(config.tls)
     except (ConfigError, StartupError) as error:

@@ -26,6 +26,7 @@ from simplerd.toml_file import ConfigError, TomlFile
 
 SYSTEM_CONFIG = Path("/etc/simplerd/simplerd.toml")
 SYSTEM_RUNTIME_DIR = Path("/run/simplerd")
+SYSTEM_STATE_DIR = Path("/var/lib/simplerd")
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
@@ -37,6 +38,7 @@ class DaemonSection(Struct, frozen=True):
     """[daemon]"""
 
     runtime_dir: str | None = None
+    state_dir: str | None = None
     import_paths: tuple[str, ...] = ()
 
 
@@ -118,6 +120,7 @@ class Config:
 
     source: str  # the file it came from, or "embedded defaults"
     runtime_dir: Path
+    state_dir: Path
     session_sockets: tuple[str, ...]
     tls: TlsFiles | None
     insecure_tcp: bool
@@ -144,6 +147,7 @@ def load(
     path: Path | None = None,
     *,
     runtime_dir: Path | None = None,
+    state_dir: Path | None = None,
     listen: tuple[str, ...] = (),
     log_level: LogLevel | None = None,
     environ: Mapping[str, str] = os.environ,
@@ -171,6 +175,8 @@ def load(
     return Config(
         source=str(file.path) if file.text else "embedded defaults",
         runtime_dir=home,
+        state_dir=state_dir
+        or (Path(daemon.state_dir) if daemon.state_dir else default_state_dir(environ, runtime_dir)),
         session_sockets=_checked(
             listen or at.session or (f"unix:{home}/session.sock",), tls=files is not None, insecure=insecure
         ),
@@ -198,14 +204,37 @@ def load(
 
 def default_runtime_dir(environ: Mapping[str, str]) -> Path:
     """Where sockets go: what systemd made for the service, else /run/simplerd for root, else below XDG_RUNTIME_DIR."""
-    # The variable is inherited: only $SYSTEMD_EXEC_PID tells whether it is meant for us (systemd.exec(5)).
-    if "RUNTIME_DIRECTORY" in environ and environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()):
-        return Path(environ["RUNTIME_DIRECTORY"].split(":")[0])
+    if made := _made_by_systemd("RUNTIME_DIRECTORY", environ):
+        return made
     if os.geteuid() == 0:
         return SYSTEM_RUNTIME_DIR
     if base := environ.get("XDG_RUNTIME_DIR"):
         return Path(base) / "simplerd"
     raise ConfigError("no runtime directory: XDG_RUNTIME_DIR is not set; set it, or give --runtime-dir")
+
+
+def default_state_dir(environ: Mapping[str, str], runtime_dir: Path | None) -> Path:
+    """Where goes what outlives a boot: what systemd made for the service, else with the sockets when the command line
+    says where those are (`runtime_dir`), else /var/lib/simplerd for root, else below XDG_STATE_HOME."""
+    if made := _made_by_systemd("STATE_DIRECTORY", environ):
+        return made
+    if runtime_dir is not None:  # a daemon beside the host's, which must not share what that keeps
+        return runtime_dir / "state"
+    if os.geteuid() == 0:
+        return SYSTEM_STATE_DIR
+    if base := environ.get("XDG_STATE_HOME"):
+        return Path(base) / "simplerd"
+    if home := environ.get("HOME"):
+        return Path(home) / ".local/state/simplerd"
+    raise ConfigError("no state directory: neither XDG_STATE_HOME nor HOME is set; set one, or give --state-dir")
+
+
+def _made_by_systemd(variable: str, environ: Mapping[str, str]) -> Path | None:
+    """The folder of RuntimeDirectory= or StateDirectory=, systemd.exec(5)."""
+    # The variable is inherited: only $SYSTEMD_EXEC_PID tells whether it is meant for us.
+    if variable in environ and environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()):
+        return Path(environ[variable].split(":")[0])
+    return None
 
 
 def endpoint_problem(endpoint: str, *, tls: bool = False, insecure: bool = False) -> str | None:
@@ -245,8 +274,9 @@ def _open(path: Path | None, environ: Mapping[str, str]) -> TomlFile:
 
 
 def _check_daemon(file: TomlFile, daemon: DaemonSection) -> None:
-    if daemon.runtime_dir is not None and not daemon.runtime_dir.startswith("/"):
-        file.problem("daemon", "runtime_dir", f"expected an absolute path; it is {daemon.runtime_dir!r}")
+    for key, folder in (("runtime_dir", daemon.runtime_dir), ("state_dir", daemon.state_dir)):
+        if folder is not None and not folder.startswith("/"):
+            file.problem("daemon", key, f"expected an absolute path; it is {folder!r}")
     for value in daemon.import_paths:
         if not value.startswith("/"):
             file.problem("daemon", "import_paths", f"expected absolute paths; {value!r} is not one")

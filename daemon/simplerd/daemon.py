@@ -9,6 +9,7 @@ Rules
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import signal
 import time
@@ -31,6 +32,7 @@ from simplerd.runners import Runners
 from simplerd.runtime_folder import RuntimeFolder
 from simplerd.service import InheritedSockets, Service
 from simplerd.sessions import SessionState, SessionTable
+from simplerd.state_folder import StateFolder
 from simplerd.supervision import Supervisor
 from simplerd.tls import ServerTls
 
@@ -50,8 +52,9 @@ class DaemonState(Enum):
 class Daemon:
     """What the admin interface works on. Belongs to the trio thread; `started_at` is Unix time in seconds."""
 
-    def __init__(self, config: Config, spawner: Spawner) -> None:
+    def __init__(self, config: Config, spawner: Spawner, state_folder: StateFolder) -> None:
         self.config = config
+        self.state_folder = state_folder
         self.started_at = time.time()
         self.state = DaemonState.STARTING
         self.events = EventLog()
@@ -85,20 +88,21 @@ class Daemon:
 async def run(config: Config, spawner: Spawner, sockets: InheritedSockets, service: Service) -> int:
     """The daemon, from its first socket to its last session; returns the exit code.
 
-    Raises StartupError when the runtime folder cannot be had.
+    Raises StartupError when the runtime folder or the state folder cannot be had.
     """
     _allow_all_descriptors()
-    daemon = Daemon(config, spawner)
-    folder = RuntimeFolder(config.runtime_dir)
     failed = False
-    try:
-        await _serve(daemon, folder, Runners(spawner), sockets, service)
-    except* SimplerError as errors:
-        failed = True
-        for error in _leaves(errors):
-            _log.error("simplerd cannot go on", reason=str(error))
-    finally:
-        folder.close()
+    with (
+        contextlib.closing(RuntimeFolder(config.runtime_dir)) as folder,
+        contextlib.closing(StateFolder(config.state_dir)) as state_folder,
+    ):
+        daemon = Daemon(config, spawner, state_folder)
+        try:
+            await _serve(daemon, folder, Runners(spawner), sockets, service)
+        except* SimplerError as errors:
+            failed = True
+            for error in _leaves(errors):
+                _log.error("simplerd cannot go on", reason=str(error))
     return 1 if failed else 0
 
 

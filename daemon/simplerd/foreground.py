@@ -47,6 +47,7 @@ class ForegroundDaemon:
     def __init__(self, *options: str, env: Mapping[str, str] | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="simplerd-"))
         self.runtime_dir = self.folder / "run"
+        self.state_dir = self.folder / "state"
         self.log = self.folder / "simplerd.log"
         try:
             self.process = self._start(options, {**os.environ, **(env or {})})
@@ -95,10 +96,11 @@ class ForegroundDaemon:
         config = self.folder / "simplerd.toml"
         config.touch()
         command = [sys.executable, "-c", _BOOT, str(os.getpid())]
+        folders = ["--runtime-dir", str(self.runtime_dir), "--state-dir", str(self.state_dir)]
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, self.log.open("wb") as output:
             notify.bind(str(self.folder / "notify.sock"))
             process = subprocess.Popen(
-                [*command, "--config", str(config), "--runtime-dir", str(self.runtime_dir), *options],
+                [*command, "--config", str(config), *folders, *options],
                 env={**env, "NOTIFY_SOCKET": notify.getsockname()},
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -9,17 +9,15 @@ Rules
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
-import stat
 from pathlib import Path
 
 import msgspec
 import trio
 
-from simpler.errors import StartupError
+from simplerd.folder_lock import FolderLock
 from simplerd.log import get_logger
 from simplerd.process_stat import start_time
 
@@ -42,42 +40,16 @@ class SessionRecord(msgspec.Struct, frozen=True):
 class RuntimeFolder:
     """The folder `path`, made and locked for this process until `close`.
 
-    Raises StartupError when another daemon has it, or it cannot be made.
+    Raises StartupError, see `FolderLock`.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            path.mkdir(mode=0o750, parents=True, exist_ok=True)
-            _check_owner(path)
-            self._lock = os.open(path / "simplerd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        except OSError as error:
-            raise StartupError(
-                f"the runtime folder {path} cannot be used: {error.strerror}; make it, or set daemon.runtime_dir"
-            ) from None
-        try:
-            self._take_lock()
-        except BaseException:
-            os.close(self._lock)
-            raise
-
-    def _take_lock(self) -> None:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(self._lock, 0)
-            os.write(self._lock, f"{os.getpid()}\n".encode())
-        except BlockingIOError:
-            holder = os.read(self._lock, 32).decode().strip() or "unknown"
-            raise StartupError(
-                f"another simplerd (pid {holder}) serves {self.path}; "
-                "stop it, or give this one a --runtime-dir of its own"
-            ) from None
-        except OSError as error:
-            raise StartupError(f"{self.path}/simplerd.lock cannot be written: {error.strerror}") from None
+        self._lock = FolderLock(path, "runtime", mode=0o750)
 
     def close(self) -> None:
         """Lets another daemon have the folder."""
-        os.close(self._lock)
+        self._lock.close()
 
     def make(self, session: str) -> None:
         """The folder of a new session."""
@@ -103,17 +75,6 @@ class RuntimeFolder:
             if record is not None:
                 await _see_off(record, deadline)
             _remove(folder)
-
-
-def _check_owner(path: Path) -> None:
-    """In a folder of somebody else's, that somebody could put sockets of theirs in the place of ours."""
-    status = path.stat()
-    if status.st_uid not in (0, os.geteuid()):
-        raise StartupError(
-            f"the runtime folder {path} belongs to uid {status.st_uid}; it must belong to uid {os.geteuid()} or root"
-        )
-    if status.st_mode & stat.S_IWOTH:
-        raise StartupError(f"the runtime folder {path} can be written by everybody: chmod o-w {path}")
 
 
 def _remove(folder: Path) -> None:

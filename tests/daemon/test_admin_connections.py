@@ -26,6 +26,7 @@ from simplerd.admin.server import AdminServer
 from simplerd.daemon import Daemon
 from simplerd.service import InheritedSockets
 from simplerd.sessions import Peer, Session, SessionEvent
+from simplerd.state_folder import StateFolder
 from simplerd.unix_socket import listen_unix, peer_credentials
 
 Json = dict[str, Any]
@@ -98,11 +99,16 @@ class Server:
 
 
 @pytest.fixture
-async def server(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Server]:
+async def server(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, nursery: trio.Nursery
+) -> AsyncIterator[Server]:
     spawner = Spawner.exec(preload=(), name="test-spawner")
-    running = Server(Daemon(configuration.load(runtime_dir=tmp_path, environ=os.environ), spawner), nursery)
+    config = configuration.load(runtime_dir=tmp_path, environ=os.environ)
+    state_folder = StateFolder(tmp_path_factory.mktemp("state"))
+    running = Server(Daemon(config, spawner, state_folder), nursery)
     yield running
     await running.disconnect()
+    state_folder.close()
     spawner.close()
 
 

@@ -17,6 +17,7 @@ from simplerd.toml_file import ConfigError, TomlFile, line_of
 GOOD = """\
 [daemon]
 runtime_dir = "/run/elsewhere"
+state_dir = "/srv/state"
 import_paths = ["/opt/jobs"]
 
 [listen]
@@ -72,6 +73,7 @@ def test_every_setting_is_taken_from_the_file(tmp_path: Path) -> None:  # D8
     assert load(path) == Config(
         source=str(path),
         runtime_dir=Path("/run/elsewhere"),
+        state_dir=Path("/srv/state"),
         session_sockets=("unix:/run/elsewhere/s.sock", "127.0.0.1:7390", "[::1]:7390", "localhost:7391"),
         tls=None,
         insecure_tcp=False,
@@ -100,6 +102,7 @@ def test_without_a_file_the_embedded_defaults_hold(monkeypatch: pytest.MonkeyPat
     config = load(environ={})
     assert config.source == "embedded defaults"
     assert config.runtime_dir == Path("/run/simplerd")
+    assert config.state_dir == Path("/var/lib/simplerd")
     assert config.session_sockets == ("unix:/run/simplerd/session.sock",)  # D3: nothing but Unix sockets by default
     assert config.devices == (0, 1)
     assert config.max_sessions == limits.MAX_SESSIONS
@@ -107,8 +110,19 @@ def test_without_a_file_the_embedded_defaults_hold(monkeypatch: pytest.MonkeyPat
 
 def test_a_user_without_root_gets_the_xdg_runtime_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    config = load(environ={"XDG_RUNTIME_DIR": "/run/user/1000"})
+    config = load(environ={"XDG_RUNTIME_DIR": "/run/user/1000", "HOME": "/home/ada"})
     assert config.admin_socket == Path("/run/user/1000/simplerd/admin.sock")
+    assert config.state_dir == Path("/home/ada/.local/state/simplerd")
+    config = load(environ={"XDG_RUNTIME_DIR": "/run/user/1000", "XDG_STATE_HOME": "/home/ada/state"})
+    assert config.state_dir == Path("/home/ada/state/simplerd")
+    with pytest.raises(ConfigError, match="neither XDG_STATE_HOME nor HOME is set; set one, or give --state-dir"):
+        load(environ={"XDG_RUNTIME_DIR": "/run/user/1000"})
+
+
+def test_what_a_daemon_of_ones_own_keeps_is_not_kept_with_the_hosts() -> None:  # D6
+    assert load(runtime_dir=Path("/tmp/mine"), environ={}).state_dir == Path("/tmp/mine/state")
+    given = load(runtime_dir=Path("/tmp/mine"), state_dir=Path("/tmp/kept"), environ={})
+    assert given.state_dir == Path("/tmp/kept")
 
 
 def test_a_user_without_a_runtime_directory_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:  # D8
@@ -118,10 +132,11 @@ def test_a_user_without_a_runtime_directory_is_told_what_to_do(monkeypatch: pyte
 
 
 def test_a_service_uses_the_directory_that_systemd_made() -> None:  # D9
-    environ = {"RUNTIME_DIRECTORY": "/run/a:/run/b"}
+    environ = {"RUNTIME_DIRECTORY": "/run/a:/run/b", "STATE_DIRECTORY": "/var/lib/a", "HOME": "/home/ada"}
     config = load(environ=environ | {"SYSTEMD_EXEC_PID": str(os.getpid())})
-    assert config.runtime_dir == Path("/run/a")
+    assert (config.runtime_dir, config.state_dir) == (Path("/run/a"), Path("/var/lib/a"))
     other = load(environ=environ | {"SYSTEMD_EXEC_PID": "1", "XDG_RUNTIME_DIR": "/run/user/1"})
+    assert other.state_dir != Path("/var/lib/a")
     assert other.runtime_dir != Path("/run/a")  # meant for the process that started us
 
 
@@ -193,6 +208,7 @@ level = true
         ("limits = 3", "1: limits: expected a table, [limits], found 3"),
         ("[devices]\nids = [1, 1]", "2: devices.ids: each device once; it is [1, 1]"),
         ('[daemon]\nruntime_dir = "x"', "2: daemon.runtime_dir: expected an absolute path; it is 'x'"),
+        ('[daemon]\nstate_dir = "x"', "2: daemon.state_dir: expected an absolute path; it is 'x'"),
         ('[daemon]\nimport_paths = ["x"]', "2: daemon.import_paths: expected absolute paths; 'x' is not one"),
         ('[listen]\nadmin_group = "no-such"', "2: listen.admin_group: there is no group 'no-such' on this host"),
         ('[listen]\nadmin_socket = "a"', "2: listen.admin_socket: expected an absolute path; it is 'a'"),
@@ -332,7 +348,8 @@ def test_a_file_that_is_no_configuration_is_not_read_whole(tmp_path: Path) -> No
 def test_the_example_for_operators_shows_every_setting_and_its_default(tmp_path: Path) -> None:
     text = (Path(__file__).parents[2] / "docs/operators.md").read_text().split("```toml\n")[1].split("```")[0]
     path = write(tmp_path, text)
-    environ = {"RUNTIME_DIRECTORY": "/run/simplerd", "SYSTEMD_EXEC_PID": str(os.getpid())}
+    made = {"RUNTIME_DIRECTORY": "/run/simplerd", "STATE_DIRECTORY": "/var/lib/simplerd"}
+    environ = {**made, "SYSTEMD_EXEC_PID": str(os.getpid())}
     defaults = load(environ=environ)
     assert replace(load(path), source="") == replace(defaults, source="")
     for section, shape in SECTIONS.items():
