@@ -10,9 +10,15 @@ from pathlib import Path
 import click
 from click.shell_completion import get_completion_class
 
-from simplerctl import tls_verbs, verbs
 from simplerctl.client import AdminError, find_socket
-from simplerctl.verbs import Target
+from simplerctl.device_verbs import device
+from simplerctl.event_verbs import events
+from simplerctl.output import example
+from simplerctl.rpc_verb import rpc
+from simplerctl.session_verbs import session
+from simplerctl.status_verbs import status, version
+from simplerctl.target import Target
+from simplerctl.tls_verbs import tls
 
 EPILOG = """\b
 Examples:
@@ -46,7 +52,7 @@ def cli(context: click.Context, socket: Path | None, timeout: float) -> None:
 
 @cli.command(
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-    epilog="\b\nExample:\n  simplerctl run examples/digits.py --epochs 5",
+    epilog=example("simplerctl run examples/digits.py --epochs 5"),
 )
 @click.argument("script", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
@@ -61,7 +67,7 @@ def run(target: Target, script: Path, args: tuple[str, ...]) -> None:
         raise AdminError(f"cannot run {sys.executable}: {error.strerror}") from error
 
 
-@cli.command(epilog='\b\nExample:\n  eval "$(simplerctl completion bash)"')
+@cli.command(epilog=example('eval "$(simplerctl completion bash)"'))
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print what makes your shell complete simplerctl's words."""
@@ -70,7 +76,16 @@ def completion(shell: str) -> None:
     click.echo(kind(cli, {}, "simplerctl", "_SIMPLERCTL_COMPLETE").source())
 
 
-for verb in (verbs.status, verbs.version, verbs.session, verbs.device, verbs.events, verbs.rpc, tls_verbs.tls):
+VERBS: tuple[click.Command, ...] = (
+    status,
+    version,
+    session,
+    device,
+    events,
+    rpc,
+    tls,
+)
+for verb in VERBS:
     cli.add_command(verb)
 
 

@@ -1,42 +1,91 @@
 """What simplerctl prints: tables that fit the terminal, facts, humane times, and JSON.
 
+A verb is a function that returns its result and is marked with what shows it to people (`prints`); programs are given
+the result as it is, in JSON. So nothing that a verb finds out is for people only.
+
 Text that comes from elsewhere is escaped before it reaches the terminal; JSON is ASCII. Nothing is cut when the output
 is not a terminal.
 """
 
+import functools
 import json
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import click
+from msgspec import to_builtins
 
 from simpler.plain_text import escape
 
 GAP = "  "
 MIN_COLUMN = 4
 ELLIPSIS = "…"
+INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
 
-def format_option(function: Any) -> Any:
-    """Adds --format to a verb."""
+def example(*lines: str) -> str:
+    """The epilog of a verb's --help."""
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def prints(result: str | type, show: Callable[[Any], None]) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+    """Makes a function that returns a result a verb that prints it: by `show` for people, with --format json as it is.
+
+    `result` says what it is: the name of the admin method whose result it is, or a type when no daemon is asked.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def verb(*args: object, style: str, **options: object) -> None:
+            outcome = function(*args, **options)
+            show_json(outcome) if style == "json" else show(outcome)
+
+        return _with_format(verb, result)
+
+    return decorate
+
+
+def prints_each(
+    result: str | type, show: Callable[[Any], None]
+) -> Callable[[Callable[..., Iterable[Any]]], Callable[..., None]]:
+    """Like `prints`, for a function that yields results: JSON is one document a line, each printed when it comes."""
+
+    def decorate(function: Callable[..., Iterable[Any]]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def verb(*args: object, style: str, **options: object) -> None:
+            try:
+                for outcome in function(*args, **options):
+                    show_json_line(outcome) if style == "json" else show(outcome)
+            except KeyboardInterrupt:  # the usual end of what goes on without end
+                sys.exit(INTERRUPTED)
+
+        return _with_format(verb, result)
+
+    return decorate
+
+
+def _with_format(verb: Any, result: str | type) -> Callable[..., None]:
+    verb.result = result  # for the published schemas
     choice = click.Choice(["table", "json"])
-    return click.option(
+    option = click.option(
         "--format", "style", type=choice, default="table", show_default=True, help="For people or programs."
-    )(function)
+    )
+    decorated: Callable[..., None] = option(verb)
+    return decorated
 
 
 def show_json(value: object) -> None:
     """One JSON document."""
-    click.echo(json.dumps(value, indent=2))
+    click.echo(json.dumps(value, indent=2, default=to_builtins))
 
 
 def show_json_line(value: object) -> None:
     """One JSON document on one line, at once."""
-    click.echo(json.dumps(value))
+    click.echo(json.dumps(value, default=to_builtins))
 
 
 def show_facts(facts: Mapping[str, object]) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import NamedTuple
 
 import click
+from msgspec import Struct
 
 from simpler.errors import SimplerError
 from simplerctl.client import AdminError
-from simplerctl.output import format_option, show_json
+from simplerctl.output import example, prints
 
 DAYS = 365
 
@@ -27,19 +27,35 @@ _days_option = click.option(
 )
 
 
-def _example(line: str) -> str:
-    return f"\b\nExample:\n  {line}"
-
-
 @click.group()
 def tls() -> None:
     """Make the certificates for TLS between hosts. No daemon is asked."""
 
 
-@tls.command(epilog=_example("simplerctl tls init --dir ~/simpler-tls"))
+class Made(Struct, frozen=True):
+    """What `init` has made."""
+
+    folder: str
+
+
+class Issued(Struct, frozen=True):
+    """What `issue` has made; `addresses` are a host's."""
+
+    kind: str
+    name: str
+    folder: str
+    fingerprint: str
+    addresses: tuple[str, ...]
+
+
+def _show_made(made: Made) -> None:
+    click.echo(f"The authority is in {made.folder}. Keep {made.folder}/ca.key to yourself: it lets in whoever has it.")
+
+
+@tls.command(epilog=example("simplerctl tls init --dir ~/simpler-tls"))
 @_dir_option
-@format_option
-def init(folder: Path, style: str) -> None:
+@prints(Made, _show_made)
+def init(folder: Path) -> Made:
     """Make a certificate authority."""
     from simplerctl.authority import Authority  # cryptography takes its time, and no other verb needs it
 
@@ -47,9 +63,7 @@ def init(folder: Path, style: str) -> None:
         Authority.make(folder)
     except SimplerError as error:
         raise AdminError(error.message) from error
-    if style == "json":
-        return show_json({"folder": str(folder)})
-    return click.echo(f"The authority is in {folder}. Keep {folder}/ca.key to yourself: it lets in whoever has it.")
+    return Made(str(folder))
 
 
 @tls.group()
@@ -57,27 +71,17 @@ def issue() -> None:
     """Issue a certificate."""
 
 
-@issue.command("host", epilog=_example("simplerctl tls issue host node1 --address 10.0.0.2 --address node1.example"))
-@click.argument("name")
-@click.option(
-    "--address", "addresses", multiple=True, help="Another name or IP address of the host's. May be repeated."
-)
-@_days_option
-@_dir_option
-@format_option
-def issue_host(name: str, addresses: tuple[str, ...], days: int, folder: Path, style: str) -> None:
-    """For the simplerd of a host that programs reach as NAME, or at an address."""
-    issued = _issue(folder, "host", name, addresses, days)
-    if style == "json":
-        return show_json(issued._asdict())
-    return click.echo(
+def _show_host(issued: Issued) -> None:
+    listen_at = _where((*issued.addresses, issued.name))
+    home = "/etc/simplerd/tls"
+    click.echo(
         f"""\
-For the host {name}: {issued.folder}
+For the host {issued.name}: {issued.folder}
 Copy it to /etc/simplerd/tls there, for simplerd's user alone:
-  scp -r {issued.folder} root@{name}:/etc/simplerd/tls && ssh root@{name} chown -R simplerd: /etc/simplerd/tls
+  scp -r {issued.folder} root@{issued.name}:{home} && ssh root@{issued.name} chown -R simplerd: {home}
 and say in its /etc/simplerd/simplerd.toml:
   [listen]
-  session = ["unix:/run/simplerd/session.sock", "{_where((*addresses, name))}:7390"]
+  session = ["unix:/run/simplerd/session.sock", "{listen_at}:7390"]
   [tls]
   certificate = "/etc/simplerd/tls/certificate.pem"
   key = "/etc/simplerd/tls/key.pem"
@@ -85,23 +89,27 @@ and say in its /etc/simplerd/simplerd.toml:
 Fingerprint (a program may pin it): {issued.fingerprint}
 Where systemd holds the sockets it has to know the address too, `systemctl edit simplerd.socket`:
   [Socket]
-  ListenStream={_where((*addresses, name))}:7390"""
+  ListenStream={listen_at}:7390"""
     )
 
 
-@issue.command("client", epilog=_example("simplerctl tls issue client alice"))
+@issue.command("host", epilog=example("simplerctl tls issue host node1 --address 10.0.0.2 --address node1.example"))
 @click.argument("name")
+@click.option(
+    "--address", "addresses", multiple=True, help="Another name or IP address of the host's. May be repeated."
+)
 @_days_option
 @_dir_option
-@format_option
-def issue_client(name: str, days: int, folder: Path, style: str) -> None:
-    """For the programs of NAME, who may then run code on every host of this authority."""
-    issued = _issue(folder, "client", name, (), days)
-    if style == "json":
-        return show_json(issued._asdict())
-    return click.echo(
+@prints(Issued, _show_host)
+def issue_host(name: str, addresses: tuple[str, ...], days: int, folder: Path) -> Issued:
+    """For the simplerd of a host that programs reach as NAME, or at an address."""
+    return _issue(folder, "host", name, addresses, days)
+
+
+def _show_client(issued: Issued) -> None:
+    click.echo(
         f"""\
-For the programs of {name}: {issued.folder}
+For the programs of {issued.name}: {issued.folder}
 Copy it to where they run, for their user alone, and say there either
   export SIMPLER_TLS={issued.folder}
 or, in the program,
@@ -110,13 +118,14 @@ Fingerprint (tls.clients of a daemon may name it): {issued.fingerprint}"""
     )
 
 
-class Issued(NamedTuple):
-    """What `issue` has made."""
-
-    kind: str
-    name: str
-    folder: str
-    fingerprint: str
+@issue.command("client", epilog=example("simplerctl tls issue client alice"))
+@click.argument("name")
+@_days_option
+@_dir_option
+@prints(Issued, _show_client)
+def issue_client(name: str, days: int, folder: Path) -> Issued:
+    """For the programs of NAME, who may then run code on every host of this authority."""
+    return _issue(folder, "client", name, (), days)
 
 
 def _issue(folder: Path, kind: str, name: str, addresses: tuple[str, ...], days: int) -> Issued:
@@ -126,7 +135,7 @@ def _issue(folder: Path, kind: str, name: str, addresses: tuple[str, ...], days:
         made = Authority(folder).issue(kind, name, addresses, days=days)
     except SimplerError as error:
         raise AdminError(error.message) from error
-    return Issued(kind, name, str(made.resolve()), fingerprint_of(made))
+    return Issued(kind, name, str(made.resolve()), fingerprint_of(made), addresses)
 
 
 def _where(names: tuple[str, ...]) -> str:

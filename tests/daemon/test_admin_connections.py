@@ -416,7 +416,7 @@ async def test_the_interface_describes_every_method(server: Server) -> None:
     }
     close = methods["session.close"]
     assert [(param["name"], param["required"]) for param in close["params"]] == [("session", True), ("reason", False)]
-    assert [name for name, method in methods.items() if method["x-mutating"]] == ["session.close"]
+    assert [name for name, method in methods.items() if method["x-role"] == "operate"] == ["session.close"]
     reference = close["result"]["schema"]["$ref"].removeprefix("#/components/schemas/")
     assert "opened_at" in described["components"]["schemas"][reference]["properties"]
 

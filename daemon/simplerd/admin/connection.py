@@ -19,6 +19,7 @@ from simpler import limits
 from simpler.errors import SimplerError
 from simplerd.admin import jsonrpc, methods
 from simplerd.admin.jsonrpc import Call, Code, LineReader, LineTooLong, Message, RpcError
+from simplerd.admin.method import Caller
 from simplerd.events import Subscription
 from simplerd.log import get_logger
 from simplerd.sessions import Peer
@@ -43,7 +44,7 @@ class Connection:
     def __init__(self, stream: trio.SocketStream, daemon: "Daemon", peer: PeerCredentials) -> None:
         self._stream = stream
         self._events = daemon.events
-        self._caller = methods.Caller(daemon, peer, self)
+        self._caller = Caller(daemon, peer, self)
         self._lines = LineReader()
         self._sending = trio.Lock()
         self._half_sent = False

@@ -1,0 +1,76 @@
+"""The methods about the daemon itself."""
+
+import os
+import platform
+import socket
+import time
+from importlib.metadata import version
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+from simplerd.admin.method import Caller, Method, Nothing, Role
+
+VERSION = version("simpler")  # read from a file
+
+
+class Version(Struct, frozen=True):
+    """What runs."""
+
+    simplerd: str
+    python: str
+    kernel: str
+
+
+class Status(Struct, frozen=True):
+    """The daemon at a glance. Times are Unix times in seconds."""
+
+    state: str
+    version: str
+    pid: int
+    uid: int
+    host: str
+    started_at: float
+    uptime_s: float
+    config: Annotated[str, Meta(description='the file in force, or "embedded defaults"')]
+    runtime_dir: str
+    endpoints: list[str]
+    sessions: Annotated[int, Meta(description="that have not ended")]
+    sessions_opened: Annotated[int, Meta(description="since the daemon started")]
+    max_sessions: int
+    devices: int
+    devices_leased: int
+    last_event: int
+
+
+async def daemon_status(caller: Caller, params: Nothing) -> Status:
+    daemon = caller.daemon
+    leased = [device for device in daemon.devices.list() if device.session is not None]
+    return Status(
+        state=daemon.state.value,
+        version=VERSION,
+        pid=os.getpid(),
+        uid=os.getuid(),
+        host=socket.gethostname(),
+        started_at=daemon.started_at,
+        uptime_s=time.time() - daemon.started_at,
+        config=daemon.config.source,
+        runtime_dir=str(daemon.config.runtime_dir),
+        endpoints=list(daemon.config.session_sockets),
+        sessions=len(daemon.sessions.live()),
+        sessions_opened=daemon.sessions.opened_total,
+        max_sessions=daemon.config.max_sessions,
+        devices=len(daemon.devices.list()),
+        devices_leased=len(leased),
+        last_event=daemon.events.last_seq,
+    )
+
+
+async def daemon_version(caller: Caller, params: Nothing) -> Version:
+    return Version(VERSION, platform.python_version(), platform.release())
+
+
+METHODS: tuple[Method[Any], ...] = (
+    Method("daemon.status", Role.READ, daemon_status, Nothing, Status, "The daemon at a glance."),
+    Method("daemon.version", Role.READ, daemon_version, Nothing, Version, "Which versions run."),
+)

@@ -1,0 +1,57 @@
+"""The methods about sessions."""
+
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+from simplerd.admin.method import Caller, Method, Role, Text
+from simplerd.sessions import FINAL, SessionInfo
+
+
+class SessionQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which sessions to list."""
+
+    all: Annotated[bool, Meta(description="the last ended ones too")] = False
+
+
+class SessionName(Struct, frozen=True, forbid_unknown_fields=True):
+    """One session."""
+
+    session: Annotated[Text, Meta(description="its id, from session.list")]
+
+
+class SessionClose(Struct, frozen=True, forbid_unknown_fields=True):
+    """One session, and why it is closed."""
+
+    session: Annotated[Text, Meta(description="its id, from session.list")]
+    reason: Annotated[Text, Meta(description="for its client and the log")] = "closed by an operator"
+
+
+async def session_list(caller: Caller, params: SessionQuery) -> list[SessionInfo]:
+    ended = {state.value for state in FINAL}
+    return [info for info in caller.daemon.sessions.list() if params.all or info.state not in ended]
+
+
+async def session_get(caller: Caller, params: SessionName) -> SessionInfo:
+    return caller.daemon.sessions.get(params.session)
+
+
+async def session_close(caller: Caller, params: SessionClose) -> SessionInfo:
+    await caller.daemon.sessions.close(params.session, f"{params.reason} (uid {caller.peer.uid})")
+    return caller.daemon.sessions.get(params.session)
+
+
+METHODS: tuple[Method[Any], ...] = (
+    Method("session.list", Role.READ, session_list, SessionQuery, list[SessionInfo], "The sessions, oldest first."),
+    Method(
+        "session.get",
+        Role.READ,
+        session_get,
+        SessionName,
+        SessionInfo,
+        "One session, live or ended.",
+    ),
+    Method(
+        "session.close", Role.OPERATE, session_close, SessionClose, SessionInfo, "End a session; wait until it is gone."
+    ),
+)
