@@ -1,6 +1,7 @@
 """What a child prints, as its spawner tells the owner: at a certain rate at most, so that a flood holds up nobody.
 
-All of it goes to the spawner's stderr besides. Whoever is told hears how many lines were left out, and where.
+All of it goes to the spawner's stderr besides. Whoever is told hears how many lines were left out, and where: as a
+number, to which those on the way to the reader add what they leave out.
 """
 
 from __future__ import annotations
@@ -10,11 +11,6 @@ from collections.abc import Callable
 
 from simpler import limits
 from simpler.spawn_protocol import Printed
-
-
-def left_out(lines: int) -> str:
-    """The line that stands in the place of ``lines`` others."""
-    return f"({lines} lines were too many, and are only in the log of that host)"
 
 
 class OutputReport:
@@ -44,10 +40,9 @@ class OutputReport:
 
     def finish(self) -> None:
         """The child has ended: says what was left out last."""
-        self._report([])
+        if self._left_out:
+            self._report([])
 
     def _report(self, lines: list[str]) -> None:
-        missing = [left_out(self._left_out)] if self._left_out else []
-        self._left_out = 0
-        if missing or lines:
-            self._send(Printed(self._key, missing + lines))
+        missing, self._left_out = self._left_out, 0
+        self._send(Printed(self._key, lines, missing))

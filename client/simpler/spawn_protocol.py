@@ -113,10 +113,11 @@ class Exited(msgspec.Struct, frozen=True, tag="exited"):
 
 
 class Printed(msgspec.Struct, frozen=True, tag="printed"):
-    """The child has printed these lines."""
+    """The child has printed these lines, and ``left_out`` before them that were too many."""
 
     key: int
     lines: list[str]
+    left_out: int = 0
 
 
 class PreloadFailed(msgspec.Struct, frozen=True, tag="preload-failed"):

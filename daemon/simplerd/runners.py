@@ -193,7 +193,7 @@ class Runners:
             case Printed():
                 output = self._running[report.key].output
                 if output is not None:
-                    output.add(report.lines)
+                    output.add(report.lines, report.left_out)
             case Exited():
                 runner = self._running.pop(report.key)
                 runner.exit = report

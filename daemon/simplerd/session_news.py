@@ -82,13 +82,15 @@ class SessionNews:
     async def flush_output(self) -> bool:
         """Tells what waits; False when the connection is over."""
         output = self._session.output
-        while output is not None and (lines := output.take()):
+        while output is not None and (portion := output.take()):
             is_told = False
             try:
-                is_told = await self._told(Output(session=self._session.id, lines=lines))
+                is_told = await self._told(
+                    Output(session=self._session.id, lines=portion.lines, left_out=portion.left_out)
+                )
             finally:
                 if not is_told:
-                    output.put_back(lines)
+                    output.put_back(portion)
             if not is_told:
                 return False
         return True

@@ -10,14 +10,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import trio
 
 from simpler import limits
-from simpler.output_report import left_out
 
 _LINE_COST = 8
 """Beside its text, so that empty lines count too."""
+
+
+class Portion(NamedTuple):
+    """Lines that one message takes, and how many more there were before them."""
+
+    lines: list[str]
+    left_out: int
 
 
 class SessionOutput:
@@ -25,42 +32,60 @@ class SessionOutput:
 
     def __init__(self, kept_bytes: int = limits.OUTPUT_KEPT_BYTES) -> None:
         self._kept_bytes = kept_bytes
-        self._lines: deque[str] = deque()
+        self._waiting: deque[str | int] = deque()
+        """Lines as they came, and where some were left out, how many."""
         self._bytes = 0
         self._left_out = 0
+        """Before all that waits."""
         self._news = trio.Event()
         self._is_finished = False
 
-    def add(self, lines: Sequence[str]) -> None:
-        """What came next."""
-        self._lines.extend(lines)
+    def add(self, lines: Sequence[str], left_out: int = 0) -> None:
+        """What came next, behind ``left_out`` others that did not come."""
+        if left_out:
+            self._waiting.append(left_out)
+        self._waiting.extend(lines)
         self._bytes += sum(map(_cost, lines))
         while self._bytes > self._kept_bytes:
-            self._bytes -= _cost(self._lines.popleft())
-            self._left_out += 1
+            self._leave_out(self._waiting.popleft())
         self._wake()
 
-    def take(self) -> list[str]:
-        """As much of what waits as one message takes; nothing when nothing waits."""
-        taken = [left_out(self._left_out)] if self._left_out else []
-        self._left_out = 0
-        nbytes = 0
-        while self._lines and len(taken) < limits.OUTPUT_MESSAGE_LINES and nbytes < limits.OUTPUT_MESSAGE_BYTES:
-            nbytes += _cost(self._lines[0])
-            taken.append(self._lines.popleft())
-        self._bytes -= nbytes
-        return taken
+    def _leave_out(self, first: str | int) -> None:
+        if isinstance(first, int):
+            self._left_out += first
+        else:
+            self._left_out += 1
+            self._bytes -= _cost(first)
 
-    def put_back(self, lines: Sequence[str]) -> None:
+    def take(self) -> Portion | None:
+        """As much of what waits as one message takes; None when nothing waits."""
+        lines: list[str] = []
+        nbytes = 0
+        while self._waiting and len(lines) < limits.OUTPUT_MESSAGE_LINES and nbytes < limits.OUTPUT_MESSAGE_BYTES:
+            first = self._waiting[0]
+            if not isinstance(first, int):
+                nbytes += _cost(first)
+                lines.append(first)
+            elif lines:
+                break
+            else:
+                self._left_out += first
+            self._waiting.popleft()
+        self._bytes -= nbytes
+        left_out, self._left_out = self._left_out, 0
+        return Portion(lines, left_out) if lines or left_out else None
+
+    def put_back(self, portion: Portion) -> None:
         """What was taken, and could not be told."""
-        self._lines.extendleft(reversed(lines))
-        self._bytes += sum(map(_cost, lines))
+        self._waiting.extendleft(reversed(portion.lines))
+        self._bytes += sum(map(_cost, portion.lines))
+        self._left_out += portion.left_out
 
     async def wait(self) -> bool:
         """Until something waits; False when nothing more can come. Without a deadline: nothing need ever be printed."""
-        while not self._lines and not self._is_finished:
+        while not self._waiting and not self._is_finished:
             await self._news.wait()
-        return bool(self._lines)
+        return bool(self._waiting)
 
     def finish(self) -> None:
         """The session has ended: nothing more comes."""

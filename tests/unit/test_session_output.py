@@ -20,7 +20,7 @@ from simpler.spawn_protocol import Printed
 from simpler.wire.control_messages import Manifest, Output
 from simpler.wire.messages import Message
 from simplerd.session_news import SessionNews
-from simplerd.session_output import SessionOutput
+from simplerd.session_output import Portion, SessionOutput
 from simplerd.sessions import Peer, Session
 
 LINE = "x" * 99
@@ -33,55 +33,67 @@ def missing(lines: list[str]) -> int:
 # ---- the spawner's step
 
 
-def reported(pieces: list[list[bytes]], may_send: Iterator[bool]) -> list[str]:
+def reported(pieces: list[list[bytes]], may_send: Iterator[bool]) -> tuple[list[str], int]:
     sent: list[Printed] = []
     report = OutputReport(7, sent.append, lambda: next(may_send))
     for lines in pieces:
         report.take(lines)
     report.finish()
     assert {one.key for one in sent} <= {7}
-    return [line for one in sent for line in one.lines]
+    return [line for one in sent for line in one.lines], sum(one.left_out for one in sent)
 
 
 @given(st.lists(st.lists(st.binary(max_size=9), min_size=1)), st.data())
 def test_every_line_is_reported_or_counted(pieces: list[list[bytes]], data: st.DataObject) -> None:  # D7
     choices = iter(data.draw(st.lists(st.booleans(), min_size=len(pieces), max_size=len(pieces))))
-    lines = reported(pieces, choices)
-    said = [line for line in lines if missing([line])]
-    assert len(lines) - len(said) + missing(said) == sum(map(len, pieces))
+    lines, left_out = reported(pieces, choices)
+    assert len(lines) + left_out == sum(map(len, pieces))
 
 
 def test_more_than_the_burst_is_left_out() -> None:  # R9
     flood = [LINE.encode()] * (2 * limits.OUTPUT_BURST_BYTES // 100)
-    lines = reported([flood], iter([True]))
-    assert len(lines) - 1 == limits.OUTPUT_BURST_BYTES // 100
-    assert missing(lines) == len(flood) - (len(lines) - 1)
+    lines, left_out = reported([flood], iter([True]))
+    assert len(lines) == limits.OUTPUT_BURST_BYTES // 100
+    assert left_out == len(flood) - len(lines)
 
 
 # ---- the daemon's step
 
 
-def taken(output: SessionOutput) -> Iterator[list[str]]:
-    while lines := output.take():
-        yield lines
+def taken(output: SessionOutput) -> Iterator[Portion]:
+    while portion := output.take():
+        yield portion
 
 
 def test_messages_are_small_and_in_order() -> None:  # D7
     output = SessionOutput(kept_bytes=1 << 30)
     output.add([str(number) for number in range(5000)])
     messages = list(taken(output))
-    assert [line for lines in messages for line in lines] == [str(number) for number in range(5000)]
-    assert max(map(len, messages)) <= limits.OUTPUT_MESSAGE_LINES
+    assert [line for portion in messages for line in portion.lines] == [str(number) for number in range(5000)]
+    assert max(len(portion.lines) for portion in messages) <= limits.OUTPUT_MESSAGE_LINES
 
 
 def test_what_waits_longest_gives_way_and_is_counted() -> None:  # R9
     output = SessionOutput(kept_bytes=10_000)
     for number in range(1000):
         output.add([f"{number} {LINE}"])
-    lines = [line for lines in taken(output) for line in lines]
-    assert sum(map(len, lines)) <= 10_000
-    assert missing(lines[:1]) == 1000 - (len(lines) - 1)
-    assert lines[-1] == f"999 {LINE}"
+    (portion,) = taken(output)
+    assert sum(map(len, portion.lines)) <= 10_000
+    assert portion.left_out == 1000 - len(portion.lines)
+    assert portion.lines[-1] == f"999 {LINE}"
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.booleans())))
+def test_what_was_left_out_before_counts_whatever_becomes_of_the_lines_around(
+    steps: list[tuple[int, int, bool]],
+) -> None:  # R9
+    output, told = SessionOutput(kept_bytes=300), 0
+    for lines, left_out, is_taken in steps:
+        output.add([LINE] * lines, left_out)
+        portion = output.take() if is_taken else None
+        told += len(portion.lines) + portion.left_out if portion else 0
+    told += sum(len(portion.lines) + portion.left_out for portion in taken(output))
+    assert told == sum(lines + left_out for lines, left_out, _ in steps)
 
 
 async def test_waiting_ends_with_a_line_for_each_who_waits_and_with_the_session() -> None:  # D7
@@ -143,6 +155,17 @@ async def test_lines_come_out_whole_with_what_is_missing_said(pipe: tuple[int, i
     whole = [line for line in lines if re.fullmatch(rf"\[h s\] \d+ {LINE}", line)]
     assert len(whole) + missing(lines) == 10_000
     assert len(read) < 2 * PRINTED_BYTES
+
+
+async def test_what_others_left_out_is_said_though_nothing_follows(pipe: tuple[int, int]) -> None:  # R9
+    reading, writing = pipe
+    printer = Printer(writing)
+    printer.write("[h s] ", [], left_out=7)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(printer.run)
+        await trio.lowlevel.wait_readable(reading)
+        nursery.cancel_scope.cancel()
+    assert missing(os.read(reading, 1000).decode().splitlines()) == 7
 
 
 # ---- the daemon's step, where the connection breaks

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import os
 import select
+from collections import Counter
 from collections.abc import Sequence
 
 import trio
-
-from simpler.output_report import left_out
 
 PRINTED_BYTES = 1 << 18
 WRITE_BYTES = 4096
@@ -31,18 +30,18 @@ class Printer:
     def __init__(self, fd: int = _STDERR) -> None:
         self._fd = fd
         self._waiting = bytearray()
-        self._left_out = 0
+        self._left_out: Counter[str] = Counter()
+        """By prefix."""
         self._news = trio.Event()
 
-    def write(self, prefix: str, lines: Sequence[str]) -> None:
-        """Prints the lines."""
+    def write(self, prefix: str, lines: Sequence[str], left_out: int = 0) -> None:
+        """Prints the lines; ``left_out`` of them were left out before, by others."""
+        self._left_out[prefix] += left_out
         for line in lines:
             if len(self._waiting) > PRINTED_BYTES:
-                self._left_out += 1
+                self._left_out[prefix] += 1
                 continue
-            if self._left_out:
-                self._add(prefix, left_out(self._left_out))
-                self._left_out = 0
+            self._say_left_out(prefix)
             self._add(prefix, line)
         self._news.set()
 
@@ -57,11 +56,19 @@ class Printer:
             with trio.move_on_after(LAST_WAIT_S, shield=True):
                 await self._drain()
 
+    def _say_left_out(self, prefix: str) -> None:
+        if lines := self._left_out.pop(prefix, 0):
+            self._add(prefix, f"({lines} lines were too many, and are only in the log of that host)")
+
     def _add(self, prefix: str, line: str) -> None:
         self._waiting += f"{prefix}{line}\n".encode(errors="backslashreplace")
 
     async def _drain(self) -> None:
-        while self._waiting:
+        while self._waiting or self._left_out:
+            if not self._waiting:  # nothing came since, in whose place it could be said
+                for prefix in list(self._left_out):
+                    self._say_left_out(prefix)
+                continue
             await self._wait_for_room()
             try:
                 written = os.write(self._fd, self._waiting[:WRITE_BYTES])

@@ -295,7 +295,7 @@ class RemoteSession(Handler):
     def pushed(self, link: Link, push: Message) -> None:
         """The daemon says what happens to the session, what it prints, and that it has ended."""
         if isinstance(push, Output):
-            self._printer.write(f"[{self._wire.control.host} {push.session}] ", push.lines)
+            self._printer.write(f"[{self._wire.control.host} {push.session}] ", push.lines, push.left_out)
         elif isinstance(push, Event):
             _log.info("%s: %s %s", self.name, push.type, push.text)
         elif isinstance(push, Ended) and self._wire.opened is not None and push.session == self._opened.session:

@@ -117,11 +117,13 @@ class Event(Message, frozen=True, kw_only=True):
 
 
 class Output(Message, frozen=True, kw_only=True):
-    """Push by the daemon: lines that the session's processes have printed."""
+    """Push by the daemon: lines that the session's processes have printed. ``left_out``: how many more there were
+    before them, too many to be told."""
 
     TYPE = MessageType.OUTPUT
     session: str
     lines: list[str]
+    left_out: int = 0
 
 
 class Fault(Message, frozen=True, kw_only=True):
