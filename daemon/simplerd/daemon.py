@@ -131,8 +131,9 @@ async def _serve(
                 nursery=nursery,
             )
             nursery.start_soon(runners.run)
-            await folder.clear(config.close_timeout_s)
-            await _warm_up(runners)
+            async with service.more_time():
+                await folder.clear(config.close_timeout_s)
+                await _warm_up(runners)
             tls = ServerTls(config.tls) if config.tls else None
             listener = SessionListener(config, daemon.sessions, supervisor, daemon.refusals, tls)
             entrance: trio.CancelScope = await nursery.start(listener.serve, sockets, nursery)
@@ -150,7 +151,8 @@ async def _serve(
             daemon.events.publish("daemon.stopping", reason=why)
             entrance.cancel()
             nursery.start_soon(_hurry, signals, supervisor)
-            await _close_sessions(daemon, why)
+            async with service.more_time():
+                await _close_sessions(daemon, why)
             await listener.part(why)
             nursery.cancel_scope.cancel()
 

@@ -1,13 +1,16 @@
 """What systemd and the daemon say to each other; without systemd every part of it does nothing.
 
-Outwards sd_notify(3): READY, STATUS, STOPPING and WATCHDOG datagrams to $NOTIFY_SOCKET. Inwards sd_listen_fds(3): the
-listening sockets of socket activation, told apart by their FileDescriptorName= ("admin" or "session"). The variables
-are taken out of the environment, so that no child mistakes itself for the service.
+Outwards sd_notify(3): READY, RELOADING, STATUS, STOPPING, WATCHDOG and EXTEND_TIMEOUT_USEC datagrams to
+$NOTIFY_SOCKET. Inwards sd_listen_fds(3): the listening sockets of socket activation, told apart by their
+FileDescriptorName= ("admin" or "session"). The variables are taken out of the environment, so that no child mistakes
+itself for the service.
 """
 
 import os
 import socket
-from collections.abc import Callable, MutableMapping
+import time
+from collections.abc import AsyncIterator, Callable, MutableMapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -20,6 +23,8 @@ from simplerd.log import get_logger
 from simplerd.unix_socket import refuse_descriptors
 
 FIRST_FD = 3  # SD_LISTEN_FDS_START
+EXTENSION_S = 10.0
+"""What the service manager is asked to wait at a time: it notices within this that a daemon has stopped asking."""
 _log = get_logger("service")
 
 
@@ -47,6 +52,13 @@ class Service:
         """The sockets listen: clients may come."""
         self._notify("READY=1", f"STATUS={status}")
 
+    def reloading(self) -> None:
+        """The configuration is read again; `ready` says that this is over.
+
+        systemd from 253 on takes it for the answer to its own SIGHUP only with the time of that moment or a later one.
+        """
+        self._notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+
     def status(self, text: str) -> None:
         """One line for `systemctl status`."""
         self._notify(f"STATUS={text}")
@@ -54,6 +66,22 @@ class Service:
     def stopping(self, status: str) -> None:
         """The daemon is on its way out."""
         self._notify("STOPPING=1", f"STATUS={status}")
+
+    @asynccontextmanager
+    async def more_time(self) -> AsyncIterator[None]:
+        """As long as the block takes, the service manager's own timeouts for start and stop wait.
+
+        What is done there has deadlines of its own, which an operator may have set to be longer.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._extend)
+            yield
+            nursery.cancel_scope.cancel()
+
+    async def _extend(self) -> None:
+        while True:
+            self._notify(f"EXTEND_TIMEOUT_USEC={EXTENSION_S * 1e6:.0f}")
+            await trio.sleep(EXTENSION_S / 2)
 
     async def watchdog(self, self_check: Callable[[], str | None]) -> None:
         """Ping the watchdog at half its interval as long as `self_check` finds nothing wrong; runs until cancelled.

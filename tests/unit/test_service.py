@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from simpler.errors import StartupError
-from simplerd.service import InheritedSockets, Service
+from simplerd.service import EXTENSION_S, InheritedSockets, Service
 
 
 class Manager:
@@ -51,6 +52,37 @@ def test_ready_status_and_stopping_are_said(manager: tuple[Manager, str]) -> Non
     service.status("1 session\nREADY=1")
     service.stopping("bye")
     assert end.heard() == ["READY=1\nSTATUS=0 sessions", "STATUS=1 session READY=1", "STOPPING=1\nSTATUS=bye"]
+    service.close()
+
+
+def test_a_reload_is_told_with_its_time(tmp_path: Path) -> None:  # D1
+    end = Manager(str(tmp_path / "notify"))
+    service = Service(str(tmp_path / "notify"))
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    service.reloading()
+    service.ready("as before")
+    [reloading, ready] = end.heard()
+    words = dict(line.split("=") for line in reloading.split("\n"))
+    assert words["RELOADING"] == "1"
+    assert before <= int(words["MONOTONIC_USEC"]) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    assert ready == "READY=1\nSTATUS=as before"
+    end.socket.close()
+    service.close()
+
+
+async def test_more_time_is_asked_for_as_long_as_it_takes(tmp_path: Path, mock_clock: MockClock) -> None:  # D1
+    end = Manager(str(tmp_path / "notify"))
+    service = Service(str(tmp_path / "notify"))
+    async with service.more_time():
+        for _ in range(3):
+            await wait_all_tasks_blocked()
+            assert end.heard() == ["EXTEND_TIMEOUT_USEC=10000000"]
+            mock_clock.jump(EXTENSION_S / 2)
+    await wait_all_tasks_blocked()
+    mock_clock.jump(EXTENSION_S)
+    await wait_all_tasks_blocked()
+    assert end.heard() == []
+    end.socket.close()
     service.close()
 
 
