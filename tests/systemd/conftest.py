@@ -42,8 +42,10 @@ def installed(box: Box) -> Box:
         shutil.copy(unit, etc / "systemd/system")
     service = etc / "systemd/system/simplerd.service"
     text = service.read_text()
-    assert "ExecStart=/usr/bin/simplerd\n" in text
-    start = f"ExecStart={PYTHON} -m simplerd\nEnvironment=PYTHONPATH={PYTHON_PATH} PYTHONDONTWRITEBYTECODE=1\n"
-    service.write_text(text.replace("ExecStart=/usr/bin/simplerd\n", start))
+    for command, count in (("simplerd", 1), ("simplerctl", 1)):
+        assert text.count(f"=/usr/bin/{command}") == count
+        text = text.replace(f"=/usr/bin/{command}", f"={PYTHON} -m {command}")
+    environment = f"Environment=PYTHONPATH={PYTHON_PATH} PYTHONDONTWRITEBYTECODE=1\n"
+    service.write_text(text.replace("[Service]\n", f"[Service]\n{environment}"))
     box.systemctl("daemon-reload")
     return box

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from systemd_box import Box
 
-UNITS = ["simplerd.service", "simplerd.socket", "simplerd-admin.socket"]
+UNITS = ["simplerd.service", "simplerd.socket", "simplerd-admin.socket", "simplerd-tcp.socket"]
 MAX_EXPOSURE = 2.5
 
 
