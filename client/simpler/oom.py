@@ -1,53 +1,72 @@
-"""Whether a process that was killed by SIGKILL was killed by the kernel for want of memory.
+"""Whether a process that was killed by SIGKILL was killed by the kernel for want of memory, and whose memory that was.
 
-The kernel counts its own kills: for the machine in /proc/vmstat, for a control group in memory.events (cgroup v2). A
-kill with no change in the first was somebody's signal; one with a change in the second was the kernel's.
+The kernel counts its own kills: for the machine in /proc/vmstat, for a control group in memory.events (cgroup v2),
+where it also counts how often the group's own limit was what ran out. A kill with no change in the first was
+somebody's signal; one with a change in the second was the kernel's.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-_CGROUP_ROOT = Path("/sys/fs/cgroup")
+from simpler.control_group import own_control_group, read_counts, read_limit
+
+
+@dataclass(frozen=True, slots=True)
+class OomAnswer:
+    """``killed``: True or False where the counts tell, None where they do not.
+
+    ``limit_bytes``: the limit of the control group ``group``, when that was what ran out.
+    """
+
+    killed: bool | None
+    limit_bytes: int | None = None
+    group: str = ""
+
+    @property
+    def word(self) -> str:
+        """ "yes", "no" or "unknown"."""
+        return {True: "yes", False: "no", None: "unknown"}[self.killed]
+
+    def __str__(self) -> str:
+        if self.limit_bytes is None:
+            return self.word
+        return f"{self.word} (its control group {self.group} may have {mebibytes(self.limit_bytes)})"
 
 
 class OomWatch:
-    """Remembers the counts, and says after a death which of them has changed since the last time it was asked."""
+    """Remembers the counts, and says after a death which of them has changed since the last time it was asked.
 
-    def __init__(self) -> None:
-        self._cgroup_events = _cgroup_events_file()
+    ``group``: the folder of the control group of those who may die; None: this process's own.
+    """
+
+    def __init__(self, group: Path | None = None) -> None:
+        self._group = group or own_control_group()
         self._counts = self._read()
 
-    def was_out_of_memory(self) -> bool | None:
-        """True or False where the counts tell, None where they do not."""
-        before, self._counts = self._counts, self._read()
-        (machine_before, cgroup_before), (machine, cgroup) = before, self._counts
-        if machine is not None and machine == machine_before:
-            return False
-        if cgroup is not None and cgroup_before is not None:
-            return cgroup > cgroup_before
-        return None
+    def was_out_of_memory(self) -> OomAnswer:
+        """Whether a process that has just died of SIGKILL was out of memory."""
+        (machine_before, group_before), (machine, group) = self._counts, self._read()
+        self._counts = machine, group
+        if "oom_kill" in group and "oom_kill" in group_before:
+            if group["oom_kill"] == group_before["oom_kill"]:
+                return OomAnswer(False)
+            return self._answer(own_limit=group.get("oom", 0) > group_before.get("oom", 0))
+        if "oom_kill" in machine and machine["oom_kill"] == machine_before.get("oom_kill"):
+            return OomAnswer(False)
+        return OomAnswer(None)
 
-    def _read(self) -> tuple[int | None, int | None]:
-        return _count(Path("/proc/vmstat")), _count(self._cgroup_events)
+    def _answer(self, *, own_limit: bool) -> OomAnswer:
+        if self._group is None or not own_limit:
+            return OomAnswer(True)
+        return OomAnswer(True, read_limit(self._group / "memory.max"), self._group.name)
 
-
-def _count(file: Path | None) -> int | None:
-    """The number after "oom_kill" in ``file``, or None when it cannot be read."""
-    if file is None:
-        return None
-    try:
-        lines = file.read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
+    def _read(self) -> tuple[dict[str, int], dict[str, int]]:
+        in_group = read_counts(self._group / "memory.events") if self._group is not None else {}
+        return read_counts(Path("/proc/vmstat")), in_group
 
 
-def _cgroup_events_file() -> Path | None:
-    """memory.events of this process's control group, where cgroup v2 has it (cgroups(7))."""
-    try:
-        groups = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return None
-    unified = next((line.removeprefix("0::/") for line in groups if line.startswith("0::")), None)
-    return None if unified is None else _CGROUP_ROOT / unified / "memory.events"
+def mebibytes(number: int) -> str:
+    """ "512 MiB"; the exact number of bytes where that is no whole number of mebibytes."""
+    return f"{number >> 20} MiB" if number % (1 << 20) == 0 else f"{number} bytes"

@@ -30,7 +30,7 @@ from simpler.children import Child, Children, Ending
 from simpler.deadline_watch import DeadlineWatch
 from simpler.error_record import decode_error, encode_error
 from simpler.errors import SimplerError, StartupError, TaskTimeout, WorkerDied
-from simpler.oom import OomWatch
+from simpler.oom import OomAnswer, OomWatch
 from simpler.region import Region, WorkerState
 from simpler.region_records import Overdue
 from simpler.spawn_protocol import (
@@ -301,8 +301,7 @@ class Pool:
                 pid=ending.pid,
                 host=socket.gethostname(),
             )
-        oom = self._oom.was_out_of_memory() if ending.signal == signal.SIGKILL else False
-        memory = {True: "yes", False: "no", None: "unknown"}[oom]
+        memory = self._oom.was_out_of_memory() if ending.signal == signal.SIGKILL else OomAnswer(False)
         waited = f", because it was not READY after {self._startup_timeout_s:g} s (startup_timeout_s)"
         late = waited if member.never_ready else ""
         return WorkerDied(
@@ -311,7 +310,7 @@ class Pool:
             worker_name=member.worker.name,
             pid=ending.pid,
             host=socket.gethostname(),
-            out_of_memory=memory,
+            out_of_memory=memory.word,
             ending=str(ending),
         )
 

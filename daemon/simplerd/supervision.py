@@ -312,8 +312,7 @@ def _how_it_ended(exit: Exited, oom: OomWatch) -> str:
     killed = f"(pid {exit.pid}) was killed by {signal_name(exit.signal)}"
     if exit.signal != signal.SIGKILL:
         return killed
-    answers = {True: "yes", False: "no", None: "unknown"}
-    return f"{killed}; out of memory: {answers[oom.was_out_of_memory()]}"
+    return f"{killed}; out of memory: {oom.was_out_of_memory()}"
 
 
 def _stderr_text(lines: list[str]) -> str:

@@ -83,6 +83,7 @@ LAYERS = (
         "simpler.plain_text",
         "simpler.user_traceback",
         "simpler.forks",
+        "simpler.control_group",
         "simpler._native",
     ),
 )
