@@ -165,6 +165,12 @@ IMPORT_PATHS_BYTES = 64 << 10
 """All together: they are told twice, in the manifest and with the daemon's own."""
 SESSION_HEAP_BYTES = 64 << 30
 
+ANSWER_TIMEOUT_S = 5.0
+"""How long a runner may take to say what the daemon asks about its session: its loop has the interpreter seldom."""
+ANSWER_BYTES = 4 << 20
+"""Of one answer, which the daemon decodes in one go: tens of milliseconds."""
+ANSWER_NAME_CHARACTERS = 1 << 10
+
 # ---- admin interface
 ADMIN_LINE_BYTES = 1 << 20
 ADMIN_BATCH_ITEMS = 100

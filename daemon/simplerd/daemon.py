@@ -63,6 +63,8 @@ class Daemon:
         )
         self.devices = DeviceTable(config.platform, config.devices)
         self.refusals = Refusals()
+        self.supervisor: Supervisor
+        """Since it began to serve."""
         self._spawner = spawner
 
     def self_check(self) -> str | None:
@@ -121,7 +123,7 @@ async def _serve(
     config = daemon.config
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
-            supervisor = Supervisor(
+            supervisor = daemon.supervisor = Supervisor(
                 config=config,
                 sessions=daemon.sessions,
                 devices=daemon.devices,

@@ -16,9 +16,10 @@ import trio
 
 from simpler.errors import ProtocolError, SessionLost, SimplerError, StateError
 from simpler.wire.descriptor_reply import refuse
+from simplerd.inquiries import Inquiries
 from simplerd.log import get_logger
 from simplerd.refusals import Refusals
-from simplerd.runner.control_protocol import NO_SUCH_SESSION, Lane, PeerLane, Refused
+from simplerd.runner.control_protocol import NO_SUCH_SESSION, Answer, Lane, PeerLane, Refused
 from simplerd.runners import Runner
 from simplerd.sessions import Peer, Session, SessionState, SessionTable
 
@@ -29,11 +30,18 @@ class LanePassing:
     """To the live `runners`, by session. Belongs to the trio thread."""
 
     def __init__(
-        self, runners: Mapping[str, Runner], sessions: SessionTable, refusals: Refusals, *, timeout_s: float
+        self,
+        runners: Mapping[str, Runner],
+        sessions: SessionTable,
+        refusals: Refusals,
+        inquiries: Inquiries,
+        *,
+        timeout_s: float,
     ) -> None:
         self._runners = runners
         self._sessions = sessions
         self._refusals = refusals
+        self._inquiries = inquiries
         self._timeout_s = timeout_s
 
     async def attach(self, session: Session, lane: str, frame: bytes, fd: int) -> None:
@@ -82,6 +90,8 @@ class LanePassing:
                     match report:
                         case PeerLane() if len(fds) == 1:
                             await self._connect_peer(session, report, fds[0])
+                        case Answer():
+                            self._inquiries.answered(session, report, fds)
                         case Refused():
                             who = Peer(f"a peer of session {session.id}") if report.stranger else session.peer
                             self._refusals.note(who, report.code, f"{report.lane}: {report.reason}")

@@ -45,6 +45,7 @@ class Runner:
         self.exit: Exited | None = None
         self._pidfd = -1
         self._control = control
+        self._sending = trio.Lock()
 
     def forked(self, pid: int, pidfd: int) -> None:
         """The process is there."""
@@ -76,7 +77,8 @@ class Runner:
 
         Raises BrokenPipeError or ConnectionResetError when the runner is gone.
         """
-        await self._control.sendmsg([control_protocol.encode(command)], spawn_protocol.ancillary(fds))
+        async with self._sending:  # one task at a time may wait for room
+            await self._control.sendmsg([control_protocol.encode(command)], spawn_protocol.ancillary(fds))
 
     def kill(self) -> None:
         """SIGKILL; a runner that has ended is no error."""

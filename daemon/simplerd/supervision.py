@@ -24,20 +24,22 @@ from simpler.spawn_protocol import Exited
 from simpler.wire.control_messages import Manifest
 from simplerd.config import Config
 from simplerd.devices import DeviceTable
+from simplerd.inquiries import Inquiries
 from simplerd.lane_passing import LanePassing
 from simplerd.log import get_logger
 from simplerd.process_stat import start_time, wait_stopped
 from simplerd.refusals import Refusals
 from simplerd.runner.control_protocol import (
+    MAX_ERROR_BYTES,
     Failed,
     Launch,
     Ready,
     Report,
     Stop,
-    error_from_memfd,
 )
 from simplerd.runners import Runner, Runners
 from simplerd.runtime_folder import RuntimeFolder, SessionRecord
+from simplerd.sealed_memory import unseal
 from simplerd.sessions import Ending, Peer, Session, SessionEvent, SessionState, SessionTable
 
 START_MARGIN_S = 2.0
@@ -51,7 +53,10 @@ _log = get_logger("sessions")
 
 
 class Supervisor:
-    """Opens sessions and sees them off; `lanes` has what goes between them and others. Belongs to the trio thread."""
+    """Opens sessions and sees them off; `lanes` has what goes between them and others, `inquiries` what they are asked.
+
+    Belongs to the trio thread.
+    """
 
     def __init__(
         self,
@@ -71,7 +76,8 @@ class Supervisor:
         self._folder = folder
         self._nursery = nursery
         self._alive: dict[str, Runner] = {}
-        self.lanes = LanePassing(self._alive, sessions, refusals, timeout_s=config.attach_timeout_s)
+        self.inquiries = Inquiries(self._alive)
+        self.lanes = LanePassing(self._alive, sessions, refusals, self.inquiries, timeout_s=config.attach_timeout_s)
         self._host = socket.gethostname()
 
     async def open(self, manifest: Manifest, peer: Peer, protocol: int, lane_certificate: bytes = b"") -> Session:
@@ -220,7 +226,9 @@ class Supervisor:
             case Failed():
                 if len(fds) != 1:
                     raise ProtocolError(f"a runner reported its failure with {len(fds)} descriptors instead of one")
-                session.failure = decode_error(error_from_memfd(fds[0]), trust_pickle=False)
+                session.failure = decode_error(
+                    unseal(fds[0], "the failure of a runner", MAX_ERROR_BYTES), trust_pickle=False
+                )
             case _:
                 raise ProtocolError(f"a runner said {type(report).__name__} before it was ready")
 

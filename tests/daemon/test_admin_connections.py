@@ -354,6 +354,7 @@ async def test_a_call_that_changes_something_is_published_with_who_made_it(serve
     assert (event["type"], fields["method"], fields["uid"], fields["pid"]) == (
         "admin.call",
         "session.close",
+        "session.stats",
         os.getuid(),
         os.getpid(),
     )

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from simplerd.admin.method import Caller, Method, Role, Text
+from simplerd.runner.answers import Question, Stats
 from simplerd.sessions import FINAL, SessionInfo
 
 
@@ -41,6 +42,11 @@ async def session_close(caller: Caller, params: SessionClose) -> SessionInfo:
     return caller.daemon.sessions.get(params.session)
 
 
+async def session_stats(caller: Caller, params: SessionName) -> Stats:
+    daemon = caller.daemon
+    return await daemon.supervisor.inquiries.ask(daemon.sessions.find(params.session), Question.STATS, Stats)
+
+
 METHODS: tuple[Method[Any], ...] = (
     Method("session.list", Role.READ, session_list, SessionQuery, list[SessionInfo], "The sessions, oldest first."),
     Method(
@@ -53,5 +59,13 @@ METHODS: tuple[Method[Any], ...] = (
     ),
     Method(
         "session.close", Role.OPERATE, session_close, SessionClose, SessionInfo, "End a session; wait until it is gone."
+    ),
+    Method(
+        "session.stats",
+        Role.READ,
+        session_stats,
+        SessionName,
+        Stats,
+        "What a ready session has done and does, counted.",
     ),
 )

@@ -2,16 +2,15 @@
 
 Rules
   1. A message is a tagged msgpack map; descriptors travel beside it as SCM_RIGHTS. No sockets here.
-  2. The runner speaks first: Ready when the session can be used, or Failed. After Ready both may speak; nothing is
+  2. The runner speaks first: Ready when the session can be used, or Failed. After Ready both may speak; only an Ask is
      answered.
-  3. An error has no size that fits every packet: Failed carries it in a memfd.
+  3. Errors and answers have no size that fits every packet: they travel in a memfd (sealed_memory.py).
   4. The daemon's end closing means the same as Stop.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
+from typing import Any
 
 import msgspec
 
@@ -19,7 +18,6 @@ from simpler.errors import ProtocolError
 from simpler.wire.control_messages import Manifest
 
 MAX_ERROR_BYTES = 64 << 20
-_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
 
 class Launch(msgspec.Struct, frozen=True):
@@ -69,6 +67,14 @@ class Stop(msgspec.Struct, frozen=True, tag="stop"):
     reason: str
 
 
+class Ask(msgspec.Struct, frozen=True, tag="ask"):
+    """Daemon to runner: answer the question `what` (answers.py) with Answer `number`."""
+
+    number: int
+    what: str
+    params: dict[str, Any] = {}
+
+
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
     """Runner to daemon: lanes may come. `chips`, `subs`: the ids of the inner workers. `lane_certificate`: what the
     runner shows on the lanes (DER; empty: they are in clear)."""
@@ -76,6 +82,13 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     chips: list[int]
     subs: list[int]
     lane_certificate: bytes = b""
+
+
+class Answer(msgspec.Struct, frozen=True, tag="answer"):
+    """Runner to daemon, with a memfd that holds the JSON that answers Ask `number`, or an error record (`failed`)."""
+
+    number: int
+    failed: bool = False
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
@@ -108,8 +121,8 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     stranger: bool = False
 
 
-Command = Lane | Stop
-Report = Ready | Failed | PeerLane | Refused
+Command = Lane | Stop | Ask
+Report = Ready | Failed | PeerLane | Refused | Answer
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _encoder = msgspec.msgpack.Encoder()
@@ -136,30 +149,3 @@ def decode_report(packet: bytes) -> Report:
         return _reports.decode(packet)
     except _UNREADABLE as error:
         raise ProtocolError(f"not a report of a runner: {error}") from None
-
-
-def error_to_memfd(record: bytes) -> int:
-    """A descriptor that holds `record` and cannot be changed any more; the caller closes it."""
-    memfd = os.memfd_create("error-record", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    left = memoryview(record)
-    while left:
-        left = left[os.write(memfd, left) :]
-    fcntl.fcntl(memfd, fcntl.F_ADD_SEALS, _SEALS)
-    return memfd
-
-
-def error_from_memfd(memfd: int) -> bytes:
-    """The record in `memfd`. Raises ProtocolError when it is no sealed memfd, or larger than any error.
-
-    The runner has run user code by then, so the descriptor may be anything, and reading it must not block.
-    """
-    try:
-        seals = fcntl.fcntl(memfd, fcntl.F_GET_SEALS)
-    except OSError:
-        seals = 0
-    if seals & _SEALS != _SEALS:
-        raise ProtocolError("a runner reported its failure in something that is not a sealed memfd")
-    size = os.fstat(memfd).st_size
-    if size > MAX_ERROR_BYTES:
-        raise ProtocolError(f"an error record of {size} bytes; at most {MAX_ERROR_BYTES} are read")
-    return os.pread(memfd, size, 0)

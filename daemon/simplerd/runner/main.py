@@ -16,7 +16,8 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import trio
 
@@ -30,7 +31,7 @@ from simpler.wire.links import Links
 from simplerd.runner import control_protocol
 from simplerd.runner.buffers import SessionBuffers
 from simplerd.runner.command_lane import CommandLane
-from simplerd.runner.control_protocol import Failed, Lane, Launch, Ready, Stop
+from simplerd.runner.control_protocol import Ask, Failed, Lane, Launch, Ready, Stop
 from simplerd.runner.data_lane import DataLane
 from simplerd.runner.dispatcher import Dispatcher
 from simplerd.runner.environment import install, session_environment
@@ -38,10 +39,12 @@ from simplerd.runner.grants import Grants
 from simplerd.runner.imports import Imports
 from simplerd.runner.lane_security import LaneSecurity
 from simplerd.runner.memory_lane import share
+from simplerd.runner.questions import Questions
 from simplerd.runner.refusal_reports import RefusalReports
 from simplerd.runner.session_lanes import SessionLanes
 from simplerd.runner.session_trace import SessionTrace
 from simplerd.runner.trio_calls import TrioCalls
+from simplerd.sealed_memory import seal
 
 COMMAND_BYTES = 2 << 20
 ALARM_MARGIN_S = 3.0
@@ -114,9 +117,12 @@ async def serve(launch: Launch, control: socket.socket, worker: InnerWorker, sec
     manifest = launch.manifest
     chips = list(range(len(manifest.device_ids)))
     subs = list(range(len(chips), len(chips) + manifest.num_sub_workers))
+    names = {worker: f"chip{number}" for number, worker in enumerate(chips)}
+    names |= {worker: f"sub{number}" for number, worker in enumerate(subs)}
     buffers = SessionBuffers(worker.region, launch.session)
     dispatcher = Dispatcher(launch, worker, buffers)
-    trace = SessionTrace(launch, worker.region, dispatcher, chips, subs)
+    trace = SessionTrace(launch, worker.region, dispatcher, names)
+    questions = Questions(worker.region, names)
     refusals = RefusalReports(control)
     daemon, links = trio.socket.from_stdlib_socket(control), Links()
     grants, calls = Grants(worker.region, buffers, launch, security, links=links, refusals=refusals), TrioCalls()
@@ -126,7 +132,7 @@ async def serve(launch: Launch, control: socket.socket, worker: InnerWorker, sec
         commands = CommandLane(launch, dispatcher, buffers=buffers, grants=grants, imports=imports, trace=trace)
         data = DataLane(worker.region, buffers, refusals)
         lanes = SessionLanes(launch, security, commands, data, links=links, refusals=refusals)
-        async for lane, fd in _lanes(daemon):
+        async for lane, fd in _lanes(daemon, partial(questions.answer, daemon=control)):
             match lane.lane:
                 case "memory":
                     with contextlib.suppress(OSError):  # the client has left
@@ -141,7 +147,7 @@ async def serve(launch: Launch, control: socket.socket, worker: InnerWorker, sec
     lanes.join(launch.close_timeout_s / 2)
 
 
-async def _lanes(daemon: trio.socket.SocketType) -> AsyncIterator[tuple[Lane, int]]:
+async def _lanes(daemon: trio.socket.SocketType, answer: Callable[[Ask], None]) -> AsyncIterator[tuple[Lane, int]]:
     """Each lane that the daemon hands over, with its descriptor, until it says Stop or is gone."""
     while True:  # no deadline: a session lasts as long as it is wanted
         try:
@@ -156,6 +162,8 @@ async def _lanes(daemon: trio.socket.SocketType) -> AsyncIterator[tuple[Lane, in
         match control_protocol.decode_command(packet):
             case Lane() as lane:
                 yield lane, fds[0]
+            case Ask() as ask:
+                answer(ask)
             case Stop():
                 return
 
@@ -164,9 +172,7 @@ def _report_failure(control: socket.socket, launch: Launch, error: BaseException
     if not isinstance(error, SimplerError):
         text = "".join(traceback.format_exception(error)).rstrip()
         error = StartupError(f"session {launch.session} on {launch.host} could not be made:\n{text}")
-    memfd = control_protocol.error_to_memfd(
-        encode_error(error, may_pickle=False, host=launch.host, session=launch.session)
-    )
+    memfd = seal(encode_error(error, may_pickle=False, host=launch.host, session=launch.session), "error-record")
     try:
         control.sendmsg([control_protocol.encode(Failed())], spawn_protocol.ancillary([memfd]))
     except OSError:  # the daemon is gone, and nobody else wants to know

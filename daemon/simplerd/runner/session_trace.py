@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 
 from simpler.region import Region
 from simpler.region_records import Op, TaskState, TraceEvent, pack_trace
@@ -14,16 +15,13 @@ from simplerd.runner.dispatcher import Dispatcher
 
 
 class SessionTrace:
-    """The session's lanes: one per inner worker, and one, numbered behind them, for its orchestration thread."""
+    """The session's lanes: one per inner worker (`names`, by id), and one behind them for its orchestration thread."""
 
-    def __init__(
-        self, launch: Launch, region: Region, dispatcher: Dispatcher, chips: list[int], subs: list[int]
-    ) -> None:
+    def __init__(self, launch: Launch, region: Region, dispatcher: Dispatcher, names: Mapping[int, str]) -> None:
         self._region = region
         self._dispatcher = dispatcher
         self._name = f"{launch.host} session {launch.session}"
-        self._workers = {worker: f"chip{number}" for number, worker in enumerate(chips)}
-        self._workers |= {worker: f"sub{number}" for number, worker in enumerate(subs)}
+        self._workers = names
         self._orchestration = max(self._workers, default=-1) + 1
 
     def since(self, since_ns: int) -> tuple[TraceReply, bytes]:
