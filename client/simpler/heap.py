@@ -19,10 +19,26 @@ from simpler.unserializable import Unserializable
 
 if TYPE_CHECKING:
     import numpy as np
-
 _MORE_THAN_ANY_HEAP = 1 << 63  # and still 64 bits
 _ADDRESS = ffi.typeof("char *")
 _from_buffer, _locate = ffi.from_buffer, lib.slr_heap_locate
+
+
+def array_over(
+    memory: Any,
+    offset: int,
+    shape: Sequence[int],
+    dtype: DataType,
+    strides: Sequence[int] | None,
+    *,
+    writeable: bool,
+) -> np.ndarray[Any, Any]:
+    """An array over ``memory``, with its first element at byte ``offset``; ``strides`` in bytes, None: C order."""
+    import numpy as np
+
+    array: np.ndarray[Any, Any] = np.ndarray(shape, dtype.numpy_name, buffer=memory, offset=offset, strides=strides)
+    array.flags.writeable = writeable
+    return array
 
 
 class Heap(Unserializable):
@@ -93,13 +109,7 @@ class Heap(Unserializable):
         writeable: bool = True,
     ) -> np.ndarray[Any, Any]:
         """An array over the heap whose first element is at ``offset``; holds no reference to the block."""
-        import numpy as np
-
-        array: np.ndarray[Any, Any] = np.ndarray(
-            shape, dtype.numpy_name, buffer=self._heap, offset=offset, strides=strides
-        )
-        array.flags.writeable = writeable
-        return array
+        return array_over(self._heap, offset, shape, dtype, strides, writeable=writeable)
 
     def new_array(self, shape: Sequence[int], dtype: DataType) -> np.ndarray[Any, Any]:
         """A zeroed array in a block of its own, freed when the array and all views of it are gone."""

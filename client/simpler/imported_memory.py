@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from simpler import limits
-from simpler.heap import Heap
+from simpler.heap import Heap, array_over
 from simpler.tensor import DataType
 
 if TYPE_CHECKING:
@@ -95,13 +95,7 @@ class ImportedMemory:
         writeable: bool = True,
     ) -> np.ndarray[Any, Any]:
         """An array whose first element is at ``offset``. Never writeable where the import may only read."""
-        import numpy as np
-
-        array: np.ndarray[Any, Any] = np.ndarray(
-            shape, dtype.numpy_name, buffer=self._bytes, offset=offset, strides=strides
-        )
-        array.flags.writeable = writeable and self.record.writable
-        return array
+        return array_over(self._bytes, offset, shape, dtype, strides, writeable=writeable and self.record.writable)
 
     def locate(self, array: np.ndarray[Any, Any]) -> tuple[int, int, int] | None:
         """Offset of the array's first element, and start and size of the import; None when it is not in it."""

@@ -20,6 +20,7 @@ import trio
 import simpler
 from simpler.errors import ArgumentError, AuthError, SessionLost, SimplerError, StaleHandle, StateError, VersionMismatch
 from simpler.wire.control_messages import (
+    PROTOCOL_2,
     PROTOCOL_VERSIONS,
     Close,
     CloseReply,
@@ -43,9 +44,6 @@ from simplerd.refusals import Refusals
 from simplerd.session_news import SessionNews
 from simplerd.sessions import Peer, Session, SessionTable
 from simplerd.supervision import Supervisor
-
-TLS_SINCE_PROTOCOL = 2
-RESUME_SINCE_PROTOCOL = NEWS_SINCE_PROTOCOL = 2
 
 _log = get_logger("control")
 
@@ -159,7 +157,7 @@ class ControlConnection(Handler):
             subs=session.subs,
             pid=session.pid,
             lane_certificate=session.runner_certificate,
-            resume=session.resume_token if self._protocol >= RESUME_SINCE_PROTOCOL else b"",
+            resume=session.resume_token if self._protocol >= PROTOCOL_2 else b"",
         )
 
     def _resume(self, resume: Resume) -> ResumeReply:
@@ -180,7 +178,7 @@ class ControlConnection(Handler):
         session.holder = self
         self._mine[session.id] = session
         assert self._nursery is not None
-        in_full = self._protocol >= NEWS_SINCE_PROTOCOL
+        in_full = self._protocol >= PROTOCOL_2
         news = self._news[session.id] = SessionNews(session, partial(self._links.post, self._handle), in_full=in_full)
         self._nursery.start_soon(news.tell)
 
@@ -192,9 +190,9 @@ class ControlConnection(Handler):
             self._grace.cancel()
 
     def _check_lane_certificate(self, request: Open) -> None:
-        if self._peer.fingerprint and self._protocol < TLS_SINCE_PROTOCOL:
+        if self._peer.fingerprint and self._protocol < PROTOCOL_2:
             raise SimplerError(
-                f"a session over TLS needs protocol {TLS_SINCE_PROTOCOL}; this client speaks {self._protocol}",
+                f"a session over TLS needs protocol {PROTOCOL_2}; this client speaks {self._protocol}",
                 code="UNSUPPORTED",
             )
         if self._peer.fingerprint and not request.lane_certificate:

@@ -28,14 +28,13 @@ from simpler.remote.shared_memory import SharedMemory
 from simpler.remote.spec import RemoteWorkerSpec
 from simpler.wire import descriptor_reply
 from simpler.wire.command_messages import Register
-from simpler.wire.control_messages import Attach, Close, Manifest, Open, OpenReply
+from simpler.wire.control_messages import PROTOCOL_2, Attach, Close, Manifest, Open, OpenReply
 from simpler.wire.data_messages import Locate
 from simpler.wire.endpoint import connect
 from simpler.wire.link import Link, PendingReply
 from simpler.wire.links import Links
 from simpler.wire.serving import Handler
 
-MEMORY_SINCE_PROTOCOL = OUTPUT_SINCE_PROTOCOL = 2
 _log = logging.getLogger("simpler.remote")
 
 
@@ -81,14 +80,14 @@ class Connections:
         """
         self._nursery = nursery
         await self.control.open(nursery)
-        if self.control.protocol < OUTPUT_SINCE_PROTOCOL:
+        if self.control.protocol < PROTOCOL_2:
             manifest = msgspec.structs.replace(manifest, output=False)
         self.waits_for = "the session's processes to become ready"
         wanted = Open(manifest=manifest, lane_certificate=self._dialer.lane_certificate)
         self.opened, _ = await self.control.link.request(wanted, timeout_s=None)
         self.command = await self._attach("command", self.opened)
         self.data = await self._attach("data", self.opened)
-        if self._endpoint.is_unix and self.control.protocol >= MEMORY_SINCE_PROTOCOL:
+        if self._endpoint.is_unix and self.control.protocol >= PROTOCOL_2:
             self.waits_for = "the session's memory"
             self.memory = await self._map_memory(self.opened)
         self.waits_for = f"{len(contents)} callables to be installed"

@@ -38,6 +38,7 @@ from simpler.remote.session import RemoteSession
 from simpler.remote.spec import RemoteWorkerSpec
 from simpler.run_tensors import Outputs
 from simpler.trace import ProcessTrace
+from simpler.wire.control_messages import PROTOCOL_2
 from simpler.wire.links import Links
 
 _log = logging.getLogger("simpler.remote")
@@ -169,7 +170,7 @@ class RemoteHub:
         packed = pack(args, worker, self.buffers, self._heaps, outputs)
         try:
             if packed.made:
-                self._sessions[worker].require_protocol(2, "a tensor without storage")
+                self._sessions[worker].require_protocol(PROTOCOL_2, "a tensor without storage")
         except BaseException:
             self.release(packed)
             raise

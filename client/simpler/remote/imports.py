@@ -22,10 +22,10 @@ from simpler.remote.io_thread import IoThread
 from simpler.remote.memory import RemoteBuffers, remote_worker
 from simpler.remote.session import RemoteSession
 from simpler.tensor import Access
+from simpler.wire.control_messages import PROTOCOL_2
 from simpler.wire.import_messages import Grant, Import, ImportReply, Revoke
 
 _ACCESS = {name: access for access, name in ACCESS_NAMES.items()}
-_EVERY_HOSTS_OWN = ("localhost", "127.0.0.1", "::1")
 _log = logging.getLogger("simpler.remote")
 
 
@@ -85,7 +85,7 @@ class RemoteImports:
         root = exported.root
         owner = self._sessions[root.handle.worker]
         for session in (owner, importer):
-            session.require_protocol(2, "an import")
+            session.require_protocol(PROTOCOL_2, "an import")
         _require_reachable(owner, importer)
         granted, _ = await owner.request(
             Grant(
@@ -123,8 +123,7 @@ class RemoteImports:
 
 
 def _require_reachable(owner: RemoteSession, importer: RemoteSession) -> None:
-    of_one_host = owner.endpoint.is_unix or owner.endpoint.host in _EVERY_HOSTS_OWN
-    if of_one_host and owner.host != importer.host:
+    if owner.endpoint.is_local and owner.host != importer.host:
         raise ArgumentError(
             f"the session of {importer.name}, on host {importer.host}, would have to reach that of {owner.name}, on "
             f"host {owner.host}, by an address that cannot leave a host; give the RemoteWorkerSpec of worker "

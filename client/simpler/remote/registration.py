@@ -15,11 +15,11 @@ from simpler.content import Content
 from simpler.errors import RegistrationError, SimplerError
 from simpler.registration import Answered
 from simpler.wire.command_messages import Abort, Commit, Register, Unregister
+from simpler.wire.control_messages import PROTOCOL_2
 
 if TYPE_CHECKING:
     from simpler.remote.session import RemoteSession
 
-TWO_PHASES = 2
 """The protocol that has them."""
 
 
@@ -34,7 +34,7 @@ class SessionCallables:
     async def prepare(self, content: Content) -> None:
         """Has a callable loaded and checked there."""
         request = Register(digest=content.digest)
-        if self._session.protocol >= TWO_PHASES:
+        if self._session.protocol >= PROTOCOL_2:
             request = Register(digest=content.digest, phase="prepare")
             self._prepared.add(content.digest)
         await self._session.request(request, content.encode())

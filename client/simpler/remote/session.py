@@ -139,11 +139,6 @@ class RemoteSession(Handler):
         """The version that was agreed on with the daemon."""
         return self._wire.control.protocol
 
-    @property
-    def is_lost(self) -> bool:
-        """Whether it has ended by itself; it takes nothing any more."""
-        return self._state is SessionState.LOST
-
     def let_go(self) -> None:
         """Once the loop has ended: a connection's objects hold each other until collected; memory need not wait."""
         self._pump = None
@@ -171,7 +166,6 @@ class RemoteSession(Handler):
                 return
             except SimplerError as error:
                 error.message = f"{self.name}: {error.message}"
-                error.args = (error.message,)
                 raise
             finally:
                 if self._state is not SessionState.READY:

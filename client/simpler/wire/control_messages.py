@@ -13,6 +13,9 @@ from simpler.wire.messages import Message, Natural, Request, Seconds
 PROTOCOL_VERSIONS = (2, 1)
 """What both sides speak, the newest first; HELLO agrees on one. Version 2 has further messages and optional fields,
 which are sent only where 2 was agreed on."""
+PROTOCOL_2 = 2
+"""The first with TLS, RESUME, news of a session other than its end, descriptors of memory, tensors without storage,
+registration in two phases, imports and pushes of tasks."""
 
 LaneCertificate = Annotated[bytes, msgspec.Meta(max_length=limits.LANE_CERTIFICATE_BYTES)]
 

@@ -25,6 +25,7 @@ from simpler.inner_worker import InnerWorker
 from simpler.region import Region
 from simpler.tensor import Access, DataType, TensorArgType
 from simpler.wire.command_messages import Push, Register, Task
+from simpler.wire.control_messages import PROTOCOL_2
 from simpler.wire.messages import Message, Request
 from simpler.wire.task_args import BufferTensor, InlineTensor, OutputTensor, RemoteArgs
 from simplerd.runner.buffers import SessionBuffers
@@ -32,7 +33,6 @@ from simplerd.runner.control_protocol import Launch
 from simplerd.runner.copied_import import CopiedImport
 from simplerd.runner.outputs import SessionOutputs
 
-PUSH_PROTOCOL = 2
 ReplyT = TypeVar("ReplyT", bound=Message)
 
 
@@ -132,9 +132,9 @@ class Dispatcher:
 
     def _push(self, topic: str, record: bytes, when_room: object) -> bool:
         """Gives the program what an orchestration function pushes; waits until that has room for it."""
-        if self._protocol < PUSH_PROTOCOL or self.program is None:
+        if self._protocol < PROTOCOL_2 or self.program is None:
             raise SimplerError(
-                f"orch.push needs protocol {PUSH_PROTOCOL} or newer; the program speaks {self._protocol}: install the "
+                f"orch.push needs protocol {PROTOCOL_2} or newer; the program speaks {self._protocol}: install the "
                 "same release on both hosts",
                 code="UNSUPPORTED",
             )
