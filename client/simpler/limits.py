@@ -182,6 +182,14 @@ ADMIN_SUBSCRIPTIONS = 16
 """Per connection."""
 EVENTS_KEPT = 1024
 
+# ---- metrics
+METRIC_LABELS = 128
+"""Different labels of one count, some of which come from outside; there are some sixty error codes."""
+HTTP_CONNECTIONS = 16
+HTTP_HEAD_BYTES = 8 << 10
+HTTP_TIMEOUT_S = 5.0
+"""Of a request for metrics and its answer together; both stay on this host."""
+
 # ---- what a session's processes print
 OUTPUT_RATE_BYTES = 1 << 20
 OUTPUT_BURST_BYTES = 1 << 20

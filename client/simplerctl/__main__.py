@@ -13,6 +13,7 @@ from click.shell_completion import get_completion_class
 from simplerctl.client import AdminError, find_socket
 from simplerctl.device_verbs import device
 from simplerctl.event_verbs import events
+from simplerctl.metrics_verb import metrics
 from simplerctl.output import example
 from simplerctl.rpc_verb import rpc
 from simplerctl.session_verbs import session
@@ -82,6 +83,7 @@ VERBS: tuple[click.Command, ...] = (
     session,
     device,
     events,
+    metrics,
     rpc,
     tls,
 )

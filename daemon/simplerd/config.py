@@ -84,6 +84,12 @@ class LimitsSection(Struct, frozen=True):
     lost_client_grace_s: Seconds = limits.LOST_CLIENT_GRACE_S
 
 
+class MetricsSection(Struct, frozen=True):
+    """[metrics]"""
+
+    listen: str | None = None
+
+
 class LogSection(Struct, frozen=True):
     """[log]"""
 
@@ -96,6 +102,7 @@ SECTIONS: dict[str, type[Struct]] = {
     "tls": TlsSection,
     "devices": DevicesSection,
     "limits": LimitsSection,
+    "metrics": MetricsSection,
     "log": LogSection,
 }
 
@@ -139,6 +146,7 @@ class Config:
     close_timeout_s: float
     health_timeout_s: float
     lost_client_grace_s: float
+    metrics_listen: str | None
     import_paths: tuple[str, ...]
     log_level: LogLevel
 
@@ -162,11 +170,14 @@ def load(
     devices = file.section("devices", DevicesSection)
     bounds = file.section("limits", LimitsSection)
     log = file.section("log", LogSection)
+    metrics = file.section("metrics", MetricsSection)
     tls = file.section("tls", TlsSection)
     file.only_sections(list(SECTIONS))
     _check_daemon(file, daemon)
     files, insecure = _checked_tls(file, tls), _checked_insecure(file, at, tls)
     _check_listen(file, at, tls=files is not None, insecure=insecure)
+    if metrics.listen is not None and (why := metrics_problem(metrics.listen)):
+        file.problem("metrics", "listen", why)
     if len(set(devices.ids)) < len(devices.ids):
         file.problem("devices", "ids", f"each device once; it is {list(devices.ids)}")
     file.finish()
@@ -197,6 +208,7 @@ def load(
         close_timeout_s=bounds.close_timeout_s,
         health_timeout_s=bounds.health_timeout_s,
         lost_client_grace_s=bounds.lost_client_grace_s,
+        metrics_listen=metrics.listen,
         import_paths=daemon.import_paths,
         log_level=log_level or log.level,
     )
@@ -264,6 +276,17 @@ def endpoint_problem(endpoint: str, *, tls: bool = False, insecure: bool = False
         "at 127.0.0.1, [::1] or a Unix socket; to let in whoever reaches it, set listen.insecure_tcp = true and "
         "tls.insecure_off = true"
     )
+
+
+def metrics_problem(endpoint: str) -> str | None:
+    """What is wrong with serving metrics at `endpoint`, or None: HTTP without a password is for this host alone."""
+    try:
+        at = parse_endpoint(endpoint)
+    except ArgumentError as error:
+        return error.message
+    if at.is_unix or not at.is_local:
+        return f"expected a loopback address and port, such as 127.0.0.1:9469; it is {endpoint!r}"
+    return None
 
 
 def _open(path: Path | None, environ: Mapping[str, str]) -> TomlFile:

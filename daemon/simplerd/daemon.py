@@ -21,12 +21,17 @@ import trio
 
 from simpler.errors import SimplerError, StartupError
 from simpler.spawn import Spawner
+from simpler.wire.endpoint import parse_endpoint
 from simplerd.admin.server import AdminServer
 from simplerd.config import Config
+from simplerd.counts import LabelledCount
 from simplerd.devices import DeviceTable
 from simplerd.events import EventLog
 from simplerd.listener import SessionListener
 from simplerd.log import get_logger
+from simplerd.loop_time import LoopTime
+from simplerd.metrics import Metrics
+from simplerd.metrics_listener import MetricsListener
 from simplerd.refusals import Refusals
 from simplerd.runners import Runners
 from simplerd.runtime_folder import RuntimeFolder
@@ -34,6 +39,7 @@ from simplerd.service import InheritedSockets, Service
 from simplerd.sessions import SessionState, SessionTable
 from simplerd.state_folder import StateFolder
 from simplerd.supervision import Supervisor
+from simplerd.tcp_socket import listen_tcp
 from simplerd.tls import ServerTls
 
 WARM_UP_TIMEOUT_S = 20.0
@@ -65,6 +71,10 @@ class Daemon:
         self.refusals = Refusals()
         self.supervisor: Supervisor
         """Since it began to serve."""
+        self.admin_calls = LabelledCount()
+        """By method."""
+        self.loop_time = LoopTime()
+        self.metrics = Metrics(self)
         self._spawner = spawner
 
     def self_check(self) -> str | None:
@@ -141,6 +151,10 @@ async def _serve(
             entrance: trio.CancelScope = await nursery.start(listener.serve, sockets, nursery)
             nursery.start_soon(daemon.refusals.run)
             await nursery.start(AdminServer(daemon).serve, config, sockets)
+            trio.lowlevel.add_instrument(daemon.loop_time)
+            if config.metrics_listen:
+                metrics_socket = listen_tcp(parse_endpoint(config.metrics_listen))
+                await nursery.start(MetricsListener(daemon.metrics, daemon.self_check).serve, metrics_socket)
             daemon.state = DaemonState.SERVING
             service.ready(daemon.summary())
             daemon.events.publish("daemon.ready", endpoints=list(config.session_sockets), config=config.source)

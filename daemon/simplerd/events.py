@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 import trio
 
 from simpler import limits
+from simplerd.counts import LabelledCount
 from simplerd.log import get_logger
 
 GAP = "events.gap"
@@ -64,6 +65,8 @@ class EventLog:
         self._ring: deque[Event] = deque(maxlen=kept)
         self._news = trio.lowlevel.ParkingLot()
         self.last_seq = 0
+        self.published = LabelledCount()
+        """By type."""
 
     @property
     def oldest_seq(self) -> int:
@@ -75,6 +78,7 @@ class EventLog:
         self.last_seq += 1
         event = Event(self.last_seq, time.time(), type, fields)
         self._ring.append(event)
+        self.published.add(type)
         _log.info(type, **cast("dict[str, Any]", fields))
         self._news.unpark_all()
         return event

@@ -12,7 +12,6 @@ Rules
 from __future__ import annotations
 
 import contextlib
-import errno
 import hmac
 import socket
 from pathlib import Path
@@ -27,7 +26,6 @@ from simpler.errors import (
     SessionLost,
     SimplerError,
     StaleHandle,
-    StartupError,
     VersionMismatch,
 )
 from simpler.wire.control_messages import Attach, Fault
@@ -46,11 +44,11 @@ from simplerd.refusals import Refusals
 from simplerd.service import InheritedSockets
 from simplerd.sessions import Peer, Session, SessionTable
 from simplerd.supervision import Supervisor
+from simplerd.tcp_socket import listen_tcp
 from simplerd.tls import HandshakeRefused, ServerTls
 from simplerd.unix_socket import UnixListener, listen_unix, peer_credentials
 
 SOCKET_MODE = 0o660
-BACKLOG = 1024
 """Of connections that wait to be accepted: a TCP client that finds no room there tries again only a second later."""
 SessionStream = trio.SocketStream | TlsStream
 
@@ -285,18 +283,4 @@ def _peer_of(stream: trio.SocketStream) -> Peer:
 
 def _bind(endpoint: str) -> UnixListener | socket.socket:
     at = parse_endpoint(endpoint)
-    if at.is_unix:
-        return listen_unix(Path(at.path), mode=SOCKET_MODE)
-    host = "127.0.0.1" if at.host == "localhost" else at.host
-    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, at.port))
-        listening.listen(BACKLOG)
-    except OSError as error:
-        listening.close()
-        look = (
-            f": something else listens there (ss -ltnp sport = :{at.port})" if error.errno == errno.EADDRINUSE else ""
-        )
-        raise StartupError(f"cannot listen at {at}: {error.strerror}{look}", endpoint=endpoint) from None
-    return listening
+    return listen_unix(Path(at.path), mode=SOCKET_MODE) if at.is_unix else listen_tcp(at)

@@ -15,6 +15,7 @@ import trio
 
 from simpler import limits
 from simpler.errors import SimplerError
+from simplerd.counts import LabelledCount
 from simplerd.log import beginning, get_logger
 from simplerd.sessions import Peer
 
@@ -30,6 +31,8 @@ class Refusals:
         self._window_s = window_s
         self._counts: Counter[str] = Counter()
         self._begun = trio.Event()
+        self.total = LabelledCount()
+        """By code, for ever."""
 
     def refused(self, peer: Peer, error: SimplerError) -> None:
         """`peer` was told `error`."""
@@ -37,6 +40,7 @@ class Refusals:
 
     def note(self, peer: Peer, code: str, reason: str) -> None:
         """`peer` was refused, and why."""
+        self.total.add(code)
         identity = peer.identity
         if identity not in self._counts and len(self._counts) >= limits.REFUSED_IDENTITIES:
             identity = OTHERS

@@ -31,11 +31,13 @@ import trio
 from simpler import limits
 from simpler.errors import CapacityError, SimplerError, StaleHandle, StateError
 from simpler.wire.control_messages import PROTOCOL_VERSIONS, Manifest
+from simplerd.counts import LabelledCount
 from simplerd.events import EventLog, EventQueue, Field
 from simplerd.log import beginning
 from simplerd.runner.control_protocol import NO_SUCH_SESSION
 from simplerd.session_output import SessionOutput
 
+CLOSED = "CLOSED"
 _HOST_PREFIX_BITS = 64
 
 
@@ -250,6 +252,8 @@ class SessionTable:
         self._ended: OrderedDict[str, SessionInfo] = OrderedDict()
         self._refusal: str | None = None
         self.opened_total = 0
+        self.ended_total = LabelledCount()
+        """By the code of the error that their client got, or CLOSED."""
 
     def open(self, manifest: Manifest, peer: Peer) -> Session:
         """A new session with an id that no other has.
@@ -352,6 +356,7 @@ class SessionTable:
         while len(self._ended) > self._ended_kept:
             self._ended.popitem(last=False)
         ending = session.ending
+        self.ended_total.add(ending.code if ending and session.state is SessionState.FAILED else CLOSED)
         self.publish(
             session,
             f"session.{info.state}",

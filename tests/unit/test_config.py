@@ -41,6 +41,9 @@ close_timeout_s = 1
 health_timeout_s = 7
 lost_client_grace_s = 8
 
+[metrics]
+listen = "127.0.0.1:9469"
+
 [log]
 level = "debug"
 """
@@ -92,6 +95,7 @@ def test_every_setting_is_taken_from_the_file(tmp_path: Path) -> None:  # D8
         close_timeout_s=1.0,
         health_timeout_s=7.0,
         lost_client_grace_s=8.0,
+        metrics_listen="127.0.0.1:9469",
         import_paths=("/opt/jobs",),
         log_level="debug",
     )
@@ -198,7 +202,7 @@ level = true
         "5: devices.ids: expected `int`, got `str` at item [1]; it is [1, 'a']",
         "6: devices.platform: expected one of 'sim'; it is 'gpu'",
         "8: log.level: expected one of 'debug', 'info', 'warning', 'error'; it is true",
-        "9: bogus: unknown section; there are [daemon], [listen], [tls], [devices], [limits], [log]",
+        "9: bogus: unknown section; there are [daemon], [listen], [tls], [devices], [limits], [metrics], [log]",
     ]
 
 

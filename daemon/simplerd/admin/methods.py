@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from simplerd.admin import daemon_methods, device_methods, event_methods, session_methods
+from simplerd.admin import daemon_methods, device_methods, event_methods, metrics_methods, session_methods
 from simplerd.admin.daemon_methods import VERSION
 from simplerd.admin.jsonrpc import Code, Params, RpcError
 from simplerd.admin.method import Caller, Method, Nothing, ParamsT, Role
@@ -27,6 +27,7 @@ TABLE: tuple[Method[Any], ...] = (
     *session_methods.METHODS,
     *device_methods.METHODS,
     *event_methods.METHODS,
+    *metrics_methods.METHODS,
 )
 METHODS = {method.name: method for method in TABLE}
 
@@ -38,6 +39,7 @@ async def call(caller: Caller, name: str, params: Params) -> object:
         close = difflib.get_close_matches(name, METHODS, n=1) if len(name) <= LIKELY_NAME_CHARACTERS else []
         hint = f"did you mean {close[0]}?" if close else "rpc.discover lists them"
         raise RpcError(Code.METHOD_NOT_FOUND, f"there is no method {name!r}; {hint}", method=name)
+    caller.daemon.admin_calls.add(name)
     typed = _typed(method, params)
     if method.role is Role.OPERATE:
         caller.daemon.events.publish(
