@@ -359,3 +359,9 @@ def test_the_example_for_operators_shows_every_setting_and_its_default(tmp_path:
     for section, shape in SECTIONS.items():
         assert f"[{section}]" in text
         assert all(f"{key} = " in text for key in shape.__struct_fields__)
+
+
+@pytest.mark.parametrize("endpoint", ["0.0.0.0:9469", "10.0.0.2:9469", "host:9469", "unix:/run/m.sock", "[::]:9469"])
+def test_metrics_are_served_on_this_host_only(tmp_path: Path, endpoint: str) -> None:
+    [problem] = problems(tmp_path, f'[metrics]\nlisten = "{endpoint}"\n')
+    assert "metrics.listen: expected a loopback address and port" in problem
