@@ -7,7 +7,9 @@ import threading
 import pytest
 
 from simpler import limits
+from simpler.push_mailbox import PushChannel, PushMailbox
 from simpler.pushes import RunPushes, push_record
+from simpler.region import Region
 
 
 def put(pushes: RunPushes, topic: str, value: object, room: list[str]) -> bool:
@@ -108,3 +110,29 @@ def test_a_listener_may_listen_and_each_has_its_own_value() -> None:
     assert put(pushes, "a", [1], [])
     assert pushes.tell()
     assert seen == [[1], "kept"]
+
+
+def test_at_the_end_all_is_taken_though_another_thread_is_taking() -> None:  # H2
+    region = Region.create(workers=1, heap_bytes=1 << 20)
+    taken, at_first, go_on = list[str](), threading.Event(), threading.Event()
+
+    def take(run: int, topic: str, record: bytes, when_room: object) -> bool:
+        if not taken:
+            at_first.set()
+            go_on.wait()
+        taken.append(topic)
+        return True
+
+    mailbox, channel = PushMailbox(region, 0, take), PushChannel(region, 0)
+    assert channel.put("first", b"", lambda: None)
+    other, ending = threading.Thread(target=mailbox.look), threading.Thread(target=mailbox.take_all, args=(20.0,))
+    other.start()
+    at_first.wait()
+    ending.start()
+    assert channel.put("second", b"", lambda: None)
+    assert taken == []
+    go_on.set()
+    ending.join()
+    assert taken == ["first", "second"]
+    other.join()
+    region.close()
