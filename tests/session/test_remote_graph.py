@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from session.increase import INCREASE
 from simpler import (
     CallConfig,
+    ChipCallable,
     Orchestrator,
     RemoteCallable,
     RemoteTensorRef,
@@ -38,6 +38,21 @@ from simplerd.foreground import ForegroundDaemon
 pytestmark = pytest.mark.slow
 
 INPUT, INOUT, OUTPUT = TensorArgType.INPUT, TensorArgType.INOUT, TensorArgType.OUTPUT_EXISTING
+
+INCREASE = ChipCallable.from_c_source(
+    """
+    #include "simpler_kernel.h"
+    int increase(const slr_tensor *t, uint32_t n_tensors, const uint64_t *s, uint32_t n_scalars)
+    {
+        (void)n_tensors, (void)n_scalars;
+        for (int64_t i = 0; i < t[0].shape[0]; i++)
+            ((int64_t *)t[0].data)[i] += (int64_t)s[0];
+        return 0;
+    }
+    """,
+    "increase",
+    ["inout", "scalar"],
+)
 
 
 def add(orch: Orchestrator, args: Any, config: object = None) -> int:

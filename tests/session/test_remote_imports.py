@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from session.increase import INCREASE
 from simpler import (
     AccessDenied,
     ArgumentError,
     CapacityError,
+    ChipCallable,
     ConnectError,
     Orchestrator,
     RemoteBufferExport,
@@ -46,6 +46,21 @@ INPUT, INOUT, OUTPUT, NO_DEP = (
 OWNER, OTHER = 0, 1
 HEAP_BYTES = 1 << 24
 MOST_BYTES = HEAP_BYTES * 3 // 4
+
+INCREASE = ChipCallable.from_c_source(
+    """
+    #include "simpler_kernel.h"
+    int increase(const slr_tensor *t, uint32_t n_tensors, const uint64_t *s, uint32_t n_scalars)
+    {
+        (void)n_tensors, (void)n_scalars;
+        for (int64_t i = 0; i < t[0].shape[0]; i++)
+            ((int64_t *)t[0].data)[i] += (int64_t)s[0];
+        return 0;
+    }
+    """,
+    "increase",
+    ["inout", "scalar"],
+)
 
 
 def add(orch: Orchestrator, args: Any, config: object = None) -> int:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from session.increase import INCREASE
 from simpler import (
     CallConfig,
+    ChipCallable,
     RemoteCallable,
     RemoteWorkerSpec,
     TaskArgs,
@@ -204,6 +204,22 @@ def test_a_tree_of_four_levels_runs_functions_at_each() -> None:  # L2
         handle = top.register(down(lower, 1))
         top.run(on(0, handle, TaskArgs().add_tensor(array, INOUT)))
         assert array.tolist() == [5, 5, 5]
+
+
+INCREASE = ChipCallable.from_c_source(
+    """
+    #include "simpler_kernel.h"
+    int increase(const slr_tensor *t, uint32_t n_tensors, const uint64_t *s, uint32_t n_scalars)
+    {
+        (void)n_tensors, (void)n_scalars;
+        for (int64_t i = 0; i < t[0].shape[0]; i++)
+            ((int64_t *)t[0].data)[i] += (int64_t)s[0];
+        return 0;
+    }
+    """,
+    "increase",
+    ["inout", "scalar"],
+)
 
 
 def descend(hashid: str) -> Callable[..., Any]:
