@@ -18,6 +18,7 @@ from simpler.spawn import Spawner
 from simplerd import config as configuration
 from simplerd import daemon, log
 from simplerd.config import Config, LogLevel
+from simplerd.config_check import endpoint_problem
 from simplerd.runner import environment
 from simplerd.service import InheritedSockets, Service
 from simplerd.tls import ServerTls
@@ -35,7 +36,7 @@ Example: a daemon of your own, with its sockets in a folder of your own
 
 def _endpoints(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
-        if why := configuration.endpoint_problem(value, tls=True):  # whether there is TLS says the configuration
+        if why := endpoint_problem(value, tls=True):  # whether there is TLS says the configuration
             raise click.BadParameter(why)
     return values
 
@@ -118,7 +119,7 @@ def _serve(config: Config) -> int:
     service = Service.from_environ()
     sockets = InheritedSockets.from_environ(tls=config.tls is not None, insecure=config.insecure_tcp)
     if sockets.session:  # they are used in place of those that were configured
-        config = replace(config, session_sockets=sockets.session_endpoints)
+        config = configuration.read(replace(config.surroundings, inherited=sockets.session_endpoints))
     environment.install(dict(os.environ))  # sessions have the same user, and could read the kernel's copy in /proc
     try:
         modules = (*RUNNER_MODULES, *(TLS_MODULES if config.tls else ()))

@@ -15,6 +15,7 @@ import trio
 
 from simpler import limits
 from simpler.errors import CapacityError
+from simplerd.config import Config
 from simplerd.refusals import Refusals
 from simplerd.sessions import Peer
 
@@ -33,13 +34,13 @@ class Admission:
     def __init__(
         self,
         refusals: Refusals,
+        config: Config,
         *,
-        connections_per_client: int,
         max_connections: int = limits.MAX_CONNECTIONS,
         max_silent: int = limits.SILENT_CONNECTIONS,
     ) -> None:
         self._refusals = refusals
-        self._connections_per_client = connections_per_client
+        self._config = config
         self._max_connections = max_connections
         self._max_silent = max_silent
         self._silent: dict[str, dict[Visit, None]] = {}
@@ -71,7 +72,7 @@ class Admission:
         Raises CapacityError when there are as many as there may be, of this client or of all; it is still silent then.
         """
         mine = self._admitted.get(peer.identity, set())
-        if len(mine) >= self._connections_per_client:
+        if len(mine) >= self._config.connections_per_client:
             raise CapacityError(
                 f"{peer.identity} has {len(mine)} connections, which is the limit for one client; "
                 "close some, or raise limits.connections_per_client in the daemon's configuration",

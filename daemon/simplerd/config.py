@@ -1,32 +1,40 @@
-"""simplerd's configuration: one frozen Config, from a TOML file over embedded defaults.
+"""simplerd's configuration: one Config, from a TOML file over embedded defaults.
 
 The file is the one named by --config, else by SIMPLERD_CONFIG, else /etc/simplerd/simplerd.toml; never one found in the
 working directory. Only the last may be missing: then the defaults hold. Command-line options win over the file.
 Nothing here touches the system beyond reading that file, and asking whether a group and the files of [tls] are there.
 
-Who reaches a session socket may run programs here, and TCP says nothing about who that is. So a TCP address that is not
-of this host alone needs [tls], or two settings that say insecure.
+The Config in force is one object, and reload.py writes new values into it: whoever works by a setting reads it when it
+is needed, and keeps no copy. settings.py says which of them change so, and which wait for a restart.
 """
 
-import grp
-import ipaddress
 import os
-import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
 from simpler import limits
-from simpler.errors import ArgumentError
-from simpler.wire.endpoint import parse_endpoint
+from simplerd.config_check import (
+    TlsFiles,
+    check_daemon,
+    check_listen,
+    checked_insecure,
+    checked_tls,
+    endpoint_problem,
+    metrics_problem,
+)
 from simplerd.toml_file import ConfigError, TomlFile
 
 SYSTEM_CONFIG = Path("/etc/simplerd/simplerd.toml")
 SYSTEM_RUNTIME_DIR = Path("/run/simplerd")
 SYSTEM_STATE_DIR = Path("/var/lib/simplerd")
+EMBEDDED = "embedded defaults"
+SYSTEMD_VARIABLES = ("RUNTIME_DIRECTORY", "STATE_DIRECTORY", "SYSTEMD_EXEC_PID")
+VARIABLES = ("SIMPLERD_CONFIG", *SYSTEMD_VARIABLES, "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "HOME")
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
@@ -108,20 +116,31 @@ SECTIONS: dict[str, type[Struct]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """What TLS needs; `clients`: fingerprints of the only certificates that may come; empty: all of the CA."""
+class Surroundings:
+    """What a configuration is made from beside its file: the command line, which wins over it, and what there is to
+    fall back on. `inherited`: the session endpoints that the service manager passed, which win over all."""
 
-    certificate: Path
-    key: Path
-    ca: Path
-    clients: tuple[str, ...] = ()
+    path: Path | None = None
+    runtime_dir: Path | None = None
+    state_dir: Path | None = None
+    listen: tuple[str, ...] = ()
+    log_level: LogLevel | None = None
+    inherited: tuple[str, ...] = ()
+    environ: Mapping[str, str] = field(default_factory=dict)
 
-    def __str__(self) -> str:
-        pinned = f", {len(self.clients)} clients" if self.clients else ""
-        return f"certificate {self.certificate}, key {self.key}, ca {self.ca}{pinned}"
+    def origins(self) -> dict[str, str]:
+        """Where the values come from that are not the file's, by their keys there."""
+        options = {
+            "daemon.runtime_dir": (self.runtime_dir, "--runtime-dir"),
+            "daemon.state_dir": (self.state_dir, "--state-dir"),
+            "listen.session": (self.listen, "--listen"),
+            "log.level": (self.log_level, "--log-level"),
+        }
+        said = {key: f"command line ({option})" for key, (value, option) in options.items() if value}
+        return said | ({"listen.session": "socket activation"} if self.inherited else {})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Config:
     """Everything that can be set. Times are in seconds; sockets are endpoints ("unix:/path", "127.0.0.1:7390")."""
 
@@ -149,6 +168,10 @@ class Config:
     metrics_listen: str | None
     import_paths: tuple[str, ...]
     log_level: LogLevel
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """Where each value comes from that is no default, by its key in the file: "/etc/simplerd/simplerd.toml:3"."""
+    surroundings: Surroundings = field(default_factory=Surroundings, compare=False, repr=False)
+    """With it the file can be read again."""
 
 
 def load(
@@ -164,7 +187,13 @@ def load(
 
     Raises ConfigError listing every problem with its file, line, key and what was expected.
     """
-    file = _open(path, environ)
+    kept = {name: environ[name] for name in VARIABLES if name in environ}
+    return read(Surroundings(path, runtime_dir, state_dir, listen, log_level, environ=kept))
+
+
+def read(around: Surroundings, file: TomlFile | None = None) -> Config:
+    """The configuration of `file`, or of the one that is meant in these surroundings. Raises ConfigError."""
+    file = file or named_file(around)
     daemon = file.section("daemon", DaemonSection)
     at = file.section("listen", ListenSection)
     devices = file.section("devices", DevicesSection)
@@ -173,45 +202,39 @@ def load(
     metrics = file.section("metrics", MetricsSection)
     tls = file.section("tls", TlsSection)
     file.only_sections(list(SECTIONS))
-    _check_daemon(file, daemon)
-    files, insecure = _checked_tls(file, tls), _checked_insecure(file, at, tls)
-    _check_listen(file, at, tls=files is not None, insecure=insecure)
+    check_daemon(file, daemon)
+    files, insecure = checked_tls(file, tls), checked_insecure(file, at, tls)
+    check_listen(file, at, tls=files is not None, insecure=insecure)
     if metrics.listen is not None and (why := metrics_problem(metrics.listen)):
         file.problem("metrics", "listen", why)
     if len(set(devices.ids)) < len(devices.ids):
         file.problem("devices", "ids", f"each device once; it is {list(devices.ids)}")
     file.finish()
 
-    home = runtime_dir or (Path(daemon.runtime_dir) if daemon.runtime_dir else default_runtime_dir(environ))
+    home = _folder(around.runtime_dir, daemon.runtime_dir) or default_runtime_dir(around.environ)
+    sockets = around.inherited or around.listen or at.session or (f"unix:{home}/session.sock",)
     return Config(
-        source=str(file.path) if file.text else "embedded defaults",
+        source=str(file.path) if file.text else EMBEDDED,
         runtime_dir=home,
-        state_dir=state_dir
-        or (Path(daemon.state_dir) if daemon.state_dir else default_state_dir(environ, runtime_dir)),
-        session_sockets=_checked(
-            listen or at.session or (f"unix:{home}/session.sock",), tls=files is not None, insecure=insecure
-        ),
+        state_dir=_folder(around.state_dir, daemon.state_dir) or default_state_dir(around.environ, around.runtime_dir),
+        session_sockets=_checked(sockets, tls=files is not None, insecure=insecure),
         tls=files,
         insecure_tcp=insecure,
         admin_socket=Path(_checked((f"unix:{at.admin_socket or home / 'admin.sock'}",))[0].removeprefix("unix:")),
         admin_group=at.admin_group,
         platform=devices.platform,
         devices=devices.ids,
-        max_sessions=bounds.max_sessions,
-        sessions_per_client=bounds.sessions_per_client,
-        connections_per_client=bounds.connections_per_client,
-        first_frame_timeout_s=bounds.first_frame_timeout_s,
-        frame_timeout_s=bounds.frame_timeout_s,
-        send_timeout_s=bounds.send_timeout_s,
-        open_timeout_s=bounds.open_timeout_s,
-        attach_timeout_s=bounds.attach_timeout_s,
-        close_timeout_s=bounds.close_timeout_s,
-        health_timeout_s=bounds.health_timeout_s,
-        lost_client_grace_s=bounds.lost_client_grace_s,
         metrics_listen=metrics.listen,
         import_paths=daemon.import_paths,
-        log_level=log_level or log.level,
+        log_level=around.log_level or log.level,
+        origins=file.origins() | around.origins(),
+        surroundings=around,
+        **msgspec.structs.asdict(bounds),
     )
+
+
+def _folder(said: Path | None, written: str | None) -> Path | None:
+    return said or (Path(written) if written else None)
 
 
 def default_runtime_dir(environ: Mapping[str, str]) -> Path:
@@ -249,120 +272,12 @@ def _made_by_systemd(variable: str, environ: Mapping[str, str]) -> Path | None:
     return None
 
 
-def endpoint_problem(endpoint: str, *, tls: bool = False, insecure: bool = False) -> str | None:
-    """What is wrong with listening at `endpoint`, or None.
-
-    Unix sockets and loopback addresses are accepted; others with `tls`, or, each by itself, with `insecure`.
-    """
-    try:
-        at = parse_endpoint(endpoint)
-    except ArgumentError as error:
-        return error.message
-    if at.is_unix or at.host == "localhost":
-        return None
-    try:
-        address = ipaddress.ip_address(at.host)
-    except ValueError:
-        return f"expected an IP address or localhost before the port; it is {at.host!r}"
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        return f"{endpoint!r} is an IPv4 address; expected it without the ::ffff: in front"
-    if address.is_loopback or tls:
-        return None
-    if insecure:
-        return f"{endpoint!r} is every address of this host; name the one meant" if address.is_unspecified else None
-    return (
-        f"{endpoint!r} is not a loopback address: whoever reaches a session socket may run programs here, and "
-        "TCP says nothing about who that is; give [tls] certificate, key and ca (simplerctl tls issue host), or listen "
-        "at 127.0.0.1, [::1] or a Unix socket; to let in whoever reaches it, set listen.insecure_tcp = true and "
-        "tls.insecure_off = true"
-    )
-
-
-def metrics_problem(endpoint: str) -> str | None:
-    """What is wrong with serving metrics at `endpoint`, or None: HTTP without a password is for this host alone."""
-    try:
-        at = parse_endpoint(endpoint)
-    except ArgumentError as error:
-        return error.message
-    if at.is_unix or not at.is_local:
-        return f"expected a loopback address and port, such as 127.0.0.1:9469; it is {endpoint!r}"
-    return None
-
-
-def _open(path: Path | None, environ: Mapping[str, str]) -> TomlFile:
-    named = path or (Path(environ["SIMPLERD_CONFIG"]) if environ.get("SIMPLERD_CONFIG") else None)
+def named_file(around: Surroundings) -> TomlFile:
+    """The file that is meant; an empty one when there is none and need not be. Raises ConfigError."""
+    named = around.path or _folder(None, around.environ.get("SIMPLERD_CONFIG"))
     if named is None and not os.path.lexists(SYSTEM_CONFIG):
         return TomlFile(SYSTEM_CONFIG, "", {})
     return TomlFile.read(named or SYSTEM_CONFIG)
-
-
-def _check_daemon(file: TomlFile, daemon: DaemonSection) -> None:
-    for key, folder in (("runtime_dir", daemon.runtime_dir), ("state_dir", daemon.state_dir)):
-        if folder is not None and not folder.startswith("/"):
-            file.problem("daemon", key, f"expected an absolute path; it is {folder!r}")
-    for value in daemon.import_paths:
-        if not value.startswith("/"):
-            file.problem("daemon", "import_paths", f"expected absolute paths; {value!r} is not one")
-
-
-def _checked_tls(file: TomlFile, tls: TlsSection) -> TlsFiles | None:
-    given = {name: value for name in ("certificate", "key", "ca") if (value := getattr(tls, name)) is not None}
-    for name, value in given.items():
-        if why := file_problem(value, secret=name == "key"):
-            file.problem("tls", name, why)
-    if len(given) == 3:
-        return TlsFiles(**{name: Path(value) for name, value in given.items()}, clients=tls.clients)
-    missing = [name for name in ("certificate", "key", "ca") if name not in given]
-    if given:
-        file.problem("tls", None, f"TLS needs certificate, key and ca; there is no {' and no '.join(missing)}")
-    elif tls.clients:
-        file.problem("tls", "clients", "names clients of TLS, but there is no certificate, key and ca")
-    return None
-
-
-def _checked_insecure(file: TomlFile, at: ListenSection, tls: TlsSection) -> bool:
-    if at.insecure_tcp != tls.insecure_off:
-        said, other = ("listen", "tls.insecure_off") if at.insecure_tcp else ("tls", "listen.insecure_tcp")
-        key = "insecure_tcp" if at.insecure_tcp else "insecure_off"
-        file.problem(said, key, f"lets in whoever reaches the port; to say that it is meant, set {other} = true too")
-    elif tls.insecure_off and tls.certificate is not None:
-        file.problem("tls", "insecure_off", "TLS is configured; expected either its files or the insecure settings")
-    return at.insecure_tcp and tls.insecure_off
-
-
-def file_problem(path: str, *, secret: bool) -> str | None:
-    """What is wrong with the file of [tls] at `path`, or None. `secret`: whether it is a key."""
-    if not path.startswith("/"):
-        return f"expected an absolute path; it is {path!r}"
-    try:
-        mode = Path(path).stat().st_mode
-    except OSError as error:
-        return f"{path}: {error.strerror}"
-    if not stat.S_ISREG(mode):
-        return f"{path} is not a file"
-    if secret and mode & (stat.S_IRWXO | stat.S_IWGRP):
-        return f"{path} has mode {stat.S_IMODE(mode):04o}: a key is for its owner; chmod 600 {path}"
-    return None
-
-
-def _check_listen(file: TomlFile, at: ListenSection, *, tls: bool, insecure: bool) -> None:
-    session = at.session or ()
-    for endpoint in session:
-        if why := endpoint_problem(endpoint, tls=tls, insecure=insecure):
-            file.problem("listen", "session", why)
-    if len(set(session)) < len(session):
-        file.problem("listen", "session", f"each endpoint once; it is {list(session)}")
-    if f"unix:{at.admin_socket}" in session:
-        file.problem("listen", "admin_socket", "sessions are served there; expected a socket of its own")
-    if at.admin_socket is not None and not at.admin_socket.startswith("/"):
-        file.problem("listen", "admin_socket", f"expected an absolute path; it is {at.admin_socket!r}")
-    elif at.admin_socket is not None and (why := endpoint_problem(f"unix:{at.admin_socket}")):
-        file.problem("listen", "admin_socket", why)
-    if at.admin_group is not None:
-        try:
-            grp.getgrnam(at.admin_group)
-        except KeyError:
-            file.problem("listen", "admin_group", f"there is no group {at.admin_group!r} on this host")
 
 
 def _checked(endpoints: tuple[str, ...], *, tls: bool = False, insecure: bool = False) -> tuple[str, ...]:

@@ -33,14 +33,17 @@ from simplerd.loop_time import LoopTime
 from simplerd.metrics import Metrics
 from simplerd.metrics_listener import MetricsListener
 from simplerd.refusals import Refusals
+from simplerd.reload import ReloadReport, reload
 from simplerd.runners import Runners
 from simplerd.runtime_folder import RuntimeFolder
 from simplerd.service import InheritedSockets, Service
 from simplerd.sessions import SessionState, SessionTable
+from simplerd.settings import Change
 from simplerd.state_folder import StateFolder
 from simplerd.supervision import Supervisor
 from simplerd.tcp_socket import listen_tcp
 from simplerd.tls import ServerTls
+from simplerd.toml_file import ConfigError
 
 WARM_UP_TIMEOUT_S = 20.0
 
@@ -64,9 +67,8 @@ class Daemon:
         self.started_at = time.time()
         self.state = DaemonState.STARTING
         self.events = EventLog()
-        self.sessions = SessionTable(
-            self.events, max_sessions=config.max_sessions, sessions_per_client=config.sessions_per_client
-        )
+        self.tls = ServerTls(config.tls) if config.tls else None
+        self.sessions = SessionTable(self.events, config)
         self.devices = DeviceTable(config.platform, config.devices)
         self.refusals = Refusals()
         self.supervisor: Supervisor
@@ -75,6 +77,8 @@ class Daemon:
         """By method."""
         self.loop_time = LoopTime()
         self.metrics = Metrics(self)
+        self.waiting_settings: list[Change] = []
+        """What the last reload found in the file that needs a restart."""
         self._spawner = spawner
 
     def self_check(self) -> str | None:
@@ -84,6 +88,10 @@ class Daemon:
         if not self.config.runtime_dir.is_dir():
             return f"the runtime folder {self.config.runtime_dir} is gone"
         return None
+
+    def reload(self) -> ReloadReport:
+        """Read the configuration again, and use of it what can change. Raises ConfigError; then nothing has changed."""
+        return reload(self)
 
     def summary(self) -> str:
         """One line for `systemctl status`, such as "serving: 2 sessions (1 starting), 2 of 2 devices leased"."""
@@ -146,8 +154,7 @@ async def _serve(
             async with service.more_time():
                 await folder.clear(config.close_timeout_s)
                 await _warm_up(runners)
-            tls = ServerTls(config.tls) if config.tls else None
-            listener = SessionListener(config, daemon.sessions, supervisor, daemon.refusals, tls)
+            listener = SessionListener(config, daemon.sessions, supervisor, daemon.refusals, daemon.tls)
             entrance: trio.CancelScope = await nursery.start(listener.serve, sockets, nursery)
             nursery.start_soon(daemon.refusals.run)
             await nursery.start(AdminServer(daemon).serve, config, sockets)
@@ -160,6 +167,7 @@ async def _serve(
             daemon.events.publish("daemon.ready", endpoints=list(config.session_sockets), config=config.source)
             nursery.start_soon(service.watchdog, daemon.self_check)
             nursery.start_soon(_keep_status, daemon, service)
+            nursery.start_soon(_reload_on_hangup, daemon)
             number = await anext(signals)  # no deadline: until somebody wants us to stop
             daemon.state = DaemonState.STOPPING
             why = f"simplerd is stopping ({signal.Signals(number).name})"
@@ -203,6 +211,13 @@ def _leaves(errors: BaseExceptionGroup[SimplerError]) -> Iterator[BaseException]
             yield from _leaves(error)
         else:
             yield error
+
+
+async def _reload_on_hangup(daemon: Daemon) -> None:
+    with trio.open_signal_receiver(signal.SIGHUP) as hangups:
+        async for _ in hangups:
+            with contextlib.suppress(ConfigError):  # an event says what is wrong with the file
+                daemon.reload()
 
 
 async def _keep_status(daemon: Daemon, service: Service) -> None:

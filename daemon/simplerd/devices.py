@@ -44,17 +44,40 @@ class DeviceTable:
         self._platform = platform
         self._clock = clock
         self._leases: dict[int, Lease | None] = dict.fromkeys(sorted(devices))
+        self._leaving: set[int] = set()
+
+    def set_devices(self, devices: Iterable[int]) -> str:
+        """These are the host's devices from now on; one that is leased stays until its session has ended.
+
+        Returns what there is to say about those, or "".
+        """
+        wanted = set(devices)
+        self._leases = {device: self._leases.get(device) for device in sorted(wanted | set(self._leases))}
+        self._leaving = set(self._leases) - wanted
+        self._remove_free()
+        return "; ".join(
+            f"device {device} goes once session {lease.session} has ended"
+            for device, lease in self._leases.items()
+            if device in self._leaving and lease is not None
+        )
+
+    def _remove_free(self) -> None:
+        gone = {device for device in self._leaving if self._leases[device] is None}
+        self._leaving -= gone
+        for device in gone:
+            del self._leases[device]
 
     def lease(self, session: str, devices: Sequence[int], *, holder: str) -> None:
         """Give `devices` to `session`; `holder` says in words who opened it ("uid 1000, pid 4711").
 
         Raises ArgumentError for devices that the host does not have, DeviceBusy for one that is in use.
         """
-        unknown = [device for device in devices if device not in self._leases]
+        known = [device for device in self._leases if device not in self._leaving]
+        unknown = [device for device in devices if device not in known]
         if unknown:
             raise ArgumentError(
                 f"session {session} asks for {_named(unknown)}, which this host does not have; "
-                f"it has {_named(list(self._leases)) if self._leases else 'no devices'}",
+                f"it has {_named(known) if known else 'no devices'}",
                 field="device_ids",
                 device=unknown[0],
             )
@@ -69,6 +92,7 @@ class DeviceTable:
         """End the leases of `session`; returns its devices, none when it held none."""
         held = [device for device, lease in self._leases.items() if lease is not None and lease.session == session]
         self._leases |= dict.fromkeys(held)
+        self._remove_free()
         return held
 
     def list(self) -> list[DeviceInfo]:

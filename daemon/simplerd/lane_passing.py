@@ -16,6 +16,7 @@ import trio
 
 from simpler.errors import ProtocolError, SessionLost, SimplerError, StateError
 from simpler.wire.descriptor_reply import refuse
+from simplerd.config import Config
 from simplerd.inquiries import Inquiries
 from simplerd.log import get_logger
 from simplerd.refusals import Refusals
@@ -35,14 +36,13 @@ class LanePassing:
         sessions: SessionTable,
         refusals: Refusals,
         inquiries: Inquiries,
-        *,
-        timeout_s: float,
+        config: Config,
     ) -> None:
         self._runners = runners
         self._sessions = sessions
         self._refusals = refusals
         self._inquiries = inquiries
-        self._timeout_s = timeout_s
+        self._config = config
 
     async def attach(self, session: Session, lane: str, frame: bytes, fd: int) -> None:
         """Hands an accepted descriptor to the session's runner; the caller closes its own copy.
@@ -70,7 +70,7 @@ class LanePassing:
 
     async def _hand_over(self, session: Session, runner: Runner, lane: Lane, fd: int) -> None:
         try:
-            with trio.fail_after(self._timeout_s):
+            with trio.fail_after(self._config.attach_timeout_s):
                 await runner.send(lane, [fd])
         except (OSError, trio.ClosedResourceError, trio.TooSlowError) as error:
             raise SessionLost(

@@ -69,7 +69,7 @@ class SessionListener:
         self._config = config
         self._tls = tls
         self._refusals = refusals
-        self._admission = Admission(refusals, connections_per_client=config.connections_per_client)
+        self._admission = Admission(refusals, config)
         self._sessions = sessions
         self._supervisor = supervisor
         self._links = Links(on_open=_note_opened, on_close=_note_closed)

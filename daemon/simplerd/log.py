@@ -56,7 +56,13 @@ def configure(level: str, stream: TextIO | None = None, environ: Mapping[str, st
         root = logging.getLogger(name)
         root.handlers[:] = [handler]
         root.propagate = False
-        root.setLevel(level.upper())
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """From now on send records of `level` and above."""
+    for name in ROOTS:
+        logging.getLogger(name).setLevel(level.upper())
 
 
 def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:

@@ -18,7 +18,7 @@ import trio
 
 from simpler.errors import StartupError
 from simpler.wire.endpoint import Endpoint
-from simplerd.config import endpoint_problem
+from simplerd.config_check import endpoint_problem
 from simplerd.log import get_logger
 from simplerd.unix_socket import refuse_descriptors
 

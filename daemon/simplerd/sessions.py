@@ -31,6 +31,7 @@ import trio
 from simpler import limits
 from simpler.errors import CapacityError, SimplerError, StaleHandle, StateError
 from simpler.wire.control_messages import PROTOCOL_VERSIONS, Manifest
+from simplerd.config import Config
 from simplerd.counts import LabelledCount
 from simplerd.events import EventLog, EventQueue, Field
 from simplerd.log import beginning
@@ -237,15 +238,13 @@ class SessionTable:
     def __init__(
         self,
         events: EventLog,
+        config: Config,
         *,
-        max_sessions: int,
-        sessions_per_client: int = limits.SESSIONS_PER_CLIENT,
         ended_kept: int = limits.ENDED_SESSIONS_KEPT,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.events = events
-        self._max_sessions = max_sessions
-        self._sessions_per_client = sessions_per_client
+        self._config = config
         self._ended_kept = ended_kept
         self._clock = clock
         self._live: dict[str, Session] = {}
@@ -263,14 +262,14 @@ class SessionTable:
         """
         if self._refusal is not None:
             raise StateError(f"no new sessions are taken: {self._refusal}")
-        if len(self._live) >= self._max_sessions:
+        if len(self._live) >= self._config.max_sessions:
             raise CapacityError(
-                f"{self._max_sessions} sessions are open, which is the limit of this daemon; "
+                f"{len(self._live)} sessions are open, which is the limit of this daemon; "
                 "close one, or raise limits.max_sessions in its configuration",
                 setting="limits.max_sessions",
             )
         mine = sum(session.peer.identity == peer.identity for session in self._live.values())
-        if mine >= self._sessions_per_client:
+        if mine >= self._config.sessions_per_client:
             raise CapacityError(
                 f"{peer.identity} has {mine} sessions open, which is the limit for one client; "
                 "close one, or raise limits.sessions_per_client in the daemon's configuration",

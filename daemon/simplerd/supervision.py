@@ -77,7 +77,7 @@ class Supervisor:
         self._nursery = nursery
         self._alive: dict[str, Runner] = {}
         self.inquiries = Inquiries(self._alive)
-        self.lanes = LanePassing(self._alive, sessions, refusals, self.inquiries, timeout_s=config.attach_timeout_s)
+        self.lanes = LanePassing(self._alive, sessions, refusals, self.inquiries, config)
         self._host = socket.gethostname()
 
     async def open(self, manifest: Manifest, peer: Peer, protocol: int, lane_certificate: bytes = b"") -> Session:

@@ -20,7 +20,7 @@ from simpler.errors import AuthError, StartupError
 from simpler.wire.tls_context import tls_context
 from simpler.wire.tls_refusal import unusable
 from simpler.wire.tls_stream import TlsStream, fingerprint
-from simplerd.config import TlsFiles, file_problem
+from simplerd.config_check import TlsFiles, file_problem
 from simplerd.log import get_logger
 from simplerd.sessions import Peer
 
@@ -46,6 +46,10 @@ class ServerTls:
             self._context = _context(files)
         except (OSError, ValueError) as error:
             raise StartupError(f"the files of [tls] cannot be used: {unusable(error)}; {files}") from None
+
+    def use(self, other: ServerTls) -> None:
+        """From the next connection on, use the files of `other`, which have been read."""
+        self._files, self._stamp, self._context = other._files, other._stamp, other._context
 
     async def accept(self, stream: trio.SocketStream, peer: Peer) -> tuple[TlsStream, Peer]:
         """The connection under TLS, and its peer by its certificate. The caller sets a deadline.

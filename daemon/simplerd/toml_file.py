@@ -6,7 +6,7 @@ that is unknown or of the wrong type becomes a problem with file, line and key; 
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -23,10 +23,33 @@ _KEY = re.compile(r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-
 SectionT = TypeVar("SectionT", bound=msgspec.Struct)
 
 
+class Problem(msgspec.Struct, frozen=True, order=True):
+    """One thing that is wrong. `line` is 0 and `key` empty for what concerns the whole file, and `file` for what is in
+    none."""
+
+    line: int
+    key: str
+    expected: str
+    file: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        return ": ".join(part for part in (where, self.key, self.expected) if part)
+
+
 class ConfigError(SimplerError):
     """The configuration cannot be used. The message lists every problem, one a line."""
 
     default_code = "CONFIG"
+    problems: tuple[Problem, ...] = ()
+
+    @classmethod
+    def of(cls, problems: Iterable[Problem]) -> "ConfigError":
+        """All of them, in the order of the file."""
+        in_order = tuple(sorted(problems))
+        error = cls("\n".join(map(str, in_order)), file=in_order[0].file, problems=len(in_order))
+        error.problems = in_order
+        return error
 
 
 @dataclass
@@ -36,7 +59,7 @@ class TomlFile:
     path: Path
     text: str
     content: Mapping[str, object]
-    problems: list[tuple[int, str]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
     @classmethod
     def read(cls, path: Path) -> "TomlFile":
@@ -45,18 +68,31 @@ class TomlFile:
             with path.open("rb") as file:
                 data = file.read(MAX_FILE_BYTES + 1)
         except OSError as error:
-            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+            raise ConfigError.of([Problem(0, "", f"cannot be read: {error.strerror}", str(path))]) from error
+        return cls.parse(path, data)
+
+    @classmethod
+    def parse(cls, path: Path, data: bytes) -> "TomlFile":
+        """The file of which `data` is the beginning, or all of it. Raises ConfigError when it is not TOML."""
         if len(data) > MAX_FILE_BYTES:
-            raise ConfigError(f"{path}: more than {MAX_FILE_BYTES} bytes; this is not a configuration of simplerd")
+            why = f"more than {MAX_FILE_BYTES} bytes; this is not a configuration of simplerd"
+            raise ConfigError.of([Problem(0, "", why, str(path))])
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError as error:
             line = data.count(b"\n", 0, error.start) + 1
-            raise ConfigError(f"{path}:{line}: expected UTF-8 text, found byte 0x{data[error.start]:02x}") from error
+            why = f"expected UTF-8 text, found byte 0x{data[error.start]:02x}"
+            raise ConfigError.of([Problem(line, "", why, str(path))]) from error
         try:
             return cls(path, text, tomli.loads(text))
         except tomli.TOMLDecodeError as error:
-            raise ConfigError(f"{path}:{error.lineno}: not TOML: {error.msg} (column {error.colno})") from error
+            why = f"not TOML: {error.msg} (column {error.colno})"
+            raise ConfigError.of([Problem(error.lineno, "", why, str(path))]) from error
+
+    def origins(self) -> dict[str, str]:
+        """Where each key of each section stands: `{"limits.max_sessions": "/etc/simplerd/simplerd.toml:3"}`."""
+        keys = [f"{name}.{key}" for name, table in self.content.items() if isinstance(table, Mapping) for key in table]
+        return {key: f"{self.path}:{line_of(self.text, key)}" for key in keys}
 
     def section(self, name: str, shape: type[SectionT]) -> SectionT:
         """The section `name` as a `shape`; keys with a problem are noted and keep their default."""
@@ -86,15 +122,12 @@ class TomlFile:
     def problem(self, section: str, key: str | None, why: str) -> None:
         """Note a problem with `key` of `section` (or with the section itself)."""
         dotted = section if key is None else f"{section}.{key}"
-        line = line_of(self.text, dotted)
-        self.problems.append((line, f"{self.path}:{line}: {dotted}: {why}"))
+        self.problems.append(Problem(line_of(self.text, dotted), dotted, why, str(self.path)))
 
     def finish(self) -> None:
         """Raise ConfigError naming every problem noted, if there are any."""
         if self.problems:
-            raise ConfigError(
-                "\n".join(text for _, text in sorted(self.problems)), file=str(self.path), problems=len(self.problems)
-            )
+            raise ConfigError.of(self.problems)
 
 
 def line_of(text: str, dotted: str) -> int:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import trio
 
 from simpler import limits
 from simpler.errors import CapacityError
 from simplerd.admission import Admission, Visit
+from simplerd.config import load
 from simplerd.refusals import Refusals
 from simplerd.sessions import Peer
 
@@ -17,7 +21,8 @@ LOUD, QUIET = Peer("unix", uid=1000, pid=7), Peer("192.0.2.1:4711")
 @pytest.fixture
 async def admission() -> Admission:
     """One with room for little."""
-    return Admission(Refusals(), connections_per_client=2, max_connections=3, max_silent=4)
+    config = replace(load(runtime_dir=Path("/run/simplerd"), environ={}), connections_per_client=2)
+    return Admission(Refusals(), config, max_connections=3, max_silent=4)
 
 
 def said_hello(admission: Admission, peer: Peer) -> Visit:

@@ -11,7 +11,8 @@ import pytest
 
 from simpler import limits
 from simplerd import config as configuration
-from simplerd.config import SECTIONS, Config, TlsFiles, endpoint_problem, load
+from simplerd.config import SECTIONS, Config, load
+from simplerd.config_check import TlsFiles, endpoint_problem
 from simplerd.toml_file import ConfigError, TomlFile, line_of
 
 GOOD = """\

@@ -1,20 +1,28 @@
 """The life of a session: every state with every event, the table's rules, what is kept of the ended."""
 
 import itertools
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import trio
 
 from simpler.errors import CapacityError, StaleHandle, StateError
 from simpler.wire.control_messages import Manifest
+from simplerd.config import Config, load
 from simplerd.events import EventLog
 from simplerd.sessions import FINAL, TRANSITIONS, Ending, Peer, Session, SessionEvent, SessionState, SessionTable
 
 PEER = Peer("unix:/run/session.sock", uid=1000, pid=4711)
 
 
+def bounds(max_sessions: int = 8, sessions_per_client: int = 8) -> Config:
+    config = load(runtime_dir=Path("/run/simplerd"), environ={})
+    return replace(config, max_sessions=max_sessions, sessions_per_client=sessions_per_client)
+
+
 def table(max_sessions: int = 8, ended_kept: int = 8) -> SessionTable:
-    return SessionTable(EventLog(), max_sessions=max_sessions, ended_kept=ended_kept)
+    return SessionTable(EventLog(), bounds(max_sessions), ended_kept=ended_kept)
 
 
 def opened(sessions: SessionTable, name: str = "job") -> Session:
@@ -107,7 +115,7 @@ def test_the_first_reason_to_close_stays() -> None:
 
 def test_each_step_is_an_event_and_the_last_says_how_it_ended() -> None:
     events = EventLog()
-    sessions = SessionTable(events, max_sessions=1)
+    sessions = SessionTable(events, bounds(1))
     session = opened(sessions)
     for event in (SessionEvent.FORKED, SessionEvent.READY, SessionEvent.CLOSE):
         sessions.advance(session, event)
@@ -125,7 +133,7 @@ def test_each_step_is_an_event_and_the_last_says_how_it_ended() -> None:
 
 
 def test_one_client_alone_does_not_take_all_sessions() -> None:  # D5
-    sessions = SessionTable(EventLog(), max_sessions=8, sessions_per_client=2)
+    sessions = SessionTable(EventLog(), bounds(8, 2))
     first = opened(sessions)
     opened(sessions)
     with pytest.raises(CapacityError, match="uid 1000 has 2 sessions open, which is the limit for one") as caught:
