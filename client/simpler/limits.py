@@ -120,6 +120,12 @@ OPENING_GRACE_S = 2.0
 """How long sessions that are opening may still take once another could not be opened."""
 ENDED_GRACE_S = 2.0
 """How long a daemon may take to say why a session has ended, after the session's lanes were lost."""
+RECONNECT_S = 0.05
+"""Before the second attempt at a connection that was lost; then twice as long each time, up to RECONNECT_MOST_S."""
+RECONNECT_MOST_S = 0.5
+"""A daemon that is there again closes after LOST_CLIENT_GRACE_S what nobody has asked for: time for some attempts."""
+DAEMON_AWAY_S = 5.0
+"""How long a program that closes a session waits for a daemon that is not there; more than a restart takes."""
 ERROR_PICKLE_BYTES = 8 << 20
 """A pickled exception larger than this stays behind; its text always travels."""
 
@@ -154,6 +160,7 @@ ENDED_SESSIONS_KEPT = 100
 CAUSE_CHARACTERS = 4 << 10
 """What is kept of why a session has ended, there and in EVENTS_KEPT; its client has the whole text."""
 SESSION_TOKEN_BYTES = 32
+OPEN_KEY_BYTES = 32
 LANE_CERTIFICATE_BYTES = 4096
 """Of the certificate that each end of a session's lanes shows; ours have some 300 bytes."""
 LOST_CLIENT_GRACE_S = 5.0

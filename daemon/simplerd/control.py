@@ -5,7 +5,8 @@ Rules
      that it is over when it was not the one who asked for it. When somebody else did, it hears at once: closing may
      take long, and meanwhile the lanes are gone.
   2. When the connection is lost, its sessions are closed after a grace, and their devices are others' turn. Until then
-     another connection of the same client may take them over: RESUME, with the token that OPEN gave.
+     another connection of the same client may take them over: by RESUME, with the token that OPEN gave; by the same
+     OPEN or by CLOSE, with the key of the OPEN, which the client has when it never got an answer.
   3. Health is told here and nowhere else, so that a long task on a lane never looks like a dead session.
 """
 
@@ -139,20 +140,21 @@ class ControlConnection(Handler):
         return HelloReply(version=common[0], daemon=f"simplerd {simpler.__version__}", host=socket.gethostname())
 
     async def _open(self, request: Open) -> OpenReply:
-        self._check_lane_certificate(request)
-        manifest = check_manifest(
-            request.manifest,
-            platform=self._config.platform,
-            devices=self._config.devices,
-            import_roots=None if self._peer.is_local else self._config.import_paths,
-        )
-        session = await self._supervisor.open(manifest, self._peer, self._protocol, request.lane_certificate)
-        self._hold(session)
+        session = self._sessions.keyed(request.key, self._peer.identity)
+        if session is None:
+            session = self._begin(request)
+        else:
+            _log.info("asked again for a session", session=session.id, peer=str(self._peer), state=session.state.value)
+        if request.key:
+            self._hold(session)  # at once: who loses this connection before the answer may ask again
+        await self._ready(session, may_be_asked_again=bool(request.key))
+        if not request.key:
+            self._hold(session)
         return OpenReply(
             session=session.id,
             number=session.number,
             token=session.token,
-            devices=list(manifest.device_ids),
+            devices=list(session.manifest.device_ids),
             chips=session.chips,
             subs=session.subs,
             pid=session.pid,
@@ -160,19 +162,49 @@ class ControlConnection(Handler):
             resume=session.resume_token if self._protocol >= PROTOCOL_2 else b"",
         )
 
+    def _begin(self, request: Open) -> Session:
+        self._check_lane_certificate(request)
+        manifest = check_manifest(
+            request.manifest,
+            platform=self._config.platform,
+            devices=self._config.devices,
+            import_roots=None if self._peer.is_local else self._config.import_paths,
+        )
+        return self._supervisor.open(
+            manifest, self._peer, self._protocol, lane_certificate=request.lane_certificate, key=request.key
+        )
+
+    async def _ready(self, session: Session, *, may_be_asked_again: bool) -> None:
+        """Until the session is READY. Raises what kept it from becoming so, or why it is READY no more."""
+        try:
+            await session.decided.wait()  # its task keeps the deadline
+        except trio.Cancelled:
+            if not may_be_asked_again:
+                session.ask_to_close("its client left before it was ready")
+            raise
+        failure = session.failure
+        if failure is None and session.over.is_set():
+            failure = SessionLost(f"session {session.id} is ending: {session.why_over()}", session=session.id)
+        if failure is not None:
+            if session.holder is self:
+                self._forget(session)
+            raise failure
+
     def _resume(self, resume: Resume) -> ResumeReply:
         session = self._sessions.find(resume.session)
         same_client = session.peer.identity == self._peer.identity
         if not hmac.compare_digest(session.resume_token, resume.token) or not same_client:
             raise AuthError(f"session {session.id} cannot be resumed: the token or the client is not its own")
         if session.over.is_set():
-            raise StaleHandle(f"session {session.id} is ending: {session.close_reason}", session=session.id)
-        if session.holder is not self:
-            self._hold(session)
+            raise StaleHandle(f"session {session.id} is ending: {session.why_over()}", session=session.id)
+        if self._hold(session):
             _log.info("a session was taken over", session=session.id, peer=str(self._peer))
         return ResumeReply()
 
-    def _hold(self, session: Session) -> None:
+    def _hold(self, session: Session) -> bool:
+        """The session belongs to this connection; False when it did before."""
+        if session.holder is self:
+            return False
         if session.holder is not None:
             session.holder.relieve(session)
         session.holder = self
@@ -181,13 +213,17 @@ class ControlConnection(Handler):
         in_full = self._protocol >= PROTOCOL_2
         news = self._news[session.id] = SessionNews(session, partial(self._links.post, self._handle), in_full=in_full)
         self._nursery.start_soon(news.tell)
+        return True
 
     def relieve(self, session: Session) -> None:
         """Another connection holds the session now."""
-        del self._mine[session.id]
-        self._news.pop(session.id).stop()
+        self._news[session.id].stop()
+        self._forget(session)
         if self._grace is not None and not self._mine:
             self._grace.cancel()
+
+    def _forget(self, session: Session) -> None:
+        del self._mine[session.id], self._news[session.id]
 
     def _check_lane_certificate(self, request: Open) -> None:
         if self._peer.fingerprint and self._protocol < PROTOCOL_2:
@@ -201,15 +237,18 @@ class ControlConnection(Handler):
             raise ArgumentError("OPEN has a lane_certificate, which is for connections under TLS only")
 
     async def _close(self, close: Close) -> CloseReply:
-        session = self._mine.pop(close.session, None)
+        session = self._mine.get(close.session) or self._sessions.keyed(close.key, self._peer.identity)
         if session is None:
             raise StaleHandle(
                 f"session {close.session!r} was not opened on this connection, or was closed before",
                 session=close.session,
             )
-        news = self._news.pop(session.id)
+        self._hold(session)
+        news = self._news[session.id]
         news.is_asked_to_end = True
         if not session.ended.is_set():
             await self._sessions.close(session.id, f"its client closed it: {close.reason}")
         await news.flush_output()
+        if session.holder is self and session.id in self._mine:
+            self._forget(session)
         return CloseReply()

@@ -17,6 +17,7 @@ Rules
 
 from __future__ import annotations
 
+import hmac
 import ipaddress
 import secrets
 import time
@@ -185,6 +186,8 @@ class Session:
         self.manifest = manifest
         self.peer = peer
         self.protocol = PROTOCOL_VERSIONS[-1]
+        self.open_key = b""
+        """Of the OPEN that made it; see control_messages.py."""
         self.lane_certificate = b""
         """What its client shows on the lanes, DER; empty where they are in clear."""
         self.runner_certificate = b""
@@ -213,6 +216,10 @@ class Session:
             self.close_reason = beginning(reason, limits.CAUSE_CHARACTERS)
             self.close_asked.set()
             self.over.set()
+
+    def why_over(self) -> str:
+        """Of one that is over."""
+        return self.close_reason or (self.ending.cause if self.ending else "it has ended")
 
     def info(self) -> SessionInfo:
         """The session as it is now."""
@@ -318,6 +325,13 @@ class SessionTable:
         if ended is not None:
             raise StaleHandle(f"session {id} has ended: {ended.cause}", session=id)
         raise StaleHandle(f"there is no session {id!r} at this daemon", code=NO_SUCH_SESSION, session=id)
+
+    def keyed(self, key: bytes, identity: str) -> Session | None:
+        """The live session that an OPEN of this client with this key has made; None for a key that there is not."""
+        for session in self._live.values():
+            if key and session.peer.identity == identity and hmac.compare_digest(session.open_key, key):
+                return session
+        return None
 
     def live(self) -> list[Session]:
         """The sessions that have not ended, oldest first."""

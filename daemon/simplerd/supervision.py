@@ -80,22 +80,16 @@ class Supervisor:
         self.lanes = LanePassing(self._alive, sessions, refusals, self.inquiries, config)
         self._host = socket.gethostname()
 
-    async def open(self, manifest: Manifest, peer: Peer, protocol: int, lane_certificate: bytes = b"") -> Session:
-        """A session that is READY. `protocol`: the version that its client speaks; `lane_certificate`: see `Session`.
+    def open(
+        self, manifest: Manifest, peer: Peer, protocol: int, *, lane_certificate: bytes = b"", key: bytes = b""
+    ) -> Session:
+        """A session that begins; `decided` says when it is READY, or why it never will be.
 
-        Raises CapacityError, DeviceBusy, ArgumentError, and whatever kept its runner from becoming ready. A caller that
-        is cancelled has the session closed.
+        `protocol`: the version that its client speaks; the rest: see `Session`. Raises CapacityError.
         """
         session = self._sessions.open(manifest, peer)
-        session.protocol, session.lane_certificate = protocol, lane_certificate
+        session.protocol, session.lane_certificate, session.open_key = protocol, lane_certificate, key
         self._nursery.start_soon(self._supervise, session)
-        try:
-            await session.decided.wait()  # its task keeps the deadline
-        except trio.Cancelled:
-            session.ask_to_close("its client left before it was ready")
-            raise
-        if session.failure is not None:
-            raise session.failure
         return session
 
     def kill_all(self) -> None:

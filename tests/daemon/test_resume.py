@@ -140,7 +140,7 @@ async def test_who_gives_up_taking_over_uses_neither_connection(proxy: CuttingPr
     manifest = Manifest(platform="sim", runtime="graph", num_sub_workers=0, heap_bytes=1 << 24)
     async with trio.open_nursery() as nursery:
         control = control_of(proxy.endpoint)
-        await control.open(nursery)
+        await control.open(nursery, patience_s=0)
         opened, _ = await control.link.request(Open(manifest=manifest))
         stall = proxy.stall(MessageType.RESUME, reply=True)
         with trio.CancelScope() as scope:

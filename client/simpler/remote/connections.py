@@ -7,9 +7,12 @@ Rules
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import logging
 import math
 import os
+import secrets
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -20,7 +23,8 @@ import trio
 
 from simpler import limits
 from simpler.content import Content
-from simpler.errors import ProtocolError, SimplerError
+from simpler.errors import ProtocolError, SimplerError, StaleHandle
+from simpler.remote import asking_again
 from simpler.remote.clock import ClockOffset
 from simpler.remote.control import Control
 from simpler.remote.dialer import Dialer
@@ -31,7 +35,7 @@ from simpler.wire.command_messages import Register
 from simpler.wire.control_messages import PROTOCOL_2, Attach, Close, Manifest, Open, OpenReply
 from simpler.wire.data_messages import Locate
 from simpler.wire.endpoint import connect
-from simpler.wire.link import Link, PendingReply
+from simpler.wire.link import Link, PendingReply, late
 from simpler.wire.links import Links
 from simpler.wire.serving import Handler
 
@@ -63,7 +67,12 @@ class Connections:
         self.control = Control(
             self._dialer, handler, program=program, links=links, waits_for=partial(setattr, self, "waits_for")
         )
+        self._patience_s = spec.health_timeout_s
+        self._key = b""
+        """Of OPEN, once it may have been heard; see control_messages.py."""
         self._lanes: list[Link] = []
+        self._over: SimplerError | None = None
+        """Why the session is, once that is known."""
         self._nursery: trio.Nursery
 
     @property
@@ -79,12 +88,11 @@ class Connections:
         Raises the daemon's or the session's refusal, or ConnectError. What there is by then is for ``close``.
         """
         self._nursery = nursery
-        await self.control.open(nursery)
+        await self.control.open(nursery, self._patience_s)
         if self.control.protocol < PROTOCOL_2:
             manifest = msgspec.structs.replace(manifest, output=False)
         self.waits_for = "the session's processes to become ready"
-        wanted = Open(manifest=manifest, lane_certificate=self._dialer.lane_certificate)
-        self.opened, _ = await self.control.link.request(wanted, timeout_s=None)
+        self.opened = await self._open(manifest)
         self.command = await self._attach("command", self.opened)
         self.data = await self._attach("data", self.opened)
         if self._endpoint.is_unix and self.control.protocol >= PROTOCOL_2:
@@ -93,8 +101,26 @@ class Connections:
         self.waits_for = f"{len(contents)} callables to be installed"
         await self._install(contents)
 
+    async def _open(self, manifest: Manifest) -> OpenReply:
+        wanted = Open(manifest=manifest, lane_certificate=self._dialer.lane_certificate)
+        if self.control.protocol < PROTOCOL_2:
+            reply, _ = await self.control.link.request(wanted, timeout_s=None)
+            return reply
+        self._key = secrets.token_bytes(limits.OPEN_KEY_BYTES)
+        try:
+            return await self.control.ask(msgspec.structs.replace(wanted, key=self._key), self._patience_s)
+        except SimplerError:  # there is nothing to close
+            self._key = b""
+            raise
+
     async def _attach(self, lane: str, opened: OpenReply) -> Link:
         self.waits_for = f"the {lane} lane"
+        attempt = partial(self._attach_once, lane, opened)
+        return await asking_again.persist(attempt, f"ATTACH of the {lane} lane of {self._name}", self._patience_s)
+
+    async def _attach_once(self, lane: str, opened: OpenReply) -> Link:
+        if self._over is not None:  # the session is; no further connection changes that
+            raise copy.copy(self._over)
         attach = Attach(session=opened.session, token=opened.token, lane="command" if lane == "command" else "data")
         stream = await self._dialer.lane(attach, opened)
         handler = self._commands if lane == "command" else None
@@ -105,7 +131,7 @@ class Connections:
         self._nursery.start_soon(partial(self._links.run, link, inbound=False))
         link.session = opened.number
         sent_ns = time.monotonic_ns()
-        reply, _ = await link.request(attach)
+        reply = await asking_again.ask(link, attach, limits.CONTROL_TIMEOUT_S)
         self.clock.observe(sent_ns, reply.clock_ns, time.monotonic_ns())
         return link
 
@@ -154,28 +180,37 @@ class Connections:
 
     def fail_lanes(self, cause: SimplerError) -> None:
         """Whoever waits for something on a lane learns that the session is over for ``cause``."""
+        self._over = cause
         for lane in self._lanes:
             lane.fail(cause)
 
     async def close(self, reason: str, timeout_s: float, *, is_there: bool) -> None:
-        """Has the daemon close what it opened, a session that is lost here too: it may go on there, with its devices.
+        """Has the daemon close what it opened, or is opening; a session that is lost here too: it may go on there.
 
-        ``is_there``: as far as is known; then a control connection that is over just now is made anew for it. Not
-        cancelled by who has run out of time or patience: a session that is only left is closed after
-        LOST_CLIENT_GRACE_S, and until then its devices are nobody's.
+        ``is_there``: as far as is known; then a control connection that is over is made anew for it. Not cancelled by
+        who has run out of time or patience: a session that is only left is closed after LOST_CLIENT_GRACE_S, and until
+        then its devices are nobody's.
         """
         with trio.CancelScope(shield=True):
             await self.control.settle()
             try:
-                if self.opened is not None and self.control.cause is not None and self.opened.resume and is_there:
-                    with trio.move_on_after(min(timeout_s, limits.ENDED_GRACE_S)):
-                        await self.control.resume(self.opened)
-                if self.opened is not None and self.control.cause is None:
-                    close = Close(session=self.opened.session, reason=reason)
-                    await self.control.link.request(close, timeout_s=timeout_s)
+                await self._close(reason, timeout_s, is_there=is_there)
             except SimplerError as error:
                 _log.warning("%s did not confirm that its session is closed: %s", self._name, error)
             finally:
                 for lane in self._lanes:
                     await lane.aclose()
                 await self.control.aclose()
+
+    async def _close(self, reason: str, timeout_s: float, *, is_there: bool) -> None:
+        if self.opened is None and not self._key:
+            return
+        close = Close(session=self.opened.session if self.opened else "", reason=reason, key=self._key)
+        if self._key and is_there:
+            with contextlib.suppress(StaleHandle):  # it is closed, only the answer that said so was lost
+                with trio.move_on_after(timeout_s):
+                    await self.control.ask(close, min(timeout_s, limits.DAEMON_AWAY_S))
+                    return
+                raise late(self.control.link, close, timeout_s)
+        elif self.control.cause is None:
+            await self.control.link.request(close, timeout_s=timeout_s)

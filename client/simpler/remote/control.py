@@ -6,16 +6,21 @@ import logging
 import os
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import trio
 
+from simpler import limits
 from simpler.errors import ConnectError, SessionLost, SimplerError, VersionMismatch
+from simpler.remote import asking_again
 from simpler.remote.dialer import Dialer
 from simpler.wire.control_messages import PROTOCOL_VERSIONS, Hello, OpenReply, Resume
 from simpler.wire.link import Link
 from simpler.wire.links import Links
+from simpler.wire.messages import Message, Request
 from simpler.wire.serving import Handler
 
+ReplyT = TypeVar("ReplyT", bound=Message)
 _log = logging.getLogger("simpler.remote")
 
 
@@ -55,12 +60,29 @@ class Control:
         if self._link is not None:
             await self._link.aclose()
 
-    async def open(self, nursery: trio.Nursery) -> None:
+    async def open(self, nursery: trio.Nursery, patience_s: float) -> None:
         """The first connection; it and those that follow run in ``nursery``.
 
         Raises ConnectError, AuthError, VersionMismatch, or what the daemon answers. The caller sets a deadline.
         """
         self._nursery = nursery
+        try:
+            await self._redial()
+        except asking_again.Unanswered as ended:  # the daemon was there
+            _log.warning("HELLO to %s was not answered and is asked again: %s", self.name, ended)
+            await asking_again.persist(self._redial, f"HELLO to {self.name}", patience_s)
+
+    async def ask(self, request: Request[ReplyT], patience_s: float) -> ReplyT:
+        """A request that is asked again while the daemon is being restarted; see asking_again.py."""
+
+        async def attempt() -> ReplyT:
+            if self.cause is not None:
+                await self._redial()
+            return await asking_again.ask(self.link, request)
+
+        return await asking_again.persist(attempt, f"{request.TYPE.name} to {self.name}", patience_s)
+
+    async def _redial(self) -> None:
         self._link = await self._dial()
 
     async def resume(self, opened: OpenReply) -> None:
@@ -92,9 +114,8 @@ class Control:
         self._nursery.start_soon(partial(self._links.run, link, inbound=False))
         self._waits_for("simplerd to answer HELLO")
         try:
-            hello, _ = await link.request(
-                Hello(versions=list(PROTOCOL_VERSIONS), program=self._program, pid=os.getpid())
-            )
+            greeting = Hello(versions=list(PROTOCOL_VERSIONS), program=self._program, pid=os.getpid())
+            hello = await asking_again.ask(link, greeting, limits.CONTROL_TIMEOUT_S)
             if hello.version not in PROTOCOL_VERSIONS:
                 ours = ", ".join(map(str, PROTOCOL_VERSIONS))
                 raise VersionMismatch(f"{hello.daemon} chose protocol {hello.version}; this program speaks {ours}")

@@ -18,14 +18,13 @@ from collections.abc import Sequence
 import trio
 
 from simpler.errors import ConnectError, SimplerError, StaleHandle
+from simpler.remote import asking_again
 from simpler.remote.control import Control
 from simpler.wire.control_messages import OpenReply, Ping
 from simpler.wire.link import Link
 
 LOOKS = 8
 """In ``timeout_s``. What is lost just after a look is noticed by the last of them: LOOKS - 1 silent ones are enough."""
-RETRY_S = 0.05
-"""Before the second attempt at a new control connection; then twice as long each time, up to the time of a look."""
 
 
 class Watched:
@@ -111,11 +110,11 @@ class Health:
             self._nursery.start_soon(self._resume, self._resuming)
 
     async def _resume(self, scope: trio.CancelScope) -> None:
-        wait_s = RETRY_S
         with scope:
-            while self._verdict is None and not await self._resumed():
-                await trio.sleep(wait_s)
-                wait_s = min(2 * wait_s, self._timeout_s / LOOKS)
+            for wait_s in asking_again.waits():
+                if self._verdict is not None or await self._resumed():
+                    break
+                await trio.sleep(min(wait_s, self._timeout_s / LOOKS))
         self._resuming = None
 
     async def _resumed(self) -> bool:

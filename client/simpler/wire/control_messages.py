@@ -18,6 +18,7 @@ PROTOCOL_2 = 2
 registration in two phases, imports and pushes of tasks."""
 
 LaneCertificate = Annotated[bytes, msgspec.Meta(max_length=limits.LANE_CERTIFICATE_BYTES)]
+OpenKey = Annotated[bytes, msgspec.Meta(max_length=limits.OPEN_KEY_BYTES)]
 
 
 class HelloReply(Message, frozen=True, kw_only=True):
@@ -74,12 +75,17 @@ class OpenReply(Message, frozen=True, kw_only=True):
 
 
 class Open(Request[OpenReply], frozen=True, kw_only=True):
-    """Makes a session; answered when it is READY. ``lane_certificate``: what the client shows on lanes under TLS."""
+    """Makes a session; answered when it is READY. ``lane_certificate``: what the client shows on lanes under TLS.
+
+    ``key``: random bytes of this OPEN. Asked again with the same key, by the same client, it is answered for the
+    session that it has made, or is making: whoever did not get the answer may ask, and never has two.
+    """
 
     TYPE = MessageType.OPEN
     REPLY = OpenReply
     manifest: Manifest
     lane_certificate: LaneCertificate = b""
+    key: OpenKey = b""
 
 
 class CloseReply(Message, frozen=True, kw_only=True):
@@ -89,12 +95,13 @@ class CloseReply(Message, frozen=True, kw_only=True):
 
 
 class Close(Request[CloseReply], frozen=True, kw_only=True):
-    """Ends a session."""
+    """Ends a session: of this control connection, or the one that OPEN with that ``key`` has made, or is making."""
 
     TYPE = MessageType.CLOSE
     REPLY = CloseReply
     session: str
     reason: str
+    key: OpenKey = b""
 
 
 class Ended(Message, frozen=True, kw_only=True):

@@ -29,6 +29,8 @@ from simpler.wire.transport import transport_of
 from simpler.wire.unanswered import Call
 
 EVENTS_AT_ONCE = 64
+TIMEOUT = "TIMEOUT"
+"""Code of the error for what was not answered in time, on a connection that is there."""
 
 ReplyT = TypeVar("ReplyT", bound=Message)
 _log = logging.getLogger("simpler.wire")
@@ -162,9 +164,7 @@ class Link:
             pending = await self.begin(request, data, into=into)
             answer = await pending.wait()
             return self.reply_of(request, answer), answer.data
-        raise ConnectError(
-            f"{self.name} did not answer {request.TYPE.name} within {timeout_s:g} s", code="TIMEOUT", peer=self.name
-        )
+        raise late(self, request, timeout_s or 0)
 
     async def begin(
         self, request: Request[ReplyT], data: Buffer = b"", *, into: memoryview | None = None
@@ -349,6 +349,12 @@ class Link:
                 await self.flush()
             except SimplerError as lost:
                 _log.debug("%s was not told: %s", self.name, lost)
+
+
+def late(link: Link, request: Request[ReplyT], timeout_s: float) -> ConnectError:
+    """What it is that ``request`` was not answered in time."""
+    why = f"{link.name} did not answer {request.TYPE.name} within {timeout_s:g} s"
+    return ConnectError(why, code=TIMEOUT, peer=link.name)
 
 
 def _lost_by(broken: BaseException, name: str) -> SimplerError:
