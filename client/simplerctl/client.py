@@ -10,28 +10,17 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
 import click
 
 from simpler.plain_text import escape
+from simplerctl.exit_code import ExitCode
 
 SYSTEM_SOCKET = Path("/run/simplerd/admin.sock")
 RECEIVE_BYTES = 1 << 16
 Json = Any
-
-
-class ExitCode(IntEnum):
-    """What simplerctl ends with."""
-
-    DONE = 0
-    FAILED = 1
-    USAGE = 2
-    NO = 3
-    NO_DAEMON = 4
-    NOT_PERMITTED = 5
 
 
 class AdminError(click.ClickException):
@@ -50,7 +39,7 @@ class NoDaemon(AdminError):
 
 
 class NotPermitted(AdminError):
-    """The socket is not for this user."""
+    """The socket, or what was asked there, is not for this user."""
 
     exit_code = ExitCode.NOT_PERMITTED
 
@@ -106,7 +95,7 @@ class AdminClient:
             if message.get("method") == "event":
                 self._events.append(message["params"])
             elif "error" in message and message.get("id") in (id, None):
-                raise AdminError(message["error"]["message"])
+                raise _refused(message["error"])
             elif message.get("id") == id:
                 return message["result"]
 
@@ -122,7 +111,7 @@ class AdminClient:
             if message.get("method") == "event":
                 yield message["params"]
             elif "error" in message:
-                raise AdminError(message["error"]["message"])
+                raise _refused(message["error"])
 
     def _receive(self, deadline: float | None) -> dict[str, Json]:
         while (end := self._buffer.find(b"\n")) < 0:
@@ -154,6 +143,11 @@ class AdminClient:
         if isinstance(error, TimeoutError):
             return AdminError(f"no answer from {self.path} within {self._timeout_s:g} s; --timeout allows for more")
         return NoDaemon(f"lost the daemon at {self.path}: {error.strerror}")
+
+
+def _refused(error: dict[str, Json]) -> AdminError:
+    kind = NotPermitted if error.get("data", {}).get("code") == "NOT_PERMITTED" else AdminError
+    return kind(error["message"])
 
 
 def _unreachable(path: Path, error: OSError) -> AdminError:

@@ -14,12 +14,13 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 from msgspec import to_builtins
 
 from simpler.plain_text import escape
+from simplerctl.exit_code import ExitCode
 
 GAP = "  "
 MIN_COLUMN = 4
@@ -32,17 +33,30 @@ def example(*lines: str) -> str:
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
 
 
+class Answer(NamedTuple):
+    """What a verb returns whose exit code depends on its result."""
+
+    result: object
+    exit_code: ExitCode
+
+
 def prints(result: str | type, show: Callable[[Any], None]) -> Callable[[Callable[..., Any]], Callable[..., None]]:
     """Makes a function that returns a result a verb that prints it: by `show` for people, with --format json as it is.
 
-    `result` says what it is: the name of the admin method whose result it is, or a type when no daemon is asked.
+    `result` says what it is: the name of the admin method whose result it is, or a type when no daemon is asked. The
+    exit code is 0, unless an Answer says otherwise.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., None]:
         @functools.wraps(function)
         def verb(*args: object, style: str, **options: object) -> None:
             outcome = function(*args, **options)
+            code = ExitCode.DONE
+            if isinstance(outcome, Answer):
+                outcome, code = outcome
             show_json(outcome) if style == "json" else show(outcome)
+            if code is not ExitCode.DONE:
+                sys.exit(code)
 
         return _with_format(verb, result)
 

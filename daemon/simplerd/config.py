@@ -57,6 +57,7 @@ class ListenSection(Struct, frozen=True):
     insecure_tcp: bool = False
     admin_socket: str | None = None
     admin_group: str | None = None
+    read_group: str | None = None
 
 
 class TlsSection(Struct, frozen=True):
@@ -152,6 +153,7 @@ class Config:
     insecure_tcp: bool
     admin_socket: Path
     admin_group: str | None
+    read_group: str | None
     platform: str
     devices: tuple[int, ...]
     max_sessions: int
@@ -222,6 +224,7 @@ def read(around: Surroundings, file: TomlFile | None = None) -> Config:
         insecure_tcp=insecure,
         admin_socket=Path(_checked((f"unix:{at.admin_socket or home / 'admin.sock'}",))[0].removeprefix("unix:")),
         admin_group=at.admin_group,
+        read_group=at.read_group,
         platform=devices.platform,
         devices=devices.ids,
         metrics_listen=metrics.listen,

@@ -141,8 +141,14 @@ def check_listen(file: TomlFile, at: ListenSection, *, tls: bool, insecure: bool
         file.problem("listen", "admin_socket", f"expected an absolute path; it is {at.admin_socket!r}")
     elif at.admin_socket is not None and (why := endpoint_problem(f"unix:{at.admin_socket}")):
         file.problem("listen", "admin_socket", why)
-    if at.admin_group is not None:
-        try:
-            grp.getgrnam(at.admin_group)
-        except KeyError:
-            file.problem("listen", "admin_group", f"there is no group {at.admin_group!r} on this host")
+    for key, name in (("admin_group", at.admin_group), ("read_group", at.read_group)):
+        if name is not None and not _is_group(name):
+            file.problem("listen", key, f"there is no group {name!r} on this host")
+
+
+def _is_group(name: str) -> bool:
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        return False
+    return True

@@ -56,6 +56,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("listen.insecure_tcp", "insecure_tcp", SOCKETS),
     Setting("listen.admin_socket", "admin_socket", SOCKETS),
     Setting("listen.admin_group", "admin_group", SOCKETS),
+    Setting("listen.read_group", "read_group", SOCKETS),
     Setting("tls.certificate", "tls.certificate"),
     Setting("tls.key", "tls.key"),
     Setting("tls.ca", "tls.ca"),

@@ -9,6 +9,7 @@ in user space. One thread serves everybody, so the kernel has to refuse them, as
 """
 
 import contextlib
+import ctypes
 import errno
 import os
 import socket
@@ -23,8 +24,10 @@ from simpler.errors import StartupError
 
 BACKLOG = 128
 PROBE_TIMEOUT_S = 1.0
-SO_PASSRIGHTS = 83
-"""asm-generic/socket.h; Python has no name for it."""
+SO_PEERGROUPS, SO_PASSRIGHTS = 59, 83
+"""asm-generic/socket.h; Python has no names for them."""
+_MOST_GROUPS = 65_536  # NGROUPS_MAX, credentials(7)
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class PeerCredentials(NamedTuple):
@@ -38,6 +41,16 @@ class PeerCredentials(NamedTuple):
 def peer_credentials(connected: socket.socket | trio.socket.SocketType) -> PeerCredentials:
     """The credentials of the process that connected `connected`."""
     return PeerCredentials(*struct.unpack("=iII", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)))
+
+
+def peer_groups(connected: socket.socket | trio.socket.SocketType) -> frozenset[int]:
+    """The supplementary groups of the process that connected `connected` (SO_PEERGROUPS)."""
+    length = ctypes.c_uint32(_MOST_GROUPS * 4)
+    groups = (ctypes.c_uint32 * _MOST_GROUPS)()  # more than socket.getsockopt() takes
+    if _libc.getsockopt(connected.fileno(), socket.SOL_SOCKET, SO_PEERGROUPS, groups, ctypes.byref(length)):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return frozenset(groups[: length.value // 4])
 
 
 def refuse_descriptors(listening: socket.socket) -> None:

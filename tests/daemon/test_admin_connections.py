@@ -342,15 +342,17 @@ async def test_a_session_is_listed_shown_closed_and_remembered(server: Server) -
     assert (await client.call("session.list", {"all": True}))["result"] == [closed]
 
 
-async def test_a_call_that_changes_something_is_published_with_who_made_it(server: Server) -> None:  # D9
+async def test_a_call_that_changes_something_is_published_with_who_made_it_and_what_came_of_it(
+    server: Server,
+) -> None:  # D9
     await server.start()
     client = await server.connect()
     id = server.open_session().id
     await client.call("events.subscribe", {"types": ["admin"]})
     await client.send({"jsonrpc": "2.0", "method": "session.close", "params": [id], "id": 2})
     await client.send({"jsonrpc": "2.0", "method": "session.list", "id": 3})
-    messages = [await client.receive() for _ in range(3)]
-    (event,) = [message["params"] for message in messages if "method" in message]
+    messages = [await client.receive() for _ in range(4)]
+    event, done = [message["params"] for message in messages if "method" in message]
     fields = event["fields"]
     assert (event["type"], fields["method"], fields["uid"], fields["pid"]) == (
         "admin.call",
@@ -359,6 +361,26 @@ async def test_a_call_that_changes_something_is_published_with_who_made_it(serve
         os.getpid(),
     )
     assert json.loads(fields["params"])["session"] == id
+    assert os.getgid() in fields["groups"]
+    assert (done["type"], done["fields"]["call"], done["fields"]["outcome"]) == ("admin.done", event["seq"], "DONE")
+
+
+async def test_what_came_of_a_call_is_published_also_when_it_failed_or_nobody_waits_for_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:  # D9
+    monkeypatch.setattr(limits, "ADMIN_CONNECTIONS", 1)
+    await server.start()
+    audit = server.daemon.events.subscribe(types=["admin.done"])
+    leaving = await server.connect()
+    await leaving.call("session.close", ["s-1"])
+    assert (await audit.receive()).fields["outcome"] == "NO_SUCH_SESSION"
+    manifest = Manifest(platform="sim", runtime="graph")
+    session = server.daemon.sessions.open(manifest, Peer("unix", os.getuid(), os.getpid()))  # whose end nobody plays
+    await leaving.send({"jsonrpc": "2.0", "method": "session.close", "params": [session.id], "id": 7})
+    await session.close_asked.wait()
+    await server.connect()  # for which the other gives way
+    with trio.fail_after(20):
+        assert (await audit.receive()).fields["outcome"] == "LEFT"
 
 
 @pytest.mark.parametrize("method", ["session.get", "session.close"])

@@ -25,6 +25,7 @@ import_paths = ["/opt/jobs"]
 session = ["unix:/run/elsewhere/s.sock", "127.0.0.1:7390", "[::1]:7390", "localhost:7391"]
 admin_socket = "/run/elsewhere/a.sock"
 admin_group = "{group}"
+read_group = "{group}"
 
 [devices]
 ids = [4, 7]
@@ -83,6 +84,7 @@ def test_every_setting_is_taken_from_the_file(tmp_path: Path) -> None:  # D8
         insecure_tcp=False,
         admin_socket=Path("/run/elsewhere/a.sock"),
         admin_group=group,
+        read_group=group,
         platform="sim",
         devices=(4, 7),
         max_sessions=3,
@@ -216,6 +218,7 @@ level = true
         ('[daemon]\nstate_dir = "x"', "2: daemon.state_dir: expected an absolute path; it is 'x'"),
         ('[daemon]\nimport_paths = ["x"]', "2: daemon.import_paths: expected absolute paths; 'x' is not one"),
         ('[listen]\nadmin_group = "no-such"', "2: listen.admin_group: there is no group 'no-such' on this host"),
+        ('[listen]\nread_group = "no-such"', "2: listen.read_group: there is no group 'no-such' on this host"),
         ('[listen]\nadmin_socket = "a"', "2: listen.admin_socket: expected an absolute path; it is 'a'"),
         (
             '[listen]\nsession = ["unix:/a", "unix:/a"]',

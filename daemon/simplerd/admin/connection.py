@@ -18,12 +18,12 @@ import trio
 from simpler import limits
 from simpler.errors import SimplerError
 from simplerd.admin import jsonrpc, methods
+from simplerd.admin.access import Identity
 from simplerd.admin.jsonrpc import Call, Code, LineReader, LineTooLong, Message, RpcError
-from simplerd.admin.method import Caller
+from simplerd.admin.method import Caller, Role
 from simplerd.events import Subscription
 from simplerd.log import get_logger
 from simplerd.sessions import Peer
-from simplerd.unix_socket import PeerCredentials
 
 if TYPE_CHECKING:
     from simplerd.daemon import Daemon
@@ -41,10 +41,10 @@ class SlowReader(Exception):
 class Connection:
     """Serves one client until it goes away or has to be sent away."""
 
-    def __init__(self, stream: trio.SocketStream, daemon: "Daemon", peer: PeerCredentials) -> None:
+    def __init__(self, stream: trio.SocketStream, daemon: "Daemon", identity: Identity, role: Role) -> None:
         self._stream = stream
         self._events = daemon.events
-        self._caller = Caller(daemon, peer, self)
+        self._caller = Caller(daemon, identity.peer, identity.groups, role, self)
         self._lines = LineReader()
         self._sending = trio.Lock()
         self._half_sent = False
@@ -56,7 +56,7 @@ class Connection:
         self._is_answering = False
         self._heard_at = trio.current_time()
         self._presence = trio.CancelScope()
-        self.peer = peer
+        self.peer = identity.peer
 
     @property
     def worth(self) -> tuple[bool, bool, float]:

@@ -37,6 +37,7 @@ class Code(IntEnum):
     NOT_FOUND = -32001
     LIMIT = -32002
     TIMEOUT = -32003
+    NOT_PERMITTED = -32004
 
 
 class RpcError(Exception):

@@ -25,7 +25,7 @@ class Role(Enum):
 
     READ = "read"
     OPERATE = "operate"
-    """Changes something. Each such call is published as an `admin.call` event, with who made it."""
+    """Changes something. Each such call is audited: published as an event, with who made it and what came of it."""
 
 
 class Follower(Protocol):
@@ -40,10 +40,12 @@ class Follower(Protocol):
 
 @dataclass(frozen=True)
 class Caller:
-    """Who calls, and what the call works on."""
+    """Who calls, what he may do, and what the call works on. `groups`: all that the process is in."""
 
     daemon: "Daemon"
     peer: PeerCredentials
+    groups: frozenset[int]
+    role: Role
     connection: Follower
 
 

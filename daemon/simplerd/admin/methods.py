@@ -1,6 +1,7 @@
 """All methods of the admin interface in one table, how a call is carried out, and `rpc.discover` made from the table.
 
-Calls that change anything are published as `admin.call` events, with who made them, before they are carried out.
+A call that changes anything is published as an `admin.call` event, with who made it, before it is carried out, and what
+came of it as `admin.done`. So a call that the daemon did not survive is seen too.
 """
 
 import difflib
@@ -8,11 +9,13 @@ from typing import Any
 
 import msgspec
 
+from simpler.errors import SimplerError
 from simplerd.admin import daemon_methods, device_methods, event_methods, metrics_methods, session_methods
 from simplerd.admin.daemon_methods import VERSION
 from simplerd.admin.jsonrpc import Code, Params, RpcError
 from simplerd.admin.method import Caller, Method, Nothing, ParamsT, Role
 
+AUDITED_GROUPS = 32
 LIKELY_NAME_CHARACTERS = 64
 """Nobody meant a method by what is longer, and to compare it takes long."""
 
@@ -40,16 +43,40 @@ async def call(caller: Caller, name: str, params: Params) -> object:
         hint = f"did you mean {close[0]}?" if close else "rpc.discover lists them"
         raise RpcError(Code.METHOD_NOT_FOUND, f"there is no method {name!r}; {hint}", method=name)
     caller.daemon.admin_calls.add(name)
-    typed = _typed(method, params)
-    if method.role is Role.OPERATE:
-        caller.daemon.events.publish(
-            "admin.call",
-            method=name,
-            params=msgspec.json.encode(typed).decode(),
-            uid=caller.peer.uid,
-            pid=caller.peer.pid,
-        )
-    return await method.handler(caller, typed)
+    if method.role is Role.READ:
+        return await method.handler(caller, _typed(method, params))
+    if caller.role is not Role.OPERATE:
+        why = f"{name} changes something, and you may only read: it is for root, the daemon's user and its operators"
+        raise RpcError(Code.NOT_PERMITTED, why, method=name, role=caller.role.value)
+    return await _audited(caller, method, _typed(method, params))
+
+
+async def _audited(caller: Caller, method: Method[ParamsT], params: ParamsT) -> object:
+    events, peer = caller.daemon.events, caller.peer
+    made = events.publish(
+        "admin.call",
+        method=method.name,
+        params=msgspec.json.encode(params).decode(),
+        uid=peer.uid,
+        pid=peer.pid,
+        groups=sorted(caller.groups)[:AUDITED_GROUPS],
+    )
+    outcome = "LEFT"  # the connection ended before the call did
+    try:
+        result = await method.handler(caller, params)
+        outcome = "DONE"
+        return result
+    except RpcError as error:
+        outcome = str(error.data["code"])
+        raise
+    except SimplerError as error:
+        outcome = error.code
+        raise
+    except Exception:
+        outcome = Code.INTERNAL_ERROR.name
+        raise
+    finally:
+        events.publish("admin.done", method=method.name, call=made.seq, uid=peer.uid, pid=peer.pid, outcome=outcome)
 
 
 def _typed(method: Method[ParamsT], params: Params) -> ParamsT:

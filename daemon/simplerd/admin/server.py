@@ -5,25 +5,30 @@ of them gives way: one that does nothing if there is any (``Connection.worth``).
 one user's flood shut anybody else out.
 """
 
-import grp
 from collections import Counter
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from simpler import limits
-from simpler.errors import StartupError
+from simplerd.admin import jsonrpc
+from simplerd.admin.access import Access, Identity, group_id
 from simplerd.admin.connection import Connection
+from simplerd.admin.jsonrpc import Code, RpcError
 from simplerd.config import Config
 from simplerd.log import get_logger
 from simplerd.service import InheritedSockets
 from simplerd.sessions import Peer
-from simplerd.unix_socket import UnixListener, listen_unix, peer_credentials
+from simplerd.unix_socket import PeerCredentials, UnixListener, listen_unix
 
 if TYPE_CHECKING:
     from simplerd.daemon import Daemon
 
 SOCKET_MODE = 0o660
+SOCKET_MODE_WITH_READERS = 0o666
+"""A file has one group, and here are two: who is in neither is refused once he has connected."""
 _log = get_logger("admin")
 
 
@@ -48,17 +53,24 @@ class AdminServer:
         bound = None if inherited.admin else _bind(config)
         sockets = [bound.socket] if bound else inherited.admin
         try:
-            listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in sockets]
-            task_status.started()
-            await trio.serve_listeners(self._serve_connection, listeners)
+            async with trio.open_nursery() as nursery:
+                for sock in sockets:
+                    serve = partial(self._serve_connection, Access.at(sock, config))
+                    listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+                    await nursery.start(trio.serve_listeners, serve, [listener])
+                task_status.started()
         finally:
             if bound:
                 bound.close()
 
-    async def _serve_connection(self, stream: trio.SocketStream) -> None:
+    async def _serve_connection(self, access: Access, stream: trio.SocketStream) -> None:
         try:
             async with stream:
-                connection = Connection(stream, self._daemon, peer_credentials(stream.socket))
+                identity = Identity.of(stream.socket)
+                role = access.role_of(identity)
+                if role is None:
+                    return await self._refuse(stream, identity.peer)
+                connection = Connection(stream, self._daemon, identity, role)
                 if len(self._open) >= limits.ADMIN_CONNECTIONS:
                     self._make_room()
                 self._open.append(connection)
@@ -69,6 +81,15 @@ class AdminServer:
                         self._open.remove(connection)
         except Exception:
             _log.exception("admin connection failed")
+
+    async def _refuse(self, stream: trio.SocketStream, peer: PeerCredentials) -> None:
+        why = (
+            f"uid {peer.uid} may not use this daemon: it is for root, the daemon's user, and the groups that "
+            "listen.admin_group and listen.read_group name"
+        )
+        self._daemon.refusals.note(Peer("admin", peer.uid, peer.pid), Code.NOT_PERMITTED.name, why)
+        with suppress(trio.BrokenResourceError):  # he may have left; if not, so little fits into any socket's buffer
+            await stream.send_all(jsonrpc.encode(jsonrpc.failure(None, RpcError(Code.NOT_PERMITTED, why))))
 
     def _make_room(self) -> None:
         [(uid, count)] = Counter(connection.peer.uid for connection in self._open).most_common(1)
@@ -81,10 +102,6 @@ class AdminServer:
 
 
 def _bind(config: Config) -> UnixListener:
-    gid = -1
-    if config.admin_group is not None:
-        try:
-            gid = grp.getgrnam(config.admin_group).gr_gid
-        except KeyError as error:
-            raise StartupError(f"listen.admin_group: there is no group {config.admin_group!r} on this host") from error
-    return listen_unix(config.admin_socket, mode=SOCKET_MODE, gid=gid)
+    gid = group_id(config.admin_group, "admin_group")
+    mode = SOCKET_MODE if config.read_group is None else SOCKET_MODE_WITH_READERS
+    return listen_unix(config.admin_socket, mode=mode, gid=-1 if gid is None else gid)
