@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 
 from simpler import limits
+from simpler.journal_output import JournalForwarder
 
 _STDERR = 2
 _READ_BYTES = 1 << 16
@@ -122,7 +123,7 @@ class ChildOutput:
         self,
         name: str,
         selector: selectors.BaseSelector,
-        forwarder: Forwarder,
+        forwarder: Forwarder | JournalForwarder,
         on_lines: Callable[[list[bytes]], None] | None = None,
     ) -> None:
         self._name, self._selector, self._forwarder, self._on_lines = name, selector, forwarder, on_lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
@@ -10,6 +11,10 @@ from dataclasses import dataclass
 
 from simpler.child_output import ChildOutput, Forwarder
 from simpler.child_process import ChildSpec, fork_child, signal_name
+from simpler.journal import Journal, is_stream
+from simpler.journal_output import JournalForwarder
+
+_STDERR = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,7 @@ class Children:
 
     def __init__(self) -> None:
         self.selector = selectors.PollSelector()
-        self._forwarder = Forwarder(self.selector, self._resume_reading)
+        self._forwarder = _forwarder(self.selector, self._resume_reading)
         self._children: set[Child] = set()
 
     def __len__(self) -> int:
@@ -111,3 +116,11 @@ class Children:
     def _resume_reading(self) -> None:
         for child in self._children:
             child.output.resume()
+
+
+def _forwarder(selector: selectors.BaseSelector, on_drained: Callable[[], None]) -> Forwarder | JournalForwarder:
+    """What passes on what children print: to the journal if our stderr leads there, else to stderr as it is."""
+    if is_stream(_STDERR):
+        with contextlib.suppress(OSError):  # a sandbox without journald's socket
+            return JournalForwarder(Journal(), selector, on_drained)
+    return Forwarder(selector, on_drained)

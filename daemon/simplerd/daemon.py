@@ -22,13 +22,13 @@ import trio
 from simpler.errors import SimplerError, StartupError
 from simpler.spawn import Spawner
 from simpler.wire.endpoint import parse_endpoint
+from simplerd import log
 from simplerd.admin.server import AdminServer
 from simplerd.config import Config
 from simplerd.counts import LabelledCount
 from simplerd.devices import DeviceTable
 from simplerd.events import EventLog
 from simplerd.listener import SessionListener
-from simplerd.log import get_logger
 from simplerd.loop_time import LoopTime
 from simplerd.metrics import Metrics
 from simplerd.metrics_listener import MetricsListener
@@ -47,7 +47,7 @@ from simplerd.toml_file import ConfigError
 
 WARM_UP_TIMEOUT_S = 20.0
 
-_log = get_logger("daemon")
+_log = log.get_logger("daemon")
 
 
 class DaemonState(Enum):
@@ -150,6 +150,7 @@ async def _serve(
                 refusals=daemon.refusals,
                 nursery=nursery,
             )
+            nursery.start_soon(log.run)
             nursery.start_soon(runners.run)
             async with service.more_time():
                 await folder.clear(config.close_timeout_s)

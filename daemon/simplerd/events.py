@@ -10,7 +10,7 @@ Rules:
 import time
 from collections import deque
 from collections.abc import Collection
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import trio
 
@@ -79,7 +79,7 @@ class EventLog:
         event = Event(self.last_seq, time.time(), type, fields)
         self._ring.append(event)
         self.published.add(type)
-        _log.info(type, **cast("dict[str, Any]", fields))
+        _log.event(type, event.seq, fields)
         self._news.unpark_all()
         return event
 

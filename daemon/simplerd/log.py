@@ -1,8 +1,9 @@
-"""Structured logging to stderr: one record, one line.
+"""Structured logging: one record, one line on stderr or one entry in the journal.
 
 A record is a short sentence and named fields: `log.info("session opened", session="s1", pid=42)` becomes
-`session opened session=s1 pid=42`. Under journald (JOURNAL_STREAM names our stderr) a line begins with sd-daemon's
-`<N>` priority and carries no time of its own; elsewhere it begins with the time and the level, coloured on a terminal.
+`session opened session=s1 pid=42`. Under journald (JOURNAL_STREAM names our stderr) it goes there as an entry with
+fields, or, where journald's socket is out of reach, as a line with sd-daemon's `<N>` priority. Elsewhere a line begins
+with the time and the level, coloured on a terminal.
 What is not printable is escaped, so that no field can forge a line or reach the terminal.
 """
 
@@ -14,7 +15,9 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
+from simpler import journal
 from simpler.plain_text import escape
+from simplerd.journal_log import PRIORITY, JournalHandler
 
 if TYPE_CHECKING:
     Adapter = logging.LoggerAdapter[logging.Logger]
@@ -24,7 +27,6 @@ else:
 ROOTS = ("simplerd", "trio")  # trio tells when accepting fails for want of descriptors
 LOGGED_CHARACTERS = 1000
 _OWN_ARGUMENTS = ("exc_info", "stack_info", "stacklevel", "extra")
-_PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}  # syslog(3)
 _COLOUR = {
     logging.DEBUG: "\x1b[2m",
     logging.WARNING: "\x1b[33m",
@@ -41,17 +43,24 @@ class FieldLogger(Adapter):
         own["extra"] = {"fields": dict(kwargs)}
         return msg, own
 
+    def event(self, type: str, seq: int, fields: Mapping[str, object]) -> None:
+        """A record of what was published as an event."""
+        self.logger.info(type, extra={"fields": fields, "event_seq": seq}, stacklevel=3)
+
 
 def get_logger(name: str) -> FieldLogger:
     """The logger of one part of the daemon, such as "admin"."""
     return FieldLogger(logging.getLogger(f"simplerd.{name}"))
 
 
-def configure(level: str, stream: TextIO | None = None, environ: Mapping[str, str] = os.environ) -> None:
-    """Send the daemon's records of `level` ("debug", "info", "warning", "error") and above to `stream` (stderr)."""
-    stream = stream or sys.stderr
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(JournalFormatter() if is_journal(stream, environ) else TextFormatter(colour=stream.isatty()))
+def configure(
+    level: str, stream: TextIO | None = None, environ: Mapping[str, str] = os.environ, *, path: str = journal.SOCKET
+) -> None:
+    """Send the daemon's records of `level` ("debug", "info", "warning", "error") and above to `stream` (stderr).
+
+    If that leads to the journal, they go to journald's socket at `path`, and what that has no room for waits for `run`.
+    """
+    handler = _handler(stream or sys.stderr, environ, path)
     for name in ROOTS:
         root = logging.getLogger(name)
         root.handlers[:] = [handler]
@@ -65,20 +74,45 @@ def set_level(level: str) -> None:
         logging.getLogger(name).setLevel(level.upper())
 
 
-def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Whether `stream` is the one that systemd connected to the journal (systemd.exec(5), $JOURNAL_STREAM)."""
+async def run() -> None:
+    """Hands records over that journald had no room for; runs as long as the daemon."""
+    for handler in logging.getLogger(ROOTS[0]).handlers:
+        if isinstance(handler, JournalHandler):
+            await handler.run()
+
+
+def _handler(stream: TextIO, environ: Mapping[str, str], path: str) -> logging.Handler:
+    handler: logging.Handler = logging.StreamHandler(stream)
+    if not _is_journal(stream, environ):
+        handler.setFormatter(TextFormatter(colour=stream.isatty()))
+        return handler
     try:
-        status = os.fstat(stream.fileno())
-    except (OSError, ValueError):
+        handler = JournalHandler(journal.Journal(path))
+        handler.setFormatter(EntryFormatter())
+    except OSError:  # a sandbox without it
+        handler.setFormatter(JournalFormatter())
+    return handler
+
+
+def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    try:
+        return journal.is_stream(stream.fileno(), environ)
+    except (OSError, ValueError):  # it is none of the system's
         return False
-    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+class EntryFormatter(logging.Formatter):
+    """`message key=value`"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _sentence(record, self)
 
 
 class JournalFormatter(logging.Formatter):
     """`<6>message key=value`"""
 
     def format(self, record: logging.LogRecord) -> str:
-        return f"<{_PRIORITY.get(record.levelno, 6)}>{_sentence(record, self)}"
+        return f"<{PRIORITY.get(record.levelno, 6)}>{_sentence(record, self)}"
 
 
 class TextFormatter(logging.Formatter):

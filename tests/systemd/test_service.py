@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -141,11 +142,24 @@ def test_a_killed_daemon_is_replaced_and_leaves_no_process(service: Box) -> None
         assert "0 of 2 leased" in service.simplerctl("status").stdout
 
 
-def test_records_reach_the_journal_with_their_priority(service: Box) -> None:
+def test_the_journal_tells_the_whole_story_of_a_session(service: Box) -> None:  # D1, D7
     service.systemctl("start", SERVICE)
-    (ready,) = [entry for entry in service.journal("-u", SERVICE) if entry["MESSAGE"].startswith("daemon.ready ")][-1:]
-    assert ready["PRIORITY"] == "6"
-    assert ready["_COMM"] in ("python", "simplerd")
+    with program(service) as client:
+        (one,) = json.loads(service.simplerctl("session", "list", "--format", "json").stdout)
+        client.communicate("go on\n", timeout=30)
+    service.wait(SERVICE, StatusText="serving: 0 sessions, 0 of 2 devices leased")
+    entries = service.journal(f"SIMPLER_SESSION={one['id']}")
+    events = [entry["SIMPLER_EVENT"] for entry in entries if "SIMPLER_EVENT" in entry]
+    assert events[:2] == ["session.opened", "device.leased"]
+    assert events[-1] == "session.ended"
+    (leased,) = [entry for entry in entries if entry.get("SIMPLER_EVENT") == "device.leased"]
+    assert (leased["SIMPLER_DEVICE"], leased["PRIORITY"], leased["SYSLOG_IDENTIFIER"]) == ("0", "6", "simplerd")
+    printed = {entry["MESSAGE"]: entry.get("SIMPLER_WORKER") for entry in entries if "SIMPLER_EVENT" not in entry}
+    worker = f"{one['id']}.sub0"
+    assert (
+        printed.items() >= {f"[{one['id']}] in the session": None, f"[{one['id']}] [{worker}] signed": worker}.items()
+    )
+    assert {entry["_SYSTEMD_UNIT"] for entry in entries} == {SERVICE}
 
 
 def test_a_bad_configuration_fails_once_and_says_where(service: Box) -> None:  # D8

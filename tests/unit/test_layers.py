@@ -39,6 +39,7 @@ LAYERS = (
     ),
     ("simpler.worker_process", "simpler.children", "simpler.deadline_watch"),
     ("simpler.child_process", "simpler.child_output", "simpler.output_report", "simpler.oom", "simpler.tenancy"),
+    ("simpler.journal_output",),
     ("simpler.callable_question",),
     (
         "simpler.run",
@@ -81,6 +82,7 @@ LAYERS = (
         "simpler.errors",
         "simpler.limits",
         "simpler.plain_text",
+        "simpler.journal",
         "simpler.user_traceback",
         "simpler.forks",
         "simpler.control_group",

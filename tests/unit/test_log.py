@@ -58,10 +58,11 @@ def test_trouble_that_trio_meets_is_told_like_our_own() -> None:
     assert output.getvalue().endswith("error   trio.serve_listeners: accept returned EMFILE\n")
 
 
-def test_under_the_journal_a_record_has_its_priority_and_no_time() -> None:  # D1
+def test_where_journald_is_out_of_reach_a_record_has_its_priority_and_no_time() -> None:  # D1
     with tempfile.TemporaryFile("w+") as output:
         status = os.fstat(output.fileno())
-        log.configure("debug", output, environ={"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"})
+        environ = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        log.configure("debug", output, environ, path=f"{tempfile.gettempdir()}/nothing-is-here")
         logger = log.get_logger("x")
         for level in ("debug", "info", "warning", "error"):
             getattr(logger, level)("said", n=1)
@@ -71,7 +72,10 @@ def test_under_the_journal_a_record_has_its_priority_and_no_time() -> None:  # D
 
 def test_another_stream_than_the_journals_has_times() -> None:
     with tempfile.TemporaryFile("w+") as output:
-        assert not log.is_journal(output, {"JOURNAL_STREAM": "1:2"})
+        log.configure("info", output, {"JOURNAL_STREAM": "1:2"})
+        log.get_logger("x").info("said")
+        output.seek(0)
+        assert output.read().endswith(" info    x: said\n")
 
 
 def test_a_traceback_stays_in_the_record() -> None:
