@@ -39,6 +39,7 @@ from simpler.wire.links import Links
 from simpler.wire.messages import Message
 from simpler.wire.serving import Handler
 from simplerd.config import Config
+from simplerd.fault_points import fault_point
 from simplerd.log import get_logger
 from simplerd.manifest_check import check_manifest
 from simplerd.refusals import Refusals
@@ -140,6 +141,7 @@ class ControlConnection(Handler):
         return HelloReply(version=common[0], daemon=f"simplerd {simpler.__version__}", host=socket.gethostname())
 
     async def _open(self, request: Open) -> OpenReply:
+        fault_point("open:asked")
         session = self._sessions.keyed(request.key, self._peer.identity)
         if session is None:
             session = self._begin(request)
@@ -150,6 +152,7 @@ class ControlConnection(Handler):
         await self._ready(session, may_be_asked_again=bool(request.key))
         if not request.key:
             self._hold(session)
+        fault_point("open:answering")
         return OpenReply(
             session=session.id,
             number=session.number,
@@ -191,6 +194,7 @@ class ControlConnection(Handler):
             raise failure
 
     def _resume(self, resume: Resume) -> ResumeReply:
+        fault_point("resume:asked")
         session = self._sessions.find(resume.session)
         same_client = session.peer.identity == self._peer.identity
         if not hmac.compare_digest(session.resume_token, resume.token) or not same_client:
@@ -199,6 +203,7 @@ class ControlConnection(Handler):
             raise StaleHandle(f"session {session.id} is ending: {session.why_over()}", session=session.id)
         if self._hold(session):
             _log.info("a session was taken over", session=session.id, peer=str(self._peer))
+        fault_point("resume:answering")
         return ResumeReply()
 
     def _hold(self, session: Session) -> bool:
@@ -237,6 +242,7 @@ class ControlConnection(Handler):
             raise ArgumentError("OPEN has a lane_certificate, which is for connections under TLS only")
 
     async def _close(self, close: Close) -> CloseReply:
+        fault_point("close:asked")
         session = self._mine.get(close.session) or self._sessions.keyed(close.key, self._peer.identity)
         if session is None:
             raise StaleHandle(
@@ -251,4 +257,5 @@ class ControlConnection(Handler):
         await news.flush_output()
         if session.holder is self and session.id in self._mine:
             self._forget(session)
+        fault_point("close:answering")
         return CloseReply()

@@ -17,6 +17,7 @@ import trio
 from simpler.errors import ProtocolError, SessionLost, SimplerError, StateError
 from simpler.wire.descriptor_reply import refuse
 from simplerd.config import Config
+from simplerd.fault_points import fault_point
 from simplerd.inquiries import Inquiries
 from simplerd.log import get_logger
 from simplerd.refusals import Refusals
@@ -55,7 +56,13 @@ class LanePassing:
             why = "it was attached before" if lane in session.lanes else f"the session is {session.state.value}"
             raise StateError(f"the {lane} lane of session {session.id} cannot be attached: {why}", session=session.id)
         session.lanes.add(lane)
-        await self._hand_over(session, runner, Lane(lane, frame), fd)
+        fault_point("attach:asked")
+        try:
+            await self._hand_over(session, runner, Lane(lane, frame), fd)
+        except SessionLost:  # the client may try again
+            session.lanes.discard(lane)
+            raise
+        fault_point("attach:handed-over")
 
     async def attach_peer(self, session: Session, frame: bytes, fd: int, *, importer: str) -> None:
         """Hands a lane from another session's runner to this one's, which checks what it may. `importer`: whose it is,

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import msgspec
 
+from simplerd.fault_points import fault_point
 from simplerd.folder_lock import FolderLock
 from simplerd.log import get_logger
 
@@ -47,6 +48,7 @@ class StateFolder:
         try:
             fresh.touch(mode=0o600)  # the folder itself may be for a group
             fresh.write_bytes(msgspec.json.encode(value) + b"\n")
+            fault_point("state:writing")
             fresh.rename(self.path / f"{name}.json")
         except OSError as error:
             problem = f"{self.path}/{name}.json could not be written ({error.strerror}): a restart would forget it"

@@ -1,0 +1,45 @@
+"""Named points where a test stops simplerd, to kill it, or what belongs to it, exactly between two steps.
+
+Rules
+  1. A point stands between two steps that a crash must be able to part: a record and what it is of, a deed and the word
+     about it. The table below has them all, in the order of each life; tests/faults/ walks every one.
+  2. Nothing is done there, save by a daemon that was started with SIMPLERD_FAULTS, the path of a folder. Such a one
+     stops itself (SIGSTOP, signal(7)) at a point that has a file there, which it removes first: so once for each file.
+     Whoever waits for that then kills whom it likes, or lets the daemon go on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Literal
+
+FaultPoint = Literal[
+    "open:asked",
+    "open:answering",
+    "attach:asked",
+    "attach:handed-over",
+    "resume:asked",
+    "resume:answering",
+    "close:asked",
+    "close:answering",
+    "state:writing",
+]
+FOLDER = "SIMPLERD_FAULTS"
+
+_folder = Path(os.environ[FOLDER]) if FOLDER in os.environ else None
+
+
+def fault_point(name: FaultPoint) -> None:
+    """Where a test may have the daemon stop."""
+    if _folder is not None:
+        _stop_if_armed(_folder / name)
+
+
+def _stop_if_armed(file: Path) -> None:
+    try:
+        file.unlink()
+    except FileNotFoundError:
+        return
+    os.kill(os.getpid(), signal.SIGSTOP)
