@@ -190,6 +190,10 @@ ADMIN_SUBSCRIPTIONS = 16
 EVENTS_KEPT = 1024
 
 # ---- metrics
+LOOK_INTERVAL_S = 0.5
+"""How often runners are asked what they do, at most, however many metrics and live views want to know."""
+LOOK_TIMEOUT_S = 1.0
+"""How long a look waits for all of them: a live view is to move, and a scraper to be answered."""
 METRIC_LABELS = 128
 """Different labels of one count, some of which come from outside; there are some sixty error codes."""
 HTTP_CONNECTIONS = 16

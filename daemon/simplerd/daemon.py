@@ -44,6 +44,7 @@ from simplerd.supervision import Supervisor
 from simplerd.tcp_socket import listen_tcp
 from simplerd.tls import ServerTls
 from simplerd.toml_file import ConfigError
+from simplerd.workload import Workload
 
 WARM_UP_TIMEOUT_S = 20.0
 
@@ -76,6 +77,7 @@ class Daemon:
         self.admin_calls = LabelledCount()
         """By method."""
         self.loop_time = LoopTime()
+        self.workload = Workload(self)
         self.metrics = Metrics(self)
         self.waiting_settings: list[Change] = []
         """What the last reload found in the file that needs a restart."""

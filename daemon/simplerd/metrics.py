@@ -4,7 +4,8 @@
 https://prometheus.io/docs/practices/naming/. docs/metrics.md is the same table for operators; a test compares.)
 
 Rules
-  1. Nothing is kept here: a scrape reads the daemon's own tables and counts. Counters begin at 0 with the daemon.
+  1. Nothing is kept here: a scrape reads the daemon's own tables and counts, and asks the sessions what they do.
+     Counters begin at 0 with the daemon.
   2. No label names a session, a client or a path: so how much a scrape is does not depend on how many there are.
   3. prometheus-client is imported with the first scrape: a daemon that nobody scrapes does without it.
 """
@@ -18,6 +19,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal
 
 from simplerd.sessions import FINAL, SessionState
+from simplerd.workload import DEATHS, TASK_OUTCOMES, Activity
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -50,6 +52,14 @@ def _devices(daemon: Daemon) -> ByLabel:
     return [(state, states[state]) for state in sorted({"free", "leased", *states})]
 
 
+def _tasks(daemon: Daemon) -> ByLabel:
+    return [(outcome, daemon.workload.total[outcome]) for outcome in TASK_OUTCOMES]
+
+
+def _sum(of: Callable[[Activity], int]) -> Callable[[Daemon], float]:
+    return lambda daemon: sum(map(of, daemon.workload.activities()))
+
+
 def families() -> tuple[Family, ...]:
     """All that the daemon says of itself, beside the times of its loop."""
     return (
@@ -64,6 +74,22 @@ def families() -> tuple[Family, ...]:
             lambda daemon: daemon.sessions.ended_total,
             "code",
         ),
+        Family(
+            "gauge", "simplerd_sessions_silent", "Sessions that do not say what they do.", lambda d: d.workload.silent
+        ),
+        Family("counter", "simplerd_tasks", "Tasks of sessions that ended.", _tasks, "outcome"),
+        Family(
+            "gauge", "simplerd_tasks_live", "Tasks of sessions that have not ended.", _sum(lambda each: each.stats.live)
+        ),
+        Family(
+            "gauge", "simplerd_tasks_queued", "Of these, those that wait for a worker.", _sum(lambda each: each.queued)
+        ),
+        Family("gauge", "simplerd_workers", "Workers of sessions.", _sum(lambda each: len(each.stats.workers))),
+        Family(
+            "counter", "simplerd_worker_deaths", "Workers of sessions that died.", lambda d: d.workload.total[DEATHS]
+        ),
+        Family("gauge", "simplerd_heap_bytes", "Heaps of sessions.", _sum(lambda each: each.stats.heap_bytes)),
+        Family("gauge", "simplerd_heap_used_bytes", "In use of these.", _sum(lambda each: each.stats.heap_used)),
         Family("gauge", "simplerd_devices", "Devices.", _devices, "state"),
         Family("counter", "simplerd_refusals", "What was refused.", lambda daemon: daemon.refusals.total, "code"),
         Family("counter", "simplerd_admin_calls", "Calls of the admin interface.", lambda d: d.admin_calls, "method"),
@@ -78,9 +104,11 @@ class Metrics:
         self._daemon = daemon
         self._registry: CollectorRegistry | None = None
 
-    def text(self) -> str:
-        """All metrics as they are now, in the format of CONTENT_TYPE."""
+    async def text(self) -> str:
+        """All metrics as they are now, in the format of CONTENT_TYPE; takes LOOK_TIMEOUT_S at most."""
         from prometheus_client.exposition import generate_latest
+
+        await self._daemon.workload.look()
 
         if self._registry is None:
             self._registry = _registry(self)

@@ -84,17 +84,17 @@ class MetricsListener:
                 connection.receive_data(await stream.receive_some(RECEIVE_BYTES))
             if not isinstance(event, h11.Request):  # it hung up without a word
                 return
-            answer = self._answer(event.method, event.target)
+            answer = await self._answer(event.method, event.target)
         except h11.RemoteProtocolError as error:
             answer = Answer(error.error_status_hint, f"not a request of HTTP/1.1: {error}\n")
         await stream.send_all(_encoded(connection, answer))
 
-    def _answer(self, method: bytes, target: bytes) -> Answer:
+    async def _answer(self, method: bytes, target: bytes) -> Answer:
         if method != b"GET":
             return Answer(405, "expected GET; nothing can be changed here\n")
         match target.partition(b"?")[0]:
             case b"/metrics":
-                return Answer(200, self._metrics.text(), CONTENT_TYPE)
+                return Answer(200, await self._metrics.text(), CONTENT_TYPE)
             case b"/healthz":
                 problem = self._self_check()
                 return Answer(503, f"{problem}\n") if problem else Answer(200, "ok\n")

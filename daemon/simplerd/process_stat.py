@@ -1,4 +1,4 @@
-"""What the kernel says of a process in one line: /proc/PID/stat, proc_pid_stat(5)."""
+"""What the kernel says of a process and its threads: /proc/PID/stat and task/TID/schedstat, proc_pid_stat(5)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,21 @@ _STATE, _START_TIME = 0, 19  # fields 3 and 22, counted from the one behind the 
 def start_time(pid: int) -> int:
     """When process `pid` started, in clock ticks after boot. Raises ProcessLookupError when there is none."""
     return int(_fields(pid)[_START_TIME])
+
+
+def other_threads_ns(pid: int) -> int | None:
+    """How long the threads of process `pid` but its first have been on a processor, in ns: unchanged, they did nothing.
+
+    None where that cannot be told: the process has gone, or its kernel keeps no such accounts (CONFIG_SCHED_INFO).
+    """
+    spent = 0
+    try:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            if thread.name != str(pid):
+                spent += int((thread / "schedstat").read_bytes().split()[0])
+    except (OSError, IndexError, ValueError):  # also a thread that has just ended
+        return None
+    return spent
 
 
 async def wait_stopped(pid: int, timeout_s: float) -> None:

@@ -20,7 +20,7 @@ TIMEOUT_S = 20.0
 class Constant:
     """Metrics of no daemon."""
 
-    def text(self) -> str:
+    async def text(self) -> str:
         return "answer 42\n"
 
 

@@ -16,7 +16,7 @@ class MetricsText(Struct, frozen=True):
 
 
 async def metrics_get(caller: Caller, params: Nothing) -> MetricsText:
-    return MetricsText(CONTENT_TYPE, caller.daemon.metrics.text())
+    return MetricsText(CONTENT_TYPE, await caller.daemon.metrics.text())
 
 
 METHODS: tuple[Method[Any], ...] = (

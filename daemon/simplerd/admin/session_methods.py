@@ -4,9 +4,10 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from simplerd.admin.method import Caller, Method, Role, Text
+from simplerd.admin.method import Caller, Method, Nothing, Role, Text
 from simplerd.runner.answers import Question, Stats
 from simplerd.sessions import FINAL, SessionInfo
+from simplerd.workload import Activity
 
 
 class SessionQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,6 +48,10 @@ async def session_stats(caller: Caller, params: SessionName) -> Stats:
     return await daemon.supervisor.inquiries.ask(daemon.sessions.find(params.session), Question.STATS, Stats)
 
 
+async def session_activity(caller: Caller, params: Nothing) -> list[Activity]:
+    return await caller.daemon.workload.look()
+
+
 METHODS: tuple[Method[Any], ...] = (
     Method("session.list", Role.READ, session_list, SessionQuery, list[SessionInfo], "The sessions, oldest first."),
     Method(
@@ -67,5 +72,13 @@ METHODS: tuple[Method[Any], ...] = (
         SessionName,
         Stats,
         "What a ready session has done and does, counted.",
+    ),
+    Method(
+        "session.activity",
+        Role.READ,
+        session_activity,
+        Nothing,
+        list[Activity],
+        "The same of all ready sessions; one that does nothing is not asked again.",
     ),
 )

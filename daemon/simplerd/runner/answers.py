@@ -14,7 +14,8 @@ from msgspec import Meta, Struct
 
 from simpler import limits
 
-Count = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
+"""Whole as a float, too."""
 Name = Annotated[str, Meta(max_length=limits.ANSWER_NAME_CHARACTERS)]
 
 

@@ -1,0 +1,136 @@
+"""What sessions do, in numbers: each task counts once, who is idle is left alone, who is stuck holds up nobody."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+import simpler
+from simpler import TaskArgs
+from simplerctl.client import AdminClient
+from simplerd.foreground import ForegroundDaemon
+
+pytestmark = pytest.mark.slow
+TIMEOUT_S = 30.0
+Json = Any
+
+
+def divide(args: Any) -> int:
+    """A task that fails when it is told 0."""
+    return 1 // int(args.scalar(0))
+
+
+def wait(args: Any) -> None:
+    """A task that lasts until somebody opens the pipe."""
+    Path(args.scalar(0)).read_bytes()
+
+
+def spread(orch: simpler.Orchestrator, args: Any, config: object) -> None:
+    """A task for each scalar but the first, which names the callable."""
+    for index in range(1, args.scalar_count()):
+        orch.submit_sub(args.scalar(0), TaskArgs().add_scalar(args.scalar(index)))
+
+
+class Program:
+    """With one session of two sub-workers."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.worker = simpler.Worker(level=4)
+        spec = simpler.RemoteWorkerSpec(endpoint, num_sub_workers=2, heap_bytes=1 << 24)
+        self.session = self.worker.add_remote_worker(spec)
+
+    def start(self) -> None:
+        self.worker.init()
+        self.divide, self.wait = self.worker.register(divide), self.worker.register(wait)
+        self._spread = self.worker.register(spread)
+
+    def submit(self, task: simpler.CallableHandle, *scalars: Any) -> simpler.RunHandle:
+        """One task for each of `scalars`."""
+        operands = TaskArgs().add_scalar(task.hashid)
+        for scalar in scalars:
+            operands.add_scalar(scalar)
+        return self.worker.submit(
+            lambda orch, args, config: orch.submit_next_level(self._spread, operands, worker=self.session)
+        )
+
+
+@pytest.fixture
+def admin(daemon: ForegroundDaemon) -> Iterator[AdminClient]:
+    with AdminClient(daemon.admin_socket, TIMEOUT_S) as client:
+        yield client
+
+
+@pytest.fixture
+def program(daemon: ForegroundDaemon) -> Iterator[Program]:
+    one = Program(daemon.endpoint)
+    try:
+        one.start()
+        yield one
+    finally:
+        one.worker.close()
+
+
+def look_until(admin: AdminClient, seen: Callable[[Json], bool]) -> Json:
+    """The one session's activity as soon as it is as wished."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        (activity,) = admin.call("session.activity")
+        if seen(activity):
+            return activity
+        assert time.monotonic() < deadline, activity
+        select.select([], [], [], 0.02)  # the daemon tells nobody when it has looked again
+
+
+def total(admin: AdminClient, name: str, **labels: str) -> float:
+    text = admin.call("metrics.get")["text"]
+    samples = [each for family in text_string_to_metric_families(text) for each in family.samples]
+    return next(each.value for each in samples if each.name == name and each.labels == labels)
+
+
+def test_every_task_is_counted_once(admin: AdminClient, program: Program) -> None:
+    program.submit(program.divide, *[1] * 20).result()
+    with pytest.raises(simpler.TaskError):
+        program.submit(program.divide, 1, 0).result()
+    now = look_until(admin, lambda now: now["stats"]["failures"] == 1 and not now["stats"]["live"])
+    done = now["stats"]["tasks"] - 1
+    assert done >= 21
+    assert (now["answered"], now["queued"], len(now["stats"]["workers"])) == (True, 0, 2)
+    assert total(admin, "simplerd_tasks_total", outcome="done") == done
+    assert total(admin, "simplerd_tasks_total", outcome="failed") == 1
+    assert total(admin, "simplerd_heap_bytes") == 1 << 24
+    program.worker.close()
+    assert total(admin, "simplerd_tasks_total", outcome="done") == done
+    assert total(admin, "simplerd_tasks_total", outcome="failed") == 1
+
+
+def test_who_is_idle_is_not_asked_again(admin: AdminClient, program: Program) -> None:  # W5
+    quiet = look_until(admin, lambda now: time.time() - now["at"] > 2.0)  # whoever is asked has answered since
+    program.submit(program.divide, 1).result()
+    woken = look_until(admin, lambda now: now["at"] > quiet["at"])
+    assert woken["stats"]["tasks"] == quiet["stats"]["tasks"] + 1
+
+
+def test_a_session_that_is_stopped_holds_up_nobody(admin: AdminClient, program: Program, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    run = program.submit(program.wait, str(pipe))
+    busy = look_until(admin, lambda now: now["stats"]["live"] == 1)
+    (session,) = admin.call("session.list")
+    os.kill(session["pid"], signal.SIGSTOP)
+    try:
+        silent = look_until(admin, lambda now: not now["answered"])
+        assert total(admin, "simplerd_sessions_silent") == 1
+    finally:
+        os.kill(session["pid"], signal.SIGCONT)
+    assert silent["stats"]["heap_bytes"] == busy["stats"]["heap_bytes"]
+    assert look_until(admin, lambda now: now["answered"])["stats"]["live"] == 1
+    pipe.write_bytes(b"")
+    run.result()
