@@ -62,7 +62,7 @@ class DaemonState(Enum):
 class Daemon:
     """What the admin interface works on. Belongs to the trio thread; `started_at` is Unix time in seconds."""
 
-    def __init__(self, config: Config, spawner: Spawner, state_folder: StateFolder) -> None:
+    def __init__(self, config: Config, spawner: Spawner, state_folder: StateFolder, service: Service) -> None:
         self.config = config
         self.state_folder = state_folder
         self.started_at = time.time()
@@ -82,6 +82,7 @@ class Daemon:
         self.waiting_settings: list[Change] = []
         """What the last reload found in the file that needs a restart."""
         self._spawner = spawner
+        self._service = service
 
     def self_check(self) -> str | None:
         """What is wrong, or None: for the watchdog."""
@@ -93,7 +94,11 @@ class Daemon:
 
     def reload(self) -> ReloadReport:
         """Read the configuration again, and use of it what can change. Raises ConfigError; then nothing has changed."""
-        return reload(self)
+        self._service.reloading()
+        try:
+            return reload(self)
+        finally:
+            self._service.ready(self.summary())
 
     def summary(self) -> str:
         """One line for `systemctl status`, such as "serving: 2 sessions (1 starting), 2 of 2 devices leased"."""
@@ -118,7 +123,7 @@ async def run(config: Config, spawner: Spawner, sockets: InheritedSockets, servi
         contextlib.closing(RuntimeFolder(config.runtime_dir)) as folder,
         contextlib.closing(StateFolder(config.state_dir)) as state_folder,
     ):
-        daemon = Daemon(config, spawner, state_folder)
+        daemon = Daemon(config, spawner, state_folder, service)
         try:
             await _serve(daemon, folder, Runners(spawner), sockets, service)
         except* SimplerError as errors:
@@ -165,12 +170,14 @@ async def _serve(
             if config.metrics_listen:
                 metrics_socket = listen_tcp(parse_endpoint(config.metrics_listen))
                 await nursery.start(MetricsListener(daemon.metrics, daemon.self_check).serve, metrics_socket)
+            await nursery.start(
+                _reload_on_hangup, daemon
+            )  # which may come as soon as READY is heard
             daemon.state = DaemonState.SERVING
             service.ready(daemon.summary())
             daemon.events.publish("daemon.ready", endpoints=list(config.session_sockets), config=config.source)
             nursery.start_soon(service.watchdog, daemon.self_check)
             nursery.start_soon(_keep_status, daemon, service)
-            nursery.start_soon(_reload_on_hangup, daemon)
             number = await anext(signals)  # no deadline: until somebody wants us to stop
             daemon.state = DaemonState.STOPPING
             why = f"simplerd is stopping ({signal.Signals(number).name})"
@@ -216,8 +223,9 @@ def _leaves(errors: BaseExceptionGroup[SimplerError]) -> Iterator[BaseException]
             yield error
 
 
-async def _reload_on_hangup(daemon: Daemon) -> None:
+async def _reload_on_hangup(daemon: Daemon, *, task_status: trio.TaskStatus[None]) -> None:
     with trio.open_signal_receiver(signal.SIGHUP) as hangups:
+        task_status.started()
         async for _ in hangups:
             with contextlib.suppress(ConfigError):  # an event says what is wrong with the file
                 daemon.reload()

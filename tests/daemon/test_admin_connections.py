@@ -25,7 +25,7 @@ from simplerd import config as configuration
 from simplerd.admin.methods import METHODS
 from simplerd.admin.server import AdminServer
 from simplerd.daemon import Daemon
-from simplerd.service import InheritedSockets
+from simplerd.service import InheritedSockets, Service
 from simplerd.sessions import Peer, Session, SessionEvent
 from simplerd.state_folder import StateFolder
 from simplerd.unix_socket import listen_unix, peer_credentials
@@ -106,7 +106,7 @@ async def server(
     spawner = Spawner.exec(preload=(), name="test-spawner")
     config = configuration.load(runtime_dir=tmp_path, environ=os.environ)
     state_folder = StateFolder(tmp_path_factory.mktemp("state"))
-    running = Server(Daemon(config, spawner, state_folder), nursery)
+    running = Server(Daemon(config, spawner, state_folder, Service()), nursery)
     yield running
     await running.disconnect()
     state_folder.close()
