@@ -170,9 +170,7 @@ async def _serve(
             if config.metrics_listen:
                 metrics_socket = listen_tcp(parse_endpoint(config.metrics_listen))
                 await nursery.start(MetricsListener(daemon.metrics, daemon.self_check).serve, metrics_socket)
-            await nursery.start(
-                _reload_on_hangup, daemon
-            )  # which may come as soon as READY is heard
+            await nursery.start(_reload_on_hangup, daemon)  # which may come as soon as READY is heard
             daemon.state = DaemonState.SERVING
             service.ready(daemon.summary())
             daemon.events.publish("daemon.ready", endpoints=list(config.session_sockets), config=config.source)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import select
 import shutil
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from simpler import RemoteWorkerSpec, Worker
 from simpler.errors import SimplerError, StartupError
 from simplerd.foreground import ForegroundDaemon
 
@@ -52,6 +55,31 @@ def test_an_error_takes_the_log_along() -> None:
     with pytest.raises(SimplerError) as caught, ForegroundDaemon() as daemon:
         raise SimplerError("a session was lost")
     assert any(f"{daemon.runtime_dir}/session.sock" in note for note in caught.value.__notes__)
+
+
+def test_it_is_killed_and_started_again_with_the_same_folder() -> None:  # D2
+    with ForegroundDaemon() as daemon:
+        first = daemon.pid
+        daemon.kill()
+        daemon.start_again()
+        assert daemon.pid != first
+        assert Path(daemon.endpoint.removeprefix("unix:")).is_socket()
+        assert daemon.log.read_text().count("daemon.ready") == 2
+        assert daemon.stop() == 0
+
+
+def test_what_a_killed_one_has_left_ends_with_its_block() -> None:  # D2
+    with contextlib.ExitStack() as closing:
+        with ForegroundDaemon() as daemon:
+            worker = Worker(level=4, heap_bytes=1 << 24)
+            worker.add_remote_worker(RemoteWorkerSpec(daemon.endpoint, heap_bytes=1 << 24))
+            closing.enter_context(worker)
+            (record,) = daemon.runtime_dir.glob("s-*/record.json")
+            runner = os.pidfd_open(json.loads(record.read_text())["pid"])
+            closing.callback(os.close, runner)
+            daemon.kill()
+        gone, _, _ = select.select([runner], [], [], 0)
+    assert gone
 
 
 def test_it_goes_with_an_owner_that_was_killed() -> None:
