@@ -17,6 +17,7 @@ from simpler.errors import SimplerError, StartupError
 from simpler.spawn import Spawner
 from simplerd import config as configuration
 from simplerd import daemon, log
+from simplerd.cgroups import ControlGroups
 from simplerd.config import Config, LogLevel
 from simplerd.config_check import endpoint_problem
 from simplerd.runner import environment
@@ -120,12 +121,13 @@ def _serve(config: Config) -> int:
     sockets = InheritedSockets.from_environ(tls=config.tls is not None, insecure=config.insecure_tcp)
     if sockets.session:  # they are used in place of those that were configured
         config = configuration.read(replace(config.surroundings, inherited=sockets.session_endpoints))
+    groups = ControlGroups.enter()  # before the fork: spawners are in the daemon's group
     environment.install(dict(os.environ))  # sessions have the same user, and could read the kernel's copy in /proc
     try:
         modules = (*RUNNER_MODULES, *(TLS_MODULES if config.tls else ()))
         spawner = Spawner.fork(preload=modules, name="simplerd-spawner")  # which never has the key of [tls]
         try:
-            return trio.run(daemon.run, config, spawner, sockets, service)
+            return trio.run(daemon.run, config, spawner, sockets, service, groups)
         finally:
             spawner.close()
     finally:

@@ -91,6 +91,10 @@ class LimitsSection(Struct, frozen=True):
     close_timeout_s: Seconds = limits.CLOSE_TIMEOUT_S
     health_timeout_s: Seconds = limits.HEALTH_TIMEOUT_S
     lost_client_grace_s: Seconds = limits.LOST_CLIENT_GRACE_S
+    session_memory_bytes: Annotated[int, Meta(ge=0, le=1 << 50)] = 0
+    session_processes: Annotated[int, Meta(ge=0, le=1 << 22)] = 0
+    session_cpu_weight: Annotated[int, Meta(ge=0, le=10_000)] = 0
+    session_time_s: Annotated[float, Meta(ge=0, le=31_536_000)] = 0
 
 
 class MetricsSection(Struct, frozen=True):
@@ -167,6 +171,10 @@ class Config:
     close_timeout_s: float
     health_timeout_s: float
     lost_client_grace_s: float
+    session_memory_bytes: int  # of each session, as the three below: 0 is no limit
+    session_processes: int
+    session_cpu_weight: int
+    session_time_s: float
     metrics_listen: str | None
     import_paths: tuple[str, ...]
     log_level: LogLevel

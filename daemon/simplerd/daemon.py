@@ -24,6 +24,7 @@ from simpler.spawn import Spawner
 from simpler.wire.endpoint import parse_endpoint
 from simplerd import log
 from simplerd.admin.server import AdminServer
+from simplerd.cgroups import ControlGroups
 from simplerd.config import Config
 from simplerd.counts import LabelledCount
 from simplerd.devices import DeviceTable
@@ -62,9 +63,12 @@ class DaemonState(Enum):
 class Daemon:
     """What the admin interface works on. Belongs to the trio thread; `started_at` is Unix time in seconds."""
 
-    def __init__(self, config: Config, spawner: Spawner, state_folder: StateFolder, service: Service) -> None:
+    def __init__(
+        self, config: Config, spawner: Spawner, state_folder: StateFolder, groups: ControlGroups, service: Service
+    ) -> None:
         self.config = config
         self.state_folder = state_folder
+        self.groups = groups
         self.started_at = time.time()
         self.state = DaemonState.STARTING
         self.events = EventLog()
@@ -112,7 +116,9 @@ class Daemon:
         return f"{self.state.value}: {sessions}, {leased} of {len(devices)} devices leased"
 
 
-async def run(config: Config, spawner: Spawner, sockets: InheritedSockets, service: Service) -> int:
+async def run(
+    config: Config, spawner: Spawner, sockets: InheritedSockets, service: Service, groups: ControlGroups
+) -> int:
     """The daemon, from its first socket to its last session; returns the exit code.
 
     Raises StartupError when the runtime folder or the state folder cannot be had.
@@ -122,8 +128,9 @@ async def run(config: Config, spawner: Spawner, sockets: InheritedSockets, servi
     with (
         contextlib.closing(RuntimeFolder(config.runtime_dir)) as folder,
         contextlib.closing(StateFolder(config.state_dir)) as state_folder,
+        contextlib.closing(groups),
     ):
-        daemon = Daemon(config, spawner, state_folder, service)
+        daemon = Daemon(config, spawner, state_folder, groups, service)
         try:
             await _serve(daemon, folder, Runners(spawner), sockets, service)
         except* SimplerError as errors:
@@ -154,6 +161,7 @@ async def _serve(
                 devices=daemon.devices,
                 runners=runners,
                 folder=folder,
+                groups=daemon.groups,
                 refusals=daemon.refusals,
                 nursery=nursery,
             )
@@ -161,6 +169,7 @@ async def _serve(
             nursery.start_soon(runners.run)
             async with service.more_time():
                 await folder.clear(config.close_timeout_s)
+                await daemon.groups.clear()
                 await _warm_up(runners)
             listener = SessionListener(config, daemon.sessions, supervisor, daemon.refusals, daemon.tls)
             entrance: trio.CancelScope = await nursery.start(listener.serve, sockets, nursery)

@@ -5,7 +5,7 @@ reads end-of-file there once no process has the socket any more. The daemon's se
 fork, so that user code which reads its input gets end-of-file at once, as from /dev/null.
 
 A process that closed its input, or was started with another one, is not seen and outlives its session. Workers, which
-have the devices, never do that.
+have the devices, never do that. Where the session has a control group (cgroups.py), that is looked at instead.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from simpler import spawn_protocol
 from simpler.errors import ProtocolError, StartupError
 from simpler.spawn import Spawner
 from simpler.spawn_protocol import Exited, Forked, ForkRequest, KillRequest, PreloadFailed, Printed, Refused
+from simplerd.cgroups import SessionGroup
 from simplerd.log import get_logger
 from simplerd.process_tree import ProcessTree
 from simplerd.runner import control_protocol
@@ -37,9 +38,17 @@ _log = get_logger("runners")
 class Runner:
     """One runner process. Belongs to its session's task, which closes it."""
 
-    def __init__(self, control: trio.socket.SocketType, tree: ProcessTree, output: SessionOutput | None) -> None:
+    def __init__(
+        self,
+        control: trio.socket.SocketType,
+        tree: ProcessTree,
+        output: SessionOutput | None,
+        group: SessionGroup | None = None,
+    ) -> None:
         self.output = output
         self.tree = tree
+        self.group = group
+        """Its session's control group, where there is one."""
         self.pid = 0
         self.exited = trio.Event()
         self.exit: Exited | None = None
@@ -131,22 +140,33 @@ class Runners:
             raise StartupError(f"a process that was forked for a try failed: {exit}")
 
     async def fork(
-        self, name: str, argument: bytes, *, entry: str = ENTRY, output: SessionOutput | None = None
+        self,
+        name: str,
+        argument: bytes,
+        *,
+        entry: str = ENTRY,
+        output: SessionOutput | None = None,
+        group: SessionGroup | None = None,
     ) -> Runner:
-        """A new runner, which the caller closes once it has exited. `output` is given what it prints.
+        """A new runner, which the caller closes once it has exited. `output` is given what it prints; `group` is
+        entered before anything of the session runs.
 
         Waits for the spawner, so the caller sets a deadline. Raises StartupError when the spawner refuses.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        pending = _Pending(Runner(trio.socket.from_stdlib_socket(ours), ProcessTree(), output))
+        pending = _Pending(Runner(trio.socket.from_stdlib_socket(ours), ProcessTree(), output, group))
         key = next(self._keys)
         request = ForkRequest(key, entry, argument, name, die_with_spawner=False, reports_output=output is not None)
         try:
-            with theirs, pending.runner.tree.child_end as tree_end:
+            with theirs, pending.runner.tree.child_end as tree_end, contextlib.ExitStack() as entrances:
+                fds = [theirs.fileno(), tree_end.fileno()]
+                if group is not None:
+                    fds.append(group.entrance())
+                    entrances.callback(os.close, fds[-1])
                 self._asked[key] = pending
-                await self._send(request, [theirs.fileno(), tree_end.fileno()])
+                await self._send(request, fds)
         except BaseException:  # nothing was sent
-            del self._asked[key]
+            self._asked.pop(key, None)
             pending.runner.close()
             raise
         try:

@@ -22,6 +22,7 @@ from simpler.errors import ProtocolError, SessionLost, SimplerError, StartupErro
 from simpler.oom import OomWatch
 from simpler.spawn_protocol import Exited
 from simpler.wire.control_messages import Manifest
+from simplerd.cgroups import ControlGroups
 from simplerd.config import Config
 from simplerd.devices import DeviceTable
 from simplerd.inquiries import Inquiries
@@ -40,6 +41,7 @@ from simplerd.runner.control_protocol import (
 from simplerd.runners import Runner, Runners
 from simplerd.runtime_folder import RuntimeFolder, SessionRecord
 from simplerd.sealed_memory import unseal
+from simplerd.session_limits import LimitsInForce
 from simplerd.sessions import Ending, Peer, Session, SessionEvent, SessionState, SessionTable
 
 START_MARGIN_S = 2.0
@@ -66,6 +68,7 @@ class Supervisor:
         devices: DeviceTable,
         runners: Runners,
         folder: RuntimeFolder,
+        groups: ControlGroups,
         refusals: Refusals,
         nursery: trio.Nursery,
     ) -> None:
@@ -74,6 +77,7 @@ class Supervisor:
         self._devices = devices
         self._runners = runners
         self._folder = folder
+        self._groups = groups
         self._nursery = nursery
         self._alive: dict[str, Runner] = {}
         self.inquiries = Inquiries(self._alive)
@@ -104,6 +108,7 @@ class Supervisor:
             session.ending = await self._live(session)
         except Exception as error:
             session.ending = self._given_up(session, error)
+        await self._groups.remove(session.id)
         self._folder.remove(session.id)
         self._release(session)
         self._sessions.advance(session, SessionEvent.GONE)
@@ -130,7 +135,7 @@ class Supervisor:
         self._folder.make(session.id)
         runner = await self._fork(session)
         self._alive[session.id] = runner
-        oom = OomWatch()
+        oom = OomWatch(runner.group.path if runner.group else None)
         try:
             await self._start(session, runner)
             if session.state is SessionState.READY:
@@ -161,10 +166,11 @@ class Supervisor:
             attach_timeout_s=self._config.attach_timeout_s,
             close_timeout_s=self._config.close_timeout_s,
         )
+        group = self._groups.make(session.id, LimitsInForce.of(self._config, session.manifest))
         forked: list[Runner] = []
 
         async def fork() -> None:
-            forked.append(await self._runners.fork(session.id, launch.encode(), output=session.output))
+            forked.append(await self._runners.fork(session.id, launch.encode(), output=session.output, group=group))
 
         with trio.move_on_after(self._start_timeout_s(session)):
             await _first_of(fork, partial(_close_is_overdue, session))
@@ -252,13 +258,14 @@ class Supervisor:
             return
 
     async def _wait_for_tree(self, session: Session, runner: Runner) -> None:
+        processes = runner.group or runner.tree
         with trio.move_on_after(TREE_GRACE_S):
-            await runner.tree.wait_gone()
+            await processes.wait_gone()
             return
-        pids = runner.tree.kill()
+        pids = processes.kill()
         _log.warning("killed what outlived its session", session=session.id, pids=pids)
         with trio.move_on_after(self._config.close_timeout_s):
-            await runner.tree.wait_gone()
+            await processes.wait_gone()
             return
         _log.error("processes of an ended session are still there", session=session.id, pids=pids)
 

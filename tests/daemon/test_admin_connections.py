@@ -24,6 +24,7 @@ from simpler.wire.control_messages import Manifest
 from simplerd import config as configuration
 from simplerd.admin.methods import METHODS
 from simplerd.admin.server import AdminServer
+from simplerd.cgroups import ControlGroups
 from simplerd.daemon import Daemon
 from simplerd.service import InheritedSockets, Service
 from simplerd.sessions import Peer, Session, SessionEvent
@@ -106,7 +107,7 @@ async def server(
     spawner = Spawner.exec(preload=(), name="test-spawner")
     config = configuration.load(runtime_dir=tmp_path, environ=os.environ)
     state_folder = StateFolder(tmp_path_factory.mktemp("state"))
-    running = Server(Daemon(config, spawner, state_folder, Service()), nursery)
+    running = Server(Daemon(config, spawner, state_folder, ControlGroups.enter(), Service()), nursery)
     yield running
     await running.disconnect()
     state_folder.close()

@@ -42,6 +42,10 @@ attach_timeout_s = 2.5
 close_timeout_s = 1
 health_timeout_s = 7
 lost_client_grace_s = 8
+session_memory_bytes = 1_073_741_824
+session_processes = 100
+session_cpu_weight = 50
+session_time_s = 3600
 
 [metrics]
 listen = "127.0.0.1:9469"
@@ -98,6 +102,10 @@ def test_every_setting_is_taken_from_the_file(tmp_path: Path) -> None:  # D8
         close_timeout_s=1.0,
         health_timeout_s=7.0,
         lost_client_grace_s=8.0,
+        session_memory_bytes=1 << 30,
+        session_processes=100,
+        session_cpu_weight=50,
+        session_time_s=3600.0,
         metrics_listen="127.0.0.1:9469",
         import_paths=("/opt/jobs",),
         log_level="debug",
@@ -200,7 +208,7 @@ level = true
         "2: limits.max_session: unknown key; did you mean 'max_sessions'?; "
         "[limits] takes max_sessions, sessions_per_client, connections_per_client, first_frame_timeout_s, "
         "frame_timeout_s, send_timeout_s, open_timeout_s, attach_timeout_s, close_timeout_s, health_timeout_s, "
-        "lost_client_grace_s",
+        "lost_client_grace_s, session_memory_bytes, session_processes, session_cpu_weight, session_time_s",
         "3: limits.open_timeout_s: expected `float` > 0.0; it is 0",
         "5: devices.ids: expected `int`, got `str` at item [1]; it is [1, 'a']",
         "6: devices.platform: expected one of 'sim'; it is 'gpu'",

@@ -40,9 +40,23 @@ class Hello(Request[HelloReply], frozen=True, kw_only=True):
     pid: Natural
 
 
+class SessionLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a session may use at most; where the host allows less, that holds, and 0 is as much as it does.
+
+    ``memory_bytes``: of all its processes, the heap as far as it is used included. ``processes``: with their threads.
+    ``cpu_weight``: its share of a busy host beside other sessions, which have 100 unless told otherwise. ``time_s``:
+    from when it is opened to when it is closed.
+    """
+
+    memory_bytes: Natural = 0
+    processes: Natural = 0
+    cpu_weight: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
+    time_s: Annotated[float, msgspec.Meta(ge=0)] = 0
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a session is made of. ``imports``: RemoteCallable targets that are loaded and checked before READY.
-    ``output``: whether the client is told what its processes print."""
+    ``output``: whether the client is told what its processes print. ``limits``: what it may use at most."""
 
     platform: str
     runtime: str
@@ -56,6 +70,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     name: str = ""
     spin_us: Natural = limits.SPIN_US
     output: bool = False
+    limits: SessionLimits = SessionLimits()
 
 
 class OpenReply(Message, frozen=True, kw_only=True):

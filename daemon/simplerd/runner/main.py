@@ -52,8 +52,11 @@ ALARM_MARGIN_S = 3.0
 
 
 def main(argument: bytes, fds: list[int]) -> None:
-    """The entry that the spawner calls in the forked process; `fds`: the control socket, the process tree's socket."""
-    control_fd, tree_fd = fds
+    """The entry that the spawner calls in the forked process.
+
+    `fds`: the control socket, the process tree's socket, and where there is one the entrance to its control group.
+    """
+    control_fd, tree_fd, *entrances = fds
     os.dup2(tree_fd, 0)  # standard input of every process of the session, see process_tree.py
     os.close(tree_fd)
     launch = Launch.decode(argument)
@@ -61,6 +64,9 @@ def main(argument: bytes, fds: list[int]) -> None:
     with socket.socket(fileno=control_fd) as control:
         control.set_inheritable(False)
         try:
+            for entrance in entrances:  # before any fork: none escapes
+                os.write(entrance, b"0")
+                os.close(entrance)
             worker, security = start(launch)
         except BaseException as error:
             _report_failure(control, launch, error)

@@ -1,0 +1,59 @@
+"""The control groups of the daemon and of its sessions, as systemd delegates them.
+
+Limits are not tested here: this host's cgroup v2 may have no controllers.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from systemd.test_service import SERVICE, program, service
+from systemd_box import INSIDE, PYTHON, PYTHON_PATH, SDBOX, Box
+
+__all__ = ["service"]
+pytestmark = pytest.mark.slow
+
+
+def groups(box: Box) -> dict[str, set[str]]:
+    """The control groups below the service's own, and the names of the processes in each."""
+    at = box.show(SERVICE)["ControlGroup"]
+    find = ("find", f"/sys/fs/cgroup{at}", "-mindepth", "2", "-name", "cgroup.procs", "-not", "-path", "*/.control/*")
+    members = {Path(file).parent.name: box.run("cat", file).stdout.split() for file in box.run(*find).stdout.split()}
+    return {
+        name: {box.run("cat", f"/proc/{pid}/comm").stdout.strip() for pid in pids} for name, pids in members.items()
+    }
+
+
+def test_the_daemon_and_each_session_have_a_group_of_their_own(service: Box) -> None:  # D5 R5
+    service.systemctl("start", SERVICE)
+    with program(service) as client:
+        found = groups(service)
+        assert "simplerd-spawne" in found.pop("daemon")
+        ((session, members),) = found.items()
+        assert session.startswith("s-")
+        assert len(members) == 4  # its runner, its spawner, a chip worker, a sub-worker
+        assert all(name.startswith(session) for name in members)
+        assert client.communicate("go on\n", timeout=30)[0] == "closed\n"
+    service.wait(SERVICE, StatusText="serving: 0 sessions, 0 of 2 devices leased")
+    assert set(groups(service)) == {"daemon"}
+
+
+def test_what_escaped_from_a_session_ends_with_it(service: Box) -> None:  # W3 R5
+    service.systemctl("start", SERVICE)
+    words = [SDBOX, "exec", service.name, "env", f"PYTHONPATH={PYTHON_PATH}", PYTHON]
+    command = [str(word) for word in (*words, INSIDE / "tests/systemd/escaping_program.py")]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as client:
+        assert client.stdout is not None
+        escaped = client.stdout.readline().strip()
+        assert service.run("cat", f"/proc/{escaped}/comm").stdout == "sleep\n"
+        _, errors = client.communicate("go on\n", timeout=30)
+        assert client.returncode == 0, errors
+    assert service.run("test", "-e", f"/proc/{escaped}", check=False).returncode == 1
+    assert set(groups(service)) == {"daemon"}
+    log = [entry["MESSAGE"] for entry in service.journal("-u", SERVICE)]
+    assert any("killed what outlived its session" in message and escaped in message for message in log)
