@@ -188,6 +188,10 @@ ADMIN_CONNECTIONS = 64
 ADMIN_SUBSCRIPTIONS = 16
 """Per connection."""
 EVENTS_KEPT = 1024
+EVENT_TEXT_CHARACTERS = 4 << 10
+"""Of one field of an event, such as the last lines of stderr; the session itself keeps all of them."""
+EVENT_FILE_BYTES = 2 << 20
+"""Of each of the two files that keep the events for the next daemon, which reads them as it starts: some 10,000."""
 
 # ---- metrics
 LOOK_INTERVAL_S = 0.5

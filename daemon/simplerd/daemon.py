@@ -28,6 +28,7 @@ from simplerd.cgroups import ControlGroups
 from simplerd.config import Config
 from simplerd.counts import LabelledCount
 from simplerd.devices import DeviceTable
+from simplerd.event_file import EventFile
 from simplerd.events import EventLog
 from simplerd.listener import SessionListener
 from simplerd.loop_time import LoopTime
@@ -71,7 +72,8 @@ class Daemon:
         self.groups = groups
         self.started_at = time.time()
         self.state = DaemonState.STARTING
-        self.events = EventLog()
+        file = EventFile(state_folder.path)
+        self.events = EventLog(earlier=file.read(), keep=file.append)
         self.tls = ServerTls(config.tls) if config.tls else None
         self.sessions = SessionTable(self.events, config)
         self.devices = DeviceTable(config.platform, config.devices)

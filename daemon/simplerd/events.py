@@ -4,19 +4,21 @@ Rules:
 1. Publishing never waits and never fails: the ring forgets its oldest event when it is full.
 2. A reader is a cursor on the ring, so that readers cost nothing and cannot hold each other up. One that is overtaken
    is given an `events.gap` event in place of what it missed, and goes on.
-3. Everything published is logged too, so that the journal has what no reader was there for.
+3. Everything published is logged too, so that the journal has what no reader was there for, and kept for the next
+   daemon (event_file.py), which goes on with the numbers.
+4. An event is small, whatever somebody sent: of a long text it has the beginning, of many lines the last ones.
 """
 
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import trio
 
 from simpler import limits
 from simplerd.counts import LabelledCount
-from simplerd.log import get_logger
+from simplerd.log import beginning, get_logger
 
 GAP = "events.gap"
 
@@ -59,12 +61,23 @@ class EventQueue:
 
 
 class EventLog:
-    """The daemon's events. Belongs to the trio thread."""
+    """The daemon's events. Belongs to the trio thread.
 
-    def __init__(self, kept: int = limits.EVENTS_KEPT) -> None:
-        self._ring: deque[Event] = deque(maxlen=kept)
+    `earlier`: those of the daemon before, numbered without a gap. `keep` is called with each new one, before any reader
+    sees it.
+    """
+
+    def __init__(
+        self,
+        kept: int = limits.EVENTS_KEPT,
+        *,
+        earlier: Sequence[Event] = (),
+        keep: Callable[[Event], None] | None = None,
+    ) -> None:
+        self._ring: deque[Event] = deque(earlier, maxlen=kept)
+        self._keep = keep
         self._news = trio.lowlevel.ParkingLot()
-        self.last_seq = 0
+        self.last_seq = earlier[-1].seq if earlier else 0
         self.published = LabelledCount()
         """By type."""
 
@@ -76,10 +89,12 @@ class EventLog:
     def publish(self, type: str, /, **fields: Field) -> Event:
         """Record an event, log it, and wake whoever follows."""
         self.last_seq += 1
-        event = Event(self.last_seq, time.time(), type, fields)
+        event = Event(self.last_seq, time.time(), type, {name: _bounded(value) for name, value in fields.items()})
         self._ring.append(event)
         self.published.add(type)
-        _log.event(type, event.seq, fields)
+        if self._keep is not None:
+            self._keep(event)
+        _log.event(type, event.seq, event.fields)
         self._news.unpark_all()
         return event
 
@@ -134,3 +149,21 @@ class Subscription:
 
     def _wants(self, type: str) -> bool:
         return not self._types or any(type == wanted or type.startswith(f"{wanted}.") for wanted in self._types)
+
+
+def _bounded(value: Field) -> Field:
+    if isinstance(value, str):
+        return beginning(value, limits.EVENT_TEXT_CHARACTERS)
+    if isinstance(value, list):
+        return _last_of(value)
+    return value
+
+
+def _last_of(values: list[int] | list[str]) -> list[int] | list[str]:
+    """As many of the last ones as fit, with their number in front where some are left out."""
+    room = limits.EVENT_TEXT_CHARACTERS
+    for index in range(len(values) - 1, -1, -1):
+        room -= len(str(values[index])) + 1
+        if room < 0:
+            return [f"… the first {index + 1} of {len(values)} are left out", *map(str, values[index + 1 :])]
+    return values

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from simpler import limits
 from simplerd.events import GAP, Event, EventLog
 
 
@@ -77,3 +79,15 @@ def test_a_sequence_number_of_the_future_is_refused() -> None:
     log.publish("daemon.ready")
     with pytest.raises(ValueError, match="there is no event 7 yet; the last is 1"):
         log.subscribe(after=7)
+
+
+def test_an_event_is_small_whatever_was_sent() -> None:
+    log = EventLog()
+    lines = [f"{number:03} {'x' * 200}" for number in range(50)]
+    fields = log.publish("session.failed", cause="y" * 1_000_000, stderr=lines, devices=[0, 1]).fields
+    assert str(fields["cause"]).endswith("… (1000000 characters in all)")
+    assert isinstance(fields["stderr"], list)
+    note, *kept = fields["stderr"]
+    assert (note, kept) == (f"… the first {50 - len(kept)} of 50 are left out", lines[-len(kept) :])
+    assert fields["devices"] == [0, 1]
+    assert len(msgspec.json.encode(fields)) < 3 * limits.EVENT_TEXT_CHARACTERS
