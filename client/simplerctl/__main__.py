@@ -10,8 +10,10 @@ from pathlib import Path
 import click
 from click.shell_completion import get_completion_class
 
-from simplerctl.client import AdminError, find_socket
+from simplerctl.daemon_verbs import log, shutdown
 from simplerctl.device_verbs import device
+from simplerctl.dial_verb import dial_stdio
+from simplerctl.errors import AdminError
 from simplerctl.event_verbs import events
 from simplerctl.metrics_verb import metrics
 from simplerctl.output import example
@@ -20,16 +22,30 @@ from simplerctl.session_verbs import session
 from simplerctl.status_verbs import status, version
 from simplerctl.target import Target
 from simplerctl.tls_verbs import tls
+from simplerctl.wait_verbs import is_ready, wait
 
 EPILOG = """\b
 Examples:
   simplerctl status
   simplerctl session list --format json
+  simplerctl --host alice@node1 device list
   simplerctl --socket /tmp/my-simplerd/admin.sock events --follow
 """
 
 
+def _host(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    if value is not None and (not value or value.startswith("-")):  # which ssh would take for an option
+        raise click.BadParameter(f"{value!r} is not the name of a host")
+    return value
+
+
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--host",
+    metavar="[USER@]HOST",
+    callback=_host,
+    help="Ask the daemon of another host, through ssh; simplerctl must be on the PATH there. [default: this host]",
+)
 @click.option(
     "--socket",
     type=click.Path(readable=False, path_type=Path),  # the connection tells better what is wrong with it
@@ -46,9 +62,11 @@ Examples:
 )
 @click.version_option(package_name="simpler", prog_name="simplerctl")
 @click.pass_context
-def cli(context: click.Context, socket: Path | None, timeout: float) -> None:
+def cli(context: click.Context, host: str | None, socket: Path | None, timeout: float) -> None:
     """Look at a simplerd daemon and tell it what to do."""
-    context.obj = Target(socket or find_socket(), timeout)
+    context.obj = Target(host, socket, timeout)
+    if os.environ.get("NO_COLOR"):  # https://no-color.org
+        context.color = False
 
 
 @cli.command(
@@ -60,6 +78,8 @@ def cli(context: click.Context, socket: Path | None, timeout: float) -> None:
 @click.pass_obj
 def run(target: Target, script: Path, args: tuple[str, ...]) -> None:
     """Run a Python program that finds this daemon in SIMPLERD_ENDPOINT; ends as the program ends."""
+    if target.host is not None:
+        raise click.UsageError("a program runs where it is started: `run` finds the daemon of this host, not of --host")
     endpoints = target.call("daemon.status")["endpoints"]
     environ = {**os.environ, "SIMPLERD_ENDPOINT": endpoints[0], "SIMPLERD_ADMIN_SOCKET": str(target.socket)}
     try:
@@ -80,12 +100,17 @@ def completion(shell: str) -> None:
 VERBS: tuple[click.Command, ...] = (
     status,
     version,
+    is_ready,
+    wait,
+    shutdown,
+    log,
     session,
     device,
     events,
     metrics,
     rpc,
     tls,
+    dial_stdio,
 )
 for verb in VERBS:
     cli.add_command(verb)

@@ -1,10 +1,14 @@
 """`simplerctl status` and `version`: what the daemon is."""
 
-from typing import Any
+import importlib.metadata
+from typing import Annotated, Any
 
 import click
+from msgspec import Meta, Struct
 
-from simplerctl.output import clock, duration, example, prints, show_facts
+from simplerctl.errors import NoDaemon
+from simplerctl.exit_code import ExitCode
+from simplerctl.output import Answer, clock, duration, example, prints, show_facts
 from simplerctl.target import Target
 
 
@@ -30,9 +34,33 @@ def status(target: Target) -> Any:
     return target.call("daemon.status")
 
 
+class Versions(Struct, frozen=True):
+    """What runs here and at the daemon; null: unknown, since there is no daemon."""
+
+    simplerctl: str
+    simplerd: str | None
+    python: str | None
+    kernel: str | None
+    skew: Annotated[bool, Meta(description="whether simplerctl and simplerd are of different versions")]
+    problem: Annotated[str, Meta(description="why the daemon was not asked; empty: it was")] = ""
+
+
+def _show_versions(versions: Versions) -> None:
+    daemon = versions.simplerd or f"unknown: {versions.problem}"
+    skew = f" (not the simplerctl's, which is {versions.simplerctl})" if versions.skew else ""
+    there: dict[str, object] = {"python": versions.python, "kernel": versions.kernel} if versions.simplerd else {}
+    show_facts({"simplerctl": versions.simplerctl, "simplerd": daemon + skew, **there})
+
+
 @click.command(epilog=example("simplerctl version --format json"))
-@prints("daemon.version", show_facts)
+@prints(Versions, _show_versions)
 @click.pass_obj
-def version(target: Target) -> Any:
-    """Which versions the daemon runs."""
-    return target.call("daemon.version")
+def version(target: Target) -> Answer:
+    """Which versions run, here and at the daemon."""
+    mine = importlib.metadata.version("simpler")
+    try:
+        theirs = target.call("daemon.version")
+    except NoDaemon as error:
+        return Answer(Versions(mine, None, None, None, skew=False, problem=error.message), error.exit_code)
+    skew = theirs["simplerd"] != mine
+    return Answer(Versions(mine, theirs["simplerd"], theirs["python"], theirs["kernel"], skew=skew), ExitCode.DONE)

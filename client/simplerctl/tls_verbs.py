@@ -9,7 +9,7 @@ import click
 from msgspec import Struct
 
 from simpler.errors import SimplerError
-from simplerctl.client import AdminError
+from simplerctl.errors import AdminError
 from simplerctl.output import example, prints
 
 DAYS = 365

@@ -87,6 +87,8 @@ class Daemon:
         self.metrics = Metrics(self)
         self.waiting_settings: list[Change] = []
         """What the last reload found in the file that needs a restart."""
+        self.stop_reason = ""
+        """Why an operator wants it to stop, if one does."""
         self._spawner = spawner
         self._service = service
 
@@ -189,7 +191,7 @@ async def _serve(
             nursery.start_soon(_keep_status, daemon, service)
             number = await anext(signals)  # no deadline: until somebody wants us to stop
             daemon.state = DaemonState.STOPPING
-            why = f"simplerd is stopping ({signal.Signals(number).name})"
+            why = f"simplerd is stopping ({daemon.stop_reason or signal.Signals(number).name})"
             service.stopping(daemon.summary())
             daemon.events.publish("daemon.stopping", reason=why)
             entrance.cancel()

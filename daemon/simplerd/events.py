@@ -23,6 +23,8 @@ from simplerd.log import beginning, get_logger
 GAP = "events.gap"
 
 _log = get_logger("events")
+_audit = get_logger("audit")
+_audit.setLevel("INFO")  # whatever else is logged: who changes something is on record
 
 Field = str | int | float | bool | None | list[int] | list[str]
 
@@ -94,7 +96,7 @@ class EventLog:
         self.published.add(type)
         if self._keep is not None:
             self._keep(event)
-        _log.event(type, event.seq, event.fields)
+        (_audit if type.startswith("admin.") else _log).event(type, event.seq, event.fields)
         self._news.unpark_all()
         return event
 

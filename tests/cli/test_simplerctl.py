@@ -58,7 +58,8 @@ def test_status_tells_programs_the_same(simplerctl: Run, served: ForegroundDaemo
 
 def test_version_names_all_that_runs(simplerctl: Run) -> None:
     versions = json_of(simplerctl("version", "--format", "json"))
-    assert set(versions) == {"simplerd", "python", "kernel"}
+    assert set(versions) == {"simplerctl", "simplerd", "python", "kernel", "skew", "problem"}
+    assert (versions["simplerctl"], versions["skew"]) == (versions["simplerd"], False)
     assert versions["kernel"] == os.uname().release
 
 
@@ -191,7 +192,7 @@ def test_every_verb_has_help_with_an_example(words: tuple[str, ...]) -> None:
     assert command.epilog
     assert f"simplerctl {' '.join(words)}" in command.epilog
     formats = [option for option in command.params if option.name == "style"]
-    assert len(formats) == (0 if words[0] in ("run", "rpc", "completion") else 1)
+    assert len(formats) == (0 if words[0] in ("run", "rpc", "completion", "dial-stdio") else 1)
 
 
 def test_a_reader_that_leaves_early_is_no_error(simplerctl: Run, served: ForegroundDaemon) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from daemon.conftest import client_of
-from simplerctl.client import AdminClient, AdminError
+from simplerctl.client import AdminClient
+from simplerctl.errors import AdminError
 from simplerd.foreground import ForegroundDaemon
 
 TIMEOUT_S = 30.0

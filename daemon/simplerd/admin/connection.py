@@ -5,12 +5,14 @@ Rules
   2. The beginning of a line must be followed by its end within a deadline. Between lines a client may be silent for as
      long as it likes: it may be following events, or be a person who thinks.
   3. A client that does not read what it is sent is cut off after a deadline, and only its own connection waits for it.
-  4. Events of a subscription come after the reply that made it.
+  4. What a call sets off begins after its reply, the events of a subscription for one.
   5. A connection may have to give way to a newer one (server.py): at once, whatever it is doing. Nothing is lost by it,
      since a call that changes something has changed it by then, and only waits.
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -49,7 +51,7 @@ class Connection:
         self._sending = trio.Lock()
         self._half_sent = False
         self._followed: dict[int, trio.CancelScope] = {}
-        self._to_start: list[tuple[int, Subscription]] = []
+        self._after_reply: list[Callable[[], object]] = []
         self._next_number = 1
         self._config = daemon.config
         self._refusals = daemon.refusals
@@ -72,9 +74,9 @@ class Connection:
         """Answer calls until the client ends the connection."""
         try:
             with self._presence:
-                async with trio.open_nursery() as nursery:
-                    await self._answer_all(nursery)
-                    nursery.cancel_scope.cancel()
+                async with trio.open_nursery() as self._followers:
+                    await self._answer_all()
+                    self._followers.cancel_scope.cancel()
             if self._presence.cancelled_caught and not self._half_sent:
                 with trio.move_on_after(FAREWELL_TIMEOUT_S):
                     await self._send(jsonrpc.failure(None, RpcError(Code.LIMIT, GAVE_WAY, "TOO_MANY_CONNECTIONS")))
@@ -90,8 +92,12 @@ class Connection:
         number = self._next_number
         self._next_number += 1
         self._followed[number] = trio.CancelScope()
-        self._to_start.append((number, subscription))
+        self.after_reply(partial(self._begin, number, subscription))
         return number
+
+    def after_reply(self, action: Callable[[], object]) -> None:
+        """Do that once the reply to the present call is out."""
+        self._after_reply.append(action)
 
     def unfollow(self, number: int) -> None:
         """Send no more of that subscription's events."""
@@ -100,13 +106,13 @@ class Connection:
             raise RpcError(Code.NOT_FOUND, f"this connection has no subscription {number}", "UNKNOWN_SUBSCRIPTION")
         scope.cancel()
 
-    async def _answer_all(self, nursery: trio.Nursery) -> None:
+    async def _answer_all(self) -> None:
         line_deadline = math.inf
         while True:
             try:
                 while (message := self._lines.next_message()) is not None:
                     self._is_answering = True
-                    await self._answer(message, nursery)
+                    await self._answer(message)
                     self._is_answering = False
                     line_deadline = math.inf
             except LineTooLong as error:
@@ -125,14 +131,17 @@ class Connection:
             self._heard_at = trio.current_time()
             self._lines.feed(data)
 
-    async def _answer(self, message: Message, nursery: trio.Nursery) -> None:
+    async def _answer(self, message: Message) -> None:
         replies = [reply for item in message.items if (reply := await self._reply(item)) is not None]
         if replies:
             await self._send(replies if message.is_batch else replies[0])
-        for number, subscription in self._to_start:
-            if number in self._followed:
-                nursery.start_soon(self._forward, number, subscription)
-        self._to_start.clear()
+        for action in self._after_reply:
+            action()
+        self._after_reply.clear()
+
+    def _begin(self, number: int, subscription: Subscription) -> None:
+        if number in self._followed:  # a batch may have ended it again
+            self._followers.start_soon(self._forward, number, subscription)
 
     async def _reply(self, item: Call | RpcError) -> jsonrpc.Json | None:
         await trio.lowlevel.checkpoint()  # one line may hold many calls, and others have their turn between them

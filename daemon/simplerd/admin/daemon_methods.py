@@ -2,14 +2,18 @@
 
 import os
 import platform
+import signal
 import socket
 import time
+from functools import partial
 from importlib.metadata import version
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from simplerd.admin.method import Caller, Method, Nothing, Role
+from simplerd.admin.method import Caller, Method, Nothing, Role, Text
+from simplerd.config import LogLevel
+from simplerd.log import set_level
 
 VERSION = version("simpler")  # read from a file
 
@@ -43,6 +47,31 @@ class Status(Struct, frozen=True):
     last_event: int
 
 
+class Shutdown(Struct, frozen=True, forbid_unknown_fields=True):
+    """Why the daemon is to end."""
+
+    reason: Annotated[Text, Meta(description="for its clients and the log")] = "shut down by an operator"
+
+
+class Stopping(Struct, frozen=True):
+    """The daemon is on its way out."""
+
+    sessions: Annotated[int, Meta(description="that it closes")]
+
+
+class LevelChange(Struct, frozen=True, forbid_unknown_fields=True):
+    """What to log: this, and what is worse."""
+
+    level: LogLevel
+
+
+class LevelChanged(Struct, frozen=True):
+    """What is logged, and what was."""
+
+    level: LogLevel
+    was: LogLevel
+
+
 async def daemon_status(caller: Caller, params: Nothing) -> Status:
     daemon = caller.daemon
     leased = [device for device in daemon.devices.list() if device.session is not None]
@@ -70,7 +99,22 @@ async def daemon_version(caller: Caller, params: Nothing) -> Version:
     return Version(VERSION, platform.python_version(), platform.release())
 
 
+async def daemon_shutdown(caller: Caller, params: Shutdown) -> Stopping:
+    caller.daemon.stop_reason = f"{params.reason} (uid {caller.peer.uid})"
+    caller.connection.after_reply(partial(signal.raise_signal, signal.SIGINT))  # which is to close all sessions, always
+    return Stopping(len(caller.daemon.sessions.live()))
+
+
+async def log_level(caller: Caller, params: LevelChange) -> LevelChanged:
+    config = caller.daemon.config
+    was, config.log_level = config.log_level, params.level
+    set_level(params.level)
+    return LevelChanged(params.level, was)
+
+
 METHODS: tuple[Method[Any], ...] = (
     Method("daemon.status", Role.READ, daemon_status, Nothing, Status, "The daemon at a glance."),
     Method("daemon.version", Role.READ, daemon_version, Nothing, Version, "Which versions run."),
+    Method("daemon.shutdown", Role.OPERATE, daemon_shutdown, Shutdown, Stopping, "Close all sessions and end."),
+    Method("log.level", Role.OPERATE, log_level, LevelChange, LevelChanged, "Say what is logged from now on."),
 )

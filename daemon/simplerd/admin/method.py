@@ -31,6 +31,9 @@ class Role(Enum):
 class Follower(Protocol):
     """The caller's connection, as far as methods need it."""
 
+    def after_reply(self, action: Callable[[], object]) -> None:
+        """Do that once the reply to this call is out."""
+
     def follow(self, subscription: Subscription) -> int:
         """Send the subscription's events, from after this call's reply on; returns its number."""
 
