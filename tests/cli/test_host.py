@@ -101,10 +101,10 @@ def wait_for_port(port: int, server: subprocess.Popen[bytes]) -> None:
 def from_afar(far: Path, served: ForegroundDaemon) -> Run:
     """Runs simplerctl with this ssh first on the PATH, and no daemon of this host in the environment."""
 
-    def run(*words: str, host: str = HOST, at: Path | None = served.admin_socket) -> Finished:
+    def run(*words: str, host: str = HOST, at: Path = served.admin_socket) -> Finished:
         env = {**os.environ, "PATH": f"{far}:{os.environ['PATH']}"}
         env.pop("SIMPLERD_ADMIN_SOCKET", None)
-        command: list[str | Path] = [SIMPLERCTL, "--host", host, *(["--socket", at] if at else []), *words]
+        command: list[str | Path] = [SIMPLERCTL, "--host", host, "--socket", at, *words]
         return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
 
     return run
