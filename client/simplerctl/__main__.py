@@ -22,6 +22,7 @@ from simplerctl.session_verbs import session
 from simplerctl.status_verbs import status, version
 from simplerctl.target import Target
 from simplerctl.tls_verbs import tls
+from simplerctl.top_verb import top
 from simplerctl.wait_verbs import is_ready, wait
 
 EPILOG = """\b
@@ -108,6 +109,7 @@ VERBS: tuple[click.Command, ...] = (
     device,
     events,
     metrics,
+    top,
     rpc,
     tls,
     dial_stdio,

@@ -1,8 +1,8 @@
 """What all sessions do, in numbers: asked of their runners when somebody wants to know, and added up.
 
 Rules
-  1. Nobody is asked for nothing: not more often than LOOK_INTERVAL_S, and not a session that has no task and did
-     nothing since its last answer. So an idle session sleeps on, whoever looks and however often.
+  1. Nobody is asked for nothing: no more often than LOOK_INTERVAL_S, unless somebody is new, and not a session that
+     has no task and did nothing since its last answer. So an idle session sleeps on, whoever looks and however often.
   2. A runner that does not answer holds up nobody for longer than LOOK_TIMEOUT_S; its last answer stands meanwhile.
   3. Runners have run user code. A count that goes back is not believed; no total ever does.
   4. What adopted sessions did before this daemon started is not in its totals: all counters begin with the daemon.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -69,8 +70,10 @@ class Workload:
     async def look(self) -> list[Activity]:
         """What the sessions do now, oldest session first; one that has not answered yet is left out."""
         async with self._looking:
-            if trio.current_time() - self._looked_at >= limits.LOOK_INTERVAL_S:
-                await self._ask_all()
+            ready = {each.id: each for each in self._daemon.sessions.live() if each.state is SessionState.READY}
+            is_new = bool(ready.keys() - self._known.keys() - self._silent)
+            if is_new or trio.current_time() - self._looked_at >= limits.LOOK_INTERVAL_S:
+                await self._ask_all(ready)
                 self._looked_at = trio.current_time()
         return self.activities()
 
@@ -86,8 +89,7 @@ class Workload:
         """How many sessions did not answer in time when they were last asked."""
         return len(self._silent)
 
-    async def _ask_all(self) -> None:
-        ready = {each.id: each for each in self._daemon.sessions.live() if each.state is SessionState.READY}
+    async def _ask_all(self, ready: Mapping[str, Session]) -> None:
         self._known = {id: known for id, known in self._known.items() if id in ready}
         self._silent &= set(ready)
         with trio.move_on_after(limits.LOOK_TIMEOUT_S):
