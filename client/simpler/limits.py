@@ -157,6 +157,14 @@ REFUSALS_WINDOW_S = 10.0
 REFUSED_IDENTITIES = 1024
 """A client that is refused again and again gets this many lines in the log in this time; of the others their number."""
 ENDED_SESSIONS_KEPT = 100
+ENDED_SESSIONS_BYTES = 8 << 20
+"""Of what is kept of all of them, in memory and in the state folder: a hundred, or dozens that printed much."""
+ENDED_CAUSE_CHARACTERS = 64 << 10
+"""Of why one has ended: the traceback of what kept it from starting, with its causes."""
+LOG_KEPT_BYTES = 64 << 10
+"""Of what one session printed, for operators."""
+LOG_WAIT_S = 60.0
+"""How long session.logs may be asked to wait for the next line."""
 CAUSE_CHARACTERS = 4 << 10
 """What is kept of why a session has ended, there and in EVENTS_KEPT; its client has the whole text."""
 SESSION_TOKEN_BYTES = 32

@@ -1,12 +1,17 @@
 """`simplerctl session`: look at sessions, and close them."""
 
+import signal
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from simpler.plain_text import escape
-from simplerctl.output import ago, clock, example, prints, show_facts, show_table
+from simplerctl.output import ago, clock, example, prints, prints_each, show_facts, show_table
 from simplerctl.target import Target
+
+FOLLOW_S = 20.0
+"""How long each call of --follow waits: a daemon that is gone is noticed by then."""
 
 
 @click.group()
@@ -55,7 +60,26 @@ def _show_session(one: dict[str, Any]) -> None:
         "devices": _numbers(one["devices"]),
         "sub-workers": one["num_sub_workers"],
     }
-    show_facts(facts | ({"cause": one["cause"]} if one["cause"] else {}))
+    show_facts(facts | _end_facts(one))
+
+
+def _end_facts(one: dict[str, Any]) -> dict[str, object]:
+    """What is known of how it ended, or why it is about to."""
+    facts: dict[str, object] = {"cause": one["cause"]} if one["cause"] else {}
+    if one["ended_at"] is not None:
+        facts["ended"] = f"{clock(one['ended_at'])}, {ago(one['ended_at'])}"
+    if one["signal"] is not None:
+        facts["runner ended by"] = _signal(one["signal"])
+    elif one["exit_code"] is not None:
+        facts["runner ended"] = f"with code {one['exit_code']}"
+    return facts | ({"last of stderr": "\n".join(one["stderr"])} if one["stderr"] else {})
+
+
+def _signal(number: int) -> str:
+    try:
+        return f"signal {signal.Signals(number).name}"
+    except ValueError:  # a real-time one
+        return f"signal {number}"
 
 
 @session.command("show", epilog=example("simplerctl session show s-0a1b2c3d"))
@@ -79,6 +103,39 @@ def _show_closed(one: dict[str, Any]) -> None:
 def session_close(target: Target, id: str, reason: str) -> Any:
     """End a session, and wait until nothing of it is left."""
     return target.call("session.close", {"session": id, "reason": reason})
+
+
+def _show_log(part: dict[str, Any]) -> None:
+    shown = part["after"]
+    for line in part["lines"]:
+        _show_missing(line["number"] - shown - 1)
+        shown = line["number"]
+        click.echo(escape(line["text"]))
+    _show_missing(part["last"] - shown)
+
+
+def _show_missing(count: int) -> None:
+    if count > 0:
+        click.echo(f"… {count} lines are not kept", err=True)
+
+
+@session.command("logs", epilog=example("simplerctl session logs s-0a1b2c3d --follow"))
+@click.argument("id")
+@click.option("--follow", is_flag=True, help="Go on with what it prints from now on, until it ends.")
+@click.option("--after", type=click.IntRange(min=0), default=0, metavar="NUMBER", help="Begin behind this line.")
+@prints_each("session.logs", _show_log)
+@click.pass_obj
+def session_logs(target: Target, id: str, follow: bool, after: int) -> Iterator[Any]:
+    """The last lines that a session's processes printed; those of the last ended ones are kept too."""
+    wait_s = min(target.timeout_s / 2, FOLLOW_S) if follow else 0.0
+    with target.connect() as client:
+        while True:
+            part = client.call("session.logs", {"session": id, "after": after, "wait_s": wait_s})
+            if part["last"] > after or not follow:
+                yield part
+            after = part["last"]
+            if part["is_over"] or not follow:
+                return
 
 
 def _numbers(values: list[int]) -> str:

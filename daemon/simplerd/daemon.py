@@ -28,6 +28,7 @@ from simplerd.cgroups import ControlGroups
 from simplerd.config import Config
 from simplerd.counts import LabelledCount
 from simplerd.devices import DeviceTable
+from simplerd.ended_sessions import EndedSessions
 from simplerd.event_file import EventFile
 from simplerd.events import EventLog
 from simplerd.listener import SessionListener
@@ -75,7 +76,7 @@ class Daemon:
         file = EventFile(state_folder.path)
         self.events = EventLog(earlier=file.read(), keep=file.append)
         self.tls = ServerTls(config.tls) if config.tls else None
-        self.sessions = SessionTable(self.events, config)
+        self.sessions = SessionTable(self.events, config, ended=EndedSessions(state_folder))
         self.devices = DeviceTable(config.platform, config.devices)
         self.refusals = Refusals()
         self.supervisor: Supervisor

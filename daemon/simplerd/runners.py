@@ -26,7 +26,7 @@ from simplerd.log import get_logger
 from simplerd.process_tree import ProcessTree
 from simplerd.runner import control_protocol
 from simplerd.runner.control_protocol import Command, Report
-from simplerd.session_output import SessionOutput
+from simplerd.session_log import SessionLog
 
 ENTRY = "simplerd.runner.main:main"
 REHEARSAL = "simplerd.runner.main:rehearse"
@@ -42,7 +42,7 @@ class Runner:
         self,
         control: trio.socket.SocketType,
         tree: ProcessTree,
-        output: SessionOutput | None,
+        output: SessionLog | None,
         group: SessionGroup | None = None,
     ) -> None:
         self.output = output
@@ -145,7 +145,7 @@ class Runners:
         argument: bytes,
         *,
         entry: str = ENTRY,
-        output: SessionOutput | None = None,
+        output: SessionLog | None = None,
         group: SessionGroup | None = None,
     ) -> Runner:
         """A new runner, which the caller closes once it has exited. `output` is given what it prints; `group` is

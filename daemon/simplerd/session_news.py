@@ -16,7 +16,8 @@ from simpler.wire.control_messages import Ended, Event, Output
 from simpler.wire.messages import Message
 from simplerd import events
 from simplerd.log import fields_text
-from simplerd.sessions import FINAL, Ending, Session
+from simplerd.session_report import Ending
+from simplerd.sessions import FINAL, Session
 
 _LAST = frozenset(f"session.{state.value}" for state in FINAL)
 _TOLD_OTHERWISE = frozenset({"session", "stderr"})

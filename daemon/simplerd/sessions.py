@@ -21,9 +21,8 @@ import hmac
 import ipaddress
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Protocol
 
@@ -34,10 +33,13 @@ from simpler.errors import CapacityError, SimplerError, StaleHandle, StateError
 from simpler.wire.control_messages import PROTOCOL_VERSIONS, Manifest
 from simplerd.config import Config
 from simplerd.counts import LabelledCount
+from simplerd.ended_sessions import EndedSessions
 from simplerd.events import EventLog, EventQueue, Field
 from simplerd.log import beginning
 from simplerd.runner.control_protocol import NO_SUCH_SESSION
+from simplerd.session_log import SessionLog
 from simplerd.session_output import SessionOutput
+from simplerd.session_report import EndedSession, Ending, LogPart, SessionInfo, SessionReport
 
 CLOSED = "CLOSED"
 _HOST_PREFIX_BITS = 64
@@ -131,37 +133,6 @@ def _network_of(address: str) -> str:
     return str(ip.ipv4_mapped or ipaddress.ip_network((ip, _HOST_PREFIX_BITS), strict=False))
 
 
-@dataclass(frozen=True, slots=True)
-class SessionInfo:
-    """A session as operators see it; `opened_at` is Unix time in seconds."""
-
-    id: str
-    state: str
-    pid: int
-    """The runner's, 0 before there is one."""
-    uid: int
-    client_pid: int
-    peer: str
-    opened_at: float
-    devices: tuple[int, ...]
-    num_sub_workers: int
-    platform: str
-    name: str
-    cause: str | None
-    """Why it ended, or is ending."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a session ended. `code` is that of the error which its client gets; `stderr` the runner's last lines."""
-
-    cause: str
-    code: str = "SESSION_LOST"
-    signal: int | None = None
-    exit_code: int | None = None
-    stderr: tuple[str, ...] = ()
-
-
 class Holder(Protocol):
     """The control connection that a session belongs to."""
 
@@ -179,6 +150,8 @@ class Session:
         self.resume_token = secrets.token_bytes(limits.SESSION_TOKEN_BYTES)
         self.output = SessionOutput() if manifest.output else None
         """What its processes print, if its client wants it."""
+        self.log = SessionLog(self.output)
+        """What its processes print, for operators."""
         self.events = EventQueue()
         """What happened to it, and its client was not told yet: a few things in its whole life."""
         self.holder: Holder | None = None
@@ -238,6 +211,13 @@ class Session:
             cause=beginning(self.ending.cause, limits.CAUSE_CHARACTERS) if self.ending else self.close_reason,
         )
 
+    def report(self, ended_at: float | None = None) -> SessionReport:
+        """The session with all that is known of its end."""
+        facts, ending = asdict(self.info()), self.ending
+        if ending is not None:
+            facts |= {**asdict(ending), "cause": beginning(ending.cause, limits.ENDED_CAUSE_CHARACTERS)}
+        return SessionReport(**facts | {"ended_at": ended_at})
+
 
 class SessionTable:
     """All live sessions, and the last of those that have ended. Belongs to the trio thread."""
@@ -247,15 +227,14 @@ class SessionTable:
         events: EventLog,
         config: Config,
         *,
-        ended_kept: int = limits.ENDED_SESSIONS_KEPT,
+        ended: EndedSessions | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.events = events
         self._config = config
-        self._ended_kept = ended_kept
+        self._ended = ended or EndedSessions()
         self._clock = clock
         self._live: dict[str, Session] = {}
-        self._ended: OrderedDict[str, SessionInfo] = OrderedDict()
         self._refusal: str | None = None
         self.opened_total = 0
         self.ended_total = LabelledCount()
@@ -323,7 +302,7 @@ class SessionTable:
             return session
         ended = self._ended.get(id)
         if ended is not None:
-            raise StaleHandle(f"session {id} has ended: {ended.cause}", session=id)
+            raise StaleHandle(f"session {id} has ended: {ended.report.cause}", session=id)
         raise StaleHandle(f"there is no session {id!r} at this daemon", code=NO_SUCH_SESSION, session=id)
 
     def keyed(self, key: bytes, identity: str) -> Session | None:
@@ -337,14 +316,28 @@ class SessionTable:
         """The sessions that have not ended, oldest first."""
         return list(self._live.values())
 
-    def get(self, id: str) -> SessionInfo:
+    def get(self, id: str) -> SessionReport:
         """Session `id`, live or one of the last that ended. Raises StaleHandle when there is none."""
         ended = self._ended.get(id)
-        return ended if ended is not None else self.find(id).info()
+        return ended.report if ended is not None else self.find(id).report()
+
+    async def log(self, id: str, after: int, wait_s: float) -> LogPart:
+        """What session `id` printed behind line number `after`; waits up to `wait_s` for a live one to print more.
+
+        Raises StaleHandle when there is no such session, live or one of the last that ended.
+        """
+        ended = self._ended.get(id)
+        if ended is not None:
+            lines = [line for line in ended.log if line.number > after]
+            return LogPart(after, lines, max(ended.log_last, after), is_over=True)
+        log = self.find(id).log
+        with trio.move_on_after(wait_s):
+            await log.wait_beyond(after)
+        return LogPart(after, log.after(after), max(log.last, after), is_over=log.is_finished)
 
     def list(self) -> list[SessionInfo]:
         """The live sessions and the last ended ones, oldest first."""
-        return [*self._ended.values(), *(session.info() for session in self._live.values())]
+        return [*self._ended.infos(), *(session.info() for session in self._live.values())]
 
     async def close(self, id: str, reason: str) -> None:
         """Close session `id` and return when nothing of it is left; its task bounds how long that takes.
@@ -358,17 +351,16 @@ class SessionTable:
     def _fresh_number(self) -> int:
         while True:
             number = secrets.randbelow((1 << 32) - 1) + 1
-            if f"s-{number:08x}" not in self._live and f"s-{number:08x}" not in self._ended:
+            id = f"s-{number:08x}"
+            if id not in self._live and self._ended.get(id) is None:
                 return number
 
     def _retire(self, session: Session, *, keep: bool) -> None:
         del self._live[session.id]
-        info = session.info()
+        info, ending = session.info(), session.ending
         if keep:
-            self._ended[session.id] = info
-        while len(self._ended) > self._ended_kept:
-            self._ended.popitem(last=False)
-        ending = session.ending
+            log = session.log
+            self._ended.add(EndedSession(session.report(self._clock()), tuple(log.after(0)), log.last))
         self.ended_total.add(ending.code if ending and session.state is SessionState.FAILED else CLOSED)
         self.publish(
             session,
@@ -378,7 +370,6 @@ class SessionTable:
             exit_code=ending.exit_code if ending else None,
             stderr=list(ending.stderr) if ending else [],
         )
-        if session.output is not None:
-            session.output.finish()
+        session.log.finish()
         session.ended.set()
         session.over.set()

@@ -69,3 +69,14 @@ class StateFolder:
         except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             _log.warning("state was left out", file=str(file), reason=str(error))
             return None
+
+    def names(self, prefix: str) -> list[str]:
+        """What was saved under names that begin so, in no order."""
+        return [file.stem for file in self.path.glob(f"{prefix}*.json")]
+
+    def forget(self, name: str) -> None:
+        """Keeps `name` no longer; what is not there is no error."""
+        try:
+            (self.path / f"{name}.json").unlink(missing_ok=True)
+        except OSError as error:
+            _log.error("state was not removed", file=f"{self.path}/{name}.json", reason=error.strerror)

@@ -42,7 +42,8 @@ from simplerd.runners import Runner, Runners
 from simplerd.runtime_folder import RuntimeFolder, SessionRecord
 from simplerd.sealed_memory import unseal
 from simplerd.session_limits import LimitsInForce
-from simplerd.sessions import Ending, Peer, Session, SessionEvent, SessionState, SessionTable
+from simplerd.session_report import Ending
+from simplerd.sessions import Peer, Session, SessionEvent, SessionState, SessionTable
 
 START_MARGIN_S = 2.0
 """The runner keeps the session's start-up deadline itself and then says what it waited for; the daemon's is later."""
@@ -170,7 +171,7 @@ class Supervisor:
         forked: list[Runner] = []
 
         async def fork() -> None:
-            forked.append(await self._runners.fork(session.id, launch.encode(), output=session.output, group=group))
+            forked.append(await self._runners.fork(session.id, launch.encode(), output=session.log, group=group))
 
         with trio.move_on_after(self._start_timeout_s(session)):
             await _first_of(fork, partial(_close_is_overdue, session))

@@ -10,8 +10,10 @@ import trio
 from simpler.errors import CapacityError, StaleHandle, StateError
 from simpler.wire.control_messages import Manifest
 from simplerd.config import Config, load
+from simplerd.ended_sessions import EndedSessions
 from simplerd.events import EventLog
-from simplerd.sessions import FINAL, TRANSITIONS, Ending, Peer, Session, SessionEvent, SessionState, SessionTable
+from simplerd.session_report import Ending
+from simplerd.sessions import FINAL, TRANSITIONS, Peer, Session, SessionEvent, SessionState, SessionTable
 
 PEER = Peer("unix:/run/session.sock", uid=1000, pid=4711)
 
@@ -22,7 +24,7 @@ def bounds(max_sessions: int = 8, sessions_per_client: int = 8) -> Config:
 
 
 def table(max_sessions: int = 8, ended_kept: int = 8) -> SessionTable:
-    return SessionTable(EventLog(), bounds(max_sessions), ended_kept=ended_kept)
+    return SessionTable(EventLog(), bounds(max_sessions), ended=EndedSessions(kept=ended_kept))
 
 
 def opened(sessions: SessionTable, name: str = "job") -> Session:

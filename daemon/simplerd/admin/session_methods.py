@@ -4,9 +4,11 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
+from simpler import limits
 from simplerd.admin.method import Caller, Method, Nothing, Role, Text
 from simplerd.runner.answers import Question, Stats
-from simplerd.sessions import FINAL, SessionInfo
+from simplerd.session_report import LogPart, SessionInfo, SessionReport
+from simplerd.sessions import FINAL
 from simplerd.workload import Activity
 
 
@@ -29,16 +31,24 @@ class SessionClose(Struct, frozen=True, forbid_unknown_fields=True):
     reason: Annotated[Text, Meta(description="for its client and the log")] = "closed by an operator"
 
 
+class LogQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which lines of a session's log."""
+
+    session: Annotated[Text, Meta(description="its id, from session.list")]
+    after: Annotated[int, Meta(ge=0, description="only lines behind the one with this number")] = 0
+    wait_s: Annotated[float, Meta(ge=0, le=limits.LOG_WAIT_S, description="wait so long for another line")] = 0.0
+
+
 async def session_list(caller: Caller, params: SessionQuery) -> list[SessionInfo]:
     ended = {state.value for state in FINAL}
     return [info for info in caller.daemon.sessions.list() if params.all or info.state not in ended]
 
 
-async def session_get(caller: Caller, params: SessionName) -> SessionInfo:
+async def session_get(caller: Caller, params: SessionName) -> SessionReport:
     return caller.daemon.sessions.get(params.session)
 
 
-async def session_close(caller: Caller, params: SessionClose) -> SessionInfo:
+async def session_close(caller: Caller, params: SessionClose) -> SessionReport:
     await caller.daemon.sessions.close(params.session, f"{params.reason} (uid {caller.peer.uid})")
     return caller.daemon.sessions.get(params.session)
 
@@ -52,6 +62,10 @@ async def session_activity(caller: Caller, params: Nothing) -> list[Activity]:
     return await caller.daemon.workload.look()
 
 
+async def session_logs(caller: Caller, params: LogQuery) -> LogPart:
+    return await caller.daemon.sessions.log(params.session, params.after, params.wait_s)
+
+
 METHODS: tuple[Method[Any], ...] = (
     Method("session.list", Role.READ, session_list, SessionQuery, list[SessionInfo], "The sessions, oldest first."),
     Method(
@@ -59,11 +73,16 @@ METHODS: tuple[Method[Any], ...] = (
         Role.READ,
         session_get,
         SessionName,
-        SessionInfo,
+        SessionReport,
         "One session, live or ended.",
     ),
     Method(
-        "session.close", Role.OPERATE, session_close, SessionClose, SessionInfo, "End a session; wait until it is gone."
+        "session.close",
+        Role.OPERATE,
+        session_close,
+        SessionClose,
+        SessionReport,
+        "End a session, and wait for that.",
     ),
     Method(
         "session.stats",
@@ -81,4 +100,5 @@ METHODS: tuple[Method[Any], ...] = (
         list[Activity],
         "The same of all ready sessions; one that does nothing is not asked again.",
     ),
+    Method("session.logs", Role.READ, session_logs, LogQuery, LogPart, "The last lines that a session printed."),
 )
