@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(wildcard native/*.c native/*.h client/simpler/include/*.h cffi_build/*.py)
 
-.PHONY: run test bench lint format setup native clean
+.PHONY: run test bench lint format setup native install clean
 
 run: setup
 	$(BIN)/python examples/digits.py
@@ -61,6 +61,11 @@ $(VENV)/.native: $(NATIVE) | $(VENV)/.installed
 	build() { flock $(VENV)/.lock $(BIN)/python -c 'import setuptools; setuptools.setup()' -q build_ext --inplace; }
 	build >$(VENV)/build.log 2>&1 || { cat $(VENV)/build.log >&2; exit 1; }
 	touch $@
+
+# Below DESTDIR when that is set, for packaging; PREFIX is /usr/local unless it is set. `simplerctl service install` is for
+# whoever has the package in a Python of their own.
+install: setup
+	@PIP="$(BIN)/pip" PYTHON="$(PYTHON)" DESTDIR="$(DESTDIR)" PREFIX="$(or $(PREFIX),/usr/local)" ./cffi_build/install.sh
 
 clean:
 	rm -rf $(VENV) build dist out client/simpler/_native*.so client/*.egg-info *.egg-info

@@ -23,9 +23,10 @@ PYTHON_PATH = f"{INSIDE}/client:{INSIDE}/daemon"
 class Box:
     """A systemd as PID 1 of namespaces of its own. /etc, /var, /run, /tmp and /dev inside are throw-aways."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *folders: Path) -> None:
+        """`folders`: what is to be seen inside of the host's /tmp and /run."""
         self.name = name
-        shown = [str(CHECKOUT)] if str(CHECKOUT).startswith(("/tmp/", "/run/")) else []
+        shown = [str(folder) for folder in (CHECKOUT, *folders) if str(folder).startswith(("/tmp/", "/run/"))]
         up = subprocess.run(
             [SDBOX, "up", name, *shown],
             env={**os.environ, "SDBOX_OWNER": str(os.getpid())},

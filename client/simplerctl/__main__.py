@@ -18,6 +18,7 @@ from simplerctl.event_verbs import events
 from simplerctl.metrics_verb import metrics
 from simplerctl.output import example
 from simplerctl.rpc_verb import rpc
+from simplerctl.service_verbs import service
 from simplerctl.session_verbs import session
 from simplerctl.status_verbs import status, version
 from simplerctl.target import Target
@@ -111,6 +112,7 @@ VERBS: tuple[click.Command, ...] = (
     metrics,
     top,
     rpc,
+    service,
     tls,
     dial_stdio,
 )

@@ -87,8 +87,9 @@ and say in its /etc/simplerd/simplerd.toml:
   key = "/etc/simplerd/tls/key.pem"
   ca = "/etc/simplerd/tls/ca.pem"
 Fingerprint (a program may pin it): {issued.fingerprint}
-Where systemd holds the sockets it has to know the address too, `systemctl edit simplerd.socket`:
+Where systemd holds the sockets it has to know the address too: `systemctl edit simplerd-tcp.socket`, and enable it.
   [Socket]
+  ListenStream=
   ListenStream={listen_at}:7390"""
     )
 

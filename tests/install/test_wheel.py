@@ -33,6 +33,8 @@ def test_the_wheel_is_for_this_platform_and_holds_every_package(wheel: Path) -> 
         for source in (ROOT / base).rglob("*.py"):
             assert str(source.relative_to((ROOT / base).parent)) in names
     assert {"simpler/py.typed", "simplerctl/py.typed", "simplerd/py.typed"} <= set(names)
+    for unit in (ROOT / "systemd").rglob("simplerd*.*"):
+        assert f"simplerctl/units/{unit.relative_to(ROOT / 'systemd')}" in names
     assert "simpler/include/simpler_kernel.h" in names  # what from_c_source includes
 
 

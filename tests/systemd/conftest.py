@@ -1,26 +1,40 @@
-"""One real systemd for all tests of this folder (0.4 s), with the project's units installed in it."""
+"""One real systemd for all tests of this folder (0.4 s), with the project installed in it by `make install`."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from systemd_box import CHECKOUT, PYTHON, PYTHON_PATH, Box
+from systemd_box import CHECKOUT, INSIDE, PYTHON, Box
 
-UNITS = CHECKOUT / "systemd"
 NOBODY = "65534"
 
 
 @pytest.fixture(scope="session")
-def box() -> Iterator[Box]:
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `make install` has put everything, below DESTDIR."""
+    folder = tmp_path_factory.mktemp("installed")
     if os.geteuid() != 0 or not Path("/lib/systemd/systemd").exists() or not shutil.which("nsenter"):
         pytest.skip("needs root, systemd and util-linux")
-    running = Box(f"simpler-{os.getpid()}")
+    # What the package needs besides is the checkout's: pip is not what is tested.
+    command = ["make", "-C", CHECKOUT, "install", f"DESTDIR={folder}", "PIP_INSTALL_FLAGS=--no-deps"]
+    subprocess.run([str(word) for word in command], check=True, timeout=300)
+    (packages,) = folder.glob("usr/local/lib/simpler/*/lib/python3*/site-packages")
+    python = packages.parent.name
+    (packages / "needed.pth").write_text(f"{INSIDE}/.venv/lib/{python}/site-packages\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def box(tree: Path) -> Iterator[Box]:
+    running = Box(f"simpler-{os.getpid()}", tree)
     try:
+        running.run("mount", "--bind", tree / "usr/local", "/usr/local")
         yield running
     finally:
         running.down()
@@ -29,23 +43,11 @@ def box() -> Iterator[Box]:
 
 @pytest.fixture(scope="session")
 def installed(box: Box) -> Box:
-    """The box with the project's user, folders and units installed, as a package would."""
+    """The box after what `make install` says is left to do."""
     reachable = box.run("setpriv", "--reuid", NOBODY, "--clear-groups", "test", "-x", PYTHON.resolve(), check=False)
     if reachable.returncode:
         pytest.skip(f"{PYTHON} runs an interpreter that a service user cannot reach: make .venv from /usr/bin/python3")
-    etc = box.root / "etc"
-    for kind in ("sysusers.d", "tmpfiles.d"):
-        (etc / kind).mkdir(exist_ok=True)
-        shutil.copy(UNITS / kind / "simplerd.conf", etc / kind)
-        box.run(f"systemd-{kind.removesuffix('.d')}", *(["--create"] if kind == "tmpfiles.d" else []), "simplerd.conf")
-    for unit in sorted(UNITS.glob("simplerd*.s*")):
-        shutil.copy(unit, etc / "systemd/system")
-    service = etc / "systemd/system/simplerd.service"
-    text = service.read_text()
-    for command, count in (("simplerd", 1), ("simplerctl", 1)):
-        assert text.count(f"=/usr/bin/{command}") == count
-        text = text.replace(f"=/usr/bin/{command}", f"={PYTHON} -m {command}")
-    environment = f"Environment=PYTHONPATH={PYTHON_PATH} PYTHONDONTWRITEBYTECODE=1\n"
-    service.write_text(text.replace("[Service]\n", f"[Service]\n{environment}"))
+    box.run("systemd-sysusers", "simplerd.conf")
+    box.run("systemd-tmpfiles", "--create", "simplerd.conf")
     box.systemctl("daemon-reload")
     return box
