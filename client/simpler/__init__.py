@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from simpler.run import RunHandle, TaskRef
     from simpler.tensor import DataType, Tensor, TensorArgType
     from simpler.trace import Trace
+    from simpler.wire.control_messages import SessionLimits
     from simpler.worker import Worker, WorkerType
     from simpler.worker_stats import WorkerStats
 
@@ -80,6 +81,7 @@ _HOMES = {
     "simpler.run": ("RunHandle", "TaskRef"),
     "simpler.tensor": ("DataType", "Tensor", "TensorArgType"),
     "simpler.trace": ("Trace",),
+    "simpler.wire.control_messages": ("SessionLimits",),
     "simpler.worker": ("Worker", "WorkerType"),
     "simpler.worker_stats": ("WorkerStats",),
 }
@@ -111,6 +113,7 @@ __all__ = [
     "RemoteTensorRef",
     "RemoteWorkerSpec",
     "RunHandle",
+    "SessionLimits",
     "SessionLost",
     "SimplerError",
     "StaleHandle",

@@ -37,10 +37,15 @@ def own_control_group(process: Path = Path("/proc/self")) -> Path | None:
 def read_counts(file: Path) -> dict[str, int]:
     """The numbers of a file such as memory.events, by name; none when it cannot be read."""
     try:
-        lines = file.read_text().splitlines()
+        return counts_in(file.read_text())
     except OSError:
         return {}
-    return {name: int(number) for name, _, number in (line.partition(" ") for line in lines) if number.isdecimal()}
+
+
+def counts_in(text: str) -> dict[str, int]:
+    """The numbers of such a file, of which this is the text."""
+    lines = (line.partition(" ") for line in text.splitlines())
+    return {name: int(number) for name, _, number in lines if number.isdecimal()}
 
 
 def read_limit(file: Path) -> int | None:

@@ -26,9 +26,11 @@ import trio
 
 from simpler.control_group import own_control_group
 from simplerd.log import get_logger
-from simplerd.session_limits import LimitsInForce
+from simplerd.session_limits import Limit, LimitsInForce
 
 CONTROLLERS = ("memory", "pids", "cpu")
+LIMIT_FILES = {"memory_bytes": "memory.max", "processes": "pids.max", "cpu_weight": "cpu.weight"}
+"""Which file of a group keeps which limit."""
 LEAF = "daemon"
 REMOVE_TIMEOUT_S = 10.0
 _EVENTS_BYTES = 4096
@@ -43,17 +45,18 @@ class SessionGroup:
         self.path = path
 
     def limit(self, limits: LimitsInForce) -> None:
-        """Sets what can be set of `limits`; a file that is missing belongs to a controller that is not here."""
-        values = {
-            "memory.max": limits.memory_bytes,
-            "memory.swap.max": limits.memory_bytes,
-            "pids.max": limits.processes,
-            "cpu.weight": limits.cpu_weight,
-        }
-        for name, limit in values.items():
-            if limit is not None and (self.path / name).exists():
-                value = 0 if name == "memory.swap.max" else int(limit.value)  # who swaps is slow for everybody
-                (self.path / name).write_text(f"{value}\n")
+        """Has the kernel keep what it can of `limits`; a file that is missing is of a controller that is not here."""
+        for name in self.keeps():
+            limit: Limit | None = getattr(limits, name)
+            if limit is not None:
+                (self.path / LIMIT_FILES[name]).write_text(f"{int(limit.value)}\n")
+        swap = self.path / "memory.swap.max"
+        if limits.memory_bytes is not None and swap.exists():  # one that swaps instead is slow for everybody
+            swap.write_text("0\n")
+
+    def keeps(self) -> frozenset[str]:
+        """The limits that the kernel keeps for it, as LimitsInForce names them."""
+        return frozenset(name for name, file in LIMIT_FILES.items() if (self.path / file).exists())
 
     def entrance(self) -> int:
         """A descriptor, the caller's to close: a process that writes "0" to it is in the group."""

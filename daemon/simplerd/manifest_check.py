@@ -23,6 +23,8 @@ from simpler.worker_options import RUNTIMES
 
 NAME_CHARACTERS = 64
 MAX_SPIN_US = 1_000_000
+RUNNER_THREADS = 2
+"""The trio loop, and the command lane with the orchestration functions."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SERVICE_VARIABLES = ("NOTIFY_SOCKET", "LISTEN_", "WATCHDOG_")
 """Whoever has these takes itself for the service, sd_notify(3), sd_listen_fds(3)."""
@@ -79,8 +81,15 @@ def _workers(manifest: Manifest, devices: Collection[int]) -> Iterator[Problem]:
         yield "device_ids", f"{_listed(unknown)} not on this host, which has {_listed(sorted(devices)) or 'no devices'}"
     if manifest.num_sub_workers > limits.SUB_WORKERS_PER_SESSION:
         yield "num_sub_workers", f"{manifest.num_sub_workers}; at most {limits.SUB_WORKERS_PER_SESSION} in one session"
+    if 0 < manifest.limits.processes < (least := least_processes(manifest)):
+        yield "limits", f"{manifest.limits.processes} processes and threads are too few; it starts with {least}"
     if manifest.spin_us > MAX_SPIN_US:
         yield "spin_us", f"{manifest.spin_us} microseconds; at most {MAX_SPIN_US}"
+
+
+def least_processes(manifest: Manifest) -> int:
+    """The processes and threads of a session that does nothing: the runner with two threads, its spawner, workers."""
+    return RUNNER_THREADS + 1 + len(manifest.device_ids) + manifest.num_sub_workers
 
 
 def _environment(manifest: Manifest) -> Iterator[Problem]:

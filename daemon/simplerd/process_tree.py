@@ -14,7 +14,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 import trio
@@ -28,7 +28,7 @@ class ProcessTree:
     def __init__(self) -> None:
         ours, self.child_end = socket.socketpair()
         ours.shutdown(socket.SHUT_WR)
-        self._inode = os.fstat(self.child_end.fileno()).st_ino
+        self.inode = os.fstat(self.child_end.fileno()).st_ino
         self._ours = trio.socket.from_stdlib_socket(ours)
 
     async def wait_gone(self) -> None:
@@ -39,33 +39,43 @@ class ProcessTree:
 
     def kill(self) -> list[int]:
         """SIGKILL to whoever is left; returns their pids."""
-        return [pid for pid in self._members() if _kill(pid, self._is_member)]
+        return [pid for pid in members([self.inode])[self.inode] if _kill(pid, self.inode)]
 
     def close(self) -> None:
         """Gives up both ends."""
         self.child_end.close()
         self._ours.close()
 
-    def _members(self) -> Iterator[int]:
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and self._is_member(int(entry.name)):
-                yield int(entry.name)
 
-    def _is_member(self, pid: int) -> bool:
-        try:
-            return str(Path(f"/proc/{pid}/fd/0").readlink()) == f"socket:[{self._inode}]"
-        except OSError:  # ended, or of another user
-            return False
+def members(trees: Collection[int]) -> dict[int, list[int]]:
+    """The processes of each of `trees`, which are named by their inodes. Looks at every process of the host."""
+    found: dict[int, list[int]] = {inode: [] for inode in trees}
+    inputs = {_input(inode): inode for inode in trees}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and (inode := inputs.get(_input_of(int(entry.name)))) is not None:
+            found[inode].append(int(entry.name))
+    return found
 
 
-def _kill(pid: int, is_member: Callable[[int], bool]) -> bool:
+def _input(inode: int) -> str:
+    return f"socket:[{inode}]"
+
+
+def _input_of(pid: int) -> str:
+    try:
+        return str(Path(f"/proc/{pid}/fd/0").readlink())
+    except OSError:  # ended, or of another user
+        return ""
+
+
+def _kill(pid: int, inode: int) -> bool:
     """Kills `pid` if the process that has it now is the one that was meant."""
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return False
     try:
-        if not is_member(pid):
+        if _input_of(pid) != _input(inode):
             return False
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     except ProcessLookupError:

@@ -27,6 +27,7 @@ from simplerd.config import Config
 from simplerd.devices import DeviceTable
 from simplerd.inquiries import Inquiries
 from simplerd.lane_passing import LanePassing
+from simplerd.limit_watch import LimitWatch
 from simplerd.log import get_logger
 from simplerd.process_stat import start_time, wait_stopped
 from simplerd.refusals import Refusals
@@ -80,6 +81,8 @@ class Supervisor:
         self._folder = folder
         self._groups = groups
         self._nursery = nursery
+        self._limits = LimitWatch(config, sessions)
+        nursery.start_soon(self._limits.run)
         self._alive: dict[str, Runner] = {}
         self.inquiries = Inquiries(self._alive)
         self.lanes = LanePassing(self._alive, sessions, refusals, self.inquiries, config)
@@ -145,6 +148,7 @@ class Supervisor:
                     runner.exited.wait,
                     partial(self.lanes.listen, session, runner),
                     partial(self._end_when_stopped, session, runner),
+                    partial(self._limits.keep, session, runner),
                 )
             killed = await self._end(session, runner)
             return self._explain(session, runner, killed, oom)

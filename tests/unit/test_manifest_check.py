@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from simpler.errors import ArgumentError
-from simpler.wire.control_messages import Manifest
+from simpler.wire.control_messages import Manifest, SessionLimits
 from simplerd.manifest_check import check_manifest
 
 GOOD: dict[str, Any] = {"platform": "sim", "runtime": "graph", "device_ids": [0], "num_sub_workers": 2}
@@ -28,6 +28,11 @@ def test_a_manifest_that_fits_passes() -> None:
         ({"device_ids": [0, 1, 0]}, "device_ids", "0 named more than once"),
         ({"device_ids": [7]}, "device_ids", "7 not on this host, which has 0, 1"),
         ({"num_sub_workers": 65}, "num_sub_workers", "65; at most 64"),
+        (
+            {"num_sub_workers": 3, "limits": SessionLimits(processes=5)},
+            "limits",
+            "5 processes and threads are too few; it starts with 7",
+        ),
         ({"spin_us": 2_000_000}, "spin_us", "at most 1000000"),
         ({"env": {"A-B": "1"}}, "env", "'A-B' is not a variable's name"),
         ({"env": {"NOTIFY_SOCKET": "/x"}}, "env", "NOTIFY_SOCKET is the service manager's"),

@@ -30,6 +30,7 @@ from simpler.remote.memory import RemoteBuffers
 from simpler.remote.packing import RemotePacked, pack
 from simpler.remote.spec import RemoteWorkerSpec
 from simpler.tensor import Access, Tensor, TensorArgType
+from simpler.wire.control_messages import SessionLimits
 from simpler.wire.task_args import BufferTensor, InlineTensor, RemoteArgs
 
 INPUT, OUTPUT, INOUT = TensorArgType.INPUT, TensorArgType.OUTPUT, TensorArgType.INOUT
@@ -436,6 +437,8 @@ def test_a_clock_that_may_be_ours_is_taken_for_ours() -> None:
         ({"env": ["A"]}, "ARGUMENT", "env is a mapping of names to texts or None, not a list"),
         ({"platform": None}, "ARGUMENT", "platform None is not a text"),
         ({"output": "no"}, "ARGUMENT", "output 'no' is neither True nor False"),
+        ({"limits": 5}, "ARGUMENT", "limits 5 are no SessionLimits"),
+        ({"limits": SessionLimits(memory_bytes=-1)}, "ARGUMENT", r"Expected `int` >= 0 - at `\$.memory_bytes`"),
         ({"health_timeout_s": True}, "ARGUMENT", "health_timeout_s True is not from 0.1 to 86400 seconds"),
     ],
 )

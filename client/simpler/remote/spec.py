@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Literal
 
+import msgspec
+
 from simpler import limits
 from simpler.errors import ArgumentError, SimplerError
 from simpler.remote.tls_config import TlsConfig
-from simpler.wire.control_messages import Manifest
+from simpler.wire.control_messages import Manifest, SessionLimits
 from simpler.wire.endpoint import Endpoint, parse_endpoint
 
 MIN_HEALTH_TIMEOUT_S, MAX_HEALTH_TIMEOUT_S = 0.1, 86400
@@ -28,6 +30,7 @@ class RemoteWorkerSpec:
     ``output``: whether what its processes print comes to this program's stderr.
     ``health_timeout_s``: how long nothing may be heard of that host before the session is lost; a long task is no
     silence.
+    ``limits``: what the session may use at most, where that is less than the host allows.
     ``tls``: the certificates to use over TCP. Another host needs it, from here or from the folder that SIMPLER_TLS
     names; ``"insecure"`` goes without: then whoever is between may run code in this program and in the session.
 
@@ -46,6 +49,7 @@ class RemoteWorkerSpec:
     heap_bytes: int = field(default=limits.HEAP_BYTES, kw_only=True)
     output: bool = field(default=True, kw_only=True)
     health_timeout_s: float = field(default=limits.HEALTH_TIMEOUT_S, kw_only=True)
+    limits: SessionLimits = field(default=SessionLimits(), kw_only=True)
 
     def __post_init__(self) -> None:
         if self.transport != "tcp":
@@ -59,6 +63,7 @@ class RemoteWorkerSpec:
         self._freeze_paths()
         self._check_kinds()
         self._check_sizes()
+        self._check_limits()
 
     @property
     def tls_config(self) -> TlsConfig | None:
@@ -84,6 +89,7 @@ class RemoteWorkerSpec:
             imports=list(imports),
             name=name,
             output=self.output,
+            limits=self.limits,
         )
 
     def _freeze_tls(self) -> None:
@@ -127,6 +133,14 @@ class RemoteWorkerSpec:
             raise ArgumentError(
                 f"health_timeout_s {silence_s!r} is not from {MIN_HEALTH_TIMEOUT_S} to {MAX_HEALTH_TIMEOUT_S} seconds"
             )
+
+    def _check_limits(self) -> None:
+        if not isinstance(self.limits, SessionLimits):
+            raise ArgumentError(f"limits {self.limits!r} are no SessionLimits")
+        try:
+            msgspec.convert(msgspec.structs.asdict(self.limits), SessionLimits)
+        except msgspec.ValidationError as error:
+            raise ArgumentError(f"{self.limits!r}: {error}") from None
 
     def _freeze_devices(self) -> None:
         if not isinstance(self.device_ids, Iterable):
