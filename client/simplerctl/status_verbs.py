@@ -12,6 +12,12 @@ from simplerctl.output import Answer, clock, duration, example, prints, show_fac
 from simplerctl.target import Target
 
 
+def _limits(control: dict[str, Any]) -> str:
+    kept = {"the kernel keeps": "kernel", "looked at every second": "polled", "ignored": "ignored"}
+    parts = [f"{words}: {', '.join(control[name])}" for words, name in kept.items() if control[name]]
+    return "\n".join([*parts, *([control["reason"]] if control["reason"] else [])])
+
+
 def _show_status(now: dict[str, Any]) -> None:
     show_facts(
         {
@@ -22,6 +28,7 @@ def _show_status(now: dict[str, Any]) -> None:
             "serves at": "\n".join(now["endpoints"]),
             "sessions": f"{now['sessions']} of at most {now['max_sessions']}, {now['sessions_opened']} opened so far",
             "devices": f"{now['devices_leased']} of {now['devices']} leased",
+            "session limits": _limits(now["resource_control"]),
         }
     )
 

@@ -128,6 +128,10 @@ class ControlGroups:
             return cls(None, f"{root} cannot be written ({error.strerror}): its unit needs ProtectControlGroups=no")
         return cls(root)
 
+    def keeps(self) -> frozenset[str]:
+        """The limits that the kernel keeps for sessions, as LimitsInForce names them."""
+        return frozenset(name for name, file in LIMIT_FILES.items() if file.partition(".")[0] in self.controllers)
+
     def make(self, session: str, limits: LimitsInForce) -> SessionGroup | None:
         """A group for a new session; None where groups cannot be made. Raises OSError when this one cannot."""
         if self.root is None:

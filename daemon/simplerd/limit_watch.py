@@ -19,19 +19,23 @@ from dataclasses import replace
 import trio
 
 from simpler.control_group import counts_in
-from simplerd.cgroups import SessionGroup
+from simplerd.cgroups import LIMIT_FILES, ControlGroups, SessionGroup
 from simplerd.config import Config
 from simplerd.events import Field
+from simplerd.log import get_logger
 from simplerd.runners import Runner
 from simplerd.session_limits import Limit, LimitsInForce
 from simplerd.sessions import Session, SessionTable
-from simplerd.usage_watch import UsageWatch
+from simplerd.usage_watch import POLLED, UsageWatch
 
 REFUSALS = {"memory_bytes": ("memory.events", "oom_kill"), "processes": ("pids.events", "max")}
 """Where the kernel counts what a session was refused: processes killed for want of memory, forks that failed."""
 REPEAT_S = 5.0
 """Of a session that is refused again and again it is told so often."""
 _EVENTS_BYTES = 4096
+
+
+_log = get_logger("limits")
 
 
 class LimitWatch:
@@ -42,8 +46,17 @@ class LimitWatch:
         self._sessions = sessions
         self._usage = UsageWatch()
 
-    async def run(self) -> None:
-        """For ever."""
+    async def run(self, groups: ControlGroups) -> None:
+        """For ever, once it is said which of the limits that the host sets are not kept by the kernel."""
+        set_here = [name for name in LIMIT_FILES if getattr(self._config, f"session_{name}")]
+        if missing := [name for name in set_here if name not in groups.keeps()]:
+            polled, ignored = [name for name in missing if name in POLLED], set(missing) - set(POLLED)
+            _log.warning(
+                "the kernel does not keep limits of sessions here",
+                looked_at_every_second=", ".join(polled) or "none",
+                ignored=", ".join(ignored) or "none",
+                reason=groups.missing,
+            )
         await self._usage.run()
 
     async def keep(self, session: Session, runner: Runner) -> None:

@@ -82,7 +82,7 @@ class Supervisor:
         self._groups = groups
         self._nursery = nursery
         self._limits = LimitWatch(config, sessions)
-        nursery.start_soon(self._limits.run)
+        nursery.start_soon(self._limits.run, groups)
         self._alive: dict[str, Runner] = {}
         self.inquiries = Inquiries(self._alive)
         self.lanes = LanePassing(self._alive, sessions, refusals, self.inquiries, config)

@@ -16,6 +16,7 @@ from simplerd.process_tree import ProcessTree, members
 from simplerd.session_limits import LimitsInForce
 
 INTERVAL_S = 1.0
+POLLED = ("memory_bytes", "processes")
 _KIB = 1 << 10
 
 

@@ -12,8 +12,10 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from simplerd.admin.method import Caller, Method, Nothing, Role, Text
+from simplerd.cgroups import LIMIT_FILES, ControlGroups
 from simplerd.config import LogLevel
 from simplerd.log import set_level
+from simplerd.usage_watch import POLLED
 
 VERSION = version("simpler")  # read from a file
 
@@ -24,6 +26,16 @@ class Version(Struct, frozen=True):
     simplerd: str
     python: str
     kernel: str
+
+
+class ResourceControl(Struct, frozen=True):
+    """How the limits of sessions are kept (limits.session_… of the configuration)."""
+
+    group: Annotated[str | None, Meta(description="the control group with those of the sessions; null: there is none")]
+    kernel: Annotated[list[str], Meta(description="limits that the kernel keeps")]
+    polled: Annotated[list[str], Meta(description="limits of which it is looked every second whether they are kept")]
+    ignored: Annotated[list[str], Meta(description="limits that nobody keeps here")]
+    reason: Annotated[str | None, Meta(description="why the kernel does not keep all; null: it does")]
 
 
 class Status(Struct, frozen=True):
@@ -45,6 +57,7 @@ class Status(Struct, frozen=True):
     devices: int
     devices_leased: int
     last_event: int
+    resource_control: ResourceControl
 
 
 class Shutdown(Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,6 +85,13 @@ class LevelChanged(Struct, frozen=True):
     was: LogLevel
 
 
+def _resource_control(groups: ControlGroups) -> ResourceControl:
+    kernel = sorted(groups.keeps())
+    polled = [name for name in POLLED if name not in kernel]
+    ignored = [name for name in LIMIT_FILES if name not in (*kernel, *polled)]
+    return ResourceControl(str(groups.root) if groups.root else None, kernel, polled, ignored, groups.missing)
+
+
 async def daemon_status(caller: Caller, params: Nothing) -> Status:
     daemon = caller.daemon
     leased = [device for device in daemon.devices.list() if device.session is not None]
@@ -92,6 +112,7 @@ async def daemon_status(caller: Caller, params: Nothing) -> Status:
         devices=len(daemon.devices.list()),
         devices_leased=len(leased),
         last_event=daemon.events.last_seq,
+        resource_control=_resource_control(daemon.groups),
     )
 
 
