@@ -21,6 +21,7 @@ from simpler import limits
 from simpler.errors import SimplerError
 from simplerd.admin import jsonrpc, methods
 from simplerd.admin.access import Identity
+from simplerd.admin.event_methods import EventNotice
 from simplerd.admin.jsonrpc import Call, Code, LineReader, LineTooLong, Message, RpcError
 from simplerd.admin.method import Caller, Role
 from simplerd.events import Subscription
@@ -169,7 +170,7 @@ class Connection:
                 self._followed[number] = receiving
                 event = await subscription.receive()
             if number in self._followed:
-                await self._send(jsonrpc.notification("event", {"subscription": number, **event._asdict()}))
+                await self._send(jsonrpc.notification("event", EventNotice(number, *event)))
 
     async def _send(self, content: object) -> None:
         with trio.move_on_after(self._config.send_timeout_s) as sending:

@@ -1,5 +1,6 @@
 """The methods about events: a connection may have any of them sent as they happen."""
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
@@ -29,6 +30,16 @@ class SubscriptionInfo(Struct, frozen=True):
     subscription: int
     after: int
     last: Annotated[int, Meta(description="the newest event's sequence number now")]
+
+
+class EventNotice(Struct, frozen=True):
+    """What arrives for each event. `time` is Unix time in seconds; what `fields` there are depends on `type`."""
+
+    subscription: int
+    seq: Annotated[int, Meta(description="one more than that of the event before; also after a restart")]
+    time: float
+    type: Annotated[str, Meta(description='noun.verb, such as "session.opened"; "events.gap": some were missed')]
+    fields: Mapping[str, str | int | float | bool | Sequence[int | str] | None]
 
 
 async def events_subscribe(caller: Caller, params: EventQuery) -> SubscriptionInfo:

@@ -12,9 +12,12 @@ import msgspec
 from simpler.errors import SimplerError
 from simplerd.admin import daemon_methods, device_methods, event_methods, metrics_methods, session_methods
 from simplerd.admin.daemon_methods import VERSION
+from simplerd.admin.event_methods import EventNotice
 from simplerd.admin.jsonrpc import Code, Params, RpcError
 from simplerd.admin.method import Caller, Method, Nothing, ParamsT, Role
 
+WHAT_MAY_BE_MISSING = frozenset({"session", "device", "subscription"})
+"""Parameters by these names name something, of which the caller may be told that there is none."""
 AUDITED_GROUPS = 32
 LIKELY_NAME_CHARACTERS = 64
 """Nobody meant a method by what is longer, and to compare it takes long."""
@@ -93,32 +96,43 @@ def _typed(method: Method[ParamsT], params: Params) -> ParamsT:
 
 
 def _openrpc() -> dict[str, object]:
-    types = [type for method in TABLE for type in (method.params, method.result)]
+    """https://spec.open-rpc.org; what it has no place for has "x-" before its name."""
+    types = [EventNotice, *(type for method in TABLE for type in (method.params, method.result))]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
-    described = []
-    for method, result in zip(TABLE, schemas[1::2], strict=True):
-        properties = components[method.params.__name__]
-        described.append(
-            {
-                "name": method.name,
-                "summary": method.summary,
-                "paramStructure": "either",
-                "params": [
-                    {"name": name, "required": name in properties.get("required", ()), "schema": schema}
-                    for name, schema in properties["properties"].items()
-                ],
-                "result": {"name": "result", "schema": result},
-                "x-role": method.role.value,
-            }
-        )
-    info = {"title": "simplerd admin interface", "version": VERSION}
-    errors = {code.name: {"code": code.value, "message": code.name} for code in Code}
     return {
         "openrpc": "1.3.2",
-        "info": info,
-        "methods": described,
-        "components": {"schemas": components, "errors": errors},
+        "info": {"title": "simplerd admin interface", "version": VERSION},
+        "methods": [
+            _described(method, components[method.params.__name__], result)
+            for method, result in zip(TABLE, schemas[2::2], strict=True)
+        ],
+        "x-notifications": [{"name": "event", "params": schemas[0]}],
+        "components": {"schemas": components, "errors": {code.name: _error(code) for code in Code}},
     }
+
+
+def _described(method: Method[Any], params: dict[str, Any], result: dict[str, Any]) -> dict[str, object]:
+    codes = {Code.INVALID_PARAMS, Code.INTERNAL_ERROR, Code.FAILED}
+    if method.role is Role.OPERATE:
+        codes.add(Code.NOT_PERMITTED)
+    if WHAT_MAY_BE_MISSING.intersection(params["properties"]):
+        codes.add(Code.NOT_FOUND)
+    return {
+        "name": method.name,
+        "summary": method.summary,
+        "paramStructure": "either",
+        "params": [
+            {"name": name, "required": name in params.get("required", ()), "schema": schema}
+            for name, schema in params["properties"].items()
+        ],
+        "result": {"name": "result", "schema": result},
+        "errors": [{"$ref": f"#/components/errors/{code.name}"} for code in Code if code in codes],
+        "x-role": method.role.value,
+    }
+
+
+def _error(code: Code) -> dict[str, object]:
+    return {"code": code.value, "message": code.name, "data": {"code": "a stable symbol, often a more exact one"}}
 
 
 DISCOVERY = _openrpc()
