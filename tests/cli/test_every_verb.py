@@ -67,6 +67,8 @@ VERBS: dict[str, Row] = {
     "metrics": Row(),
     "top": Row(("--once", "--interval", "0.5"), lines=True),
     "rpc": Row(("daemon.status",), missing=("session.get", '{"session": "s-1"}'), has_format=False),
+    "service install": Row(("--user", "--dry-run"), alone=True),
+    "service uninstall": Row(("--user", "--dry-run"), alone=True),
     "tls init": Row(("--dir", "{folder}/new"), alone=True),
     "tls issue host": Row(("node1", "--dir", "{folder}/ca"), alone=True),
     "tls issue client": Row(("alice", "--dir", "{folder}/ca"), alone=True),
