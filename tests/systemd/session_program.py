@@ -40,7 +40,7 @@ def in_the_session(orch: simpler.Orchestrator, args: Any, config: object = None)
 
 def main() -> None:
     parent = simpler.Worker(level=4)
-    spec = RemoteWorkerSpec("unix:/run/simplerd/session.sock", device_ids=[0], num_sub_workers=1)
+    spec = RemoteWorkerSpec(os.environ["SIMPLERD_ENDPOINT"], device_ids=[0], num_sub_workers=1)
     session = parent.add_remote_worker(spec)
     kernel = parent.register(ChipCallable.from_c_source(DOUBLE, "double_all", ["inout"]))
     task, function = parent.register(sign), parent.register(in_the_session)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import pytest
 
@@ -13,22 +16,20 @@ from systemd_box import INSIDE, PYTHON, PYTHON_PATH, SDBOX, Box
 
 pytestmark = pytest.mark.slow
 SERVICE = "simplerd.service"
-SOCKETS = ("simplerd.socket", "simplerd-admin.socket")
+SOCKETS = ("simplerd.socket", "simplerd-admin.socket", "simplerd-tcp.socket")
 
+ENDPOINT = "unix:/run/simplerd/session.sock"
 PROGRAM = INSIDE / "tests/systemd/session_program.py"
 
 
 @pytest.fixture
 def service(installed: Box) -> Iterator[Box]:
     """The box with nothing of the service running, before and after."""
-    drop_ins = installed.root / "etc/systemd/system/simplerd.service.d"
-    drop_ins.mkdir()
     try:
         yield installed
     finally:
-        for drop_in in drop_ins.iterdir():
-            drop_in.unlink()
-        drop_ins.rmdir()
+        for drop_ins in (installed.root / "etc/systemd/system").glob("simplerd*.d"):
+            shutil.rmtree(drop_ins)
         installed.systemctl("daemon-reload")
         installed.systemctl("stop", SERVICE, *SOCKETS)
         installed.systemctl("reset-failed")
@@ -37,9 +38,10 @@ def service(installed: Box) -> Iterator[Box]:
 
 
 @contextmanager
-def program(box: Box) -> Iterator[subprocess.Popen[str]]:
+def program(box: Box, endpoint: str = ENDPOINT) -> Iterator[subprocess.Popen[str]]:
     """A program inside the box that has opened a session and used it; a line on its stdin lets it end."""
-    words = [SDBOX, "exec", box.name, "env", f"PYTHONPATH={PYTHON_PATH}", PYTHON, PROGRAM]
+    environ = [f"PYTHONPATH={PYTHON_PATH}", f"SIMPLERD_ENDPOINT={endpoint}"]
+    words = [SDBOX, "exec", box.name, "env", *environ, PYTHON, PROGRAM]
     with subprocess.Popen(
         [str(word) for word in words],
         stdin=subprocess.PIPE,
@@ -63,8 +65,10 @@ def processes(box: Box) -> list[str]:
     return box.run("ps", "-u", "simplerd", "-o", "pid=,args=", check=False).stdout.splitlines()
 
 
-def drop_in(box: Box, text: str) -> None:
-    (box.root / "etc/systemd/system/simplerd.service.d/test.conf").write_text(text)
+def drop_in(box: Box, text: str, unit: str = SERVICE) -> None:
+    folder = box.root / f"etc/systemd/system/{unit}.d"
+    folder.mkdir(exist_ok=True)
+    (folder / "test.conf").write_text(text)
     box.systemctl("daemon-reload")
 
 
@@ -92,13 +96,53 @@ def test_stopping_it_ends_running_sessions(service: Box) -> None:  # W3
         assert (after["Result"], after["ExecMainStatus"]) == ("success", "0")
 
 
-def test_a_client_starts_it_through_the_socket(service: Box) -> None:  # D1
+@pytest.fixture
+def address(service: Box) -> str:
+    """Where its TCP socket listens, which the host's network has room for: the box has no network of its own."""
+    assert "ListenStream=127.0.0.1:7390" in service.systemctl("cat", "simplerd-tcp.socket")
+    drop_in(service, f"[Socket]\nListenStream=\nListenStream={(free := _free_address())}\n", "simplerd-tcp.socket")
+    return free
+
+
+def _free_address() -> str:
+    first = 20_000 + os.getpid() % 10_000  # below what the kernel gives to outgoing connections, ip(7)
+    for port in range(first, first + 100):
+        with closing(socket.socket()) as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return f"127.0.0.1:{port}"
+    raise AssertionError(f"100 ports from {first} on are taken")
+
+
+@pytest.mark.parametrize("kind", ["unix", "tcp"])
+def test_a_program_starts_it_through_any_of_its_sockets(service: Box, address: str, kind: str) -> None:  # D1
     service.systemctl("start", *SOCKETS)
     assert service.show(SERVICE)["ActiveState"] == "inactive"
+    with program(service, address if kind == "tcp" else ENDPOINT) as client:
+        endpoints = json.loads(service.simplerctl("status", "--format", "json").stdout)["endpoints"]
+        assert sorted(endpoints) == [address, ENDPOINT]
+        assert client.communicate("go on\n", timeout=30)[0] == "closed\n"
+
+
+def test_an_operator_starts_it_through_the_admin_socket(service: Box) -> None:  # D1
+    service.systemctl("start", "simplerd-admin.socket")
     assert "serving" in service.simplerctl("status").stdout
     assert service.show(SERVICE)["ActiveState"] == "active"
-    with program(service) as client:
-        assert client.communicate("go on\n", timeout=30)[0] == "closed\n"
+
+
+def test_tcp_is_off_unless_it_was_enabled(service: Box) -> None:  # D3
+    service.systemctl("start", SERVICE)
+    assert json.loads(service.simplerctl("status", "--format", "json").stdout)["endpoints"] == [ENDPOINT]
+
+
+@pytest.mark.usefixtures("address")
+def test_no_process_of_a_session_holds_the_sockets(service: Box) -> None:  # D1
+    service.systemctl("start", *SOCKETS, SERVICE)
+    with program(service):
+        service.run("kill", "-KILL", service.show(SERVICE)["MainPID"])
+        service.wait(SERVICE, NRestarts="1", ActiveState="active", SubState="running")
+        service.systemctl("stop", SERVICE, *SOCKETS)
+        for unit in SOCKETS:  # the kernel refuses an address that somebody listens at
+            service.systemctl("start", unit)
 
 
 def test_nobody_is_refused_while_it_restarts(service: Box) -> None:  # D1
