@@ -4,8 +4,8 @@ Rules
   1. A point stands between two steps that a crash must be able to part: a record and what it is of, a deed and the word
      about it. The table below has them all, in the order of each life; tests/faults/ walks every one.
   2. Nothing is done there, save by a daemon that was started with SIMPLERD_FAULTS, the path of a folder. Such a one
-     stops itself (SIGSTOP, signal(7)) at a point that has a file there, which it removes first: so once for each file.
-     Whoever waits for that then kills whom it likes, or lets the daemon go on.
+     stops itself (SIGSTOP, signal(7)) at a point that has a file there, which says how often to pass it first. It
+     removes the file, so it stops once. Whoever waits for that then kills whom it likes, or lets the daemon go on.
 """
 
 from __future__ import annotations
@@ -39,7 +39,11 @@ def fault_point(name: FaultPoint) -> None:
 
 def _stop_if_armed(file: Path) -> None:
     try:
-        file.unlink()
+        still_to_pass = int(file.read_text())
     except FileNotFoundError:
         return
+    if still_to_pass:
+        file.write_text(str(still_to_pass - 1))
+        return
+    file.unlink()
     os.kill(os.getpid(), signal.SIGSTOP)

@@ -124,7 +124,8 @@ class ForegroundDaemon:
 
     def wait_ready(self) -> None:
         """Returns when the daemon that has begun is ready. Raises StartupError with its log when that does not get."""
-        assert self._notify is not None
+        if self._notify is None:  # it has said so before
+            return
         try:
             problem = _wait_ready(self._notify, self.process)
         except BaseException:

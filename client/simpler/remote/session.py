@@ -159,7 +159,7 @@ class RemoteSession(Handler):
         self._move(SessionEvent.OPEN)
         with trio.move_on_after(timeout_s) as deadline:
             try:
-                await self._wire.open(manifest, contents, nursery)
+                await self._opened_by_daemon(manifest, contents)
                 if self._state is not SessionState.OPENING:  # it was lost, or closed, meanwhile
                     raise self._unusable()
                 self._begin()
@@ -175,6 +175,17 @@ class RemoteSession(Handler):
         raise StartupError(
             f"{self.name} was not ready within {round(timeout_s, 3):g} s: waited for {self._wire.waits_for}"
         )
+
+    async def _opened_by_daemon(self, manifest: Manifest, contents: Sequence[Content]) -> None:
+        try:
+            await self._wire.open(manifest, contents, self._nursery)
+        except (SessionLost, StateError):  # of a lane that the session does not take, or has ended with
+            if self._wire.opened is not None:  # then the daemon may be about to say why the session has ended
+                with trio.move_on_after(limits.ENDED_GRACE_S):
+                    await self._lost.wait()
+            if self._cause is not None:
+                raise copy.copy(self._cause) from None
+            raise
 
     def _begin(self) -> None:
         self._region.attach_worker(self.worker)
