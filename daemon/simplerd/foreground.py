@@ -52,7 +52,9 @@ class ForegroundDaemon:
         self.state_dir = self.folder / "state"
         self.log = self.folder / "simplerd.log"
         """Of all that were started, one after the other."""
-        self._options, self._env = options, {**os.environ, **(env or {})}
+        self._options = options
+        self.env = {**os.environ, **(env or {})}
+        """Of the next one that is started."""
         self._notify: socket.socket | None = None
         self.process: subprocess.Popen[bytes]
         try:
@@ -115,7 +117,7 @@ class ForegroundDaemon:
                     *(sys.executable, "-c", _BOOT, str(os.getpid())),
                     *("--config", str(config), *folders, *self._options, *options),
                 ],
-                env={**self._env, "NOTIFY_SOCKET": self._notify.getsockname()},
+                env={**self.env, "NOTIFY_SOCKET": self._notify.getsockname()},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
