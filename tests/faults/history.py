@@ -36,15 +36,16 @@ class Program:
 
 
 def problems(
-    events: Sequence[dict[str, Any]], program: Program, *, live: Iterable[str] = (), leases: Iterable[int] = ()
+    events: Sequence[dict[str, Any]], *programs: Program, live: Iterable[str] = (), leases: Iterable[int] = ()
 ) -> list[str]:
     """What is wrong, in words. ``live`` and ``leases``: the sessions and leased devices that the daemon lists now."""
+    had = {session for program in programs for session in program.sessions}
     return [
         *_misnumbered(events),
         *_lives(events, set(live)),
         *_leases(events, set(leases)),
-        *(f"{session} was never opened, but a program had it" for session in program.sessions - _opened(events)),
-        *_tasks(program),
+        *(f"{session} was never opened, but a program had it" for session in had - _opened(events)),
+        *(problem for program in programs for problem in _tasks(program)),
     ]
 
 
