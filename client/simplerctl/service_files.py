@@ -88,7 +88,7 @@ def _drop_in(units: Path, systemd: int) -> dict[Path, str]:
         "ExecReload=",
     ]
     if systemd >= DELEGATE_SUBGROUP:
-        lines += ["# Controllers may stay enabled above sessions that live on.", "DelegateSubgroup=daemon"]
+        lines += ["# Controllers may stay given to sessions that live on.", "DelegateSubgroup=daemon", "ExecStopPost="]
     return {units / f"{SERVICE}.d" / DROP_IN: "\n".join(lines) + "\n"}
 
 

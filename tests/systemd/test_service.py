@@ -85,6 +85,7 @@ def test_it_starts_says_what_runs_and_stops_without_a_trace(service: Box) -> Non
     service.systemctl("stop", SERVICE)
     after = service.show(SERVICE)
     assert (after["ActiveState"], after["Result"], after["ExecMainStatus"]) == ("inactive", "success", "0")
+    assert "code=exited ; status=0" in after["ExecStopPost"]  # it has found the service's group
 
 
 def test_stopping_it_ends_running_sessions(service: Box) -> None:  # W3

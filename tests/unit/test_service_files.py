@@ -20,7 +20,7 @@ def test_systemd_is_told_only_what_its_version_understands() -> None:  # D1
     assert drop_in(252) is None
     assert "Type=notify-reload\nExecReload=\n" in (drop_in(253) or "")
     assert "DelegateSubgroup" not in (drop_in(253) or "")
-    assert "DelegateSubgroup=daemon" in (drop_in(254) or "")
+    assert "DelegateSubgroup=daemon\nExecStopPost=\n" in (drop_in(254) or "")
 
 
 @pytest.mark.parametrize(
