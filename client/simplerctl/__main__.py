@@ -13,6 +13,7 @@ from click.shell_completion import get_completion_class
 from simplerctl.daemon_verbs import log, shutdown
 from simplerctl.device_verbs import device
 from simplerctl.dial_verb import dial_stdio
+from simplerctl.doctor_verb import doctor
 from simplerctl.errors import AdminError
 from simplerctl.event_verbs import events
 from simplerctl.metrics_verb import metrics
@@ -111,6 +112,7 @@ VERBS: tuple[click.Command, ...] = (
     events,
     metrics,
     top,
+    doctor,
     rpc,
     service,
     tls,

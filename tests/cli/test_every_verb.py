@@ -76,10 +76,11 @@ VERBS: dict[str, Row] = {
 ELSEWHERE = {
     "run": "test_simplerctl.py",
     "completion": "test_simplerctl.py",
+    "doctor": "test_doctor.py",
     "shutdown": "test_waiting.py",
     "dial-stdio": "test_host.py",
 }
-"""These end the daemon, or are nothing without a process of their own."""
+"""These end the daemon, are nothing without a process of their own, or take what others refuse for an answer."""
 
 ASKING = [name for name, row in VERBS.items() if not row.alone]
 Result = click.testing.Result
