@@ -76,7 +76,9 @@ def _of_another_run(cgroup: Path) -> bool:
 def _cgroups() -> set[Path]:
     for root in (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup")):
         if (root / "cgroup.procs").exists():
-            return {path for path in root.rglob("*") if path.is_dir() and not _of_another_run(path)}
+            # os.walk passes over what some other run on this machine removes meanwhile.
+            found = {Path(at) / name for at, below, _ in os.walk(root) for name in below}
+            return {path for path in found if not _of_another_run(path)}
     return set()
 
 
