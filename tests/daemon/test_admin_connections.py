@@ -45,6 +45,9 @@ class Client:
     async def send(self, content: object) -> None:
         await self.stream.send_all(json.dumps(content).encode() + b"\n")
 
+    def unread(self, data: bytes) -> None:
+        self._buffer = data + self._buffer
+
     async def receive(self) -> Any:
         """The next line; None at the end of the connection."""
         with trio.fail_after(10):
@@ -191,6 +194,26 @@ async def test_pipelined_calls_batches_and_notifications_are_answered_in_order(s
     assert (first["id"], last["id"]) == (1, 4)
     assert [reply["id"] for reply in batch] == [2, None, 3]
     assert [reply["error"]["code"] for reply in batch[1:]] == [-32600, -32601]
+
+
+async def test_the_replies_of_a_batch_come_one_by_one_in_one_line(server: Server) -> None:
+    await server.start()
+    client = await server.connect()
+    manifest = Manifest(platform="sim", runtime="graph")
+    session = server.daemon.sessions.open(manifest, Peer("unix", os.getuid(), os.getpid()))  # whose end nobody plays
+    await client.call("events.subscribe", {"types": ["session"]}, id=0)
+    close = {"jsonrpc": "2.0", "method": "session.close", "params": [session.id], "id": 2}
+    await client.send([STATUS | {"id": 1}, close, STATUS | {"id": 3}])
+    await session.close_asked.wait()
+    with trio.fail_after(20):
+        begun = await client.stream.receive_some()
+    assert begun.startswith(b'[{"jsonrpc":"2.0","id":1,')
+    assert not begun.endswith(b"\n")
+    for event in (SessionEvent.FORKED, SessionEvent.CLOSE, SessionEvent.GONE):
+        server.daemon.sessions.advance(session, event)
+    client.unread(begun)
+    assert [reply["id"] for reply in await client.receive()] == [1, 2, 3]
+    assert (await client.receive())["method"] == "event"  # it waited for the end of the line
 
 
 async def test_rubbish_is_answered_and_the_connection_goes_on(server: Server) -> None:

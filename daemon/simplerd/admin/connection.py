@@ -5,8 +5,10 @@ Rules
   2. The beginning of a line must be followed by its end within a deadline. Between lines a client may be silent for as
      long as it likes: it may be following events, or be a person who thinks.
   3. A client that does not read what it is sent is cut off after a deadline, and only its own connection waits for it.
-  4. What a call sets off begins after its reply, the events of a subscription for one.
-  5. A connection may have to give way to a newer one (server.py): at once, whatever it is doing. Nothing is lost by it,
+  4. The replies of a batch are sent one by one, as its calls are carried out, in one line: however much they ask for,
+     one result at a time takes memory. What else is sent on this connection waits until the line has ended.
+  5. What a call sets off begins after its reply, the events of a subscription for one.
+  6. A connection may have to give way to a newer one (server.py): at once, whatever it is doing. Nothing is lost by it,
      since a call that changes something has changed it by then, and only waits.
 """
 
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
     from simplerd.daemon import Daemon
 
 RECEIVE_BYTES = 1 << 16
-GAVE_WAY = f"{limits.ADMIN_CONNECTIONS} admin connections are open, the limit: this one gave way to a newer one"
+_WHY = f"{limits.ADMIN_CONNECTIONS} admin connections are open, the limit: this one gave way to a newer one"
+GAVE_WAY = jsonrpc.failure(None, RpcError(Code.LIMIT, _WHY, "TOO_MANY_CONNECTIONS"))
 FAREWELL_TIMEOUT_S = 1.0
 _log = get_logger("admin")
 
@@ -80,7 +83,7 @@ class Connection:
                     self._followers.cancel_scope.cancel()
             if self._presence.cancelled_caught and not self._half_sent:
                 with trio.move_on_after(FAREWELL_TIMEOUT_S):
-                    await self._send(jsonrpc.failure(None, RpcError(Code.LIMIT, GAVE_WAY, "TOO_MANY_CONNECTIONS")))
+                    await self._send(jsonrpc.encode(GAVE_WAY))
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the client went away in the middle of something
         except* SlowReader:
@@ -133,23 +136,34 @@ class Connection:
             self._lines.feed(data)
 
     async def _answer(self, message: Message) -> None:
-        replies = [reply for item in message.items if (reply := await self._reply(item)) is not None]
-        if replies:
-            await self._send(replies if message.is_batch else replies[0])
+        if message.is_batch:
+            await self._answer_batch(message)
+        elif (reply := await self._reply(message.items[0])) is not None:
+            await self._send(reply)
         for action in self._after_reply:
             action()
         self._after_reply.clear()
+
+    async def _answer_batch(self, message: Message) -> None:
+        async with self._sending:  # nothing else may come between the pieces of a line
+            before = b"["
+            for item in message.items:
+                if (reply := await self._reply(item)) is not None:
+                    await self._write(before + reply.removesuffix(b"\n"))
+                    before = b","
+            if before == b",":
+                await self._write(b"]\n")
 
     def _begin(self, number: int, subscription: Subscription) -> None:
         if number in self._followed:  # a batch may have ended it again
             self._followers.start_soon(self._forward, number, subscription)
 
-    async def _reply(self, item: Call | RpcError) -> jsonrpc.Json | None:
+    async def _reply(self, item: Call | RpcError) -> bytes | None:
         await trio.lowlevel.checkpoint()  # one line may hold many calls, and others have their turn between them
         if isinstance(item, RpcError):
             return self._refused(None, item)
         try:
-            reply = jsonrpc.result(item.id, await methods.call(self._caller, item.method, item.params))
+            reply = jsonrpc.encode(jsonrpc.result(item.id, await methods.call(self._caller, item.method, item.params)))
         except RpcError as error:
             reply = self._refused(item.id, error)
         except SimplerError as error:
@@ -157,12 +171,12 @@ class Connection:
         except Exception as error:
             _log.exception("admin call failed", method=item.method)
             why = f"{item.method} failed inside the daemon ({type(error).__name__}: {error}); its log has more"
-            reply = jsonrpc.failure(item.id, RpcError(Code.INTERNAL_ERROR, why))
+            reply = jsonrpc.encode(jsonrpc.failure(item.id, RpcError(Code.INTERNAL_ERROR, why)))
         return None if item.is_notification else reply
 
-    def _refused(self, id: jsonrpc.Id, error: RpcError) -> jsonrpc.Json:
+    def _refused(self, id: jsonrpc.Id, error: RpcError) -> bytes:
         self._refusals.note(Peer("admin", self.peer.uid, self.peer.pid), str(error.data["code"]), error.message)
-        return jsonrpc.failure(id, error)
+        return jsonrpc.encode(jsonrpc.failure(id, error))
 
     async def _forward(self, number: int, subscription: Subscription) -> None:
         while number in self._followed:
@@ -170,13 +184,16 @@ class Connection:
                 self._followed[number] = receiving
                 event = await subscription.receive()
             if number in self._followed:
-                await self._send(jsonrpc.notification("event", EventNotice(number, *event)))
+                await self._send(jsonrpc.encode(jsonrpc.notification("event", EventNotice(number, *event))))
 
-    async def _send(self, content: object) -> None:
-        with trio.move_on_after(self._config.send_timeout_s) as sending:
-            async with self._sending:
-                self._half_sent = True
-                await self._stream.send_all(jsonrpc.encode(content))
-                self._half_sent = False
-        if sending.cancelled_caught:
+    async def _send(self, line: bytes) -> None:
+        async with self._sending:
+            await self._write(line)
+
+    async def _write(self, piece: bytes) -> None:
+        self._half_sent = True
+        with trio.move_on_after(self._config.send_timeout_s) as writing:
+            await self._stream.send_all(piece)
+        if writing.cancelled_caught:
             raise SlowReader
+        self._half_sent = not piece.endswith(b"\n")
