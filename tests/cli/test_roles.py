@@ -40,15 +40,19 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForegroundDaemo
 def simplerctl_as(daemon: ForegroundDaemon) -> As:
     """Runs simplerctl as a user in these groups."""
 
-    def run(groups: list[int], *words: str, uid: int = SOMEBODY) -> Finished:
-        become = ["setpriv", f"--reuid={uid}", "--regid=65533"]
-        become += [f"--groups={','.join(map(str, groups))}" if groups else "--clear-groups"]
-        # The checkout may lie where only root can look, such as below /root.
-        become += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
-        command: list[str | Path] = [*become, SIMPLERCTL, "--socket", daemon.admin_socket, *words]
+    def run(groups: list[int], *words: str) -> Finished:
+        command: list[str | Path] = [*become(groups), SIMPLERCTL, "--socket", daemon.admin_socket, *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     return run
+
+
+def become(groups: list[int]) -> list[str]:
+    """Before a command: run it as a user in these groups."""
+    words = ["setpriv", f"--reuid={SOMEBODY}", "--regid=65533"]
+    words += [f"--groups={','.join(map(str, groups))}" if groups else "--clear-groups"]
+    # The checkout may lie where only root can look, such as below /root.
+    return [*words, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
 
 
 def audited(daemon: ForegroundDaemon, kind: str) -> list[dict[str, object]]:
@@ -82,6 +86,17 @@ def test_an_operator_changes_things_and_is_on_record(simplerctl_as: As, daemon: 
     assert call["groups"] == [OPERATORS.gr_gid, READERS.gr_gid, 65_533]
     assert outcome["outcome"] == "NO_SUCH_SESSION"
     assert "method=session.close" in daemon.log.read_text()
+
+
+def test_unless_a_group_is_named_that_of_the_socket_operates() -> None:
+    with ForegroundDaemon() as plain:
+        for folder in (plain.folder, plain.runtime_dir):
+            folder.chmod(0o711)
+        plain.admin_socket.chmod(0o666)
+        closes = ["--socket", str(plain.admin_socket), "session", "close", "s-1"]
+        for groups, code in (([0], 1), ([OPERATORS.gr_gid], 5)):  # the socket is root's, and there is no s-1
+            command = [*become(groups), str(SIMPLERCTL), *closes]
+            assert subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == code
 
 
 def test_a_user_of_very_many_groups_is_known_by_each_of_them(simplerctl_as: As) -> None:

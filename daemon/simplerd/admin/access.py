@@ -7,7 +7,6 @@ has.
 
 import grp
 import os
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,10 +39,10 @@ class Access:
     readers: int | None
 
     @classmethod
-    def at(cls, listening: socket.socket, config: Config) -> "Access":
-        """What holds for who connects to `listening`. Raises StartupError for groups that the host does not have."""
+    def at(cls, path: Path, config: Config) -> "Access":
+        """What holds for who connects to the socket at `path`. Raises StartupError for groups that are not there."""
         operators = group_id(config.admin_group, "admin_group")
-        return cls(_group_of(listening) if operators is None else operators, group_id(config.read_group, "read_group"))
+        return cls(_group_of(path) if operators is None else operators, group_id(config.read_group, "read_group"))
 
     def role_of(self, identity: Identity) -> Role | None:
         """What it may do; None: nothing."""
@@ -62,8 +61,8 @@ def group_id(name: str | None, key: str) -> int | None:
         raise StartupError(f"listen.{key}: there is no group {name!r} on this host") from error
 
 
-def _group_of(listening: socket.socket) -> int | None:
+def _group_of(path: Path) -> int | None:
     try:
-        return Path(os.fsdecode(listening.getsockname())).stat().st_gid
+        return path.stat().st_gid
     except OSError:  # somebody took it away; who is root still gets in by what systemd holds open
         return None

@@ -5,9 +5,11 @@ of them gives way: one that does nothing if there is any (``Connection.worth``).
 one user's flood shut anybody else out.
 """
 
+import os
 from collections import Counter
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -55,7 +57,8 @@ class AdminServer:
         try:
             async with trio.open_nursery() as nursery:
                 for sock in sockets:
-                    serve = partial(self._serve_connection, Access.at(sock, config))
+                    path = bound.path if bound else Path(os.fsdecode(sock.getsockname()))
+                    serve = partial(self._serve_connection, Access.at(path, config))
                     listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
                     await nursery.start(trio.serve_listeners, serve, [listener])
                 task_status.started()
