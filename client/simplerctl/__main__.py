@@ -10,10 +10,12 @@ from pathlib import Path
 import click
 from click.shell_completion import get_completion_class
 
+from simplerctl.config_verbs import config, reload
 from simplerctl.daemon_verbs import log, shutdown
 from simplerctl.device_verbs import device
 from simplerctl.dial_verb import dial_stdio
 from simplerctl.doctor_verb import doctor
+from simplerctl.drain_verbs import drain, is_drained, undrain
 from simplerctl.errors import AdminError
 from simplerctl.event_verbs import events
 from simplerctl.metrics_verb import metrics
@@ -110,6 +112,11 @@ VERBS: tuple[click.Command, ...] = (
     session,
     device,
     events,
+    drain,
+    undrain,
+    is_drained,
+    config,
+    reload,
     metrics,
     top,
     doctor,

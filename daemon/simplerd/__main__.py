@@ -6,23 +6,24 @@ Exit codes: 0 stopped as asked, 1 could not start or failed, 2 usage, 78 (EX_CON
 
 import os
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import click
+import msgspec
 import trio
 
-from simpler.errors import SimplerError, StartupError
+from simpler.errors import SimplerError
 from simpler.spawn import Spawner
 from simplerd import config as configuration
-from simplerd import daemon, log
+from simplerd import daemon, log, reload, settings
 from simplerd.cgroups import ControlGroups
 from simplerd.config import Config, LogLevel
 from simplerd.config_check import endpoint_problem
+from simplerd.reload import CheckReport
 from simplerd.runner import environment
 from simplerd.service import InheritedSockets, Service
-from simplerd.tls import ServerTls
 from simplerd.toml_file import ConfigError
 
 RUNNER_MODULES = ("simplerd.runner.main", "simpler.sub_worker", "simpler.chip_worker", "numpy", "cloudpickle")
@@ -74,6 +75,13 @@ def _endpoints(context: click.Context, option: click.Parameter, values: tuple[st
     "--log-level", type=click.Choice(get_args(LogLevel)), help="What to log. [default: as configured, else info]"
 )
 @click.option("--check", is_flag=True, help="Check the configuration, say what it is, and exit.")
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    help="What --check prints. [default: table]",
+)
 @click.version_option(package_name="simpler", prog_name="simplerd")
 def main(
     *,
@@ -83,19 +91,22 @@ def main(
     listen: tuple[str, ...],
     log_level: LogLevel | None,
     check: bool,
+    style: str,
 ) -> None:
     """The daemon of a worker host: gives programs sessions on its devices."""
     try:
         config = configuration.load(
             path, runtime_dir=runtime_dir, state_dir=state_dir, listen=listen, log_level=log_level
         )
-        if check and config.tls:
-            ServerTls(config.tls)
-    except (ConfigError, StartupError) as error:
+        if check:
+            config, _ = reload.checked(config.surroundings)
+    except ConfigError as error:
+        if check and style == "json":
+            _print_json(CheckReport(str(path or error.context.get("file", "")), list(error.problems)))
         click.echo(f"simplerd: the configuration cannot be used:\n{error}", err=True)
         sys.exit(os.EX_CONFIG)
     if check:
-        click.echo(_described(config))
+        _print_json(CheckReport(config.source, [])) if style == "json" else click.echo(_described(config))
         return
     log.configure(config.log_level)
     try:
@@ -105,13 +116,17 @@ def main(
         sys.exit(1)
 
 
+def _print_json(report: CheckReport) -> None:
+    click.echo(msgspec.json.encode(report))
+
+
 def _described(config: Config) -> str:
-    settings = [f"  {field.name:18} {_plain(getattr(config, field.name))}" for field in fields(config)[1:]]
-    return "\n".join([f"The configuration is good: {config.source}.", *settings])
+    values = [f"  {each.key:30} {_plain(each.value)}" for each in settings.shown(config)]
+    return "\n".join([f"The configuration is good: {config.source}.", *values])
 
 
 def _plain(value: object) -> str:
-    if isinstance(value, tuple):
+    if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     return "none" if value is None else str(value)
 

@@ -15,7 +15,6 @@ import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from enum import Enum
 
 import trio
 
@@ -27,7 +26,9 @@ from simplerd.admin.server import AdminServer
 from simplerd.cgroups import ControlGroups
 from simplerd.config import Config
 from simplerd.counts import LabelledCount
+from simplerd.daemon_life import DaemonEvent, DaemonLife, DaemonState
 from simplerd.devices import DeviceTable
+from simplerd.drain import Drain
 from simplerd.ended_sessions import EndedSessions
 from simplerd.event_file import EventFile
 from simplerd.events import EventLog
@@ -54,14 +55,6 @@ WARM_UP_TIMEOUT_S = 20.0
 _log = log.get_logger("daemon")
 
 
-class DaemonState(Enum):
-    """The life of the daemon: each state is followed by the next, and by no other."""
-
-    STARTING = "starting"
-    SERVING = "serving"
-    STOPPING = "stopping"
-
-
 class Daemon:
     """What the admin interface works on. Belongs to the trio thread; `started_at` is Unix time in seconds."""
 
@@ -72,12 +65,13 @@ class Daemon:
         self.state_folder = state_folder
         self.groups = groups
         self.started_at = time.time()
-        self.state = DaemonState.STARTING
+        self.life = DaemonLife()
         file = EventFile(state_folder.path)
         self.events = EventLog(earlier=file.read(), keep=file.append)
         self.tls = ServerTls(config.tls) if config.tls else None
         self.sessions = SessionTable(self.events, config, ended=EndedSessions(state_folder))
         self.devices = DeviceTable(config.platform, config.devices)
+        self.drain = Drain(self.life, self.sessions, self.events, state_folder, stop=self.ask_to_stop)
         self.refusals = Refusals()
         self.supervisor: Supervisor
         """Since it began to serve."""
@@ -88,10 +82,21 @@ class Daemon:
         self.metrics = Metrics(self)
         self.waiting_settings: list[Change] = []
         """What the last reload found in the file that needs a restart."""
+        self.stop_asked = trio.Event()
         self.stop_reason = ""
-        """Why an operator wants it to stop, if one does."""
         self._spawner = spawner
         self._service = service
+
+    @property
+    def state(self) -> DaemonState:
+        """Where it is in its life."""
+        return self.life.state
+
+    def ask_to_stop(self, why: str) -> None:
+        """Have the daemon end; the first reason stays."""
+        if not self.stop_asked.is_set():
+            self.stop_reason = why
+            self.stop_asked.set()
 
     def self_check(self) -> str | None:
         """What is wrong, or None: for the watchdog."""
@@ -118,7 +123,8 @@ class Daemon:
         moving = [f"{count} {state}" for state, count in states.items() if state != SessionState.READY.value]
         if moving:
             sessions += f" ({', '.join(moving)})"
-        return f"{self.state.value}: {sessions}, {leased} of {len(devices)} devices leased"
+        state = self.state.value + (f" ({self.drain.order.reason})" if self.drain.order else "")
+        return f"{state}: {sessions}, {leased} of {len(devices)} devices leased"
 
 
 async def run(
@@ -176,6 +182,7 @@ async def _serve(
                 await folder.clear(config.close_timeout_s)
                 await daemon.groups.clear()
                 await _warm_up(runners)
+            daemon.drain.restore()
             listener = SessionListener(config, daemon.sessions, supervisor, daemon.refusals, daemon.tls)
             entrance: trio.CancelScope = await nursery.start(listener.serve, sockets, nursery)
             nursery.start_soon(daemon.refusals.run)
@@ -185,18 +192,20 @@ async def _serve(
                 metrics_socket = listen_tcp(parse_endpoint(config.metrics_listen))
                 await nursery.start(MetricsListener(daemon.metrics, daemon.self_check).serve, metrics_socket)
             await nursery.start(_reload_on_hangup, daemon)  # which may come as soon as READY is heard
-            daemon.state = DaemonState.SERVING
+            daemon.life.advance(DaemonEvent.READY)
+            daemon.drain.resume()
             service.ready(daemon.summary())
             daemon.events.publish("daemon.ready", endpoints=list(config.session_sockets), config=config.source)
             nursery.start_soon(service.watchdog, daemon.self_check)
             nursery.start_soon(_keep_status, daemon, service)
-            number = await anext(signals)  # no deadline: until somebody wants us to stop
-            daemon.state = DaemonState.STOPPING
-            why = f"simplerd is stopping ({daemon.stop_reason or signal.Signals(number).name})"
+            nursery.start_soon(daemon.drain.run)
+            nursery.start_soon(_heed, signals, daemon)
+            await daemon.stop_asked.wait()  # no deadline: until somebody wants us to stop
+            daemon.life.advance(DaemonEvent.STOP)
+            why = daemon.stop_reason
             service.stopping(daemon.summary())
             daemon.events.publish("daemon.stopping", reason=why)
             entrance.cancel()
-            nursery.start_soon(_hurry, signals, supervisor)
             async with service.more_time():
                 await _close_sessions(daemon, why)
             await listener.part(why)
@@ -220,11 +229,13 @@ async def _close_sessions(daemon: Daemon, why: str) -> None:
         await session.ended.wait()
 
 
-async def _hurry(signals: AsyncIterator[int], supervisor: Supervisor) -> None:
-    """A second signal: whoever sent it does not want to wait."""
+async def _heed(signals: AsyncIterator[int], daemon: Daemon) -> None:
     async for number in signals:
-        _log.warning("killing what is still closing", signal=signal.Signals(number).name)
-        supervisor.kill_all()
+        name = signal.Signals(number).name
+        if daemon.stop_asked.is_set():  # whoever sends one more does not want to wait
+            _log.warning("killing what is still closing", signal=name)
+            daemon.supervisor.kill_all()
+        daemon.ask_to_stop(f"simplerd is stopping ({name})")
 
 
 def _leaves(errors: BaseExceptionGroup[SimplerError]) -> Iterator[BaseException]:

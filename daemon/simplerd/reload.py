@@ -16,7 +16,7 @@ from msgspec import Struct, structs
 from simpler.errors import StartupError
 from simplerd import config as configuration
 from simplerd import log, settings
-from simplerd.config import Config
+from simplerd.config import Config, Surroundings
 from simplerd.settings import Change
 from simplerd.tls import ServerTls
 from simplerd.toml_file import ConfigError, Problem, TomlFile
@@ -43,12 +43,19 @@ class ReloadReport(Struct, frozen=True):
         return [change.key for change in self.changes if change.restart]
 
 
-def checked(config: Config, file: TomlFile | None = None) -> tuple[Config, ServerTls | None]:
-    """The configuration that a daemon with `config` would have from `file` (from its own, read again), and its TLS.
+class CheckReport(Struct, frozen=True):
+    """What is wrong with a configuration; nothing, when there are no problems."""
 
-    Raises ConfigError when it cannot be used.
+    config: str
+    """The file, or "embedded defaults"."""
+    problems: list[Problem]
+
+
+def checked(around: Surroundings, file: TomlFile | None = None) -> tuple[Config, ServerTls | None]:
+    """The configuration that a daemon in these surroundings would have from `file`, or from the one that it would read,
+    and its TLS. Raises ConfigError when it cannot be used.
     """
-    fresh = configuration.read(config.surroundings, file)
+    fresh = configuration.read(around, file)
     try:
         return fresh, ServerTls(fresh.tls) if fresh.tls else None
     except StartupError as error:
@@ -59,7 +66,7 @@ def reload(daemon: Daemon) -> ReloadReport:
     """Has `daemon` use what is in its configuration now. Raises ConfigError, and then nothing has changed."""
     config = daemon.config
     try:
-        fresh, tls = checked(config)
+        fresh, tls = checked(config.surroundings)
     except ConfigError as error:
         daemon.events.publish("daemon.reload_refused", reason=error.message)
         raise

@@ -235,7 +235,7 @@ class SessionTable:
         self._ended = ended or EndedSessions()
         self._clock = clock
         self._live: dict[str, Session] = {}
-        self._refusal: str | None = None
+        self._refusal: tuple[str, str] | None = None
         self.opened_total = 0
         self.ended_total = LabelledCount()
         """By the code of the error that their client got, or CLOSED."""
@@ -247,7 +247,8 @@ class SessionTable:
         ones are refused.
         """
         if self._refusal is not None:
-            raise StateError(f"no new sessions are taken: {self._refusal}")
+            why, code = self._refusal
+            raise StateError(f"no new sessions are taken: {why}", code=code)
         if len(self._live) >= self._config.max_sessions:
             raise CapacityError(
                 f"{len(self._live)} sessions are open, which is the limit of this daemon; "
@@ -275,9 +276,13 @@ class SessionTable:
         )
         return session
 
-    def refuse_new(self, why: str) -> None:
-        """Opens no further sessions."""
-        self._refusal = why
+    def refuse_new(self, why: str, *, code: str = StateError.default_code) -> None:
+        """Opens no further sessions; `code` is that of the error which who asks gets."""
+        self._refusal = why, code
+
+    def take_new(self) -> None:
+        """Opens sessions again."""
+        self._refusal = None
 
     def advance(self, session: Session, event: SessionEvent) -> None:
         """Move `session` on. Raises StateError when `event` cannot happen in its state."""

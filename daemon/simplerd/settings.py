@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from simplerd.config import Config, LimitsSection
 
-Value = bool | int | float | str | list[str] | list[int] | None
+Value = bool | int | float | str | list[str | int] | None
 
 SOCKETS = "sockets are made when simplerd starts"
 FOLDERS = "sessions and sockets lie there"

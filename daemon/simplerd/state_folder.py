@@ -56,6 +56,17 @@ class StateFolder:
             return problem
         return None
 
+    def remove(self, name: str) -> str | None:
+        """Forgets what was saved as `name`, if anything was. Returns None, or what went wrong, as `save` does."""
+        file = self.path / f"{name}.json"
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            problem = f"{file} could not be removed ({error.strerror}): a restart would find it again"
+            _log.error("state was not removed", reason=problem)
+            return problem
+        return None
+
     def load(self, name: str, type: type[ValueT]) -> ValueT | None:
         """What was last saved as `name`; None when there is nothing, or nothing that can be read."""
         file = self.path / f"{name}.json"

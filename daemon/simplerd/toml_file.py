@@ -41,14 +41,19 @@ class ConfigError(SimplerError):
     """The configuration cannot be used. The message lists every problem, one a line."""
 
     default_code = "CONFIG"
-    problems: tuple[Problem, ...] = ()
+    _problems: tuple[Problem, ...] = ()
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What the message lists."""
+        return self._problems or (Problem(0, "", self.message),)
 
     @classmethod
     def of(cls, problems: Iterable[Problem]) -> "ConfigError":
         """All of them, in the order of the file."""
         in_order = tuple(sorted(problems))
         error = cls("\n".join(map(str, in_order)), file=in_order[0].file, problems=len(in_order))
-        error.problems = in_order
+        error._problems = in_order
         return error
 
 

@@ -63,6 +63,12 @@ VERBS: dict[str, Row] = {
     "session close": Row(("{session}",), operates=True, missing=("s-1",)),
     "session logs": Row(("{session}",), missing=("s-1",)),
     "device list": Row(),
+    "drain": Row(("--deadline", "1h"), operates=True, lines=True),
+    "is-drained": Row(code=ExitCode.NO),
+    "undrain": Row(operates=True),
+    "config show": Row(("--origin",)),
+    "config check": Row(("{folder}/none.toml",), alone=True, code=ExitCode.FAILED),
+    "reload": Row(operates=True),
     "events": Row(lines=True),
     "metrics": Row(),
     "top": Row(("--once", "--interval", "0.5"), lines=True),
@@ -109,6 +115,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForegroundDaemo
 @pytest.fixture
 def session(daemon: ForegroundDaemon) -> Iterator[str]:
     """The id of a session."""
+    run(daemon.admin_socket, "undrain")  # where "drain" was tried just before
     worker = simpler.Worker(level=4, name="job")
     worker.add_remote_worker(simpler.RemoteWorkerSpec(daemon.endpoint, device_ids=[0], num_sub_workers=1))
     with worker:

@@ -40,7 +40,7 @@ def test_a_configuration_is_checked_and_shown(tmp_path: Path) -> None:  # D8
     assert done.returncode == 0
     assert done.stdout.splitlines()[0] == f"The configuration is good: {path}."
     shown = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[1:])
-    assert (shown["devices"], shown["session_sockets"]) == ("3", f"unix:{tmp_path}/session.sock")
+    assert (shown["devices.ids"], shown["listen.session"]) == ("3", f"unix:{tmp_path}/session.sock")
 
 
 @pytest.mark.parametrize("options", [("--check",), ()])

@@ -15,6 +15,7 @@ LIVES = {
     "A pool of workers, in their spawner": "simpler.pool",
     "A callable, with one of its workers": "simpler.registration",
     "A remote session, in the program that opened it": "simpler.remote.session_life",
+    "The daemon": "simplerd.daemon_life",
     "A session, in simplerd": "simplerd.sessions",
     "A remote buffer, in the program that allocated it": "simpler.remote.buffers",
     "The decoder of a connection's frames": "simpler.wire.decoder",

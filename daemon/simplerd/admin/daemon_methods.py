@@ -2,7 +2,6 @@
 
 import os
 import platform
-import signal
 import socket
 import time
 from functools import partial
@@ -14,6 +13,7 @@ from msgspec import Meta, Struct
 from simplerd.admin.method import Caller, Method, Nothing, Role, Text
 from simplerd.cgroups import LIMIT_FILES, ControlGroups
 from simplerd.config import LogLevel
+from simplerd.drain import DrainOrder
 from simplerd.log import set_level
 from simplerd.usage_watch import POLLED
 
@@ -58,6 +58,7 @@ class Status(Struct, frozen=True):
     devices_leased: int
     last_event: int
     resource_control: ResourceControl
+    drain: Annotated[DrainOrder | None, Meta(description="the drain in force, if there is one")]
 
 
 class Shutdown(Struct, frozen=True, forbid_unknown_fields=True):
@@ -113,6 +114,7 @@ async def daemon_status(caller: Caller, params: Nothing) -> Status:
         devices_leased=len(leased),
         last_event=daemon.events.last_seq,
         resource_control=_resource_control(daemon.groups),
+        drain=daemon.drain.order,
     )
 
 
@@ -121,14 +123,15 @@ async def daemon_version(caller: Caller, params: Nothing) -> Version:
 
 
 async def daemon_shutdown(caller: Caller, params: Shutdown) -> Stopping:
-    caller.daemon.stop_reason = f"{params.reason} (uid {caller.peer.uid})"
-    caller.connection.after_reply(partial(signal.raise_signal, signal.SIGINT))  # which is to close all sessions, always
+    why = f"simplerd is stopping ({params.reason} (uid {caller.peer.uid}))"
+    caller.connection.after_reply(partial(caller.daemon.ask_to_stop, why))
     return Stopping(len(caller.daemon.sessions.live()))
 
 
 async def log_level(caller: Caller, params: LevelChange) -> LevelChanged:
     config = caller.daemon.config
     was, config.log_level = config.log_level, params.level
+    config.origins = {**config.origins, "log.level": f"log.level, by uid {caller.peer.uid}"}
     set_level(params.level)
     return LevelChanged(params.level, was)
 

@@ -10,7 +10,15 @@ from typing import Any
 import msgspec
 
 from simpler.errors import SimplerError
-from simplerd.admin import daemon_methods, device_methods, event_methods, metrics_methods, session_methods
+from simplerd.admin import (
+    config_methods,
+    daemon_methods,
+    device_methods,
+    drain_methods,
+    event_methods,
+    metrics_methods,
+    session_methods,
+)
 from simplerd.admin.daemon_methods import VERSION
 from simplerd.admin.event_methods import EventNotice
 from simplerd.admin.jsonrpc import Code, Params, RpcError
@@ -30,6 +38,8 @@ async def discover(caller: Caller, params: Nothing) -> dict[str, object]:
 TABLE: tuple[Method[Any], ...] = (
     Method("rpc.discover", Role.READ, discover, Nothing, dict[str, Any], "Describe this interface in OpenRPC."),
     *daemon_methods.METHODS,
+    *drain_methods.METHODS,
+    *config_methods.METHODS,
     *session_methods.METHODS,
     *device_methods.METHODS,
     *event_methods.METHODS,
