@@ -6,6 +6,7 @@
 #   PREFIX/share                 completion
 # `make install` calls it with PIP set. PIP_INSTALL_FLAGS: further options for pip install.
 set -euo pipefail
+umask 022 # a service user is to read it, whatever root's own is
 destdir=${DESTDIR:-} prefix=${PREFIX:-/usr/local} python=${PYTHON:-python3}
 case $prefix in /usr | /usr/local) base=$prefix/lib ;; /*) base=/etc ;; *)
     echo "PREFIX is $prefix; expected an absolute path" >&2
@@ -25,12 +26,16 @@ version=$(basename "$wheel" | cut -d- -f2)
 home=$prefix/lib/simpler/$version
 
 echo "installing $destdir$home"
-rm -rf "$destdir$home"
-"$python" -m venv --without-pip "$destdir$home"
+fresh=$destdir$home.new
+rm -rf "$fresh"
+"$python" -m venv --without-pip "$fresh"
 # shellcheck disable=SC2086
-"$PIP" --python "$destdir$home/bin/python" install --quiet --disable-pip-version-check --no-compile ${PIP_INSTALL_FLAGS:-} "$wheel"
-sed -i "1s|^#!$destdir/|#!/|" "$destdir$home/bin/simplerd" "$destdir$home/bin/simplerctl"
-"$destdir$home/bin/python" -m compileall -q -j 0 -s "$destdir/" -p / "$destdir$home/lib"
+"$PIP" --python "$fresh/bin/python" install --quiet --disable-pip-version-check --no-compile ${PIP_INSTALL_FLAGS:-} "$wheel"
+rm "$fresh"/bin/[Aa]ctivate*
+sed -i "1s|^#!$fresh/|#!$home/|" "$fresh/bin/simplerd" "$fresh/bin/simplerctl"
+"$fresh/bin/python" -m compileall -q -j 0 -s "$fresh" -p "$home" "$fresh/lib"
+rm -rf "$destdir$home"
+mv -T "$fresh" "$destdir$home"
 
 mkdir -p "$destdir$prefix/bin"
 for command in simplerd simplerctl; do
