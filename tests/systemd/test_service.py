@@ -9,6 +9,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -34,7 +35,7 @@ def service(installed: Box) -> Iterator[Box]:
         installed.systemctl("stop", SERVICE, *SOCKETS)
         installed.systemctl("reset-failed")
     assert processes(installed) == []
-    assert installed.run("ls", "/run/simplerd").stdout.split() == ["simplerd.lock"]
+    assert set(installed.run("ls", "/run/simplerd").stdout.split()) <= {"simplerd.lock"}
 
 
 @contextmanager
@@ -207,18 +208,47 @@ def test_the_journal_tells_the_whole_story_of_a_session(service: Box) -> None:  
     assert {entry["_SYSTEMD_UNIT"] for entry in entries} == {SERVICE}
 
 
-def test_a_bad_configuration_fails_once_and_says_where(service: Box) -> None:  # D8
+@pytest.fixture
+def configuration(service: Box) -> Iterator[Path]:
+    """The service's file, which is not there yet."""
     path = service.root / "etc/simplerd/simplerd.toml"
     path.parent.mkdir(exist_ok=True)
-    path.write_text("[devices]\nids = 3\n")
-    try:
-        service.systemctl("start", SERVICE, check=False)
-        after = service.show(SERVICE)
-        assert (after["Result"], after["ExecMainStatus"], after["NRestarts"]) == ("exit-code", "78", "0")
-        entries = [entry["MESSAGE"] for entry in service.journal("-u", SERVICE)]
-        assert "/etc/simplerd/simplerd.toml:2: devices.ids: expected `array`, got `int`; it is 3" in entries
-    finally:
-        path.unlink()
+    yield path
+    path.unlink(missing_ok=True)
+
+
+def test_a_bad_configuration_fails_once_and_says_where(service: Box, configuration: Path) -> None:  # D8
+    configuration.write_text("[devices]\nids = 3\n")
+    service.systemctl("start", SERVICE, check=False)
+    after = service.show(SERVICE)
+    assert (after["Result"], after["ExecMainStatus"], after["NRestarts"]) == ("exit-code", "78", "0")
+    entries = [entry["MESSAGE"] for entry in service.journal("-u", SERVICE)]
+    assert "/etc/simplerd/simplerd.toml:2: devices.ids: expected `array`, got `int`; it is 3" in entries
+
+
+def test_a_reload_returns_when_the_configuration_is_in_force(service: Box, configuration: Path) -> None:  # D1, D8
+    service.systemctl("start", SERVICE)
+    for number in range(3, 9):
+        configuration.write_text(f"[limits]\nmax_sessions = {number}\n")
+        service.systemctl("reload", SERVICE)
+        status = json.loads(service.simplerctl("status", "--format", "json").stdout)
+        assert status["max_sessions"] == number
+    after = service.show(SERVICE)
+    assert (after["ActiveState"], after["SubState"]) == ("active", "running")
+    assert after["StatusText"] == "serving: 0 sessions, 0 of 2 devices leased"
+
+
+def test_a_reload_of_a_bad_configuration_fails_and_changes_nothing(service: Box, configuration: Path) -> None:  # D8
+    configuration.write_text("[limits]\nmax_sessions = 3\n")
+    service.systemctl("start", SERVICE)
+    before = service.show(SERVICE)
+    configuration.write_text("[limits]\nmax_session = 4\n")
+    assert service.run("systemctl", "reload", SERVICE, check=False).returncode == 1
+    after = service.show(SERVICE)
+    assert (after["ActiveState"], after["SubState"], after["MainPID"]) == ("active", "running", before["MainPID"])
+    assert json.loads(service.simplerctl("status", "--format", "json").stdout)["max_sessions"] == 3
+    said = [entry["MESSAGE"] for entry in service.journal("-u", SERVICE)]
+    assert any("simplerd.toml:2: limits.max_session: unknown key; did you mean 'max_sessions'?" in one for one in said)
 
 
 def test_only_root_and_the_services_group_may_use_it(service: Box) -> None:  # D9
