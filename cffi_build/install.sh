@@ -3,7 +3,7 @@
 #   PREFIX/lib/simpler/VERSION   a virtual environment with the package and what it needs
 #   PREFIX/bin                   simplerd and simplerctl, which are switched over at once
 #   PREFIX/lib, else /etc        the units, sysusers.d, tmpfiles.d: where systemd looks for them
-#   PREFIX/share                 completion
+#   PREFIX/share                 completion, manual pages
 # `make install` calls it with PIP set. PIP_INSTALL_FLAGS: further options for pip install.
 set -euo pipefail
 umask 022 # a service user is to read it, whatever root's own is
@@ -60,9 +60,8 @@ complete() { mkdir -p "$share/$2" && "$(dirname "$PIP")/simplerctl" completion "
 complete bash bash-completion/completions simplerctl
 complete zsh zsh/site-functions _simplerctl
 complete fish fish/vendor_completions.d simplerctl.fish
-if [ -d docs/man ]; then
-    for page in docs/man/*.[1-9]; do install -Dm644 -t "$share/man/man${page##*.}" "$page"; done
-fi
+"$(dirname "$PIP")/python" -m cffi_build.man_pages "$work/man"
+for page in "$work"/man/*; do install -Dm644 -t "$share/man/man${page##*.}" "$page"; done
 
 [ -n "$destdir" ] || echo "
 To start it, now and at every boot:

@@ -10,6 +10,15 @@ class ExitCode(IntEnum):
     FAILED = 1
     USAGE = 2
     NO = 3
-    """The answer is "no"."""
     NO_DAEMON = 4
     NOT_PERMITTED = 5
+
+
+MEANINGS: dict[int, str] = {
+    ExitCode.DONE: "Done.",
+    ExitCode.FAILED: "The operation failed; the sentence on stderr says why.",
+    ExitCode.USAGE: "Wrong usage.",
+    ExitCode.NO: 'The answer is "no".',
+    ExitCode.NO_DAEMON: "There is no daemon.",
+    ExitCode.NOT_PERMITTED: "You may not use its socket, or not do that.",
+}
