@@ -341,6 +341,24 @@ typedef struct {
 int slr_trace_read(slr_region *region, uint64_t *cursor, slr_trace_event *out, uint32_t room, uint32_t *count);
 
 typedef struct {
+    slr_id id;
+    slr_id run;
+    uint32_t worker; /* that has it, or that it is for; SLR_ANY_SUB: whichever is free */
+    uint32_t state;  /* slr_task_state */
+    uint32_t op;
+    uint32_t reserved;
+    int64_t submitted_ns; /* CLOCK_MONOTONIC */
+    int64_t ready_ns;     /* 0: not yet */
+    int64_t started_ns;   /* 0: not yet */
+    int64_t timeout_ns;   /* 0: none */
+    uint8_t digest[32];
+} slr_live_task;
+/* Tasks in one of `states` (1 << slr_task_state, or-ed), in no order; of a group its members. *cursor: 0, then where to
+ * go on; *count < room: there are no more. Tasks that change meanwhile may be left out, or be there twice. */
+int slr_tasks_read(slr_region *region, uint32_t states, uint32_t *cursor, slr_live_task *out, uint32_t room,
+                   uint32_t *count);
+
+typedef struct {
     uint64_t tasks; /* ended, ever */
     uint64_t failures;
     uint64_t poisoned; /* never started, like the cancelled ones */

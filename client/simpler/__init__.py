@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from simpler.args import TaskArgs
     from simpler.call_config import CallConfig
     from simpler.callables import CallableHandle, ChipCallable, Direction, RemoteCallable
+    from simpler.chrome_trace import Trace
     from simpler.device_buffers import DeviceBuffer, DeviceTensorRef
     from simpler.errors import (
         AccessDenied,
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from simpler.remote.tls_config import TlsConfig
     from simpler.run import RunHandle, TaskRef
     from simpler.tensor import DataType, Tensor, TensorArgType
-    from simpler.trace import Trace
     from simpler.wire.control_messages import SessionLimits
     from simpler.worker import Worker, WorkerType
     from simpler.worker_stats import WorkerStats
@@ -80,8 +80,8 @@ _HOMES = {
     "simpler.remote.tls_config": ("TlsConfig",),
     "simpler.run": ("RunHandle", "TaskRef"),
     "simpler.tensor": ("DataType", "Tensor", "TensorArgType"),
-    "simpler.trace": ("Trace",),
     "simpler.wire.control_messages": ("SessionLimits",),
+    "simpler.chrome_trace": ("Trace",),
     "simpler.worker": ("Worker", "WorkerType"),
     "simpler.worker_stats": ("WorkerStats",),
 }

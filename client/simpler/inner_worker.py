@@ -10,6 +10,7 @@ from typing import Self
 
 from simpler.args import encode
 from simpler.callables import CallableHandle, Content
+from simpler.chrome_trace import ProcessTrace
 from simpler.imported_memory import FORGET, ImportedMemory
 from simpler.lanes import lanes_below, own_lanes
 from simpler.pushes import Put
@@ -19,7 +20,6 @@ from simpler.registry import Registry
 from simpler.run import RunHandle
 from simpler.spawn import Spawner
 from simpler.subtree import Subtree
-from simpler.trace import ProcessTrace
 from simpler.worker import Worker
 
 _LEAST_START_S = 1e-3

@@ -10,13 +10,14 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from simpler.chrome_trace import ProcessTrace
 from simpler.errors import SimplerError
 from simpler.local_workers import worker_names
 from simpler.region import Op
 from simpler.region_records import NO_CALLABLE, TraceEvent
 from simpler.result_record import encode_result
 from simpler.run import RunHandle, TaskRef
-from simpler.trace import ProcessTrace, all_events, task_spans
+from simpler.trace import all_events, task_spans
 from simpler.tree import Tree
 
 _log = logging.getLogger("simpler.trace")

@@ -9,7 +9,7 @@ Rules
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from simpler import limits
@@ -26,6 +26,7 @@ from simpler.region_records import (
     SUCCEEDED,
     TIMEOUT,
     Done,
+    LiveTask,
     Op,
     Overdue,
     RegionClosed,
@@ -37,6 +38,7 @@ from simpler.region_records import (
     WorkerKind,
     WorkerState,
     fail,
+    live_task,
     trace_event,
     unpack_task,
 )
@@ -287,6 +289,13 @@ class Region(Heap):
         at, out, count = ffi.new("uint64_t *", cursor), ffi.new("slr_trace_event[]", room), ffi.new("uint32_t *")
         self._checked(lib.slr_trace_read(self._region, at, out, room, count), "reading the trace")
         return [trace_event(out[index]) for index in range(count[0])], at[0]
+
+    def live_tasks(self, states: Iterable[TaskState], room: int) -> list[LiveTask]:
+        """Up to ``room`` tasks that are in one of ``states``, in no order; of a group its members."""
+        at, out, count = ffi.new("uint32_t *"), ffi.new("slr_live_task[]", room), ffi.new("uint32_t *")
+        mask = sum(1 << state for state in set(states))
+        self._checked(lib.slr_tasks_read(self._region, mask, at, out, room, count), "reading the tasks")
+        return [live_task(each) for each in out[0 : count[0]]]
 
     def stats(self) -> RegionStats:
         """The counters."""

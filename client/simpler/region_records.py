@@ -198,6 +198,24 @@ class TraceEvent(NamedTuple):
     digest: bytes
 
 
+class LiveTask(NamedTuple):
+    """A task that has not ended; times are CLOCK_MONOTONIC nanoseconds, 0 for what has not happened yet.
+
+    ``worker``: that has it, or that it is for; ANY_SUB: whichever is free. ``timeout_ns``: 0 for none.
+    """
+
+    id: int
+    run: int
+    worker: int
+    state: TaskState
+    op: Op
+    submitted_ns: int
+    ready_ns: int
+    started_ns: int
+    timeout_ns: int
+    digest: bytes
+
+
 class RegionStats(NamedTuple):
     """Counters of a region."""
 
@@ -267,6 +285,21 @@ def trace_event(event: Any) -> TraceEvent:
         event.started_ns,
         event.ended_ns,
         bytes(event.digest),
+    )
+
+
+def live_task(task: Any) -> LiveTask:
+    return LiveTask(
+        task.id,
+        task.run,
+        task.worker,
+        TaskState(task.state),
+        Op(task.op),
+        task.submitted_ns,
+        task.ready_ns,
+        task.started_ns,
+        task.timeout_ns,
+        bytes(task.digest),
     )
 
 

@@ -22,6 +22,7 @@ from simpler import limits
 from simpler.args import TaskArgs
 from simpler.callables import Content
 from simpler.chip_memory import PendingFrees
+from simpler.chrome_trace import ProcessTrace
 from simpler.device_buffers import DeviceBook
 from simpler.done_callbacks import DoneCallbacks
 from simpler.error_record import encode_error
@@ -41,7 +42,6 @@ from simpler.run_tensors import Outputs
 from simpler.spawn import Spawner
 from simpler.subtree import Subtree
 from simpler.targets import Targets
-from simpler.trace import ProcessTrace
 from simpler.worker_options import WorkerOptions
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from simpler import forks, limits
 from simpler.callables import CallableHandle, CallableKind, ChipCallable, Content, RemoteCallable, content_of
+from simpler.chrome_trace import ProcessTrace, Span, Trace
 from simpler.errors import ArgumentError, LevelError, StartupError, StateError
 from simpler.lanes import lanes_below, own_lanes
 from simpler.orchestrator import Orchestrator, check_orchestration
@@ -31,7 +32,6 @@ from simpler.run import RunHandle
 from simpler.spawn import Spawner
 from simpler.subtree import Subtree
 from simpler.targets import Targets
-from simpler.trace import ProcessTrace, Span, Trace
 from simpler.tree import Tree
 from simpler.worker_life import TRANSITIONS, Life, LifeEvent
 from simpler.worker_memory import WorkerMemory

@@ -248,6 +248,43 @@ static void a_signal_interrupts_waiting(void) {
     drop_region(region);
 }
 
+static uint32_t tasks_in(slr_region *region, uint32_t states, slr_live_task *out, uint32_t room) {
+    uint32_t cursor = 0, count;
+    OK(slr_tasks_read(region, states, &cursor, out, room, &count));
+    return count;
+}
+
+static void the_tasks_that_have_not_ended_are_told(void) {
+    slr_region *region = make_region();
+    slr_id run = begin_run(region), first = submit(region, call_of(run, CHIP)), after[1] = {first};
+    slr_id second = submit(region, call_of(run, CHIP));
+    slr_submission dependent = call_of(run, SLR_ANY_SUB);
+    slr_live_task tasks[8];
+    dependent.after = after;
+    dependent.n_after = 1;
+    slr_id third = submit(region, dependent);
+    take(region, CHIP);
+    CHECK(tasks_in(region, 1 << SLR_TASK_RUNNING, tasks, 8) == 1);
+    CHECK(tasks[0].id == first && tasks[0].run == run && tasks[0].worker == CHIP &&
+          tasks[0].started_ns >= tasks[0].ready_ns && tasks[0].ready_ns >= tasks[0].submitted_ns &&
+          memcmp(tasks[0].digest, a_digest, sizeof a_digest) == 0);
+    CHECK(tasks_in(region, 1 << SLR_TASK_READY, tasks, 8) == 1);
+    CHECK(tasks[0].id == second && tasks[0].ready_ns && !tasks[0].started_ns);
+    CHECK(tasks_in(region, 1 << SLR_TASK_PENDING | 1 << SLR_TASK_READY, tasks, 8) == 2);
+    CHECK(tasks[1].id == third && tasks[1].worker == SLR_ANY_SUB && !tasks[1].ready_ns && !tasks[1].started_ns);
+    uint32_t cursor = 0, count;
+    OK(slr_tasks_read(region, ~0u, &cursor, tasks, 2, &count));
+    CHECK(count == 2);
+    OK(slr_tasks_read(region, ~0u, &cursor, tasks, 2, &count));
+    CHECK(count == 1 && tasks[0].id == third);
+    STATUS(SLR_INVALID, slr_tasks_read(region, 1, NULL, tasks, 2, &count));
+    OK(slr_run_cancel(region, run));
+    succeed(region, CHIP, first);
+    CHECK(tasks_in(region, 1 << SLR_TASK_RUNNING | 1 << SLR_TASK_READY | 1 << SLR_TASK_PENDING, tasks, 8) == 0);
+    end_run(region, run);
+    drop_region(region);
+}
+
 static void the_trace_holds_the_last_tasks(void) {
     slr_region *region = make_region(); /* with room for 64 events */
     slr_id run = begin_run(region), last = 0;
@@ -283,4 +320,4 @@ MAIN(CASE(a_run_ends_with_its_last_task_once_sealed), CASE(an_empty_run_ends_whe
      CASE(failures_are_listed_in_order), CASE(cancel_ends_what_has_not_started),
      CASE(cancelling_one_run_keeps_the_order_of_another), CASE(the_eventfd_tells_of_ends_that_asked_for_it),
      CASE(a_sleeping_waiter_is_woken), CASE(the_end_of_any_run_is_told), CASE(a_signal_interrupts_waiting),
-     CASE(the_trace_holds_the_last_tasks))
+     CASE(the_tasks_that_have_not_ended_are_told), CASE(the_trace_holds_the_last_tasks))

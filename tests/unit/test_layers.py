@@ -75,7 +75,7 @@ LAYERS = (
     ("simpler.graph_run", "simpler.callable_table", "simpler.result_record", "simpler.pushes"),
     ("simpler.imported_memory",),
     ("simpler.submission", "simpler.heap"),
-    ("simpler.region_records", "simpler.mapping"),
+    ("simpler.region_records", "simpler.mapping", "simpler.chrome_trace"),
     ("simpler.buffer_handle",),
     ("simpler.tensor", "simpler.error_record", "simpler.byte_views", "simpler.unserializable"),
     (

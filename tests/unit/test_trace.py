@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from simpler.chrome_trace import ProcessTrace, Span, Trace
 from simpler.region_records import ANY_SUB, Op, TaskState, TraceEvent
-from simpler.trace import ProcessTrace, Span, Trace, task_spans
+from simpler.trace import task_spans
 
 DIGEST = bytes(range(32))
 

@@ -20,6 +20,7 @@ import trio
 
 from simpler import limits
 from simpler.args import TaskArgs
+from simpler.chrome_trace import ProcessTrace
 from simpler.content import Content
 from simpler.descriptors import ImportDescriptor
 from simpler.errors import SimplerError, StateError
@@ -37,7 +38,6 @@ from simpler.remote.registration import SessionCallables, ask
 from simpler.remote.session import RemoteSession
 from simpler.remote.spec import RemoteWorkerSpec
 from simpler.run_tensors import Outputs
-from simpler.trace import ProcessTrace
 from simpler.wire.control_messages import PROTOCOL_2
 from simpler.wire.links import Links
 

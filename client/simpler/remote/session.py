@@ -20,6 +20,7 @@ from typing import TypeVar
 import trio
 
 from simpler import limits
+from simpler.chrome_trace import ProcessTrace
 from simpler.content import Content
 from simpler.error_record import encode_error
 from simpler.errors import SessionLost, SimplerError, StartupError, StateError
@@ -35,7 +36,7 @@ from simpler.remote.session_life import TRANSITIONS, SessionEvent, SessionState
 from simpler.remote.shared_memory import SharedMemory
 from simpler.remote.spec import RemoteWorkerSpec
 from simpler.remote.task_pump import TaskPump
-from simpler.trace import ProcessTrace, task_spans
+from simpler.trace import task_spans
 from simpler.wire.command_messages import Trace
 from simpler.wire.control_messages import Ended, Event, Manifest, OpenReply, Output
 from simpler.wire.endpoint import Endpoint
