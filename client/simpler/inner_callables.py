@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any
+from typing import Any, NamedTuple
 
 from simpler.callables import CallableHandle, CallableKind, ChipBlob, Content, load
 from simpler.descriptors import format_hashid
@@ -25,14 +25,25 @@ from simpler.result_record import encode_result
 from simpler.run import TaskRef
 
 
+class KnownCallable(NamedTuple):
+    """A callable as people see it. ``references``: that are committed; ``prepared``: those that are not yet."""
+
+    digest: bytes
+    name: str
+    kind: CallableKind
+    references: int
+    prepared: int
+
+
 class _Registered:
     """A callable. ``function`` is None for kernels, ``handles`` empty where no child of the Worker has it.
 
     ``references`` are the committed ones, ``prepared`` those that are not committed yet; each has a handle.
     """
 
-    def __init__(self, function: Callable[..., Any] | None) -> None:
+    def __init__(self, content: Content, function: Callable[..., Any] | None) -> None:
         self.function = function
+        self.name, self.kind = _name_of(content, function), content.kind
         self.references = self.prepared = 0
         self.handles: list[CallableHandle] = []
 
@@ -51,6 +62,13 @@ class InnerCallables:
         self._worker, self._import_paths, self._where = worker, import_paths, where
         self._registered: dict[bytes, _Registered] = {}
 
+    def known(self) -> list[KnownCallable]:
+        """All of them, for people; any thread may ask."""
+        return [
+            KnownCallable(digest, entry.name, entry.kind, entry.references, entry.prepared)
+            for digest, entry in list(self._registered.items())
+        ]
+
     def register(self, content: Content) -> None:
         """Installs validated content wherever it can be used. Raises RegistrationError, changing nothing."""
         self.prepare(content)
@@ -61,7 +79,7 @@ class InnerCallables:
         entry = self._registered.get(content.digest)
         is_kernel = content.kind is CallableKind.CHIP
         if entry is None:
-            entry = _Registered(None if is_kernel else _contained(load(content, self._import_paths)))
+            entry = _Registered(content, None if is_kernel else _contained(load(content, self._import_paths)))
         if self._worker.can_run(content.kind):
             entry.handles.append(self._register_concealed(content, entry))
         elif is_kernel:
@@ -93,12 +111,11 @@ class InnerCallables:
         self._give_back(digest, entry)
 
     def _register_concealed(self, content: Content, entry: _Registered) -> CallableHandle:
-        name = _name_of(content, entry.function)
         if entry.references:
-            return self._worker.register_content(content, name)
+            return self._worker.register_content(content, entry.name)
         self._worker.conceal(content.digest)
         try:
-            return self._worker.register_content(content, name)
+            return self._worker.register_content(content, entry.name)
         except BaseException:
             if not entry.prepared:
                 self._worker.reveal(content.digest)

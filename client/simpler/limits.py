@@ -185,6 +185,10 @@ ANSWER_TIMEOUT_S = 5.0
 ANSWER_BYTES = 4 << 20
 """Of one answer, which the daemon decodes in one go: tens of milliseconds."""
 ANSWER_NAME_CHARACTERS = 1 << 10
+TASKS_TOLD = MAX_WORKERS + 256
+"""Those that run, and as many of those that wait as anybody reads."""
+TRACE_PAGE_EVENTS = 1 << 10
+BUFFERS_TOLD = 1 << 10
 
 # ---- admin interface
 ADMIN_LINE_BYTES = 1 << 20

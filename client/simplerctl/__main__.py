@@ -18,6 +18,7 @@ from simplerctl.doctor_verb import doctor
 from simplerctl.drain_verbs import drain, is_drained, undrain
 from simplerctl.errors import AdminError
 from simplerctl.event_verbs import events
+from simplerctl.inside_verbs import buffer, callable_group
 from simplerctl.metrics_verb import metrics
 from simplerctl.output import example
 from simplerctl.rpc_verb import rpc
@@ -111,6 +112,8 @@ VERBS: tuple[click.Command, ...] = (
     log,
     session,
     device,
+    buffer,
+    callable_group,
     events,
     drain,
     undrain,

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from daemon.conftest import Client, client_of
+from simpler import limits
 from simpler.callables import content_of
-from simpler.wire.command_messages import Register, Task
+from simpler.wire.command_messages import Malloc, Register, Task
 from simpler.wire.control_messages import OpenReply
 from simpler.wire.link import Link
 from simplerctl.client import AdminClient
@@ -94,3 +97,132 @@ async def test_how_a_session_ended_is_known_to_the_next_daemon(tmp_path: Path) -
         seen = [next(admin.events(follow=True))["type"] for _ in range(3)]
         assert seen == ["session.opened", "session.ready", "session.failed"]
         assert events["last"] > 3
+
+
+# ---- what runs
+
+
+async def seen_by(admin: AdminClient, session: OpenReply, holds: Callable[[Any], bool]) -> Any:
+    """The first answer about its tasks that `holds`: what a session does shows in nothing else."""
+    with trio.fail_after(TIMEOUT_S):
+        while not holds(tasks := admin.call("session.tasks", {"session": session.session})):
+            await trio.lowlevel.checkpoint()
+    return tasks
+
+
+async def test_what_a_session_runs_and_what_waits_in_it(daemon: ForegroundDaemon, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    fifo = str(tmp_path / "fifo")
+
+    def read_a_byte(args: Any) -> None:
+        with Path(args.scalar(0)).open("rb", buffering=0) as pipe:
+            pipe.read(1)
+
+    content = content_of(read_a_byte)
+    hashid = content.hashid
+
+    def graph(orch: Any, args: Any, config: Any) -> None:
+        from simpler import CallConfig, TaskArgs
+
+        first = orch.submit_sub(hashid, TaskArgs().add_scalar(fifo), CallConfig(timeout_s=60))
+        orch.submit_sub(hashid, TaskArgs().add_scalar(fifo), after=[first])
+
+    async with client_of(daemon.endpoint) as client:
+        session = await client.open(num_sub_workers=1)
+        lane = await client.lane(session, "command")
+        for each in (content, orchestration := content_of(graph)):
+            await lane.request(Register(digest=each.digest), each.encode())
+        with admin_of(daemon) as admin, (tmp_path / "fifo").open("rb+", buffering=0) as pipe:  # waits for nobody
+            running = await lane.begin(Task(digest=orchestration.digest, args=b""))
+            tasks = await seen_by(admin, session, lambda tasks: tasks["live"] == 2 and tasks["tasks"][0]["worker"])
+            function = tasks["orchestration"]
+            assert (function["name"].rpartition(".")[2], function["callable"]) == ("graph", orchestration.hashid)
+            first, second = tasks["tasks"]
+            assert (first["state"], first["worker"], first["callable"], first["timeout_s"]) == (
+                "running",
+                "sub0",
+                hashid,
+                60,
+            )
+            assert (second["state"], second["worker"], second["timeout_s"]) == ("pending", None, None)
+            assert first["name"].endswith("read_a_byte")
+            assert abs(time.time() - first["since"]) < TIMEOUT_S
+            pipe.write(b"..")
+            await running.wait()
+            assert admin.call("session.tasks", {"session": session.session}) == {
+                "orchestration": None,
+                "live": 0,
+                "tasks": [],
+            }
+            await client.close(session)
+
+
+async def test_the_trace_of_a_session_is_told_page_by_page(daemon: ForegroundDaemon) -> None:
+    count = limits.TRACE_PAGE_EVENTS + 5
+    content = content_of(lambda args: None)
+    hashid = content.hashid
+
+    def graph(orch: Any, args: Any, config: Any) -> None:
+        for _ in range(count):
+            orch.submit_sub(hashid)
+
+    async with client_of(daemon.endpoint) as client:
+        session = await client.open(num_sub_workers=1)
+        lane = await client.lane(session, "command")
+        for each in (content, orchestration := content_of(graph)):
+            await lane.request(Register(digest=each.digest), each.encode())
+        await lane.request(Task(digest=orchestration.digest, args=b""))
+        with admin_of(daemon) as admin:
+            first = admin.call("session.trace", {"session": session.session})
+            rest = admin.call("session.trace", {"session": session.session, "begin": first["next"]})
+        assert (first["is_last"], rest["is_last"]) == (False, True)
+        spans = [*first["spans"], *rest["spans"]]
+        calls = [span for span in spans if span["callable"] == hashid and span["op"] == "call"]
+        assert len(calls) == count == len({span["task"] for span in calls})
+        assert [(span["outcome"], span["worker"]) for span in calls[:1]] == [("succeeded", 0)]
+        (run,) = [span for span in spans if span["op"] == "run"]
+        assert run["started_ns"] < min(span["submitted_ns"] for span in calls)
+        assert run["ended_ns"] > max(span["started_ns"] for span in calls)
+        assert [lane["name"] for lane in first["lanes"]] == ["sub0", "orchestration"]
+        await client.close(session)
+
+
+async def test_what_sessions_hold_and_know_is_listed_by_session(daemon: ForegroundDaemon) -> None:
+    async with client_of(daemon.endpoint) as client:
+        sessions = [await client.open(num_sub_workers=1), await client.open(num_sub_workers=1)]
+        lane = await client.lane(sessions[0], "command")
+        for nbytes in (100, 5000):
+            await lane.request(Malloc(nbytes=nbytes))
+        content = content_of(print_nothing := lambda args: None)
+        await lane.request(Register(digest=content.digest), content.encode())
+        with admin_of(daemon) as admin:
+            held = {each["session"]: each["held"] for each in admin.call("buffer.list")}
+            known = {each["session"]: each["known"] for each in admin.call("callable.list")}
+            alone = admin.call("callable.list", {"session": sessions[0].session})
+        one, other = (session.session for session in sessions)
+        assert [(each["nbytes"], each["kind"], each["access"]) for each in held[one]["buffers"]] == [
+            (5000, "own", "readwrite"),
+            (100, "own", "readwrite"),
+        ]
+        assert (held[one]["count"], held[one]["nbytes"], held[other]["buffers"]) == (2, 5100, [])
+        assert [(each["callable"], each["references"]) for each in known[one]["callables"]] == [(content.hashid, 1)]
+        assert known[one]["callables"][0]["name"] == print_nothing.__qualname__
+        assert known[other]["callables"] == []
+        assert [each["session"] for each in alone] == [one]
+        for session in sessions:
+            await client.close(session)
+
+
+@pytest.mark.slow
+async def test_a_session_that_does_not_answer_holds_up_no_other(daemon: ForegroundDaemon) -> None:  # R9
+    async with client_of(daemon.endpoint) as client:
+        stopped, other = await client.open(num_sub_workers=1), await client.open(num_sub_workers=1)
+        os.kill(stopped.pid, signal.SIGSTOP)
+        with admin_of(daemon) as admin:
+            answers = {each["session"]: each for each in admin.call("buffer.list")}
+            assert answers[other.session]["held"] == {"count": 0, "nbytes": 0, "buffers": []}
+            assert answers[stopped.session]["held"] is None
+            assert "did not answer within" in answers[stopped.session]["problem"]
+        os.kill(stopped.pid, signal.SIGCONT)
+        for session in (stopped, other):
+            await client.close(session)

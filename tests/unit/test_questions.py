@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,14 +14,18 @@ import trio
 
 from simpler import spawn_protocol
 from simpler.errors import ArgumentError, ProtocolError, SessionLost, StateError
+from simpler.inner_callables import KnownCallable
 from simpler.region import Region, WorkerKind
 from simpler.wire.control_messages import Manifest
 from simplerd.inquiries import Inquiries
 from simplerd.process_tree import ProcessTree
 from simplerd.runner import control_protocol
 from simplerd.runner.answers import Question, Stats
+from simplerd.runner.buffers import SessionBuffers
 from simplerd.runner.control_protocol import Answer, Ask
+from simplerd.runner.dispatcher import DispatchedRun
 from simplerd.runner.questions import Questions
+from simplerd.runner.session_view import SessionView
 from simplerd.runners import Runner
 from simplerd.sealed_memory import seal
 from simplerd.sessions import Peer, Session, SessionState
@@ -69,6 +74,21 @@ def scene(timeout_s: float = PROMPT_S) -> Iterator[Scene]:
         made.theirs.close()
 
 
+class Idle:
+    """A session that has no callables and ran nothing."""
+
+    def __init__(self) -> None:
+        self.runs: deque[DispatchedRun] = deque()
+        self.running: tuple[bytes, int] | None = None
+
+    def known(self) -> list[KnownCallable]:
+        return []
+
+
+def questions_about(region: Region, names: dict[int, str]) -> Questions:
+    return Questions(SessionView(region, names, Idle(), SessionBuffers(region, "s-1")))
+
+
 @pytest.fixture
 def region() -> Iterator[Region]:
     made = Region.create(workers=2, heap_bytes=1 << 20)
@@ -93,7 +113,7 @@ def send(at: Scene, number: int, content: bytes, count: int = 1) -> None:
 
 
 async def test_the_counters_of_a_session_are_those_of_its_region(region: Region) -> None:
-    questions = Questions(region, {0: "chip0", 1: "sub0"})
+    questions = questions_about(region, {0: "chip0", 1: "sub0"})
     block = region.alloc(1000)
     with scene() as at:
         async with trio.open_nursery() as nursery:
@@ -108,7 +128,7 @@ async def test_the_counters_of_a_session_are_those_of_its_region(region: Region)
 
 
 async def test_an_unknown_question_is_answered_with_an_error(region: Region) -> None:
-    questions = Questions(region, {})
+    questions = questions_about(region, {})
     with scene() as at:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(answer_with, at, lambda ask: questions.answer(Ask(ask.number, "horoscope"), at.theirs))

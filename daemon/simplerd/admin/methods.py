@@ -16,6 +16,7 @@ from simplerd.admin import (
     device_methods,
     drain_methods,
     event_methods,
+    inside_methods,
     metrics_methods,
     session_methods,
 )
@@ -41,6 +42,7 @@ TABLE: tuple[Method[Any], ...] = (
     *drain_methods.METHODS,
     *config_methods.METHODS,
     *session_methods.METHODS,
+    *inside_methods.METHODS,
     *device_methods.METHODS,
     *event_methods.METHODS,
     *metrics_methods.METHODS,

@@ -6,7 +6,6 @@ from msgspec import Meta, Struct
 
 from simpler import limits
 from simplerd.admin.method import Caller, Method, Nothing, Role, Text
-from simplerd.runner.answers import Question, Stats
 from simplerd.session_report import LogPart, SessionInfo, SessionReport
 from simplerd.sessions import FINAL
 from simplerd.workload import Activity
@@ -53,11 +52,6 @@ async def session_close(caller: Caller, params: SessionClose) -> SessionReport:
     return caller.daemon.sessions.get(params.session)
 
 
-async def session_stats(caller: Caller, params: SessionName) -> Stats:
-    daemon = caller.daemon
-    return await daemon.supervisor.inquiries.ask(daemon.sessions.find(params.session), Question.STATS, Stats)
-
-
 async def session_activity(caller: Caller, params: Nothing) -> list[Activity]:
     return await caller.daemon.workload.look()
 
@@ -83,14 +77,6 @@ METHODS: tuple[Method[Any], ...] = (
         SessionClose,
         SessionReport,
         "End a session, and wait for that.",
-    ),
-    Method(
-        "session.stats",
-        Role.READ,
-        session_stats,
-        SessionName,
-        Stats,
-        "What a ready session has done and does, counted.",
     ),
     Method(
         "session.activity",

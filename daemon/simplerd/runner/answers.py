@@ -23,6 +23,10 @@ class Question(Enum):
     """What can be asked."""
 
     STATS = "stats"
+    TASKS = "tasks"
+    TRACE = "trace"
+    BUFFERS = "buffers"
+    CALLABLES = "callables"
 
 
 class WorkerCounters(Struct, frozen=True):
@@ -60,3 +64,116 @@ class Stats(Struct, frozen=True):
     heap_peak: Count
     restarts: Count
     workers: Annotated[list[WorkerCounters], Meta(max_length=limits.MAX_WORKERS)]
+
+
+class LiveTask(Struct, frozen=True):
+    """A task that has not ended. `state`: running, gathering (at its worker, until its group can start), ready or
+    pending (waits for others); `since` (Unix time in seconds) it is in that state, when it runs, else since it was
+    submitted. `worker`: null for whichever sub-worker is free. `timeout_s`: null for none.
+    """
+
+    task: Count
+    run: Count
+    state: Name
+    worker: Name | None
+    callable: Name
+    name: Name
+    since: float
+    timeout_s: float | None
+
+
+class Orchestration(Struct, frozen=True):
+    """The orchestration function that runs, `since` a Unix time in seconds."""
+
+    callable: Name
+    name: Name
+    since: float
+
+
+class Tasks(Struct, frozen=True):
+    """What a session does: its orchestration function, and the tasks that this and those before have submitted.
+
+    All that run are told, and of those that wait at most so many; `live` counts all that have not ended.
+    """
+
+    orchestration: Orchestration | None
+    live: Count
+    tasks: Annotated[list[LiveTask], Meta(max_length=limits.TASKS_TOLD)]
+
+
+class TraceFrom(Struct, frozen=True):
+    """Where a page of the trace begins: behind so many tasks, and so many runs of orchestration functions, which have
+    ended in this session."""
+
+    tasks: Count = 0
+    runs: Count = 0
+
+
+class TraceLane(Struct, frozen=True):
+    """A process of the session, or its orchestration thread."""
+
+    worker: Count
+    name: Name
+    pid: Count
+
+
+class TraceSpan(Struct, frozen=True):
+    """A task that has ended, or a run of an orchestration function; times are CLOCK_MONOTONIC nanoseconds, and
+    `started_ns` is 0 for what never was."""
+
+    worker: Count
+    task: Count
+    run: Count
+    op: Name
+    outcome: Name
+    callable: Name
+    name: Name
+    submitted_ns: int
+    ready_ns: int
+    started_ns: int
+    ended_ns: int
+
+
+class TracePage(Struct, frozen=True):
+    """Part of a session's trace, in the order in which things ended. `next`: where the following page begins; there is
+    none when `is_last`. `ended`: how many tasks and runs have ended by now."""
+
+    lanes: Annotated[list[TraceLane], Meta(max_length=limits.MAX_WORKERS + 1)]
+    spans: Annotated[list[TraceSpan], Meta(max_length=2 * limits.TRACE_PAGE_EVENTS)]
+    next: TraceFrom
+    ended: TraceFrom
+    is_last: bool
+
+
+class BufferInfo(Struct, frozen=True):
+    """A buffer of a session. `kind`: own, shared (an import of another session of this daemon) or copied (of another
+    daemon's). `access`: what its session may do with it."""
+
+    buffer: Count
+    nbytes: Count
+    kind: Name
+    access: Name
+
+
+class Buffers(Struct, frozen=True):
+    """The memory that a session has for its client: `count` buffers of `nbytes` together, and the largest of them."""
+
+    count: Count
+    nbytes: Count
+    buffers: Annotated[list[BufferInfo], Meta(max_length=limits.BUFFERS_TOLD)]
+
+
+class CallableInfo(Struct, frozen=True):
+    """A callable of a session. `references`: how often it is registered; `prepared`: not committed yet."""
+
+    callable: Name
+    name: Name
+    kind: Name
+    references: Count
+    prepared: Count
+
+
+class Callables(Struct, frozen=True):
+    """The callables of a session."""
+
+    callables: Annotated[list[CallableInfo], Meta(max_length=limits.CALLABLES)]

@@ -43,10 +43,19 @@ class Held(NamedTuple):
     copied: CopiedImport | None = None
 
 
+class KnownBuffer(NamedTuple):
+    """A buffer as people see it. ``kind``: own, shared or copied."""
+
+    buffer: int
+    nbytes: int
+    kind: str
+    access: Access
+
+
 class _Own:
     """A block of the session's heap."""
 
-    access, place = Access.BOTH, 0
+    access, place, kind = Access.BOTH, 0, "own"
 
     def __init__(self, region: Region, offset: int) -> None:
         self.memory, self.offset = region, offset
@@ -75,6 +84,12 @@ class SessionBuffers:
         self._live: dict[int, _Buffer] = {}
         self._next_generation: dict[int, int] = {}
         self._free_ids: list[int] = []
+
+    def known(self) -> list[KnownBuffer]:
+        """All of them, for people."""
+        with self._lock:
+            live = list(self._live.items())
+        return [KnownBuffer(buffer, each.nbytes, each.block.kind, each.block.access) for buffer, each in live]
 
     def malloc(self, nbytes: int) -> tuple[int, int]:
         """A new buffer's id and generation; not zeroed. Raises CapacityError when the heap is full."""

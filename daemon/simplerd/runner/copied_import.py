@@ -33,7 +33,7 @@ class CopiedImport:
     and where in its memory the import begins.
     """
 
-    place = 0
+    kind, place = "copied", 0
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ from simpler.callables import validate_content
 from simpler.errors import ArgumentError, SimplerError
 from simpler.heap import Heap
 from simpler.imported_memory import ImportedMemory
-from simpler.inner_callables import InnerCallables
+from simpler.inner_callables import InnerCallables, KnownCallable
 from simpler.inner_worker import InnerWorker
 from simpler.region import Region
 from simpler.tensor import Access, DataType, TensorArgType
@@ -37,8 +37,9 @@ ReplyT = TypeVar("ReplyT", bound=Message)
 
 
 class DispatchedRun(NamedTuple):
-    """One run of an orchestration function; times are CLOCK_MONOTONIC nanoseconds."""
+    """One run of an orchestration function, numbered from 1 on; times are CLOCK_MONOTONIC nanoseconds."""
 
+    number: int
     digest: bytes
     started_ns: int
     ended_ns: int
@@ -88,10 +89,16 @@ class Dispatcher:
         self._callables = InnerCallables(worker, launch.import_paths, f"session {launch.session}")
         self.runs: deque[DispatchedRun] = deque(maxlen=limits.TRACE_EVENTS)
         """The last runs, for the trace."""
+        self.running: tuple[bytes, int] | None = None
+        """The digest of the orchestration function that runs, and since when (CLOCK_MONOTONIC nanoseconds)."""
         self._protocol = launch.protocol
         self.program: Program | None = None
         """Since there is a command lane."""
         worker.pass_pushes(self._push)
+
+    def known(self) -> list[KnownCallable]:
+        """The session's callables, for people; any thread may ask."""
+        return self._callables.known()
 
     def register(self, request: Register, encoded: bytes) -> None:
         """Installs a callable wherever this session can use it. Raises RegistrationError, changing nothing."""
@@ -117,6 +124,7 @@ class Dispatcher:
     def run(self, task: Task) -> bytes | None:
         """Runs an orchestration function as ``InnerCallables.run`` does; the result record in one piece."""
         started_ns, succeeded = time.monotonic_ns(), False
+        self.running = task.digest, started_ns
         try:
             with ExitStack() as borrowed:
                 received = _Received(self._region, borrowed)
@@ -128,7 +136,9 @@ class Dispatcher:
             succeeded = True
             return result
         finally:
-            self.runs.append(DispatchedRun(task.digest, started_ns, time.monotonic_ns(), succeeded))
+            self.running = None
+            number = self.runs[-1].number + 1 if self.runs else 1
+            self.runs.append(DispatchedRun(number, task.digest, started_ns, time.monotonic_ns(), succeeded))
 
     def _push(self, topic: str, record: bytes, when_room: object) -> bool:
         """Gives the program what an orchestration function pushes; waits until that has room for it."""

@@ -43,6 +43,7 @@ from simplerd.runner.questions import Questions
 from simplerd.runner.refusal_reports import RefusalReports
 from simplerd.runner.session_lanes import SessionLanes
 from simplerd.runner.session_trace import SessionTrace
+from simplerd.runner.session_view import SessionView
 from simplerd.runner.trio_calls import TrioCalls
 from simplerd.sealed_memory import seal
 
@@ -128,7 +129,7 @@ async def serve(launch: Launch, control: socket.socket, worker: InnerWorker, sec
     buffers = SessionBuffers(worker.region, launch.session)
     dispatcher = Dispatcher(launch, worker, buffers)
     trace = SessionTrace(launch, worker.region, dispatcher, names)
-    questions = Questions(worker.region, names)
+    questions = Questions(SessionView(worker.region, names, dispatcher, buffers))
     refusals = RefusalReports(control)
     daemon, links = trio.socket.from_stdlib_socket(control), Links()
     grants, calls = Grants(worker.region, buffers, launch, security, links=links, refusals=refusals), TrioCalls()

@@ -10,26 +10,24 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Mapping
 
 import msgspec
 
 from simpler.error_record import encode_error
 from simpler.errors import ArgumentError
-from simpler.region import Region
 from simpler.spawn_protocol import ancillary
-from simpler.worker_stats import worker_stats
 from simplerd.runner import control_protocol
-from simplerd.runner.answers import Question, Stats, WorkerCounters
+from simplerd.runner.answers import Question, TraceFrom
 from simplerd.runner.control_protocol import Answer, Ask
+from simplerd.runner.session_view import SessionView
 from simplerd.sealed_memory import seal
 
 
 class Questions:
-    """Of one session. ``names``: of its workers, by id."""
+    """About the session that ``view`` looks into."""
 
-    def __init__(self, region: Region, names: Mapping[int, str]) -> None:
-        self._region, self._names = region, names
+    def __init__(self, view: SessionView) -> None:
+        self._view = view
 
     def answer(self, ask: Ask, daemon: socket.socket) -> None:
         """Tells ``daemon``, a non-blocking socket, what it asked, or why that cannot be told."""
@@ -47,39 +45,15 @@ class Questions:
     def _answer(self, ask: Ask) -> msgspec.Struct:
         match ask.what:
             case Question.STATS.value:
-                return self._stats()
+                return self._view.stats()
+            case Question.TASKS.value:
+                return self._view.tasks()
+            case Question.TRACE.value:
+                return self._view.trace(msgspec.convert(ask.params, TraceFrom))
+            case Question.BUFFERS.value:
+                return self._view.buffers()
+            case Question.CALLABLES.value:
+                return self._view.callables()
         raise ArgumentError(
             f"this runner knows no answer to {ask.what!r}; it is of another release", code="UNSUPPORTED"
-        )
-
-    def _stats(self) -> Stats:
-        counts = worker_stats(self._region, self._names)
-        workers = [
-            WorkerCounters(
-                worker=worker,
-                name=name,
-                kind=info.kind.name.lower(),
-                state=info.state.name.lower(),
-                pid=info.pid,
-                queued=info.queued,
-                tasks=info.tasks,
-                failures=info.failures,
-                deaths=info.deaths,
-                abandoned=info.abandoned,
-            )
-            for (worker, name), info in zip(self._names.items(), counts.workers, strict=True)
-        ]
-        return Stats(
-            tasks=counts.tasks,
-            failures=counts.failures,
-            poisoned=counts.poisoned,
-            cancelled=counts.cancelled,
-            live=counts.live,
-            runs_live=counts.runs_live,
-            shared_queue=counts.shared_queue,
-            heap_bytes=counts.heap_bytes,
-            heap_used=counts.heap_used,
-            heap_peak=counts.heap_peak,
-            restarts=counts.restarts,
-            workers=workers,
         )

@@ -38,8 +38,8 @@ class SessionTrace:
     def _runs(self) -> list[TraceEvent]:
         return [
             TraceEvent(
-                task=number,
-                run=number,
+                task=run.number,
+                run=run.number,
                 worker=self._orchestration,
                 state=TaskState.SUCCEEDED if run.succeeded else TaskState.FAILED,
                 op=Op.CALL,
@@ -49,5 +49,5 @@ class SessionTrace:
                 ended_ns=run.ended_ns,
                 digest=run.digest,
             )
-            for number, run in enumerate(self._dispatcher.runs, 1)
+            for run in self._dispatcher.runs
         ]

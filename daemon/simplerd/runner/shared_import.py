@@ -25,6 +25,7 @@ class SharedImport:
     ``forget`` has the session's workers unmap a place.
     """
 
+    kind = "shared"
     offset = 0
     """Of its first byte in `memory`."""
 
