@@ -105,6 +105,20 @@ def session_close(target: Target, id: str, reason: str) -> Any:
     return target.call("session.close", {"session": id, "reason": reason})
 
 
+def _show_killed(one: dict[str, Any]) -> None:
+    click.echo(f"Session {escape(one['id'])} is gone: {escape(one['cause'])}")
+
+
+@session.command("kill", epilog=example('simplerctl session kill s-0a1b2c3d --reason "it does not close"'))
+@click.argument("id")
+@click.option("--reason", default="it was not waited for", show_default=True, help="For its client and the log.")
+@prints("session.kill", _show_killed)
+@click.pass_obj
+def session_kill(target: Target, id: str, reason: str) -> Any:
+    """Kill all processes of a session at once; `close` lets it finish what it is at."""
+    return target.call("session.kill", {"session": id, "reason": reason})
+
+
 def _show_log(part: dict[str, Any]) -> None:
     shown = part["after"]
     for line in part["lines"]:

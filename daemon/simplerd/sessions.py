@@ -175,7 +175,7 @@ class Session:
         """It is READY, or it will never be and `failure` says why."""
         self.failure: SimplerError | None = None
         self.given_up: str | None = None
-        """Why its runner was killed before it was READY."""
+        """Why its runner was killed."""
         self.close_reason: str | None = None
         self.close_asked = trio.Event()
         self.ending: Ending | None = None
@@ -189,6 +189,13 @@ class Session:
             self.close_reason = beginning(reason, limits.CAUSE_CHARACTERS)
             self.close_asked.set()
             self.over.set()
+
+    def is_killed(self, why: str) -> None:
+        """Its processes are being killed; what it was closed for before stays the first reason."""
+        if self.close_reason is None:
+            self.given_up = beginning(why, limits.CAUSE_CHARACTERS)
+        else:
+            self.close_reason = beginning(f"{self.close_reason}; {why}", limits.CAUSE_CHARACTERS)
 
     def why_over(self) -> str:
         """Of one that is over."""

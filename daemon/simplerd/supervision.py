@@ -100,6 +100,16 @@ class Supervisor:
         self._nursery.start_soon(self._supervise, session)
         return session
 
+    def kill(self, session: Session, why: str) -> None:
+        """SIGKILL for every process of a live session; its end says `why`."""
+        runner = self._alive.get(session.id)
+        if runner is None:  # it has none yet, or none any more
+            session.ask_to_close(why)
+            return
+        session.is_killed(why)
+        runner.kill()
+        (runner.group or runner.tree).kill()
+
     def kill_all(self) -> None:
         """Does not wait for any session to close by itself."""
         for runner in self._alive.values():

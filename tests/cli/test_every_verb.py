@@ -61,6 +61,7 @@ VERBS: dict[str, Row] = {
     "session list": Row(("--all",)),
     "session show": Row(("{session}",), missing=("s-1",)),
     "session close": Row(("{session}",), operates=True, missing=("s-1",)),
+    "session kill": Row(("{session}",), operates=True, missing=("s-1",)),
     "session logs": Row(("{session}",), missing=("s-1",)),
     "session tasks": Row(("{session}",), missing=("s-1",)),
     "session trace": Row(("{session}", "-o", "{folder}/trace.json"), missing=("s-1", "-o", "trace.json")),

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import trio
 
-from daemon.conftest import Client, client_of
+from daemon.conftest import Client, client_of, descendants, event, until_gone
 from simpler import limits
 from simpler.callables import content_of
 from simpler.wire.command_messages import Malloc, Register, Task
-from simpler.wire.control_messages import OpenReply
+from simpler.wire.control_messages import Close, OpenReply
 from simpler.wire.link import Link
 from simplerctl.client import AdminClient
 from simplerctl.errors import AdminError
@@ -226,3 +226,56 @@ async def test_a_session_that_does_not_answer_holds_up_no_other(daemon: Foregrou
         os.kill(stopped.pid, signal.SIGCONT)
         for session in (stopped, other):
             await client.close(session)
+
+
+# ---- killed by an operator
+
+
+async def stuck(client: Client, folder: Path) -> OpenReply:
+    """A session of two workers whose orchestration function goes on for ever, and has begun to."""
+    begun = folder / "begun"
+    os.mkfifo(begun)
+    path = str(begun)
+
+    def goes_on(orch: Any, args: Any, config: Any) -> None:
+        Path(path).write_text("yes")
+        signal.pause()
+
+    session = await client.open(device_ids=[0], num_sub_workers=1)
+    lane = await client.lane(session, "command")
+    content = content_of(goes_on)
+    await lane.request(Register(digest=content.digest), content.encode())
+    await lane.begin(Task(digest=content.digest, args=b""))
+    assert await trio.to_thread.run_sync(begun.read_text) == "yes"
+    return session
+
+
+async def test_an_operator_ends_a_session_that_is_stuck_at_once(daemon: ForegroundDaemon, tmp_path: Path) -> None:  # D7
+    async with client_of(daemon.endpoint) as client:
+        session = await stuck(client, tmp_path)
+        tree = descendants(session.pid) | {session.pid}
+        with admin_of(daemon) as admin:
+            report = admin.call("session.kill", {"session": session.session, "reason": "it is stuck"})
+            assert (report["state"], report["signal"]) == ("failed", signal.SIGKILL)
+            assert report["cause"] == f"killed by an operator (uid {os.getuid()}): it is stuck"
+            await until_gone(tree)
+            assert [device["state"] for device in admin.call("device.list")] == ["free", "free"]
+            with pytest.raises(AdminError, match="has ended: killed by an operator"):
+                admin.call("session.kill", {"session": session.session})
+        ended = await client.ended.receive()
+        assert (ended.cause, ended.signal) == (report["cause"], signal.SIGKILL)
+
+
+async def test_a_session_that_does_not_close_says_both_who_closed_and_who_killed_it(
+    daemon: ForegroundDaemon, tmp_path: Path
+) -> None:  # D7
+    async with client_of(daemon.endpoint) as client:
+        session = await stuck(client, tmp_path)
+        await client.link.begin(Close(session=session.session, reason="done"))
+        await event(daemon.admin_socket, "session.closing")
+        with admin_of(daemon) as admin:
+            report = admin.call("session.kill", {"session": session.session})
+        assert report["state"] == "ended"
+        assert report["cause"] == (
+            f"its client closed it: done; killed by an operator (uid {os.getuid()}): it was not waited for"
+        )

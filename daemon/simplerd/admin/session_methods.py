@@ -30,6 +30,13 @@ class SessionClose(Struct, frozen=True, forbid_unknown_fields=True):
     reason: Annotated[Text, Meta(description="for its client and the log")] = "closed by an operator"
 
 
+class SessionKill(Struct, frozen=True, forbid_unknown_fields=True):
+    """One session, and why it is killed."""
+
+    session: Annotated[Text, Meta(description="its id, from session.list")]
+    reason: Annotated[Text, Meta(description="for its client and the log")] = "it was not waited for"
+
+
 class LogQuery(Struct, frozen=True, forbid_unknown_fields=True):
     """Which lines of a session's log."""
 
@@ -54,6 +61,14 @@ async def session_close(caller: Caller, params: SessionClose) -> SessionReport:
 
 async def session_activity(caller: Caller, params: Nothing) -> list[Activity]:
     return await caller.daemon.workload.look()
+
+
+async def session_kill(caller: Caller, params: SessionKill) -> SessionReport:
+    daemon = caller.daemon
+    session = daemon.sessions.find(params.session)
+    daemon.supervisor.kill(session, f"killed by an operator (uid {caller.peer.uid}): {params.reason}")
+    await session.ended.wait()  # no deadline: killed processes end
+    return daemon.sessions.get(params.session)
 
 
 async def session_logs(caller: Caller, params: LogQuery) -> LogPart:
@@ -85,6 +100,14 @@ METHODS: tuple[Method[Any], ...] = (
         Nothing,
         list[Activity],
         "The same of all ready sessions; one that does nothing is not asked again.",
+    ),
+    Method(
+        "session.kill",
+        Role.OPERATE,
+        session_kill,
+        SessionKill,
+        SessionReport,
+        "Kill all processes of a session at once, and wait until they are gone.",
     ),
     Method("session.logs", Role.READ, session_logs, LogQuery, LogPart, "The last lines that a session printed."),
 )
