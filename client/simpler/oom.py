@@ -17,12 +17,11 @@ from simpler.control_group import own_control_group, read_counts, read_limit
 class OomAnswer:
     """``killed``: True or False where the counts tell, None where they do not.
 
-    ``limit_bytes``: the limit of the control group ``group``, when that was what ran out.
+    ``limit``: which limit it was that ran out, when it was the control group's own.
     """
 
     killed: bool | None
-    limit_bytes: int | None = None
-    group: str = ""
+    limit: str = ""
 
     @property
     def word(self) -> str:
@@ -30,19 +29,19 @@ class OomAnswer:
         return {True: "yes", False: "no", None: "unknown"}[self.killed]
 
     def __str__(self) -> str:
-        if self.limit_bytes is None:
-            return self.word
-        return f"{self.word} (its control group {self.group} may have {mebibytes(self.limit_bytes)})"
+        return f"{self.word} ({self.limit})" if self.limit else self.word
 
 
 class OomWatch:
     """Remembers the counts, and says after a death which of them has changed since the last time it was asked.
 
-    ``group``: the folder of the control group of those who may die; None: this process's own.
+    ``group``: the folder of the control group of those who may die; None: this process's own. ``limit``: how to call
+    its limit to whom it may concern.
     """
 
-    def __init__(self, group: Path | None = None) -> None:
+    def __init__(self, group: Path | None = None, limit: str = "") -> None:
         self._group = group or own_control_group()
+        self._limit = limit
         self._counts = self._read()
 
     def was_out_of_memory(self) -> OomAnswer:
@@ -60,7 +59,10 @@ class OomWatch:
     def _answer(self, *, own_limit: bool) -> OomAnswer:
         if self._group is None or not own_limit:
             return OomAnswer(True)
-        return OomAnswer(True, read_limit(self._group / "memory.max"), self._group.name)
+        allowed = read_limit(self._group / "memory.max")
+        if self._limit or allowed is None:
+            return OomAnswer(True, self._limit)
+        return OomAnswer(True, f"its control group {self._group.name} may have {mebibytes(allowed)}")
 
     def _read(self) -> tuple[dict[str, int], dict[str, int]]:
         in_group = read_counts(self._group / "memory.events") if self._group is not None else {}

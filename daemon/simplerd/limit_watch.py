@@ -19,6 +19,7 @@ from dataclasses import replace
 import trio
 
 from simpler.control_group import counts_in
+from simpler.oom import OomWatch, mebibytes
 from simplerd.cgroups import LIMIT_FILES, ControlGroups, SessionGroup
 from simplerd.config import Config
 from simplerd.events import Field
@@ -71,6 +72,13 @@ class LimitWatch:
             if runner.group is not None:
                 nursery.start_soon(self._tell_refusals, session, runner.group, limits)
             await trio.sleep_forever()
+
+    def oom_watch(self, session: Session, group: SessionGroup | None) -> OomWatch:
+        """What tells whether its runner has died for want of memory, and names the limit."""
+        limit = LimitsInForce.of(self._config, session.manifest).memory_bytes
+        if group is None or limit is None:
+            return OomWatch(group.path if group else None)
+        return OomWatch(group.path, f"its limit of {mebibytes(int(limit.value))}: {limit.setting}")
 
     async def _kill_over_limit(self, session: Session, runner: Runner, limits: LimitsInForce) -> None:
         what = await self._usage.exceeded(runner.tree, limits)

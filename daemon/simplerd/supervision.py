@@ -149,7 +149,7 @@ class Supervisor:
         self._folder.make(session.id)
         runner = await self._fork(session)
         self._alive[session.id] = runner
-        oom = OomWatch(runner.group.path if runner.group else None)
+        oom = self._limits.oom_watch(session, runner.group)
         try:
             await self._start(session, runner)
             if session.state is SessionState.READY:

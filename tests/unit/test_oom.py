@@ -42,6 +42,12 @@ def test_the_counts_of_a_group_tell_whose_memory_it_was(group: Path, oom: int, o
     assert str(watch.was_out_of_memory()) == "no"  # nothing has changed since
 
 
+def test_a_limit_is_called_by_what_sets_it(group: Path) -> None:  # D7
+    watch = OomWatch(group, "its limit of 64 MiB: limits.session_memory_bytes of this host")
+    count(group, oom=1, oom_kill=1)
+    assert str(watch.was_out_of_memory()) == "yes (its limit of 64 MiB: limits.session_memory_bytes of this host)"
+
+
 def test_without_a_group_that_counts_the_machine_tells(tmp_path: Path) -> None:  # D7
     assert OomWatch(tmp_path).was_out_of_memory().word == "no"  # no process of this machine has just been killed so
 
