@@ -102,9 +102,11 @@ class ControlGroups:
     `missing` also says which controllers there are not.
     """
 
-    def __init__(self, root: Path | None, missing: str | None = None) -> None:
+    def __init__(self, root: Path | None, missing: str | None = None, *, starts_in_root: bool = True) -> None:
+        """`starts_in_root`: whether systemd starts the daemon in `root`, and not in its leaf."""
         self.root = root
         self.missing = missing
+        self._starts_in_root = starts_in_root
         self.controllers: frozenset[str] = frozenset()
         if root is not None:
             self._give_controllers(root)
@@ -126,7 +128,7 @@ class ControlGroups:
                 (root / LEAF / "cgroup.procs").write_text("0\n")
         except OSError as error:
             return cls(None, f"{root} cannot be written ({error.strerror}): its unit needs ProtectControlGroups=no")
-        return cls(root)
+        return cls(root, starts_in_root=own == root)
 
     def keeps(self) -> frozenset[str]:
         """The limits that the kernel keeps for sessions, as LimitsInForce names them."""
@@ -167,7 +169,7 @@ class ControlGroups:
 
     def close(self) -> None:
         """Takes the controllers back, so that systemd < 254 can start the next daemon. Sessions go on unlimited."""
-        if self.root is not None and self.root.is_dir():
+        if self.root is not None and self._starts_in_root:
             for controller in self.controllers:
                 _write(self.root / "cgroup.subtree_control", f"-{controller}")
 
