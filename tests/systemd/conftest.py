@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from systemd.scene import SERVICE, SOCKETS, processes
 from systemd_box import CHECKOUT, INSIDE, PYTHON, Box
 
 NOBODY = "65534"
@@ -51,3 +52,20 @@ def installed(box: Box) -> Box:
     box.run("systemd-tmpfiles", "--create", "simplerd.conf")
     box.systemctl("daemon-reload")
     return box
+
+
+@pytest.fixture
+def service(installed: Box) -> Iterator[Box]:
+    """The box with nothing of the service running, before and after."""
+    try:
+        yield installed
+    finally:
+        for drop_ins in (installed.root / "etc/systemd/system").glob("simplerd*.d"):
+            shutil.rmtree(drop_ins)
+        installed.systemctl("daemon-reload")
+        installed.systemctl("reset-failed")
+        installed.systemctl("start", SERVICE)  # what is left of sessions is its to close
+        installed.simplerctl("shutdown")
+        installed.systemctl("stop", SERVICE, *SOCKETS)
+    assert processes(installed) == []
+    assert set(installed.run("ls", "/run/simplerd").stdout.split()) <= {"simplerd.lock"}

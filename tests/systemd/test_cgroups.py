@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from systemd.test_service import SERVICE, program, service
+from systemd.scene import SERVICE, program
 from systemd_box import INSIDE, PYTHON, PYTHON_PATH, SDBOX, Box
 
-__all__ = ["service"]
 pytestmark = pytest.mark.slow
 
 

@@ -4,73 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
-import subprocess
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
-from systemd_box import INSIDE, PYTHON, PYTHON_PATH, SDBOX, Box
+from systemd.scene import ENDPOINT, SERVICE, SOCKETS, drop_in, processes, program
+from systemd_box import PYTHON, PYTHON_PATH, Box
 
 pytestmark = pytest.mark.slow
-SERVICE = "simplerd.service"
-SOCKETS = ("simplerd.socket", "simplerd-admin.socket", "simplerd-tcp.socket")
-
-ENDPOINT = "unix:/run/simplerd/session.sock"
-PROGRAM = INSIDE / "tests/systemd/session_program.py"
-
-
-@pytest.fixture
-def service(installed: Box) -> Iterator[Box]:
-    """The box with nothing of the service running, before and after."""
-    try:
-        yield installed
-    finally:
-        for drop_ins in (installed.root / "etc/systemd/system").glob("simplerd*.d"):
-            shutil.rmtree(drop_ins)
-        installed.systemctl("daemon-reload")
-        installed.systemctl("stop", SERVICE, *SOCKETS)
-        installed.systemctl("reset-failed")
-    assert processes(installed) == []
-    assert set(installed.run("ls", "/run/simplerd").stdout.split()) <= {"simplerd.lock"}
-
-
-@contextmanager
-def program(box: Box, endpoint: str = ENDPOINT) -> Iterator[subprocess.Popen[str]]:
-    """A program inside the box that has opened a session and used it; a line on its stdin lets it end."""
-    environ = [f"PYTHONPATH={PYTHON_PATH}", f"SIMPLERD_ENDPOINT={endpoint}"]
-    words = [SDBOX, "exec", box.name, "env", *environ, PYTHON, PROGRAM]
-    with subprocess.Popen(
-        [str(word) for word in words],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as running:
-        assert running.stdout is not None
-        assert running.stderr is not None
-        uid = box.run("id", "-u", "simplerd").stdout.strip()
-        first = running.stdout.readline()
-        assert first == f"{uid} 2 4 6\n", running.stderr.read()
-        try:
-            yield running
-        finally:
-            running.kill()
-
-
-def processes(box: Box) -> list[str]:
-    """What runs as the service's user."""
-    return box.run("ps", "-u", "simplerd", "-o", "pid=,args=", check=False).stdout.splitlines()
-
-
-def drop_in(box: Box, text: str, unit: str = SERVICE) -> None:
-    folder = box.root / f"etc/systemd/system/{unit}.d"
-    folder.mkdir(exist_ok=True)
-    (folder / "test.conf").write_text(text)
-    box.systemctl("daemon-reload")
 
 
 def test_it_starts_says_what_runs_and_stops_without_a_trace(service: Box) -> None:  # D1, W3
