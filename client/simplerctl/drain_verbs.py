@@ -1,6 +1,5 @@
 """`simplerctl drain`, `undrain` and `is-drained`: emptying the host of sessions, and taking it back."""
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,20 +9,11 @@ from msgspec import Struct
 from simpler.plain_text import escape
 from simplerctl.errors import AdminError, NoDaemon
 from simplerctl.exit_code import ExitCode
+from simplerctl.moments import span_s
 from simplerctl.output import Answer, clock, example, prints, prints_each
 from simplerctl.target import Target
 
-_UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _OVER = ("session.ended", "session.failed")
-
-
-def _seconds(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
-    if value is None:
-        return None
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)", value)
-    if not found:
-        raise click.BadParameter(f"{value!r} is no time; expected one such as 90s, 10m, 2h or 1d")
-    return float(found[1]) * _UNITS_S[found[2]]
 
 
 def _show_drain(report: dict[str, Any]) -> None:
@@ -44,7 +34,7 @@ def _show_drain(report: dict[str, Any]) -> None:
 @click.option(
     "--deadline",
     metavar="TIME",
-    callback=_seconds,
+    callback=span_s,
     help="How long sessions may go on before they are closed, such as 90s, 10m, 2h. [default: as long as they like]",
 )
 @click.option(

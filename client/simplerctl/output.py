@@ -9,6 +9,7 @@ is not a terminal.
 
 import functools
 import json
+import re
 import shutil
 import sys
 import time
@@ -25,6 +26,13 @@ from simplerctl.exit_code import ExitCode
 GAP = "  "
 MIN_COLUMN = 4
 ELLIPSIS = "…"
+STATES = {
+    **dict.fromkeys(("ready", "serving", "ok"), "green"),
+    **dict.fromkeys(("starting", "closing", "draining", "drained", "warn"), "yellow"),
+    **dict.fromkeys(("failed", "fail"), "red"),
+}
+"""Words for how something is, and their colours."""
+_STATE = re.compile(rf"(?<=  )({'|'.join(STATES)})(?=  |$)")
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
 
@@ -119,9 +127,9 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empt
         return
     cells = [list(columns), *([escape(str(value)) for value in row] for row in rows)]
     widths = _fit([max(len(row[index]) for row in cells) for index in range(len(columns))])
-    for row in cells:
-        line = GAP.join(_cut(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo(line.rstrip())
+    for number, row in enumerate(cells):
+        line = GAP.join(_cut(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        click.echo(_coloured(line) if number else click.style(line, bold=True))
 
 
 def duration(seconds: float) -> str:
@@ -152,6 +160,11 @@ def _fit(widths: list[int]) -> list[int]:
     while sum(widths) > room and max(widths) > MIN_COLUMN:
         widths[widths.index(max(widths))] -= 1
     return widths
+
+
+def _coloured(line: str) -> str:
+    """With the words in colour that tell how something is; click takes colours out where they are not wanted."""
+    return _STATE.sub(lambda word: click.style(word[0], fg=STATES[word[0]]), line)
 
 
 def _cut(text: str, width: int) -> str:

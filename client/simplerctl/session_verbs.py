@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from simpler.plain_text import escape
+from simplerctl.completion import session_ids
 from simplerctl.output import ago, clock, example, prints, prints_each, show_facts, show_table
 from simplerctl.target import Target
 
@@ -83,7 +84,7 @@ def _signal(number: int) -> str:
 
 
 @session.command("show", epilog=example("simplerctl session show s-0a1b2c3d"))
-@click.argument("id")
+@click.argument("id", shell_complete=session_ids)
 @prints("session.get", _show_session)
 @click.pass_obj
 def session_show(target: Target, id: str) -> Any:
@@ -96,7 +97,7 @@ def _show_closed(one: dict[str, Any]) -> None:
 
 
 @session.command("close", epilog=example('simplerctl session close s-0a1b2c3d --reason "host is needed"'))
-@click.argument("id")
+@click.argument("id", shell_complete=session_ids)
 @click.option("--reason", default="closed by an operator", show_default=True, help="For its client and the log.")
 @prints("session.close", _show_closed)
 @click.pass_obj
@@ -134,7 +135,7 @@ def _show_missing(count: int) -> None:
 
 
 @session.command("logs", epilog=example("simplerctl session logs s-0a1b2c3d --follow"))
-@click.argument("id")
+@click.argument("id", shell_complete=session_ids)
 @click.option("--follow", is_flag=True, help="Go on with what it prints from now on, until it ends.")
 @click.option("--after", type=click.IntRange(min=0), default=0, metavar="NUMBER", help="Begin behind this line.")
 @prints_each("session.logs", _show_log)

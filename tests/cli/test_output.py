@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import click
 import pytest
 
 from simpler.plain_text import escape
@@ -31,6 +32,12 @@ def test_text_from_elsewhere_cannot_reach_the_terminal() -> None:
 def test_facts_line_up(capsys: pytest.CaptureFixture[str]) -> None:
     show_facts({"a": "x\ny", "name": "\x1b[0m"})
     assert capsys.readouterr().out == "a     x\n      y\nname  \\x1b[0m\n"
+
+
+def test_the_word_for_how_something_is_has_a_colour(capsys: pytest.CaptureFixture[str]) -> None:
+    with click.Context(click.Command("any"), color=True):
+        show_table(["ID", "STATE", "NAME"], [["failed-1", "failed", "already"]], empty="none")
+    assert capsys.readouterr().out.splitlines()[1] == "failed-1  \x1b[31mfailed\x1b[0m  already"
 
 
 def test_a_table_is_aligned_and_not_cut_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,6 +35,14 @@ def test_a_session_is_listed_with_its_device_and_client(simplerctl: Run, parent:
     assert leased.split()[:4] == ["1", "sim", "leased", row.split()[0]]
 
 
+def test_a_shell_is_offered_the_sessions_there_are(simplerctl: Run, parent: simpler.Worker) -> None:
+    (one,) = json.loads(simplerctl("session", "list", "--format", "json").stdout)
+    words = {"_SIMPLERCTL_COMPLETE": "bash_complete", "COMP_WORDS": "simplerctl session close s-", "COMP_CWORD": "3"}
+    assert simplerctl(**words).stdout == f"plain,{one['id']}\n"
+    zsh = {"_SIMPLERCTL_COMPLETE": "zsh_complete", "COMP_WORDS": "simplerctl session close s-", "COMP_CWORD": "3"}
+    assert simplerctl(**zsh).stdout == f"plain\n{one['id']}\nready {NAME}/0\n"
+
+
 def test_a_session_is_shown_whole(simplerctl: Run, parent: simpler.Worker) -> None:
     (one,) = json.loads(simplerctl("session", "list", "--format", "json").stdout)
     done = simplerctl("session", "show", one["id"])

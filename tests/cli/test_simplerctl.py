@@ -125,6 +125,14 @@ def test_events_are_followed_until_interrupted(simplerctl: Run, served: Foregrou
         assert following.stderr.read() == ""
 
 
+def test_events_are_listed_since_a_moment(simplerctl: Run) -> None:
+    assert "daemon.ready" in simplerctl("events", "--since", "1d", "--type", "daemon").stdout
+    assert simplerctl("events", "--since", "0s").stdout == ""
+    assert "daemon.ready" in simplerctl("events", "--since", "2026-01-31 12:00").stdout
+    done = simplerctl("events", "--since", "yesterday")
+    assert (done.returncode, "'yesterday' is no time; expected how long ago, such as 10m" in done.stderr) == (2, True)
+
+
 def test_an_event_of_the_future_cannot_be_followed(simplerctl: Run) -> None:
     done = simplerctl("events", "--after", "1000000")
     assert done.returncode == 1
@@ -182,6 +190,12 @@ def test_bash_completes_verbs(simplerctl: Run) -> None:
     assert simplerctl(**words).stdout == "plain,close\n"
 
 
+def test_nothing_is_offered_for_a_name_without_a_daemon(simplerctl: Run, tmp_path: Path) -> None:
+    words = {"_SIMPLERCTL_COMPLETE": "bash_complete", "COMP_WORDS": "simplerctl session show s", "COMP_CWORD": "3"}
+    done = simplerctl(**words, SIMPLERD_ADMIN_SOCKET=str(tmp_path / "admin.sock"))
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
+
+
 @pytest.mark.parametrize("words", verbs(), ids=" ".join)
 def test_every_verb_has_help_with_an_example(words: tuple[str, ...]) -> None:
     command: click.Command = cli
@@ -211,15 +225,28 @@ def test_output_that_cannot_be_written_is_said_in_a_line(served: ForegroundDaemo
     assert done.stderr == "simplerctl: the output cannot be written: No space left on device\n"
 
 
-def test_a_table_fits_the_terminal_and_is_whole_elsewhere(served: ForegroundDaemon) -> None:
-    words: list[str | Path] = [SIMPLERCTL, "--socket", served.admin_socket, "device", "list"]
+def at_a_terminal(words: list[str | Path], columns: int, **environ: str) -> list[str]:
+    """The lines that simplerctl shows at a terminal that wide."""
     terminal, end = pty.openpty()
-    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("4H", 24, 34, 0, 0))
-    env = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    subprocess.run(words, stdout=end, env=env, check=True, timeout=60)
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+    env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")} | environ
+    subprocess.run([SIMPLERCTL, *words], stdout=end, env=env, check=True, timeout=60)
     os.close(end)
     shown = os.read(terminal, 4096).decode().splitlines()
     os.close(terminal)
+    return shown
+
+
+def test_colours_are_for_terminals_that_want_them(served: ForegroundDaemon) -> None:
+    words: list[str | Path] = ["--socket", served.admin_socket, "device", "list"]
+    heading, *_ = at_a_terminal(words, 80)
+    assert heading.startswith("\x1b[1mDEVICE")
+    assert at_a_terminal(words, 80, NO_COLOR="1")[0].startswith("DEVICE")
+
+
+def test_a_table_fits_the_terminal_and_is_whole_elsewhere(served: ForegroundDaemon) -> None:
+    words: list[str | Path] = [SIMPLERCTL, "--socket", served.admin_socket, "device", "list"]
+    shown = at_a_terminal(words[1:], 34, NO_COLOR="1")
     assert len(shown) == 3
     assert max(map(len, shown)) <= 34
     assert "PLATFOR…" not in subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout
