@@ -7,6 +7,7 @@ import click
 from msgspec import Struct
 
 from simpler.plain_text import escape
+from simplerctl.completion import session_ids
 from simplerctl.errors import AdminError
 from simplerctl.output import ago, example, prints, show_table
 from simplerctl.session_verbs import session
@@ -39,7 +40,7 @@ def _task_row(task: dict[str, Any]) -> list[object]:
 
 
 @session.command("tasks", epilog=example("simplerctl session tasks s-0a1b2c3d"))
-@click.argument("id")
+@click.argument("id", shell_complete=session_ids)
 @prints("session.tasks", _show_tasks)
 @click.pass_obj
 def session_tasks(target: Target, id: str) -> Any:
@@ -63,7 +64,7 @@ def _show_saved(saved: SavedTrace) -> None:
 
 
 @session.command("trace", epilog=example("simplerctl session trace s-0a1b2c3d -o trace.json"))
-@click.argument("id")
+@click.argument("id", shell_complete=session_ids)
 @click.option(
     "-o",
     "--output",

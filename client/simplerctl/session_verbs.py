@@ -111,7 +111,7 @@ def _show_killed(one: dict[str, Any]) -> None:
 
 
 @session.command("kill", epilog=example('simplerctl session kill s-0a1b2c3d --reason "it does not close"'))
-@click.argument("id")
+@click.argument("id", shell_complete=session_ids)
 @click.option("--reason", default="it was not waited for", show_default=True, help="For its client and the log.")
 @prints("session.kill", _show_killed)
 @click.pass_obj
