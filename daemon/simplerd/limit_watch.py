@@ -13,7 +13,7 @@ import contextlib
 import os
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import trio
@@ -42,9 +42,11 @@ _log = get_logger("limits")
 class LimitWatch:
     """Watches over the limits of all sessions. For the trio thread."""
 
-    def __init__(self, config: Config, sessions: SessionTable) -> None:
+    def __init__(self, config: Config, sessions: SessionTable, kill: Callable[[Session, str], None]) -> None:
+        """`kill` ends all of a session and says why."""
         self._config = config
         self._sessions = sessions
+        self._kill = kill
         self._usage = UsageWatch()
 
     async def run(self, groups: ControlGroups) -> None:
@@ -82,8 +84,7 @@ class LimitWatch:
 
     async def _kill_over_limit(self, session: Session, runner: Runner, limits: LimitsInForce) -> None:
         what = await self._usage.exceeded(runner.tree, limits)
-        session.given_up = f"{what}; no control group of this host keeps it below that, so it was ended as a whole"
-        runner.kill()
+        self._kill(session, f"{what}; no control group of this host keeps it below that, so it was ended as a whole")
 
     async def _tell_refusals(self, session: Session, group: SessionGroup, limits: LimitsInForce) -> None:
         with contextlib.ExitStack() as files, select.epoll() as changed:
@@ -91,13 +92,13 @@ class LimitWatch:
             for counter in counters:
                 changed.register(counter.fd, select.EPOLLPRI)  # for reading it is always ready
             while counters:  # no deadline: it need never be refused anything
-                for counter in counters:
-                    if times := counter.news():
-                        limit: Limit | None = getattr(limits, counter.name)
-                        told: dict[str, Field] = {"at": limit.value, "setting": limit.setting} if limit else {}
-                        self._sessions.publish(session, "session.limited", limit=counter.name, times=times, **told)
+                news = {counter.name: times for counter in counters if (times := counter.news())}
+                for name, times in news.items():
+                    limit: Limit | None = getattr(limits, name)
+                    told: dict[str, Field] = {"at": limit.value, "setting": limit.setting} if limit else {}
+                    self._sessions.publish(session, "session.limited", limit=name, times=times, **told)
+                await trio.sleep(REPEAT_S if news else 0)
                 await trio.lowlevel.wait_readable(changed.fileno())
-                await trio.sleep(REPEAT_S)
 
 
 class _Counter:

@@ -81,7 +81,7 @@ class Supervisor:
         self._folder = folder
         self._groups = groups
         self._nursery = nursery
-        self._limits = LimitWatch(config, sessions)
+        self._limits = LimitWatch(config, sessions, self.kill)
         nursery.start_soon(self._limits.run, groups)
         self._alive: dict[str, Runner] = {}
         self.inquiries = Inquiries(self._alive)
