@@ -173,6 +173,9 @@ LANE_CERTIFICATE_BYTES = 4096
 """Of the certificate that each end of a session's lanes shows; ours have some 300 bytes."""
 LOST_CLIENT_GRACE_S = 5.0
 """How long a client whose control connection was lost may take to come back, before its sessions are closed."""
+ADOPTION_TIMEOUT_S = 300.0
+"""How long a session goes on without a daemon: an upgrade takes seconds, a repair by hand minutes; its devices are
+nobody's meanwhile."""
 SUB_WORKERS_PER_SESSION = 64
 MANIFEST_BYTES = 256 << 10
 """A runner is told its manifest in one packet, which holds less than a frame."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from simpler import spawn_protocol as protocol
 from simpler.child_process import require_one_thread
-from simpler.errors import StartupError
+from simpler.errors import ProtocolError, StartupError
 from simpler.spawn_protocol import Report, Request, Start
 
 _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from simpler.spawner import main; main(int(sys.argv[2]))"
@@ -117,7 +117,11 @@ class Spawner:
             self.socket.settimeout(None)
         if not packet:
             raise self._ended()
-        return protocol.decode_report(packet), protocol.descriptors(received, flags)
+        fds = protocol.descriptors(received, flags)
+        report = protocol.decode_report(packet)
+        if isinstance(report, protocol.Unknown):
+            raise ProtocolError(f"the spawner (pid {self.pid}) reported {report.tag!r}, which is of another release")
+        return report, fds
 
     def is_alive(self) -> bool:
         """False once the process has ended."""
@@ -135,6 +139,13 @@ class Spawner:
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):  # a program that reaps all its children was quicker
                 os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+    def leave(self) -> None:
+        """Lets the spawner go on by itself, with its children. Idempotent."""
+        if self.pidfd >= 0:
+            self.socket.close()
             os.close(self.pidfd)
             self.pidfd = -1
 

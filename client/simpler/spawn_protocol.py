@@ -6,7 +6,10 @@ Rules
      each child that it forked with Exited, exactly once.
   3. A pool's workers are not keyed: the spawner replaces them by itself (pool.py) and reports only what its owner must
      know: the pool is ready, could not start, lost a worker for good, or has ended.
-  4. The owner's end closing, or the owner's process ending, ends the spawner and every child that is to die with it.
+  4. The owner's end closing, or the owner's process ending, ends the spawner and every child that is to die with it,
+     unless the owner has named a Succession: then the spawner stays with its other children, and tells the next owner
+     that comes there of each of them, Kept, and of each that has ended, until it is told to Forget it.
+  5. A peer may be of another release: fields and whole messages that this one does not know are skipped.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ import array
 import os
 import socket
 from collections.abc import Sequence
+from types import UnionType
+from typing import NoReturn, get_args
 
 import msgspec
 
@@ -40,8 +45,9 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
 class ForkRequest(msgspec.Struct, frozen=True, tag="fork"):
     """Fork a child that runs ``entry`` ("module:function") as ``function(argument, fds)``.
 
-    The message's descriptors are the child's. ``env`` is laid over the spawner's environment; None unsets. What the
-    child prints goes to the spawner's stderr, and to the owner as well, as Printed, if it ``reports_output``.
+    The message's descriptors are the child's, but for the last ``kept_fds``, which are kept for the next owner. ``env``
+    is laid over the spawner's environment; None unsets. What the child prints goes to the spawner's stderr, and to the
+    owner as well, as Printed, if it ``reports_output``.
     """
 
     key: int
@@ -51,6 +57,7 @@ class ForkRequest(msgspec.Struct, frozen=True, tag="fork"):
     die_with_spawner: bool = True
     env: dict[str, str | None] | None = None
     reports_output: bool = False
+    kept_fds: int = 0
 
 
 class KillRequest(msgspec.Struct, frozen=True, tag="kill"):
@@ -58,6 +65,21 @@ class KillRequest(msgspec.Struct, frozen=True, tag="kill"):
 
     key: int
     signal: int
+
+
+class Succession(msgspec.Struct, frozen=True, tag="succession"):
+    """Comes with a bound Unix socket, where the next owner connects once this one is gone.
+
+    A spawner that waits for one keeps endings for ``linger_s`` after its last child.
+    """
+
+    linger_s: float
+
+
+class Forget(msgspec.Struct, frozen=True, tag="forget"):
+    """The owner is done with a child that has ended: no later owner is told of it."""
+
+    key: int
 
 
 class PoolWorker(msgspec.Struct, frozen=True):
@@ -120,6 +142,22 @@ class Printed(msgspec.Struct, frozen=True, tag="printed"):
     left_out: int = 0
 
 
+class Kept(msgspec.Struct, frozen=True, tag="kept"):
+    """To an owner who comes after another: a child, with a pidfd if it is ``alive``, and the descriptors kept for it.
+
+    Of one that has ended, Exited follows.
+    """
+
+    key: int
+    pid: int
+    name: str
+    alive: bool
+
+
+class KeptAll(msgspec.Struct, frozen=True, tag="kept-all"):
+    """The owner has been told of every child."""
+
+
 class PreloadFailed(msgspec.Struct, frozen=True, tag="preload-failed"):
     """The spawner could not import ``module`` and ends."""
 
@@ -148,12 +186,36 @@ class PoolEnded(msgspec.Struct, frozen=True, tag="pool-ended"):
     """After PoolStop: every worker has ended."""
 
 
-Request = Start | ForkRequest | KillRequest | PoolRequest | PoolStop
-Report = Forked | Refused | Printed | Exited | PreloadFailed | PoolReady | PoolFailed | WorkerLost | PoolEnded
+class Unknown(msgspec.Struct, frozen=True):
+    """A message of another release: its tag."""
+
+    tag: str
+
+
+Request = Start | ForkRequest | KillRequest | Succession | Forget | PoolRequest | PoolStop
+Report = (
+    Forked
+    | Refused
+    | Printed
+    | Exited
+    | Kept
+    | KeptAll
+    | PreloadFailed
+    | PoolReady
+    | PoolFailed
+    | WorkerLost
+    | PoolEnded
+)
+
+
+class _Tagged(msgspec.Struct):
+    type: str
+
 
 _encoder = msgspec.msgpack.Encoder()
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _reports: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
+_tags: msgspec.msgpack.Decoder[_Tagged] = msgspec.msgpack.Decoder(_Tagged)
 
 
 def encode(message: Request | Report) -> bytes:
@@ -167,20 +229,33 @@ def encode(message: Request | Report) -> bytes:
     return packet
 
 
-def decode_request(packet: bytes) -> Request:
+def decode_request(packet: bytes) -> Request | Unknown:
     """What the owner sent. Raises ProtocolError for anything but one whole request."""
     try:
         return _requests.decode(packet)
     except msgspec.DecodeError as error:
-        raise ProtocolError(f"not a request to a spawner: {error}") from None
+        return unknown(packet, Request | Report) or _refuse(f"not a request to a spawner: {error}")
 
 
-def decode_report(packet: bytes) -> Report:
+def decode_report(packet: bytes) -> Report | Unknown:
     """What the spawner sent. Raises ProtocolError for anything but one whole report."""
     try:
         return _reports.decode(packet)
     except msgspec.DecodeError as error:
-        raise ProtocolError(f"not a report of a spawner: {error}") from None
+        return unknown(packet, Request | Report) or _refuse(f"not a report of a spawner: {error}")
+
+
+def unknown(packet: bytes, ours: UnionType) -> Unknown | None:
+    """The message in ``packet``, when it has a tag that none of ``ours`` has."""
+    try:
+        tag = _tags.decode(packet).type
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return Unknown(tag) if all(tag != kind.__struct_config__.tag for kind in get_args(ours)) else None
+
+
+def _refuse(why: str) -> NoReturn:
+    raise ProtocolError(why)
 
 
 def ancillary(fds: Sequence[int]) -> list[tuple[int, int, bytes]]:

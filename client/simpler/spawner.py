@@ -4,6 +4,7 @@ Rules
   1. One thread, no event loop but the poll of children.py. What its children need is imported before the first fork.
   2. It lives as long as its owner: when the owner's socket closes or the owner's process ends, the children that are to
      die with it are killed and reaped, and it ends as soon as no child is left. Polite signals do nothing.
+     One that has a Succession (succession.py) serves the next owner instead, if one comes while it has children.
   3. It is in a session of its own, so that Ctrl-C in a terminal reaches the user's program alone.
 """
 
@@ -28,15 +29,19 @@ from simpler.errors import ProtocolError, StartupError
 from simpler.output_report import OutputReport
 from simpler.spawn_protocol import (
     Exited,
+    Forget,
     Forked,
     ForkRequest,
     KillRequest,
     PoolRequest,
     PoolStop,
+    Printed,
     Refused,
     Report,
     Start,
+    Unknown,
 )
+from simpler.succession import Succession
 from simpler.user_traceback import user_traceback
 
 if TYPE_CHECKING:
@@ -51,37 +56,53 @@ class SpawnerProcess:
     """The state of one spawner. ``owner`` is the socket to the owner, ``owner_pidfd`` tells its end."""
 
     def __init__(self, owner: socket.socket, owner_pidfd: int) -> None:
-        owner.setblocking(False)
-        self._owner, self._owner_pidfd = owner, owner_pidfd
         self._children = Children()
         self._keyed: dict[int, Child] = {}
         self._pool: Pool | None = None
-        self._outbox: deque[tuple[bytes, tuple[int, ...]]] = deque()
-        self._owned = True
+        self._succession: Succession | None = None
+        self._outbox: deque[tuple[Report, tuple[int, ...]]] = deque()
+        self._owned = False
+        self._serve_owner(owner, owner_pidfd)
+
+    def _serve_owner(self, owner: socket.socket, owner_pidfd: int) -> None:
+        owner.setblocking(False)
+        self._owner, self._owner_pidfd, self._owned = owner, owner_pidfd, True
         selector = self._children.selector
-        selector.register(owner, selectors.EVENT_READ, lambda: None)
+        # By its number: a socket that is closed meanwhile could not be looked up.
+        selector.register(owner.fileno(), selectors.EVENT_READ, lambda: None)
         selector.register(owner_pidfd, selectors.EVENT_READ, self._owner_gone)
 
     def run(self) -> None:
-        """Serves until the owner has gone and no child is left."""
-        while self._owned or self._children:
-            self._children.poll(self._pool.seconds_left() if self._pool else None, self._serve_requests)
+        """Serves until the owner has gone, no child is left, and nothing is kept for another owner."""
+        while self._owned or self._children or self._lingers_s() > 0:
+            self._children.poll(self._poll_s(), self._serve_requests)
             if self._pool:
                 self._pool.check_deadlines()
         self._children.flush_output()
 
+    def _lingers_s(self) -> float:
+        return self._succession.seconds_left() if self._succession and not self._owned else 0.0
+
+    def _poll_s(self) -> float | None:
+        if self._pool:
+            return self._pool.seconds_left()
+        return None if self._owned or self._children else self._lingers_s()
+
     def send(self, report: Report, fds: tuple[int, ...] = ()) -> None:
         """Queues a report; a slow owner does not hold up the supervision. ``fds`` are duplicated."""
-        if not self._owned:
+        if self._succession and isinstance(report, Exited):
+            self._succession.ended(report)
+        if not self._owned and not (self._succession and isinstance(report, Printed)):
             return
-        self._outbox.append((protocol.encode(report), tuple(os.dup(fd) for fd in fds)))
-        self._flush()
+        self._outbox.append((report, tuple(os.dup(fd) for fd in fds)))
+        if self._owned:
+            self._flush()
 
     def _flush(self) -> None:
         while self._outbox:
-            packet, fds = self._outbox[0]
+            report, fds = self._outbox[0]
             try:
-                self._owner.sendmsg([packet], protocol.ancillary(fds))
+                self._owner.sendmsg([protocol.encode(report)], protocol.ancillary(fds))
             except BlockingIOError:
                 break
             except OSError:
@@ -89,7 +110,7 @@ class SpawnerProcess:
                 return
             self._drop_sent()
         wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._outbox else 0)
-        self._children.selector.modify(self._owner, wanted, self._flush)
+        self._children.selector.modify(self._owner.fileno(), wanted, self._flush)
 
     def _drop_sent(self) -> None:
         for fd in self._outbox.popleft()[1]:
@@ -99,13 +120,31 @@ class SpawnerProcess:
         if not self._owned:
             return
         self._owned = False
-        self._children.selector.unregister(self._owner)
+        self._children.selector.unregister(self._owner.fileno())
         self._children.selector.unregister(self._owner_pidfd)
-        while self._outbox:
-            self._drop_sent()
+        self._owner.close()
+        os.close(self._owner_pidfd)
+        for _, fds in self._outbox:
+            for fd in fds:
+                os.close(fd)
+        self._outbox = deque((report, ()) for report, _ in self._outbox if self._succession and type(report) is Printed)
         if self._pool:
             self._pool.stop()
         self._children.kill_all()
+        if self._succession:
+            self._succession.await_next(self._take_over)
+
+    def _take_over(self) -> None:
+        assert self._succession is not None
+        found = self._succession.next_owner()
+        if found is None:
+            return
+        printed, self._outbox = self._outbox, deque()
+        self._serve_owner(*found)
+        for report, fds in self._succession.reports():
+            self._outbox.append((report, tuple(os.dup(fd) for fd in fds)))
+        self._outbox += printed
+        self._flush()
 
     def _serve_requests(self) -> None:
         while self._owned:
@@ -127,7 +166,7 @@ class SpawnerProcess:
                 for fd in fds:
                     os.close(fd)
 
-    def _serve(self, request: protocol.Request, fds: list[int]) -> None:
+    def _serve(self, request: protocol.Request | Unknown, fds: list[int]) -> None:
         match request:
             case ForkRequest():
                 self._fork(request, fds)
@@ -140,19 +179,37 @@ class SpawnerProcess:
             case PoolStop():
                 if self._pool:
                     self._pool.stop()
+            case protocol.Succession():
+                self._succeed(request, fds)
+            case Forget():
+                if self._succession:
+                    self._succession.forget(request.key)
             case Start():
                 raise ProtocolError("a spawner is started once")
+            case Unknown():
+                print(f"simpler: a spawner does not know the request {request.tag!r}", file=sys.stderr, flush=True)
+
+    def _succeed(self, request: protocol.Succession, fds: list[int]) -> None:
+        if self._succession is not None or len(fds) != 1:
+            raise ProtocolError("a Succession comes once, with the socket where the next owner connects")
+        listening = socket.socket(fileno=os.dup(fds[0]))
+        self._succession = Succession(listening, request.linger_s, self._children.selector)
 
     def _fork(self, request: ForkRequest, fds: list[int]) -> None:
+        kept = fds[len(fds) - request.kept_fds :]
         spec = ChildSpec(request.entry, request.argument, request.name, request.die_with_spawner, request.env)
         output = OutputReport(request.key, self.send, lambda: len(self._outbox) < OUTBOX_PACKETS)
         on_lines = output.take if request.reports_output else None
         try:
-            child = self._children.fork(spec, fds, lambda ending: self._ended(request.key, ending, output), on_lines)
+            child = self._children.fork(
+                spec, fds[: len(fds) - len(kept)], lambda ending: self._ended(request.key, ending, output), on_lines
+            )
         except (StartupError, OSError) as error:
             self.send(Refused(request.key, str(error)))
             return
         self._keyed[request.key] = child
+        if self._succession:
+            self._succession.add(request.key, child, kept)
         self.send(Forked(request.key, child.pid), (child.pidfd,))
 
     def _ended(self, key: int, ending: Ending, output: OutputReport) -> None:

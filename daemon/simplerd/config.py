@@ -37,6 +37,7 @@ SYSTEMD_VARIABLES = ("RUNTIME_DIRECTORY", "STATE_DIRECTORY", "SYSTEMD_EXEC_PID")
 VARIABLES = ("SIMPLERD_CONFIG", *SYSTEMD_VARIABLES, "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "HOME")
 
 LogLevel = Literal["debug", "info", "warning", "error"]
+OnStop = Literal["keep", "close"]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Fingerprint = Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")]
 DeviceId = Annotated[int, Meta(ge=0, le=65_535)]
@@ -48,6 +49,7 @@ class DaemonSection(Struct, frozen=True):
     runtime_dir: str | None = None
     state_dir: str | None = None
     import_paths: tuple[str, ...] = ()
+    on_stop: OnStop | None = None
 
 
 class ListenSection(Struct, frozen=True):
@@ -95,6 +97,7 @@ class LimitsSection(Struct, frozen=True):
     session_processes: Annotated[int, Meta(ge=0, le=1 << 22)] = 0
     session_cpu_weight: Annotated[int, Meta(ge=0, le=10_000)] = 0
     session_time_s: Annotated[float, Meta(ge=0, le=31_536_000)] = 0
+    adoption_timeout_s: Seconds = limits.ADOPTION_TIMEOUT_S
 
 
 class MetricsSection(Struct, frozen=True):
@@ -175,8 +178,10 @@ class Config:
     session_processes: int
     session_cpu_weight: int
     session_time_s: float
+    adoption_timeout_s: float
     metrics_listen: str | None
     import_paths: tuple[str, ...]
+    on_stop: OnStop
     log_level: LogLevel
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Where each value comes from that is no default, by its key in the file: "/etc/simplerd/simplerd.toml:3"."""
@@ -237,6 +242,7 @@ def read(around: Surroundings, file: TomlFile | None = None) -> Config:
         devices=devices.ids,
         metrics_listen=metrics.listen,
         import_paths=daemon.import_paths,
+        on_stop=daemon.on_stop or ("keep" if is_service(around.environ) else "close"),
         log_level=around.log_level or log.level,
         origins=file.origins() | around.origins(),
         surroundings=around,
@@ -275,10 +281,14 @@ def default_state_dir(environ: Mapping[str, str], runtime_dir: Path | None) -> P
     raise ConfigError("no state directory: neither XDG_STATE_HOME nor HOME is set; set one, or give --state-dir")
 
 
+def is_service(environ: Mapping[str, str]) -> bool:
+    """Whether systemd started this very process as a service, systemd.exec(5)."""
+    return environ.get("SYSTEMD_EXEC_PID") == str(os.getpid())
+
+
 def _made_by_systemd(variable: str, environ: Mapping[str, str]) -> Path | None:
     """The folder of RuntimeDirectory= or StateDirectory=, systemd.exec(5)."""
-    # The variable is inherited: only $SYSTEMD_EXEC_PID tells whether it is meant for us.
-    if variable in environ and environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()):
+    if variable in environ and is_service(environ):  # the variable is inherited
         return Path(environ[variable].split(":")[0])
     return None
 

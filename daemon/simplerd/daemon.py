@@ -2,9 +2,11 @@
 
 Rules
   1. One thread, one trio loop. Nothing here runs user code or loads pickle or NumPy.
-  2. Up: the runtime folder is locked and cleared, the spawner is warm, the sockets listen, and only then READY is said.
+  2. Up: the runtime folder is locked, what an earlier daemon left is adopted, the spawner is warm, the sockets listen,
+     and only then READY is said.
   3. Down, on SIGTERM or SIGINT: STOPPING is said, nobody new is let in, every session is closed, its client told why,
-     and the exit code is 0. A second signal kills what is still closing.
+     and the exit code is 0. A second signal kills what is still closing. On SIGTERM with on_stop = "keep" nothing is
+     closed: clients find their sessions again at the next daemon, as they would had this one been killed.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from simpler.spawn import Spawner
 from simpler.wire.endpoint import parse_endpoint
 from simplerd import log
 from simplerd.admin.server import AdminServer
+from simplerd.adoption import Adoption
 from simplerd.cgroups import ControlGroups
 from simplerd.config import Config
 from simplerd.counts import LabelledCount
@@ -83,6 +86,8 @@ class Daemon:
         self.waiting_settings: list[Change] = []
         """What the last reload found in the file that needs a restart."""
         self.stop_asked = trio.Event()
+        self.keeps_sessions = False
+        """It stops without closing them: the next daemon adopts them."""
         self.stop_reason = ""
         self._spawner = spawner
         self._service = service
@@ -92,10 +97,10 @@ class Daemon:
         """Where it is in its life."""
         return self.life.state
 
-    def ask_to_stop(self, why: str) -> None:
+    def ask_to_stop(self, why: str, *, keep_sessions: bool = False) -> None:
         """Have the daemon end; the first reason stays."""
         if not self.stop_asked.is_set():
-            self.stop_reason = why
+            self.stop_reason, self.keeps_sessions = why, keep_sessions
             self.stop_asked.set()
 
     def self_check(self) -> str | None:
@@ -142,12 +147,17 @@ async def run(
         contextlib.closing(groups),
     ):
         daemon = Daemon(config, spawner, state_folder, groups, service)
+        runners = Runners(spawner.pid, spawner.socket)
         try:
-            await _serve(daemon, folder, Runners(spawner), sockets, service)
+            await _serve(daemon, folder, runners, sockets, service)
         except* SimplerError as errors:
             failed = True
             for error in _leaves(errors):
                 _log.error("simplerd cannot go on", reason=str(error))
+        if daemon.sessions.live():
+            spawner.leave()  # it stays with its runners, for the next daemon
+        else:
+            runners.end_succession()
     return 1 if failed else 0
 
 
@@ -178,9 +188,19 @@ async def _serve(
             )
             nursery.start_soon(log.run)
             nursery.start_soon(runners.run)
+            adoption = Adoption(
+                config,
+                folder=folder,
+                sessions=daemon.sessions,
+                devices=daemon.devices,
+                groups=daemon.groups,
+                supervisor=supervisor,
+                nursery=nursery,
+            )
             async with service.more_time():
-                await folder.clear(config.close_timeout_s)
-                await daemon.groups.clear()
+                await adoption.run()
+                await daemon.groups.clear(keep=[session.id for session in daemon.sessions.live()])
+                runners.name_succession(folder.path, config.adoption_timeout_s)
                 await _warm_up(runners)
             daemon.drain.restore()
             listener = SessionListener(config, daemon.sessions, supervisor, daemon.refusals, daemon.tls)
@@ -199,16 +219,18 @@ async def _serve(
             nursery.start_soon(service.watchdog, daemon.self_check)
             nursery.start_soon(_keep_status, daemon, service)
             nursery.start_soon(daemon.drain.run)
+            nursery.start_soon(adoption.close_unclaimed)
             nursery.start_soon(_heed, signals, daemon)
             await daemon.stop_asked.wait()  # no deadline: until somebody wants us to stop
             daemon.life.advance(DaemonEvent.STOP)
             why = daemon.stop_reason
             service.stopping(daemon.summary())
-            daemon.events.publish("daemon.stopping", reason=why)
+            daemon.events.publish("daemon.stopping", reason=why, sessions="kept" if daemon.keeps_sessions else "closed")
             entrance.cancel()
-            async with service.more_time():
-                await _close_sessions(daemon, why)
-            await listener.part(why)
+            if not daemon.keeps_sessions:
+                async with service.more_time():
+                    await _close_sessions(daemon, why)
+                await listener.part(why)
             nursery.cancel_scope.cancel()
 
 
@@ -232,10 +254,11 @@ async def _close_sessions(daemon: Daemon, why: str) -> None:
 async def _heed(signals: AsyncIterator[int], daemon: Daemon) -> None:
     async for number in signals:
         name = signal.Signals(number).name
-        if daemon.stop_asked.is_set():  # whoever sends one more does not want to wait
+        if daemon.stop_asked.is_set() and not daemon.keeps_sessions:  # whoever sends one more does not want to wait
             _log.warning("killing what is still closing", signal=name)
             daemon.supervisor.kill_all()
-        daemon.ask_to_stop(f"simplerd is stopping ({name})")
+        keep = number == signal.SIGTERM and daemon.config.on_stop == "keep"
+        daemon.ask_to_stop(f"simplerd is stopping ({name})", keep_sessions=keep)
 
 
 def _leaves(errors: BaseExceptionGroup[SimplerError]) -> Iterator[BaseException]:

@@ -88,6 +88,14 @@ class DeviceTable:
         for device in devices:
             self._leases[device] = Lease(session, holder, self._clock())
 
+    def keep(self, session: str, devices: Sequence[int], *, holder: str, since: float) -> None:
+        """A session of an earlier daemon has `devices` since then. One that is no more of this host's goes with it."""
+        for device in devices:
+            if device not in self._leases:
+                self._leaving.add(device)
+            self._leases[device] = Lease(session, holder, since)
+        self._leases = dict(sorted(self._leases.items()))
+
     def release(self, session: str) -> list[int]:
         """End the leases of `session`; returns its devices, none when it held none."""
         held = [device for device, lease in self._leases.items() if lease is not None and lease.session == session]

@@ -21,7 +21,7 @@ from simpler.error_record import decode_error
 from simpler.errors import ProtocolError, SessionLost, SimplerError, StateError
 from simplerd.runner.answers import Question
 from simplerd.runner.control_protocol import Answer, Ask
-from simplerd.runners import Runner
+from simplerd.runner_process import Runner
 from simplerd.sealed_memory import unseal
 from simplerd.sessions import Session, SessionState
 
@@ -63,6 +63,7 @@ class Inquiries:
         asked = self._asked[number] = _Asked(session.id)
         try:
             with trio.fail_after(self._timeout_s):
+                await runner.is_ready.wait()
                 await runner.send(Ask(number, question.value, dict(params or {})))
                 await _first_of(asked.heard, runner.exited)
         except trio.TooSlowError:

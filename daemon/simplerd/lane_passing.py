@@ -22,7 +22,7 @@ from simplerd.inquiries import Inquiries
 from simplerd.log import get_logger
 from simplerd.refusals import Refusals
 from simplerd.runner.control_protocol import NO_SUCH_SESSION, Answer, Lane, PeerLane, Refused
-from simplerd.runners import Runner
+from simplerd.runner_process import Runner
 from simplerd.sessions import Peer, Session, SessionState, SessionTable
 
 _log = get_logger("sessions")
@@ -52,6 +52,9 @@ class LanePassing:
         does not take it in time.
         """
         runner = self._runners.get(session.id)
+        if runner is not None:
+            with trio.move_on_after(self._config.attach_timeout_s):
+                await runner.is_ready.wait()  # after a restart it says then which lanes there are
         if runner is None or session.state is not SessionState.READY or lane in session.lanes:
             why = "it was attached before" if lane in session.lanes else f"the session is {session.state.value}"
             raise StateError(f"the {lane} lane of session {session.id} cannot be attached: {why}", session=session.id)
@@ -78,6 +81,7 @@ class LanePassing:
     async def _hand_over(self, session: Session, runner: Runner, lane: Lane, fd: int) -> None:
         try:
             with trio.fail_after(self._config.attach_timeout_s):
+                await runner.is_ready.wait()
                 await runner.send(lane, [fd])
         except (OSError, trio.ClosedResourceError, trio.TooSlowError) as error:
             raise SessionLost(

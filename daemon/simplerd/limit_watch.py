@@ -24,7 +24,7 @@ from simplerd.cgroups import LIMIT_FILES, ControlGroups, SessionGroup
 from simplerd.config import Config
 from simplerd.events import Field
 from simplerd.log import get_logger
-from simplerd.runners import Runner
+from simplerd.runner_process import Runner
 from simplerd.session_limits import Limit, LimitsInForce
 from simplerd.sessions import Session, SessionTable
 from simplerd.usage_watch import POLLED, UsageWatch

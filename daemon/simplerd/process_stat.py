@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import trio
@@ -29,6 +30,18 @@ def other_threads_ns(pid: int) -> int | None:
     except (OSError, IndexError, ValueError):  # also a thread that has just ended
         return None
     return spent
+
+
+def open_process(pid: int, started: int) -> int:
+    """A pidfd of the process that had `pid` and that start time. Raises ProcessLookupError when it has ended."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        if start_time(pid) != started:
+            raise ProcessLookupError(f"pid {pid} was used again")
+    except BaseException:
+        os.close(pidfd)
+        raise
+    return pidfd
 
 
 async def wait_stopped(pid: int, timeout_s: float) -> None:

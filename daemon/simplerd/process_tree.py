@@ -6,12 +6,16 @@ fork, so that user code which reads its input gets end-of-file at once, as from 
 
 A process that closed its input, or was started with another one, is not seen and outlives its session. Workers, which
 have the devices, never do that. Where the session has a control group (cgroups.py), that is looked at instead.
+
+The spawner keeps the daemon's end for the next daemon. Where that is lost with its spawner, /proc is looked through
+instead, by the number of the children's end.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 from collections.abc import Collection
@@ -20,19 +24,35 @@ from pathlib import Path
 import trio
 
 _READ_BYTES = 4096
+_LOOK_S = 0.02
+"""Between two looks through /proc, which tells nobody when a process ends."""
 
 
 class ProcessTree:
-    """The processes of one session. `child_end` is to become descriptor 0 of the first; close it after the fork."""
+    """The processes of one session. `ours`: the daemon's end, if it is there; `inode`: the number of the other."""
 
-    def __init__(self) -> None:
-        ours, self.child_end = socket.socketpair()
+    def __init__(self, ours: socket.socket | None, inode: int) -> None:
+        self.inode = inode
+        self._ours = None if ours is None else trio.socket.from_stdlib_socket(ours)
+
+    @classmethod
+    def new(cls) -> tuple[ProcessTree, socket.socket]:
+        """One without processes, and the end that is to become descriptor 0 of the first; close it after the fork."""
+        ours, theirs = socket.socketpair()
         ours.shutdown(socket.SHUT_WR)
-        self.inode = os.fstat(self.child_end.fileno()).st_ino
-        self._ours = trio.socket.from_stdlib_socket(ours)
+        return cls(ours, os.fstat(theirs.fileno()).st_ino), theirs
+
+    def fileno(self) -> int:
+        """The daemon's end, for who is to keep it, too."""
+        assert self._ours is not None
+        return self._ours.fileno()
 
     async def wait_gone(self) -> None:
         """Waits until every process is gone; without a deadline of its own."""
+        while self._ours is None:
+            if not members([self.inode])[self.inode]:
+                return
+            await trio.sleep(_LOOK_S)
         with contextlib.suppress(ConnectionResetError):
             while await self._ours.recv(_READ_BYTES):  # user code that writes to its input
                 pass
@@ -42,9 +62,9 @@ class ProcessTree:
         return [pid for pid in members([self.inode])[self.inode] if _kill(pid, self.inode)]
 
     def close(self) -> None:
-        """Gives up both ends."""
-        self.child_end.close()
-        self._ours.close()
+        """Gives up the daemon's end."""
+        if self._ours is not None:
+            self._ours.close()
 
 
 def members(trees: Collection[int]) -> dict[int, list[int]]:
@@ -55,6 +75,12 @@ def members(trees: Collection[int]) -> dict[int, list[int]]:
         if entry.name.isdecimal() and (inode := inputs.get(_input_of(int(entry.name)))) is not None:
             found[inode].append(int(entry.name))
     return found
+
+
+def tree_of(pid: int) -> int:
+    """The `inode` of the tree whose first process is `pid`; 0 when it has ended."""
+    found = re.fullmatch(r"socket:\[(\d+)\]", _input_of(pid))
+    return int(found[1]) if found else 0
 
 
 def _input(inode: int) -> str:

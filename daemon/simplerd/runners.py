@@ -1,9 +1,9 @@
-"""Runner processes: asking the spawner for one, hearing how it ended, and the control socket to it.
+"""Asking a spawner for runners, and hearing how they ended.
 
 Rules
-  1. The spawner's socket is read by one task (`Runners.run`). Whoever waits for a report waits on an event.
-  2. A runner is not bound to the spawner's life: it sees by the end of its control socket that its daemon is gone.
-  3. The spawner ending is an error that ends the daemon: runners could be neither made nor explained without it.
+  1. A spawner's socket is read by one task (`Runners.run`). Whoever waits for a report waits on an event.
+  2. The daemon's own spawner ending is an error that ends the daemon: runners could be neither made nor explained
+     without it. The spawner of an earlier daemon only tells how its runners end, and goes with the last.
 """
 
 from __future__ import annotations
@@ -13,96 +13,38 @@ import itertools
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import trio
 
 from simpler import spawn_protocol
 from simpler.errors import ProtocolError, StartupError
-from simpler.spawn import Spawner
-from simpler.spawn_protocol import Exited, Forked, ForkRequest, KillRequest, PreloadFailed, Printed, Refused
+from simpler.spawn_protocol import (
+    Exited,
+    Forget,
+    Forked,
+    ForkRequest,
+    Kept,
+    KeptAll,
+    KillRequest,
+    PreloadFailed,
+    Printed,
+    Refused,
+    Succession,
+    Unknown,
+)
 from simplerd.cgroups import SessionGroup
 from simplerd.log import get_logger
 from simplerd.process_tree import ProcessTree
-from simplerd.runner import control_protocol
-from simplerd.runner.control_protocol import Command, Report
+from simplerd.runner_process import Runner
 from simplerd.session_log import SessionLog
+from simplerd.unix_socket import at_path
 
 ENTRY = "simplerd.runner.main:main"
 REHEARSAL = "simplerd.runner.main:rehearse"
-FIRST_WORDS_BYTES = 1 << 16
 
 _log = get_logger("runners")
-
-
-class Runner:
-    """One runner process. Belongs to its session's task, which closes it."""
-
-    def __init__(
-        self,
-        control: trio.socket.SocketType,
-        tree: ProcessTree,
-        output: SessionLog | None,
-        group: SessionGroup | None = None,
-    ) -> None:
-        self.output = output
-        self.tree = tree
-        self.group = group
-        """Its session's control group, where there is one."""
-        self.pid = 0
-        self.exited = trio.Event()
-        self.exit: Exited | None = None
-        self._pidfd = -1
-        self._control = control
-        self._sending = trio.Lock()
-
-    def forked(self, pid: int, pidfd: int) -> None:
-        """The process is there."""
-        self.pid, self._pidfd = pid, pidfd
-
-    async def receive(self) -> tuple[Report, list[int]] | None:
-        """The runner's report and its descriptors, which are the caller's; None when it has closed its end.
-
-        Raises ProtocolError. Without a deadline of its own.
-        """
-        try:
-            packet, received, flags, _ = await self._control.recvmsg(
-                FIRST_WORDS_BYTES, spawn_protocol.ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
-            )
-        except ConnectionResetError:
-            return None
-        with contextlib.ExitStack() as unclaimed:  # whatever a runner that ran user code has sent
-            fds = spawn_protocol.descriptors(received, flags)
-            for fd in fds:
-                unclaimed.callback(os.close, fd)
-            if not packet:
-                return None
-            report = control_protocol.decode_report(packet)
-            unclaimed.pop_all()
-            return report, fds
-
-    async def send(self, command: Command, fds: Sequence[int] = ()) -> None:
-        """Sends a command; waits while the runner does not read, so the caller sets a deadline.
-
-        Raises BrokenPipeError or ConnectionResetError when the runner is gone.
-        """
-        async with self._sending:  # one task at a time may wait for room
-            await self._control.sendmsg([control_protocol.encode(command)], spawn_protocol.ancillary(fds))
-
-    def kill(self) -> None:
-        """SIGKILL; a runner that has ended is no error."""
-        try:
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        except ProcessLookupError:
-            return
-
-    def close(self) -> None:
-        """Gives up the sockets and the pidfd."""
-        self._control.close()
-        self.tree.close()
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
 
 
 class _Pending:
@@ -118,14 +60,32 @@ class _Pending:
 
 
 class Runners:
-    """The daemon's side of the spawner that forks the runners."""
+    """The daemon's side of a spawner that forks runners, or has forked those of an earlier daemon.
 
-    def __init__(self, spawner: Spawner) -> None:
-        self._spawner_pid = spawner.pid
-        self._socket = trio.socket.from_stdlib_socket(spawner.socket)
+    `output_of`: where goes what the runner of a session prints that another daemon had it forked for; `succession`:
+    where such a spawner was found.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        connection: socket.socket,
+        output_of: Callable[[str], SessionLog | None] = lambda name: None,
+        succession: Path | None = None,
+    ) -> None:
+        self.pid = pid
+        self._connection = connection
+        self._socket = trio.socket.from_stdlib_socket(connection)
+        self._output_of = output_of
         self._keys = itertools.count(1)
         self._asked: dict[int, _Pending] = {}
         self._running: dict[int, Runner] = {}
+        self._succession = succession
+        self._given_up: set[int] = set()
+        self.taken_over: dict[str, Runner] = {}
+        """By the name of their sessions: what an earlier daemon had this spawner fork, ended ones too."""
+        self.is_taken_over = trio.Event()
+        """They are all known."""
 
     async def rehearse(self) -> None:
         """Has a process forked that does nothing: afterwards the spawner is warm, and known to work.
@@ -135,9 +95,20 @@ class Runners:
         rehearsal = await self.fork("rehearsal", b"", entry=REHEARSAL)
         await rehearsal.exited.wait()
         rehearsal.close()
+        rehearsal.forget()
         exit = rehearsal.exit
         if exit is None or exit.code != 0:
             raise StartupError(f"a process that was forked for a try failed: {exit}")
+
+    def name_succession(self, folder: Path, linger_s: float) -> None:
+        """Has the spawner listen in `folder`, where the next daemon finds it; before the first fork."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+            path = self._succession = folder / f"spawner-{self.pid}.sock"
+            path.unlink(missing_ok=True)  # of a dead spawner that had the pid
+            with at_path(path) as address:
+                listening.bind(address)
+            path.chmod(0o600)
+            self._tell(Succession(linger_s), [listening.fileno()])
 
     async def fork(
         self,
@@ -154,17 +125,20 @@ class Runners:
         Waits for the spawner, so the caller sets a deadline. Raises StartupError when the spawner refuses.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        pending = _Pending(Runner(trio.socket.from_stdlib_socket(ours), ProcessTree(), output, group))
+        tree, tree_end = ProcessTree.new()
+        pending = _Pending(Runner(tree, output, trio.socket.from_stdlib_socket(ours), group))
         key = next(self._keys)
-        request = ForkRequest(key, entry, argument, name, die_with_spawner=False, reports_output=output is not None)
+        request = ForkRequest(
+            key, entry, argument, name, die_with_spawner=False, reports_output=output is not None, kept_fds=1
+        )
         try:
-            with theirs, pending.runner.tree.child_end as tree_end, contextlib.ExitStack() as entrances:
+            with theirs, tree_end, contextlib.ExitStack() as entrances:
                 fds = [theirs.fileno(), tree_end.fileno()]
                 if group is not None:
                     fds.append(group.entrance())
                     entrances.callback(os.close, fds[-1])
                 self._asked[key] = pending
-                await self._send(request, fds)
+                await self._send(request, [*fds, tree.fileno()])
         except BaseException:  # nothing was sent
             self._asked.pop(key, None)
             pending.runner.close()
@@ -180,6 +154,10 @@ class Runners:
             pending.runner.close()
             raise StartupError(f"no runner could be forked: {pending.refusal}")
         return pending.runner
+
+    def forget(self, key: int) -> None:
+        """A runner's end has been dealt with. A spawner that has no room to hear it will tell it once more."""
+        self._tell(Forget(key))
 
     async def run(self) -> None:
         """Reads what the spawner reports, for as long as the daemon runs. Raises StartupError when the spawner ends."""
@@ -198,13 +176,41 @@ class Runners:
                 raise self._spawner_ended()
             await self._take(spawn_protocol.decode_report(packet), fds)
 
+    def give_up(self, runner: Runner) -> None:
+        """Ends a runner that nobody wants any more."""
+        if runner.exited.is_set():
+            self.forget(runner.key)
+        else:
+            self._given_up.add(runner.key)
+            runner.kill()
+        runner.close()
+
+    def left(self) -> list[Runner]:
+        """The runners whose ends were not reported."""
+        return list(self._running.values())
+
+    def close(self) -> None:
+        """Hangs up."""
+        self._socket.close()
+
+    def end_succession(self) -> None:
+        """No runner is left that another daemon might want."""
+        if self._succession is not None:
+            self._succession.unlink(missing_ok=True)
+
     def _spawner_ended(self) -> StartupError:
-        return StartupError(f"the spawner of the runners (pid {self._spawner_pid}) has ended; its stderr says why")
+        return StartupError(f"the spawner of the runners (pid {self.pid}) has ended; its stderr says why")
 
     async def _send(self, request: ForkRequest | KillRequest, fds: Sequence[int] = ()) -> None:
         await self._socket.sendmsg([spawn_protocol.encode(request)], spawn_protocol.ancillary(fds))
 
-    async def _take(self, report: spawn_protocol.Report, fds: list[int]) -> None:
+    def _tell(self, request: Succession | Forget, fds: Sequence[int] = ()) -> None:
+        with contextlib.suppress(OSError):  # it has ended, which `run` sees, or it has no room
+            self._connection.sendmsg(
+                [spawn_protocol.encode(request)], spawn_protocol.ancillary(fds), socket.MSG_DONTWAIT
+            )
+
+    async def _take(self, report: spawn_protocol.Report | Unknown, fds: list[int]) -> None:
         match report:
             case Forked():
                 await self._forked(report, fds)
@@ -213,27 +219,51 @@ class Runners:
                 pending.refusal = report.why
                 pending.answered.set()
             case Printed():
-                output = self._running[report.key].output
+                output = self._running[report.key].output if report.key in self._running else None
                 if output is not None:
                     output.add(report.lines, report.left_out)
             case Exited():
-                runner = self._running.pop(report.key)
-                runner.exit = report
-                runner.exited.set()
+                self._running.pop(report.key).ended(report)
+                if report.key in self._given_up:
+                    self._given_up.remove(report.key)
+                    self.forget(report.key)
+            case Kept():
+                self._kept(report, fds)
+            case KeptAll():
+                self.is_taken_over.set()
             case PreloadFailed():
                 raise StartupError(f"the spawner could not import {report.module}:\n{report.why}")
+            case Unknown():
+                _log.info("a spawner says what this release does not know", pid=self.pid, message=report.tag)
+                for fd in fds:
+                    os.close(fd)
             case _:
                 raise ProtocolError(f"the spawner of the runners sent a {type(report).__name__}, which is for pools")
 
     async def _forked(self, report: Forked, fds: list[int]) -> None:
         pending = self._asked.pop(report.key)
-        self._running[report.key] = pending.runner
+        runner = self._running[report.key] = pending.runner
+        runner.spawner, runner.key = self, report.key
         if fds:
-            pending.runner.forked(report.pid, fds[0])
+            runner.forked(report.pid, fds[0])
         else:
             pending.refusal = "simplerd has no descriptor left to watch it with (ulimit -n)"
         pending.answered.set()
         if pending.refusal is not None:
-            pending.runner.close()
+            runner.close()
+            self._given_up.add(report.key)
             with contextlib.suppress(BrokenPipeError):  # the spawner's end is seen where its reports are read
                 await self._send(KillRequest(report.key, signal.SIGKILL))
+
+    def _kept(self, report: Kept, fds: list[int]) -> None:
+        pidfd = fds.pop(0) if report.alive and fds else -1
+        ours = socket.socket(fileno=fds.pop(0)) if fds else None
+        runner = Runner(ProcessTree(ours, 0), self._output_of(report.name))
+        runner.forked(report.pid, pidfd)
+        runner.spawner, runner.key = self, report.key
+        self._running[report.key] = self.taken_over[report.name] = runner
+
+
+def spawner_sockets(folder: Path) -> list[Path]:
+    """Where the spawners of earlier daemons are found, if they are still there."""
+    return sorted(folder.glob("spawner-*.sock"))

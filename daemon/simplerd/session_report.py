@@ -43,6 +43,8 @@ class SessionInfo:
     name: str
     cause: str | None
     """Why it ended, or is ending; of a long text the beginning."""
+    version: str = ""
+    """The release that its runner is of: that of the daemon which opened it."""
     ended_at: float | None = None
 
 

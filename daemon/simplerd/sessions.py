@@ -28,6 +28,7 @@ from typing import Protocol
 
 import trio
 
+import simpler
 from simpler import limits
 from simpler.errors import CapacityError, SimplerError, StaleHandle, StateError
 from simpler.wire.control_messages import PROTOCOL_VERSIONS, Manifest
@@ -159,6 +160,8 @@ class Session:
         self.manifest = manifest
         self.peer = peer
         self.protocol = PROTOCOL_VERSIONS[-1]
+        self.version = simpler.__version__
+        """The release that its runner is of."""
         self.open_key = b""
         """Of the OPEN that made it; see control_messages.py."""
         self.lane_certificate = b""
@@ -216,6 +219,7 @@ class Session:
             platform=self.manifest.platform,
             name=self.manifest.name,
             cause=beginning(self.ending.cause, limits.CAUSE_CHARACTERS) if self.ending else self.close_reason,
+            version=self.version,
         )
 
     def report(self, ended_at: float | None = None) -> SessionReport:
@@ -282,6 +286,18 @@ class SessionTable:
             devices=list(manifest.device_ids),
         )
         return session
+
+    def adopt(self, session: Session) -> None:
+        """Takes in a session of an earlier daemon."""
+        self._live[session.id] = session
+        self.publish(
+            session,
+            "session.adopted",
+            state=session.state.value,
+            pid=session.pid,
+            version=session.version,
+            devices=list(session.manifest.device_ids),
+        )
 
     def refuse_new(self, why: str, *, code: str = StateError.default_code) -> None:
         """Opens no further sessions; `code` is that of the error which who asks gets."""

@@ -52,6 +52,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("daemon.runtime_dir", "runtime_dir", FOLDERS),
     Setting("daemon.state_dir", "state_dir", "it is locked by the daemon that runs"),
     Setting("daemon.import_paths", "import_paths"),
+    Setting("daemon.on_stop", "on_stop"),
     Setting("listen.session", "session_sockets", SOCKETS),
     Setting("listen.insecure_tcp", "insecure_tcp", SOCKETS),
     Setting("listen.admin_socket", "admin_socket", SOCKETS),

@@ -4,32 +4,31 @@ Rules
   1. Only this file moves a session from state to state, and only in the session's own task.
   2. Every wait here has a deadline, or ends with the runner's process, which can always be killed.
   3. Devices are free again when the last process of the session is gone, not before.
+  4. Each step is in the session's record before it takes effect. A task that is cancelled, because the daemon leaves,
+     leaves the session as it is, to the next daemon (adoption.py).
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
 
 import trio
 
-from simpler.child_process import signal_name
 from simpler.error_record import decode_error
-from simpler.errors import ProtocolError, SessionLost, SimplerError, StartupError
-from simpler.oom import OomWatch
-from simpler.spawn_protocol import Exited
+from simpler.errors import ProtocolError, SessionLost, SimplerError
 from simpler.wire.control_messages import Manifest
 from simplerd.cgroups import ControlGroups
 from simplerd.config import Config
 from simplerd.devices import DeviceTable
+from simplerd.ending import explained, not_set_up
 from simplerd.inquiries import Inquiries
 from simplerd.lane_passing import LanePassing
 from simplerd.limit_watch import LimitWatch
 from simplerd.log import get_logger
-from simplerd.process_stat import start_time, wait_stopped
+from simplerd.process_stat import wait_stopped
 from simplerd.refusals import Refusals
 from simplerd.runner.control_protocol import (
     MAX_ERROR_BYTES,
@@ -39,10 +38,12 @@ from simplerd.runner.control_protocol import (
     Report,
     Stop,
 )
-from simplerd.runners import Runner, Runners
-from simplerd.runtime_folder import RuntimeFolder, SessionRecord
+from simplerd.runner_process import Runner
+from simplerd.runners import Runners
+from simplerd.runtime_folder import RuntimeFolder
 from simplerd.sealed_memory import unseal
 from simplerd.session_limits import LimitsInForce
+from simplerd.session_record import SessionRecord
 from simplerd.session_report import Ending
 from simplerd.sessions import Peer, Session, SessionEvent, SessionState, SessionTable
 
@@ -97,8 +98,12 @@ class Supervisor:
         """
         session = self._sessions.open(manifest, peer)
         session.protocol, session.lane_certificate, session.open_key = protocol, lane_certificate, key
-        self._nursery.start_soon(self._supervise, session)
+        self._nursery.start_soon(self._supervise, session, partial(self._made, session))
         return session
+
+    def adopt(self, session: Session, runner: Callable[[], Awaitable[Runner]]) -> None:
+        """Looks after a session of an earlier daemon, whose devices are leased. `runner` finds its runner."""
+        self._nursery.start_soon(self._supervise, session, runner)
 
     def kill(self, session: Session, why: str) -> None:
         """SIGKILL for every process of a live session; its end says `why`."""
@@ -117,15 +122,19 @@ class Supervisor:
 
     # ---- the session's own task
 
-    async def _supervise(self, session: Session) -> None:
+    async def _supervise(self, session: Session, obtain: Callable[[], Awaitable[Runner]]) -> None:
+        runner: Runner | None = None
         try:
-            session.ending = await self._live(session)
+            runner = await obtain()
+            session.ending = await self._look_after(session, runner)
         except Exception as error:
             session.ending = self._given_up(session, error)
         await self._groups.remove(session.id)
         self._folder.remove(session.id)
         self._release(session)
         self._sessions.advance(session, SessionEvent.GONE)
+        if runner is not None:
+            runner.forget()
         if not session.decided.is_set():
             session.failure = session.failure or SessionLost(session.ending.cause, session=session.id)
             session.decided.set()
@@ -138,33 +147,40 @@ class Supervisor:
             why = f"its task failed: {type(error).__name__}: {error}"
         if session.decided.is_set():
             return Ending(f"simplerd could not look after it: {why}")
-        session.failure = error if isinstance(error, SimplerError) else self._not_set_up(session, why)
+        session.failure = error if isinstance(error, SimplerError) else not_set_up(session, self._host, why)
         return Ending(session.failure.message, session.failure.code)
 
-    async def _live(self, session: Session) -> Ending:
+    async def _made(self, session: Session) -> Runner:
         manifest = session.manifest
         self._devices.lease(session.id, manifest.device_ids, holder=str(session.peer))
         if manifest.device_ids:
             self._sessions.publish(session, "device.leased", devices=list(manifest.device_ids))
         self._folder.make(session.id)
-        runner = await self._fork(session)
+        self._record(session, None)
+        return await self._fork(session)
+
+    async def _look_after(self, session: Session, runner: Runner) -> Ending:
         self._alive[session.id] = runner
         oom = self._limits.oom_watch(session, runner.group)
         try:
-            await self._start(session, runner)
+            if session.state in (SessionState.OPENING, SessionState.STARTING):
+                await self._start(session, runner)
             if session.state is SessionState.READY:
                 await _first_of(  # no deadline: it may be used for ever
                     session.close_asked.wait,
                     runner.exited.wait,
-                    partial(self.lanes.listen, session, runner),
+                    partial(self._converse, session, runner),
                     partial(self._end_when_stopped, session, runner),
                     partial(self._limits.keep, session, runner),
                 )
             killed = await self._end(session, runner)
-            return self._explain(session, runner, killed, oom)
+            timeout_s = self._config.close_timeout_s
+            return explained(session, runner, oom, host=self._host, killed_after_s=timeout_s if killed else None)
+        except Exception:
+            runner.kill()
+            raise
         finally:
             del self._alive[session.id]
-            runner.kill()
             runner.close()
 
     async def _fork(self, session: Session) -> Runner:
@@ -180,6 +196,7 @@ class Supervisor:
             startup_timeout_s=self._start_timeout_s(session),
             attach_timeout_s=self._config.attach_timeout_s,
             close_timeout_s=self._config.close_timeout_s,
+            adoption_timeout_s=self._config.adoption_timeout_s,
         )
         group = self._groups.make(session.id, LimitsInForce.of(self._config, session.manifest))
         forked: list[Runner] = []
@@ -194,15 +211,16 @@ class Supervisor:
         if session.close_reason is not None:
             self._sessions.advance(session, SessionEvent.CLOSE)
             raise SessionLost(session.close_reason, session=session.id)
-        raise self._not_set_up(session, f"no runner was forked within {self._start_timeout_s(session):g} s")
+        raise not_set_up(session, self._host, f"no runner was forked within {self._start_timeout_s(session):g} s")
 
     async def _start(self, session: Session, runner: Runner) -> None:
         """Until the runner is READY, has failed, has exited, or is asked to close."""
         session.pid = runner.pid
         timeout_s = self._start_timeout_s(session)
         try:
-            self._record(session)
-            self._sessions.advance(session, SessionEvent.FORKED)
+            if session.state is SessionState.OPENING:
+                self._sessions.advance(session, SessionEvent.FORKED)
+            self._record(session, runner)
             with trio.fail_after(timeout_s + START_MARGIN_S):
                 await _first_of(partial(self._hear, session, runner), session.close_asked.wait, runner.exited.wait)
             return
@@ -218,25 +236,40 @@ class Supervisor:
         session.given_up = f"its runner (pid {runner.pid}) was stopped (SIGSTOP) for {timeout_s:g} s, and was killed"
         runner.kill()
 
+    async def _converse(self, session: Session, runner: Runner) -> None:
+        if not runner.is_ready.is_set():
+            try:
+                await self._hear(session, runner)
+            except (OSError, ProtocolError) as error:
+                session.given_up = f"its runner (pid {runner.pid}) could not be adopted: {error}"
+                runner.kill()
+        await self.lanes.listen(session, runner)
+
     async def _hear(self, session: Session, runner: Runner) -> None:
-        """The runner's one report; `_start` keeps the deadline."""
+        """The runner's first report to this daemon; `_start` keeps the deadline of a start."""
+        if not runner.is_connected:
+            await runner.connect(self._folder.path / session.id)
         received = await runner.receive()
         if received is None:
             await runner.exited.wait()
             return
         report, fds = received
         try:
-            self._take_report(session, report, fds)
+            self._take_report(session, runner, report, fds)
         finally:
             for fd in fds:
                 os.close(fd)
 
-    def _take_report(self, session: Session, report: Report, fds: list[int]) -> None:
+    def _take_report(self, session: Session, runner: Runner, report: Report, fds: list[int]) -> None:
         match report:
             case Ready():
                 session.chips, session.subs = report.chips, report.subs
                 session.runner_certificate = report.lane_certificate
-                self._sessions.advance(session, SessionEvent.READY)
+                session.lanes.update(report.lanes)
+                runner.is_ready.set()
+                if session.state is SessionState.STARTING:
+                    self._sessions.advance(session, SessionEvent.READY)
+                    self._note(session, runner)
                 session.decided.set()
             case Failed():
                 if len(fds) != 1:
@@ -251,8 +284,9 @@ class Supervisor:
         """Asks the runner to close and waits for the last of its tree; True when it had to be killed."""
         starting = session.state is SessionState.STARTING
         failed = session.failure is not None or session.given_up is not None
-        if not failed and not runner.exited.is_set():
+        if not failed and not runner.exited.is_set() and session.state is not SessionState.CLOSING:
             self._sessions.advance(session, SessionEvent.CLOSE)
+            self._note(session, runner)
         if session.state is SessionState.CLOSING and starting:
             runner.kill()  # it would not listen before it is READY, and there is nothing to finish
         with trio.move_on_after(self._config.close_timeout_s):
@@ -268,8 +302,10 @@ class Supervisor:
 
     async def _ask_to_stop(self, session: Session, runner: Runner) -> None:
         try:
+            if not runner.is_connected:
+                await runner.connect(self._folder.path / session.id)
             await runner.send(Stop(session.close_reason or ""))
-        except OSError:  # it has just ended
+        except (OSError, ProtocolError):  # it has just ended, or is not to be talked to
             return
 
     async def _wait_for_tree(self, session: Session, runner: Runner) -> None:
@@ -284,65 +320,32 @@ class Supervisor:
             return
         _log.error("processes of an ended session are still there", session=session.id, pids=pids)
 
-    def _explain(self, session: Session, runner: Runner, killed: bool, oom: OomWatch) -> Ending:
-        exit = runner.exit
-        assert exit is not None
-        cause = f"its runner {_how_it_ended(exit, oom)}"
-        if session.state is SessionState.CLOSING:
-            cause = session.close_reason or "it was closed"
-            if killed:
-                cause += f"; its runner did not end within {self._config.close_timeout_s:g} s and was killed"
-        elif session.failure is None:
-            cause = session.given_up or cause
-            if session.state is not SessionState.READY:
-                session.failure = self._not_set_up(session, cause + _stderr_text(exit.stderr))
-        if session.failure is not None:
-            return Ending(session.failure.message, session.failure.code, exit.signal, exit.code, tuple(exit.stderr))
-        return Ending(cause, SessionLost.default_code, exit.signal, exit.code, tuple(exit.stderr))
-
-    def _not_set_up(self, session: Session, why: str) -> StartupError:
-        return StartupError(f"session {session.id} on {self._host} did not become READY: {why}", session=session.id)
-
     def _release(self, session: Session) -> None:
         devices = self._devices.release(session.id)
         if devices:
             self._sessions.publish(session, "device.released", devices=devices)
 
-    def _record(self, session: Session) -> None:
+    def _record(self, session: Session, runner: Runner | None) -> None:
         try:
-            started = start_time(session.pid)
+            record = SessionRecord.of(session, self._spawner_of(runner), runner)
         except ProcessLookupError:  # it has ended already, which its exit report explains
             return
-        self._folder.record(
-            SessionRecord(
-                session=session.id,
-                pid=session.pid,
-                start_time=started,
-                uid=session.peer.uid,
-                client_pid=session.peer.pid,
-                devices=list(session.manifest.device_ids),
-                opened_at=session.opened_at,
-                name=session.manifest.name,
-            )
-        )
+        self._folder.record(record)
+
+    def _note(self, session: Session, runner: Runner) -> None:
+        """Records a step that is as good without: the next daemon would take it once more."""
+        try:
+            self._record(session, runner)
+        except OSError as error:
+            _log.warning("a session's record could not be written", session=session.id, error=str(error))
+
+    def _spawner_of(self, runner: Runner | None) -> int:
+        if runner is None:
+            return self._runners.pid
+        return runner.spawner.pid if runner.spawner else 0
 
     def _start_timeout_s(self, session: Session) -> float:
         return min(session.manifest.startup_timeout_s, self._config.open_timeout_s)
-
-
-def _how_it_ended(exit: Exited, oom: OomWatch) -> str:
-    if exit.signal is None:
-        return f"(pid {exit.pid}) exited with code {exit.code}"
-    killed = f"(pid {exit.pid}) was killed by {signal_name(exit.signal)}"
-    if exit.signal != signal.SIGKILL:
-        return killed
-    return f"{killed}; out of memory: {oom.was_out_of_memory()}"
-
-
-def _stderr_text(lines: list[str]) -> str:
-    if not lines:
-        return "; it wrote nothing to stderr"
-    return "; the last lines of its stderr:\n" + "\n".join(lines)
 
 
 async def _close_is_overdue(session: Session) -> None:

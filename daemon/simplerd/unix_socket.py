@@ -14,6 +14,7 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -51,6 +52,35 @@ def peer_groups(connected: socket.socket | trio.socket.SocketType) -> frozenset[
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return frozenset(groups[: length.value // 4])
+
+
+@contextlib.contextmanager
+def at_path(path: Path) -> Iterator[str]:
+    """An address for `bind` or `connect` that is short however long `path` is, which unix(7) limits to 107 bytes."""
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+def reach(path: Path) -> tuple[socket.socket, PeerCredentials]:
+    """A connection to the process of this user, or root, that listens for packets at `path`, and who that is.
+
+    Non-blocking, and so never waits. Raises OSError; ConnectionRefusedError when nobody listens any more.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.setblocking(False)
+        with at_path(path) as address:
+            connection.connect(address)
+        who = peer_credentials(connection)
+        if who.uid not in (0, os.geteuid()):
+            raise PermissionError(errno.EACCES, f"process {who.pid} of uid {who.uid} listens there")
+    except BaseException:
+        connection.close()
+        raise
+    return connection, who
 
 
 def refuse_descriptors(listening: socket.socket) -> None:

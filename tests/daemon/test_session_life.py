@@ -18,7 +18,7 @@ from simpler.callables import content_of
 from simpler.errors import ArgumentError, DeviceBusy, RegistrationError, SessionLost, StaleHandle, StartupError
 from simpler.result_record import decode_result
 from simpler.wire.command_messages import Register, Task
-from simpler.wire.control_messages import OpenReply
+from simpler.wire.control_messages import OpenReply, Resume
 from simplerd.foreground import ForegroundDaemon
 
 ONE_CHIP_TWO_SUBS = {"device_ids": [0], "num_sub_workers": 2}
@@ -241,7 +241,11 @@ async def test_many_sessions_leave_no_process_descriptor_or_file(daemon: Foregro
         for _ in range(10):
             await client.close(await client.open(**ONE_CHIP_TWO_SUBS))
         assert (descendants(daemon.pid), entries(daemon.pid, "fd"), set(daemon.runtime_dir.iterdir())) == before
-        assert entries(spawner, "fd") == spawner_before
+        for _ in range(2000):  # it is told last that a session is over
+            if entries(spawner, "fd") == spawner_before:
+                return
+            await trio.sleep(0.01)
+        raise AssertionError("the spawner keeps descriptors of sessions that are over")
 
 
 async def test_stopping_tells_clients_closes_sessions_and_exits_0(daemon: ForegroundDaemon) -> None:  # D1
@@ -264,23 +268,11 @@ async def test_secrets_of_the_daemon_reach_no_session() -> None:  # X3
             await client.close(session)
 
 
-async def test_a_killed_daemon_takes_its_sessions_along_and_the_next_one_starts_clean() -> None:  # R5
-    with ForegroundDaemon() as first:
-        async with client_of(first.endpoint) as client:
-            session = await client.open(**ONE_CHIP_TWO_SUBS)
-            tree = descendants(first.pid)
-            assert first.stop(signal.SIGKILL) == -signal.SIGKILL
-        with ForegroundDaemon("--runtime-dir", str(first.runtime_dir)):
-            assert not (first.runtime_dir / session.session).exists()
-            await until_gone({session.pid})
-            async with client_of(first.endpoint) as client:
-                await client.close(await client.open(**ONE_CHIP_TWO_SUBS))
-        await until_gone(tree)
-
-
 @pytest.mark.slow
 async def test_a_session_that_was_starting_when_its_daemon_was_killed_ends_too(tmp_path: Path) -> None:  # R1 W3
-    with ForegroundDaemon() as running:
+    config = tmp_path / "simplerd.toml"
+    config.write_text("[limits]\nadoption_timeout_s = 0.1\n")
+    with ForegroundDaemon("--config", str(config)) as running:
         async with client_of(running.endpoint) as client, trio.open_nursery() as nursery:
 
             async def lost() -> None:
@@ -402,16 +394,22 @@ async def test_a_second_signal_does_not_wait_for_what_is_closing(
         await until_gone(tree)
 
 
-async def test_a_daemon_whose_spawner_was_killed_ends_and_leaves_nothing() -> None:  # D2
+async def test_a_daemon_whose_spawner_was_killed_ends_and_the_next_one_has_the_session() -> None:  # D2
     with ForegroundDaemon() as running:
-        async with client_of(running.endpoint) as client:
-            await client.open(**ONE_CHIP_TWO_SUBS)
-            tree = descendants(running.pid)
+        async with client_of(running.endpoint, protocol=2) as client:
+            session = await client.open(**ONE_CHIP_TWO_SUBS)
             (spawner,) = children(running.pid)
+            tree = descendants(running.pid) - {spawner}
             os.kill(spawner, signal.SIGKILL)
             assert await trio.to_thread.run_sync(running.process.wait) == 1
-            await until_gone(tree)
         assert f"the spawner of the runners (pid {spawner}) has ended" in running.log.read_text()
+        assert alive(tree) == tree
+        running.start_again()
+        async with client_of(running.endpoint, protocol=2) as client:
+            await client.link.request(Resume(session=session.session, token=session.resume))
+            await client.lane(session, "command")
+            await client.close(session)
+        await until_gone(tree)
 
 
 async def test_a_runner_that_talks_nonsense_ends_its_session_and_nothing_else(

@@ -20,6 +20,7 @@ GOOD = """\
 runtime_dir = "/run/elsewhere"
 state_dir = "/srv/state"
 import_paths = ["/opt/jobs"]
+on_stop = "keep"
 
 [listen]
 session = ["unix:/run/elsewhere/s.sock", "127.0.0.1:7390", "[::1]:7390", "localhost:7391"]
@@ -46,6 +47,7 @@ session_memory_bytes = 1_073_741_824
 session_processes = 100
 session_cpu_weight = 50
 session_time_s = 3600
+adoption_timeout_s = 9
 
 [metrics]
 listen = "127.0.0.1:9469"
@@ -106,6 +108,8 @@ def test_every_setting_is_taken_from_the_file(tmp_path: Path) -> None:  # D8
         session_processes=100,
         session_cpu_weight=50,
         session_time_s=3600.0,
+        adoption_timeout_s=9.0,
+        on_stop="keep",
         metrics_listen="127.0.0.1:9469",
         import_paths=("/opt/jobs",),
         log_level="debug",
@@ -208,7 +212,8 @@ level = true
         "2: limits.max_session: unknown key; did you mean 'max_sessions'?; "
         "[limits] takes max_sessions, sessions_per_client, connections_per_client, first_frame_timeout_s, "
         "frame_timeout_s, send_timeout_s, open_timeout_s, attach_timeout_s, close_timeout_s, health_timeout_s, "
-        "lost_client_grace_s, session_memory_bytes, session_processes, session_cpu_weight, session_time_s",
+        "lost_client_grace_s, session_memory_bytes, session_processes, session_cpu_weight, session_time_s, "
+        "adoption_timeout_s",
         "3: limits.open_timeout_s: expected `float` > 0.0; it is 0",
         "5: devices.ids: expected `int`, got `str` at item [1]; it is [1, 'a']",
         "6: devices.platform: expected one of 'sim'; it is 'gpu'",

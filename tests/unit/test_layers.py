@@ -36,6 +36,7 @@ LAYERS = (
         "simpler.pool",
         "simpler.spawner",
         "simpler.spawn",
+        "simpler.succession",
     ),
     ("simpler.worker_process", "simpler.children", "simpler.deadline_watch"),
     ("simpler.child_process", "simpler.child_output", "simpler.output_report", "simpler.oom", "simpler.tenancy"),

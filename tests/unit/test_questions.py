@@ -23,10 +23,11 @@ from simplerd.runner import control_protocol
 from simplerd.runner.answers import Question, Stats
 from simplerd.runner.buffers import SessionBuffers
 from simplerd.runner.control_protocol import Answer, Ask
+from simplerd.runner.daemon_socket import DaemonSocket
 from simplerd.runner.dispatcher import DispatchedRun
 from simplerd.runner.questions import Questions
 from simplerd.runner.session_view import SessionView
-from simplerd.runners import Runner
+from simplerd.runner_process import Runner
 from simplerd.sealed_memory import seal
 from simplerd.sessions import Peer, Session, SessionState
 
@@ -39,8 +40,10 @@ class Scene:
 
     def __init__(self, timeout_s: float) -> None:
         ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.tree = ProcessTree()
-        self.runner = Runner(trio.socket.from_stdlib_socket(ours), self.tree, None)
+        self.runner = Runner(ProcessTree(None, 0), None, trio.socket.from_stdlib_socket(ours))
+        self.runner.is_ready.set()
+        self.listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.told = DaemonSocket(self.theirs, self.listening, adoption_timeout_s=1)
         self.session = Session(1, Manifest(platform="sim", runtime="graph"), Peer("test"), 0.0)
         self.session.state = SessionState.READY
         self.inquiries = Inquiries({self.session.id: self.runner}, timeout_s=timeout_s)
@@ -69,9 +72,8 @@ def scene(timeout_s: float = PROMPT_S) -> Iterator[Scene]:
     try:
         yield made
     finally:
-        made.tree.child_end.close()
         made.runner.close()
-        made.theirs.close()
+        made.told.close()
 
 
 class Idle:
@@ -117,7 +119,7 @@ async def test_the_counters_of_a_session_are_those_of_its_region(region: Region)
     block = region.alloc(1000)
     with scene() as at:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(answer_with, at, lambda ask: questions.answer(ask, at.theirs))
+            nursery.start_soon(answer_with, at, lambda ask: questions.answer(ask, at.told))
             stats = await at.inquiries.ask(at.session, Question.STATS, Stats)
     assert stats.heap_used == region.stats().heap_used >= 1000
     assert [(each.worker, each.name, each.kind, each.state) for each in stats.workers] == [
@@ -131,7 +133,7 @@ async def test_an_unknown_question_is_answered_with_an_error(region: Region) -> 
     questions = questions_about(region, {})
     with scene() as at:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(answer_with, at, lambda ask: questions.answer(Ask(ask.number, "horoscope"), at.theirs))
+            nursery.start_soon(answer_with, at, lambda ask: questions.answer(Ask(ask.number, "horoscope"), at.told))
             with pytest.raises(ArgumentError, match="no answer to 'horoscope'") as caught:
                 await at.inquiries.ask(at.session, Question.STATS, Stats)
     assert caught.value.code == "UNSUPPORTED"

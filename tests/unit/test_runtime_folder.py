@@ -1,18 +1,20 @@
-"""The runtime folder: one daemon at a time, and nothing of a dead one's sessions left."""
+"""The runtime folder: one daemon at a time, and what it records for the next."""
 
 from __future__ import annotations
 
+import json
 import os
 import resource
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from simpler.errors import StartupError
-from simplerd.process_stat import start_time
-from simplerd.runtime_folder import RuntimeFolder, SessionRecord
+from simpler.errors import ProtocolError, StartupError
+from simpler.wire.control_messages import Manifest
+from simplerd.runtime_folder import RuntimeFolder, recorded_sessions
+from simplerd.session_record import SessionRecord
+from simplerd.sessions import Peer, Session
 
 
 @pytest.fixture
@@ -20,18 +22,6 @@ def folder(tmp_path: Path) -> Iterator[RuntimeFolder]:
     folder = RuntimeFolder(tmp_path / "run")
     yield folder
     folder.close()
-
-
-@pytest.fixture
-def process() -> Iterator[subprocess.Popen[bytes]]:
-    """Something that stands for the runner of a dead daemon."""
-    with subprocess.Popen(["sleep", "1000"]) as process:
-        yield process
-        process.kill()
-
-
-def record_of(pid: int, started: int) -> SessionRecord:
-    return SessionRecord("s-1", pid, started, uid=0, client_pid=1, devices=[0], opened_at=0.0, name="job")
 
 
 def test_a_folder_has_one_daemon_at_a_time(folder: RuntimeFolder) -> None:
@@ -74,39 +64,51 @@ def test_a_lock_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     assert str(raised.value) == f"{tmp_path}/simplerd.lock cannot be written: File too large"
 
 
-async def test_what_is_no_session_folder_keeps_no_daemon_from_starting(folder: RuntimeFolder) -> None:
+def test_a_record_is_for_the_daemons_user_alone_and_comes_back(folder: RuntimeFolder) -> None:  # D2
+    session = Session(7, Manifest(platform="sim", runtime="graph", device_ids=[1]), Peer("unix", 1000, 4711), 12.5)
+    session.ask_to_close("done")
+    folder.make(session.id)
+    folder.record(SessionRecord.of(session, 99, None))
+    path = folder.path / session.id / "record.json"
+    assert path.stat().st_mode & 0o777 == 0o600
+    ((name, record),) = recorded_sessions(folder.path)
+    assert record is not None
+    assert record.spawner == 99
+    restored = record.restored()
+    assert name == session.id == restored.id
+    assert restored.info() == session.info()
+    assert (restored.token, restored.resume_token) == (session.token, session.resume_token)
+    assert restored.over.is_set()
+
+
+def test_what_is_no_session_folder_keeps_no_daemon_from_starting(folder: RuntimeFolder) -> None:
     (folder.path / "s-1").write_text("a file")
     (folder.path / "s-2").mkdir()
-    await folder.clear(1.0)
-    assert not (folder.path / "s-2").exists()
+    assert recorded_sessions(folder.path) == [("s-1", None)]
+    assert not (folder.path / "s-2").exists(), "without a record there never was a process"
 
 
-@pytest.mark.parametrize("content", [None, b"", b"{broken", b'{"session": 1}'])
-async def test_a_folder_without_a_readable_record_is_removed(
-    folder: RuntimeFolder, content: bytes | None
-) -> None:  # R5
+@pytest.mark.parametrize("content", [b"", b"{broken", b'{"session": 1}', b"\xff", b'{"format": 2}', b"[" * 5000])
+def test_an_unreadable_record_is_told_from_none(folder: RuntimeFolder, content: bytes) -> None:  # D2
     folder.make("s-1")
-    if content is not None:
-        (folder.path / "s-1" / "record.json").write_bytes(content)
-    await folder.clear(1.0)
-    assert not (folder.path / "s-1").exists()
+    (folder.path / "s-1" / "record.json").write_bytes(content)
+    assert recorded_sessions(folder.path) == [("s-1", None)]
 
 
-async def test_a_runner_that_does_not_go_is_killed(
-    folder: RuntimeFolder, process: subprocess.Popen[bytes]
-) -> None:  # R5
-    folder.make("s-1")
-    folder.record(record_of(process.pid, start_time(process.pid)))
-    await folder.clear(0.05)
-    assert process.wait(5) == -9
-    assert not (folder.path / "s-1").exists()
+def test_a_record_of_another_release_is_read(folder: RuntimeFolder) -> None:  # D2
+    session = Session(7, Manifest(platform="sim", runtime="graph"), Peer("unix", 1000, 4711), 12.5)
+    written = json.loads(SessionRecord.of(session, 99, None).encode())
+    newer = written | {"colour": "red", "version": "9.9"}
+    newer["manifest"] = written["manifest"] | {"priority": 3}
+    newer["peer"] = written["peer"] | {"cgroup": "/"}
+    for absent in ("open_key", "tree", "close_reason", "chips"):
+        del newer[absent]
+    restored = SessionRecord.decode(json.dumps(newer).encode()).restored()
+    assert (restored.id, restored.version, restored.manifest) == (session.id, "9.9", session.manifest)
 
 
-async def test_a_process_that_has_the_pid_by_now_is_left_alone(
-    folder: RuntimeFolder, process: subprocess.Popen[bytes]
-) -> None:
-    folder.make("s-1")
-    folder.record(record_of(process.pid, start_time(process.pid) - 1))
-    await folder.clear(0.05)
-    assert process.poll() is None
-    assert not (folder.path / "s-1").exists()
+def test_a_format_that_is_not_known_is_refused_by_name() -> None:  # D2
+    session = Session(7, Manifest(platform="sim", runtime="graph"), Peer("unix", 1000, 4711), 12.5)
+    written = json.loads(SessionRecord.of(session, 99, None).encode())
+    with pytest.raises(ProtocolError, match=r"it has format 2; simplerd .* reads up to 1"):
+        SessionRecord.decode(json.dumps(written | {"format": 2}).encode())

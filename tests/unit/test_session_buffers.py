@@ -21,6 +21,7 @@ from simpler.wire.frames import MAGIC
 from simpler.wire.link import Link
 from simplerd.runner.buffers import SessionBuffers
 from simplerd.runner.copied_import import CopiedImport
+from simplerd.runner.daemon_socket import DaemonSocket
 from simplerd.runner.data_lane import DataLane
 from simplerd.runner.refusal_reports import RefusalReports
 from simplerd.runner.trio_calls import TrioCalls
@@ -45,8 +46,8 @@ def buffers(region: Region) -> SessionBuffers:
 @pytest.fixture
 def reports() -> Iterator[RefusalReports]:
     daemon, runner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with daemon, runner:
-        yield RefusalReports(runner)
+    with daemon, runner, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        yield RefusalReports(DaemonSocket(runner, listening, adoption_timeout_s=1))
 
 
 class ToldElsewhere:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -33,24 +34,25 @@ time.sleep(1000)
 """
 """Three processes that share 60 MiB, and only then a fourth."""
 
+Tree = tuple[ProcessTree, socket.socket]
+
 
 @pytest.fixture
-async def tree() -> AsyncIterator[ProcessTree]:
-    tree = ProcessTree()
-    yield tree
+async def tree() -> AsyncIterator[Tree]:
+    tree, child_end = ProcessTree.new()
+    yield tree, child_end
     tree.kill()
     with trio.fail_after(20):
         await tree.wait_gone()
     tree.close()
 
 
-def start(tree: ProcessTree, words: list[str]) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(words, stdin=tree.child_end.fileno())
-    tree.child_end.close()
-    return process
+def start(tree: Tree, words: list[str]) -> subprocess.Popen[bytes]:
+    with tree[1] as child_end:
+        return subprocess.Popen(words, stdin=child_end.fileno())
 
 
-async def exceeded(tree: ProcessTree, limits: LimitsInForce, words: list[str]) -> str:
+async def exceeded(tree: Tree, limits: LimitsInForce, words: list[str]) -> str:
     """What is said of a process, and what it starts, that comes to have too much."""
     watch = UsageWatch(interval_s=0.01)
     with start(tree, words) as process:
@@ -58,17 +60,17 @@ async def exceeded(tree: ProcessTree, limits: LimitsInForce, words: list[str]) -
             nursery.start_soon(watch.run)
             try:
                 with trio.fail_after(20):
-                    return await watch.exceeded(tree, limits)
+                    return await watch.exceeded(tree[0], limits)
             finally:
                 nursery.cancel_scope.cancel()
-                tree.kill()
+                tree[0].kill()
                 process.wait()
 
 
 @pytest.mark.parametrize(
     ("words", "allowed"), [(["sh", "-c", FOUR_PROCESSES], 3), ([sys.executable, "-c", TWO_THREADS], 1)]
 )
-async def test_processes_are_counted_with_their_threads(tree: ProcessTree, words: list[str], allowed: int) -> None:
+async def test_processes_are_counted_with_their_threads(tree: Tree, words: list[str], allowed: int) -> None:
     # D5
     limits = LimitsInForce(processes=Limit(allowed, "limits.session_processes of this host"))
     what = await exceeded(tree, limits, words)
@@ -77,13 +79,13 @@ async def test_processes_are_counted_with_their_threads(tree: ProcessTree, words
     )
 
 
-async def test_memory_is_told_with_what_is_allowed(tree: ProcessTree) -> None:  # D5
+async def test_memory_is_told_with_what_is_allowed(tree: Tree) -> None:  # D5
     limits = LimitsInForce(memory_bytes=Limit(90 * MIB, "limits.session_memory_bytes of this host"))
     what = await exceeded(tree, limits, [sys.executable, "-c", MUCH_MEMORY])
     assert what.startswith("it used ")
     assert what.endswith(" MiB of memory, and may use 90 MiB (limits.session_memory_bytes of this host)")
 
 
-async def test_memory_that_processes_share_is_counted_once(tree: ProcessTree) -> None:  # D5
+async def test_memory_that_processes_share_is_counted_once(tree: Tree) -> None:  # D5
     limits = LimitsInForce(memory_bytes=Limit(150 * MIB, "a"), processes=Limit(3, "b"))
     assert "4 processes" in await exceeded(tree, limits, [sys.executable, "-c", SHARED_MEMORY])

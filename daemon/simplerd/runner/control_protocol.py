@@ -5,7 +5,9 @@ Rules
   2. The runner speaks first: Ready when the session can be used, or Failed. After Ready both may speak; only an Ask is
      answered.
   3. Errors and answers have no size that fits every packet: they travel in a memfd (sealed_memory.py).
-  4. The daemon's end closing means the same as Stop.
+  4. The daemon's end closing ends nothing: the session goes on, and the next daemon that connects says Adopt
+     (daemon_socket.py).
+  5. A peer may be of another release: fields and whole messages that this one does not know are skipped.
 """
 
 from __future__ import annotations
@@ -14,10 +16,14 @@ from typing import Any
 
 import msgspec
 
+from simpler import limits
 from simpler.errors import ProtocolError
+from simpler.spawn_protocol import Unknown, unknown
 from simpler.wire.control_messages import Manifest
 
 MAX_ERROR_BYTES = 64 << 20
+RUNNER_SOCKET = "runner.sock"
+"""In the session's folder: where the next daemon connects."""
 
 
 class Launch(msgspec.Struct, frozen=True):
@@ -39,6 +45,7 @@ class Launch(msgspec.Struct, frozen=True):
     startup_timeout_s: float
     attach_timeout_s: float
     close_timeout_s: float
+    adoption_timeout_s: float = limits.ADOPTION_TIMEOUT_S
 
     def encode(self) -> bytes:
         """The argument of the runner's entry."""
@@ -61,6 +68,12 @@ class Lane(msgspec.Struct, frozen=True, tag="lane"):
     peer: str = ""
 
 
+class Adopt(msgspec.Struct, frozen=True, tag="adopt"):
+    """The first from a daemon that has found the session of another one. `version`: its release."""
+
+    version: str = ""
+
+
 class Stop(msgspec.Struct, frozen=True, tag="stop"):
     """Daemon to runner: close the session."""
 
@@ -77,11 +90,12 @@ class Ask(msgspec.Struct, frozen=True, tag="ask"):
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
     """Runner to daemon: lanes may come. `chips`, `subs`: the ids of the inner workers. `lane_certificate`: what the
-    runner shows on the lanes (DER; empty: they are in clear)."""
+    runner shows on the lanes (DER; empty: they are in clear). `lanes`: which the client has attached already."""
 
     chips: list[int]
     subs: list[int]
     lane_certificate: bytes = b""
+    lanes: list[str] = []
 
 
 class Answer(msgspec.Struct, frozen=True, tag="answer"):
@@ -121,7 +135,7 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     stranger: bool = False
 
 
-Command = Lane | Stop | Ask
+Command = Lane | Stop | Ask | Adopt
 Report = Ready | Failed | PeerLane | Refused | Answer
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -135,17 +149,21 @@ def encode(message: Command | Report) -> bytes:
     return _encoder.encode(message)
 
 
-def decode_command(packet: bytes) -> Command:
+def decode_command(packet: bytes) -> Command | Unknown:
     """What the daemon sent. Raises ProtocolError for anything but one whole command."""
     try:
         return _commands.decode(packet)
     except _UNREADABLE as error:
+        if isinstance(error, msgspec.DecodeError) and (foreign := unknown(packet, Command | Report)):
+            return foreign
         raise ProtocolError(f"not a command to a runner: {error}") from None
 
 
-def decode_report(packet: bytes) -> Report:
+def decode_report(packet: bytes) -> Report | Unknown:
     """What the runner sent. Raises ProtocolError for anything but one whole report."""
     try:
         return _reports.decode(packet)
     except _UNREADABLE as error:
+        if isinstance(error, msgspec.DecodeError) and (foreign := unknown(packet, Command | Report)):
+            return foreign
         raise ProtocolError(f"not a report of a runner: {error}") from None

@@ -18,7 +18,6 @@ from simpler import limits
 from simpler.errors import AuthError, SessionLost, StaleHandle
 from simpler.imported_memory import FIRST_PLACE, ImportedMemory, ImportRecord
 from simpler.inner_worker import InnerWorker
-from simpler.spawn_protocol import ancillary
 from simpler.tensor import Access
 from simpler.wire.control_messages import Attach, AttachReply
 from simpler.wire.descriptor_reply import first_request, reply_to
@@ -26,9 +25,9 @@ from simpler.wire.endpoint import connect, noticing_silence, parse_endpoint
 from simpler.wire.import_messages import Import
 from simpler.wire.link import Link
 from simpler.wire.links import Links
-from simplerd.runner import control_protocol
 from simplerd.runner.control_protocol import NO_SUCH_SESSION, PeerLane
 from simplerd.runner.copied_import import CopiedImport
+from simplerd.runner.daemon_socket import DaemonSocket
 from simplerd.runner.lane_security import LaneSecurity
 from simplerd.runner.shared_import import SharedImport
 from simplerd.runner.trio_calls import TrioCalls
@@ -39,7 +38,7 @@ class Imports:
 
     def __init__(
         self,
-        daemon: trio.socket.SocketType,
+        daemon: DaemonSocket,
         lanes: trio.Nursery,
         *,
         worker: InnerWorker,
@@ -83,8 +82,8 @@ class Imports:
         try:
             with trio.fail_after(limits.PEER_TIMEOUT_S):
                 with theirs:
-                    packet = control_protocol.encode(PeerLane(request.owner, first_request(attach, request.number)))
-                    await self._daemon.sendmsg([packet], ancillary([theirs.fileno()]))
+                    lane_request = PeerLane(request.owner, first_request(attach, request.number))
+                    await self._daemon.send(lane_request, [theirs.fileno()])
                 ours.setblocking(False)
                 lane = trio.socket.from_stdlib_socket(ours)
                 reply, fd = await reply_to(lane, attach, name=f"session {request.owner}")

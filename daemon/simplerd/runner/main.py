@@ -3,9 +3,8 @@
 The order is fixed: the environment is scrubbed, the session's own spawner is forked, the inner Worker forks all its
 workers, imports are checked, and only then does a thread start and trio run. READY is said when lanes can be served.
 
-A runner is not bound to its daemon by a signal: it sees by the end of its control socket that the daemon is gone, and
-then closes its session and ends, as it does when it is told to. Until it serves, it does not look there: a start that
-outlives its deadline is ended by the kernel's timer, should no daemon be left to do it.
+A runner outlives its daemon, and serves the next one (daemon_socket.py). Until it serves, it does not look for one: a
+start that outlives its deadline is ended by the kernel's timer, should no daemon be left to do it.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import AsyncIterator, Callable
-from functools import partial
+from pathlib import Path
 
 import trio
 
@@ -31,7 +29,8 @@ from simpler.wire.links import Links
 from simplerd.runner import control_protocol
 from simplerd.runner.buffers import SessionBuffers
 from simplerd.runner.command_lane import CommandLane
-from simplerd.runner.control_protocol import Ask, Failed, Lane, Launch, Ready, Stop
+from simplerd.runner.control_protocol import Ask, Failed, Lane, Launch, Ready
+from simplerd.runner.daemon_socket import DaemonSocket, listen
 from simplerd.runner.data_lane import DataLane
 from simplerd.runner.dispatcher import Dispatcher
 from simplerd.runner.environment import install, session_environment
@@ -47,7 +46,6 @@ from simplerd.runner.session_view import SessionView
 from simplerd.runner.trio_calls import TrioCalls
 from simplerd.sealed_memory import seal
 
-COMMAND_BYTES = 2 << 20
 ALARM_MARGIN_S = 3.0
 """Later than the daemon's deadline, which ends with an explanation."""
 
@@ -62,7 +60,7 @@ def main(argument: bytes, fds: list[int]) -> None:
     os.close(tree_fd)
     launch = Launch.decode(argument)
     signal.setitimer(signal.ITIMER_REAL, launch.startup_timeout_s + ALARM_MARGIN_S)
-    with socket.socket(fileno=control_fd) as control:
+    with socket.socket(fileno=control_fd) as control, listen(Path(launch.folder)) as listening:
         control.set_inheritable(False)
         try:
             for entrance in entrances:  # before any fork: none escapes
@@ -74,7 +72,7 @@ def main(argument: bytes, fds: list[int]) -> None:
             raise SystemExit(1) from None
         signal.setitimer(signal.ITIMER_REAL, 0)
         try:
-            trio.run(serve, launch, control, worker, security)
+            trio.run(serve, launch, control, listening, worker, security)
         finally:
             worker.close()
 
@@ -118,8 +116,10 @@ def start(launch: Launch) -> tuple[InnerWorker, LaneSecurity]:
     return worker, security
 
 
-async def serve(launch: Launch, control: socket.socket, worker: InnerWorker, security: LaneSecurity) -> None:
-    """Says READY and serves the lanes until the daemon says Stop or is gone."""
+async def serve(
+    launch: Launch, control: socket.socket, listening: socket.socket, worker: InnerWorker, security: LaneSecurity
+) -> None:
+    """Says READY and serves the lanes until a daemon says Stop, or there is none any more."""
     assert worker.region is not None
     manifest = launch.manifest
     chips = list(range(len(manifest.device_ids)))
@@ -130,49 +130,33 @@ async def serve(launch: Launch, control: socket.socket, worker: InnerWorker, sec
     dispatcher = Dispatcher(launch, worker, buffers)
     trace = SessionTrace(launch, worker.region, dispatcher, names)
     questions = Questions(SessionView(worker.region, names, dispatcher, buffers))
-    refusals = RefusalReports(control)
-    daemon, links = trio.socket.from_stdlib_socket(control), Links()
+    daemon, links = DaemonSocket(control, listening, adoption_timeout_s=launch.adoption_timeout_s), Links()
+    refusals = RefusalReports(daemon)
     grants, calls = Grants(worker.region, buffers, launch, security, links=links, refusals=refusals), TrioCalls()
-    await daemon.send(control_protocol.encode(Ready(chips, subs, security.certificate)))
+    attached: list[str] = []
     async with trio.open_nursery() as nursery:
         imports = Imports(daemon, nursery, worker=worker, security=security, trio_calls=calls, links=links)
         commands = CommandLane(launch, dispatcher, buffers=buffers, grants=grants, imports=imports, trace=trace)
         data = DataLane(worker.region, buffers, refusals)
         lanes = SessionLanes(launch, security, commands, data, links=links, refusals=refusals)
-        async for lane, fd in _lanes(daemon, partial(questions.answer, daemon=control)):
-            match lane.lane:
-                case "memory":
+        async for command, fds in daemon.commands(lambda: Ready(chips, subs, security.certificate, attached)):
+            match command:
+                case Ask():
+                    questions.answer(command, daemon)
+                case Lane(lane="peer"):
+                    nursery.start_soon(grants.serve, command.frame, command.peer, fds[0])
+                case Lane(lane="memory"):
+                    attached.append(command.lane)
                     with contextlib.suppress(OSError):  # the client has left
-                        share(worker.region, fd, lane.frame)
-                case "peer":
-                    nursery.start_soon(grants.serve, lane.frame, lane.peer, fd)
-                case _:
-                    nursery.start_soon(lanes.serve, lane, fd)
+                        share(worker.region, fds[0], command.frame)
+                case Lane():
+                    attached.append(command.lane)
+                    nursery.start_soon(lanes.serve, command, fds[0])
+        daemon.close()
         await lanes.hang_up()
         await calls.aclose()
         nursery.cancel_scope.cancel()  # handshakes, and imports on both sides
     lanes.join(launch.close_timeout_s / 2)
-
-
-async def _lanes(daemon: trio.socket.SocketType, answer: Callable[[Ask], None]) -> AsyncIterator[tuple[Lane, int]]:
-    """Each lane that the daemon hands over, with its descriptor, until it says Stop or is gone."""
-    while True:  # no deadline: a session lasts as long as it is wanted
-        try:
-            packet, received, flags, _ = await daemon.recvmsg(
-                COMMAND_BYTES, spawn_protocol.ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
-            )
-        except ConnectionResetError:
-            return
-        fds = spawn_protocol.descriptors(received, flags)
-        if not packet:
-            return
-        match control_protocol.decode_command(packet):
-            case Lane() as lane:
-                yield lane, fds[0]
-            case Ask() as ask:
-                answer(ask)
-            case Stop():
-                return
 
 
 def _report_failure(control: socket.socket, launch: Launch, error: BaseException) -> None:

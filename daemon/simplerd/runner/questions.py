@@ -7,18 +7,15 @@ Rules
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
 
 import msgspec
 
 from simpler.error_record import encode_error
 from simpler.errors import ArgumentError
-from simpler.spawn_protocol import ancillary
-from simplerd.runner import control_protocol
 from simplerd.runner.answers import Question, TraceFrom
 from simplerd.runner.control_protocol import Answer, Ask
+from simplerd.runner.daemon_socket import DaemonSocket
 from simplerd.runner.session_view import SessionView
 from simplerd.sealed_memory import seal
 
@@ -29,16 +26,15 @@ class Questions:
     def __init__(self, view: SessionView) -> None:
         self._view = view
 
-    def answer(self, ask: Ask, daemon: socket.socket) -> None:
-        """Tells ``daemon``, a non-blocking socket, what it asked, or why that cannot be told."""
+    def answer(self, ask: Ask, daemon: DaemonSocket) -> None:
+        """Tells ``daemon`` what it asked, or why that cannot be told."""
         try:
             text, failed = msgspec.json.encode(self._answer(ask)), False
         except Exception as error:  # whatever it is, it is the answer: the session goes on
             text, failed = encode_error(error, may_pickle=False), True
         memfd = seal(text, "answer")
         try:
-            with contextlib.suppress(OSError):  # no room, or no daemon
-                daemon.sendmsg([control_protocol.encode(Answer(ask.number, failed))], ancillary([memfd]))
+            daemon.send_now(Answer(ask.number, failed), [memfd])
         finally:
             os.close(memfd)
 

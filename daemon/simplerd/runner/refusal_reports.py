@@ -8,9 +8,6 @@ Rules
 
 from __future__ import annotations
 
-import contextlib
-import socket
-
 from simpler.errors import (
     AccessDenied,
     ArgumentError,
@@ -24,8 +21,8 @@ from simpler.errors import (
     VersionMismatch,
 )
 from simplerd.log import beginning
-from simplerd.runner import control_protocol
 from simplerd.runner.control_protocol import Refused
+from simplerd.runner.daemon_socket import DaemonSocket
 
 _REFUSALS = (
     AccessDenied,
@@ -41,10 +38,10 @@ _REFUSALS = (
 
 
 class RefusalReports:
-    """Any thread may call. `control`: the socket to the daemon."""
+    """Any thread may call."""
 
-    def __init__(self, control: socket.socket) -> None:
-        self._control = control
+    def __init__(self, daemon: DaemonSocket) -> None:
+        self._daemon = daemon
 
     def report(self, lane: str, error: Exception, *, stranger: bool = False) -> None:
         """A request on `lane` was answered with `error`, or the lane was given up for it. `stranger`: see Refused."""
@@ -53,6 +50,4 @@ class RefusalReports:
         if not isinstance(error, _REFUSALS) and error.code != "UNSUPPORTED":
             return
         reason = beginning(error.message)
-        packet = control_protocol.encode(Refused(lane, str(error.context.get("reason", error.code)), reason, stranger))
-        with contextlib.suppress(OSError):  # no room, or no daemon
-            self._control.send(packet, socket.MSG_DONTWAIT)
+        self._daemon.send_now(Refused(lane, str(error.context.get("reason", error.code)), reason, stranger))

@@ -1,0 +1,105 @@
+"""What a spawner keeps for the owner that comes after this one: which children it has, how others have ended, and where
+that owner connects.
+
+Rules
+  1. An ending is kept until the owner says Forget: one that was on its way to an owner who died is told again.
+  2. One owner at a time. Whoever connects waits until the one before has gone; who is of another user is turned away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from simpler.children import Child
+from simpler.spawn_protocol import Exited, Kept, KeptAll, Report
+
+_BACKLOG = 16
+
+
+class KeptChild:
+    """One child, alive or not; ``fds`` are those kept for it."""
+
+    def __init__(self, key: int, child: Child, fds: Sequence[int]) -> None:
+        self.key, self.child = key, child
+        self.fds = [os.dup(fd) for fd in fds]
+        self.exited: Exited | None = None
+
+    def reports(self) -> Iterator[tuple[Report, tuple[int, ...]]]:
+        """What the next owner is told of it."""
+        alive = self.exited is None
+        fds = (self.child.pidfd, *self.fds) if alive else tuple(self.fds)
+        yield Kept(self.key, self.child.pid, self.child.spec.name, alive), fds
+        if self.exited is not None:
+            yield self.exited, ()
+
+    def close(self) -> None:
+        """Gives up the descriptors."""
+        for fd in self.fds:
+            os.close(fd)
+
+
+class Succession:
+    """``listening``: the bound socket where the next owner comes, which is taken over."""
+
+    def __init__(self, listening: socket.socket, linger_s: float, selector: selectors.BaseSelector) -> None:
+        self._listening, self._linger_s, self._selector = listening, linger_s, selector
+        self._children: dict[int, KeptChild] = {}
+        self._ends_at = 0.0
+        listening.setblocking(False)
+        listening.listen(_BACKLOG)  # from here on the kernel names this process to who connects, unix(7)
+
+    def add(self, key: int, child: Child, fds: Sequence[int]) -> None:
+        """One more child."""
+        self._children[key] = KeptChild(key, child, fds)
+
+    def ended(self, exited: Exited) -> None:
+        """It is told to the next owner, too."""
+        self._children[exited.key].exited = exited
+
+    def forget(self, key: int) -> None:
+        """The owner is done with it."""
+        kept = self._children.pop(key, None)
+        if kept is not None:
+            kept.close()
+
+    def reports(self) -> Iterator[tuple[Report, tuple[int, ...]]]:
+        """What the next owner is told first, with descriptors that stay ours."""
+        for kept in self._children.values():
+            yield from kept.reports()
+        yield KeptAll(), ()
+
+    # ---- without an owner
+
+    def await_next(self, take_over: Callable[[], None]) -> None:
+        """The owner has gone; ``take_over`` is called when somebody connects."""
+        self._ends_at = time.monotonic() + self._linger_s
+        self._selector.register(self._listening, selectors.EVENT_READ, take_over)
+
+    def seconds_left(self) -> float:
+        """How long what is kept is waited for; 0 when nothing is kept any more."""
+        return max(0.0, self._ends_at - time.monotonic()) if self._children else 0.0
+
+    def next_owner(self) -> tuple[socket.socket, int] | None:
+        """The socket to who has connected, and its pidfd; None when it has left, or may not."""
+        try:
+            connection, _ = self._listening.accept()
+        except OSError:
+            return None
+        with contextlib.ExitStack() as undo:
+            undo.callback(connection.close)
+            pid, uid, _ = struct.unpack("=iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            if uid not in (0, os.geteuid()):
+                return None
+            try:
+                pidfd = os.pidfd_open(pid)
+            except OSError:
+                return None
+            undo.pop_all()
+        self._selector.unregister(self._listening)
+        return connection, pidfd
