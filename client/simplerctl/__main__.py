@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 from click.shell_completion import get_completion_class
 
+from simplerctl.bugreport_verb import bugreport
 from simplerctl.config_verbs import config, reload
 from simplerctl.daemon_verbs import log, shutdown
 from simplerctl.device_verbs import device
@@ -123,6 +124,7 @@ VERBS: tuple[click.Command, ...] = (
     metrics,
     top,
     doctor,
+    bugreport,
     rpc,
     service,
     tls,

@@ -6,11 +6,13 @@ import errno
 import socket
 import stat
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from simpler.wire.endpoint import Endpoint, parse_endpoint
 from simplerctl.errors import NoDaemon, NotPermitted
 from simplerctl.examination import Check, Patient, Result, fail, ok, skip, warn
+
+if TYPE_CHECKING:
+    from simpler.wire.endpoint import Endpoint
 
 SLOW_ANSWER_S = 0.5
 SLOW_PASS_S = "0.3"
@@ -63,6 +65,8 @@ def socket_mode(patient: Patient) -> Result:
 
 
 def session_sockets(patient: Patient) -> Result:
+    from simpler.wire.endpoint import parse_endpoint  # trio comes with it, and takes its time
+
     endpoints = patient.ask("daemon.status")["endpoints"]
     problems = [f"{endpoint}: {why}" for endpoint in endpoints if (why := _unreachable(parse_endpoint(endpoint)))]
     if not problems:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from simpler.plain_text import escape
+from simplerctl import daemon_checks, host_checks, install_checks, service_checks
 from simplerctl.examination import Finding, Patient, examine
 from simplerctl.exit_code import ExitCode
 from simplerctl.output import Answer, example, prints
@@ -35,8 +36,6 @@ def doctor(target: Target) -> Any:
 
     Nothing is changed. It works without a daemon, too. It ends with 1 when something fails.
     """
-    from simplerctl import daemon_checks, host_checks, install_checks, service_checks  # no other verb needs them
-
     if target.host is not None:
         raise click.UsageError(f"doctor examines the host that it runs on: ssh {target.host} simplerctl doctor")
     tables = (host_checks, install_checks, service_checks, daemon_checks)

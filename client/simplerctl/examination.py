@@ -65,6 +65,10 @@ class CannotTell(Exception):
     """What a check raises when it cannot look at its thing; the message says why."""
 
 
+TROUBLE = (AdminError, CannotTell, OSError, subprocess.TimeoutExpired, ValueError, KeyError, IndexError)
+"""What keeps something from being found out."""
+
+
 class Patient:
     """What is examined: this host, seen below `root`, and its daemon. A context manager that hangs up at its end."""
 
@@ -90,7 +94,7 @@ class Patient:
         asked = f"{method} {params}"
         if asked not in self._answers:
             try:
-                self._client = self._client or self._open.enter_context(self._target.connect())
+                self._client = self._client or self._open.enter_context(self.connect())
                 self._answers[asked] = self._client.call(method, params)
             except (NoDaemon, NoAnswer, NotPermitted) as error:
                 self.unreachable = error
@@ -102,6 +106,22 @@ class Patient:
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
+
+    def connect(self) -> AdminClient:
+        """A connection of its own to the daemon. Raises AdminError."""
+        return self._target.connect()
+
+    def why_not(self, error: Exception) -> str:
+        """Why something could not be found out, in words."""
+        match error:
+            case AdminError():
+                known = self.unreachable is not None
+                return "there is no daemon that answers" if known else f"the daemon says: {error.message}"
+            case CannotTell():
+                return str(error)
+            case PermissionError():
+                return f"this user may not look at {error.filename}; run it as root"
+        return f"could not be found out: {type(error).__name__}: {error}"
 
     def run(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
         """A command that is there. Raises OSError, subprocess.TimeoutExpired."""
@@ -123,11 +143,5 @@ def examine(patient: Patient, checks: Iterable[Check]) -> list[Finding]:
 def _result(patient: Patient, check: Check) -> Result:
     try:
         return check.examine(patient)
-    except AdminError as error:
-        return skip("there is no daemon that answers" if patient.unreachable else f"the daemon says: {error.message}")
-    except CannotTell as error:
-        return skip(str(error))
-    except PermissionError as error:
-        return skip(f"this user may not look at {error.filename}; run doctor as root")
-    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError, IndexError) as error:
-        return skip(f"could not be found out: {type(error).__name__}: {error}")
+    except TROUBLE as error:
+        return skip(patient.why_not(error))

@@ -88,6 +88,7 @@ ELSEWHERE = {
     "run": "test_simplerctl.py",
     "completion": "test_simplerctl.py",
     "doctor": "test_doctor.py",
+    "bugreport": "test_bugreport.py",
     "shutdown": "test_waiting.py",
     "dial-stdio": "test_host.py",
 }
