@@ -5,6 +5,8 @@ Limits are not tested here: this host's cgroup v2 may have no controllers.
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from systemd.scene import SERVICE, program
 from systemd_box import INSIDE, PYTHON, PYTHON_PATH, SDBOX, Box
 
 pytestmark = pytest.mark.slow
+SESSIONS = int(os.environ.get("SIMPLER_TEST_SESSIONS", "12"))
 
 
 def groups(box: Box) -> dict[str, set[str]]:
@@ -56,3 +59,11 @@ def test_what_escaped_from_a_session_ends_with_it(service: Box) -> None:  # W3 R
     assert set(groups(service)) == {"daemon"}
     log = [entry["MESSAGE"] for entry in service.journal("-u", SERVICE)]
     assert any("killed what outlived its session" in message and escaped in message for message in log)
+
+
+def test_many_sessions_leave_no_group(service: Box) -> None:  # R5
+    service.systemctl("start", SERVICE)
+    service.python(INSIDE / "tests/systemd/many_sessions_program.py", SESSIONS, timeout_s=600)
+    ended = service.simplerctl("status", "--format", "json").stdout
+    assert json.loads(ended)["sessions_opened"] == SESSIONS
+    assert set(groups(service)) == {"daemon"}
