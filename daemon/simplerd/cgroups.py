@@ -177,7 +177,8 @@ class ControlGroups:
         here = (root / "cgroup.controllers").read_text().split()
         absent = [controller for controller in CONTROLLERS if controller not in here]
         if absent:
-            self.missing = f"cgroup v2 does not have the controllers {', '.join(absent)} here; v1 may have them"
+            causes = "they are those of cgroup v1, or a unit above does not pass them on"
+            self.missing = f"{root} has no controllers {', '.join(absent)}: {causes}"
         for controller in CONTROLLERS:
             if controller in here and (why := _write(root / "cgroup.subtree_control", f"+{controller}")):
                 self.missing = f"the controller {controller} cannot be given to sessions: {why}"

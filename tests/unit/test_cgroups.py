@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,6 +75,28 @@ async def test_a_new_daemon_clears_the_groups_of_sessions_that_it_does_not_adopt
         assert group is not None
         kept.wait()
     await after.remove("s-00000002")
+
+
+ENTER = """
+import os, sys
+os.environ["SYSTEMD_EXEC_PID"] = str(os.getpid())
+open(sys.argv[1] + "/cgroup.procs", "w").write("0")
+from simpler.control_group import own_control_group
+from simplerd.cgroups import ControlGroups
+print(ControlGroups.enter().root, own_control_group())
+"""
+
+
+@pytest.mark.parametrize("started_in", [".", "daemon"])
+def test_a_daemon_leaves_what_is_delegated_to_it_for_its_leaf(root: Path, started_in: str) -> None:  # D5
+    os.setxattr(root, "user.delegate", b"1")  # as systemd does; with DelegateSubgroup=daemon it starts it in the leaf
+    (root / "daemon").mkdir()
+    try:
+        command = [sys.executable, "-c", ENTER, str(root / started_in)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+        assert done.stdout == f"{root} {root / 'daemon'}\n"
+    finally:
+        (root / "daemon").rmdir()
 
 
 def test_without_a_unit_of_its_own_a_daemon_makes_no_groups() -> None:
