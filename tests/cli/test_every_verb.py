@@ -118,14 +118,32 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForegroundDaemo
         yield running
 
 
-@pytest.fixture
-def session(daemon: ForegroundDaemon) -> Iterator[str]:
-    """The id of a session."""
-    run(daemon.admin_socket, "undrain")  # where "drain" was tried just before
+@contextmanager
+def opened(daemon: ForegroundDaemon, device: int) -> Iterator[str]:
+    """The id of a session, for as long as it is open."""
     worker = simpler.Worker(level=4, name="job")
-    worker.add_remote_worker(simpler.RemoteWorkerSpec(daemon.endpoint, device_ids=[0], num_sub_workers=1))
+    worker.add_remote_worker(simpler.RemoteWorkerSpec(daemon.endpoint, device_ids=[device], num_sub_workers=1))
     with worker:
         yield json.loads(run(daemon.admin_socket, "session", "list", "--format", "json").stdout)[-1]["id"]
+
+
+@pytest.fixture(scope="module")
+def shared(daemon: ForegroundDaemon) -> Iterator[str]:
+    """The id of a session that nobody ends."""
+    with opened(daemon, 0) as id:
+        yield id
+
+
+@pytest.fixture
+def session(request: pytest.FixtureRequest, daemon: ForegroundDaemon, shared: str) -> Iterator[str]:
+    """The id of a session, which the verb that is tried may end."""
+    row = VERBS[request.getfixturevalue("name")]
+    if row.operates and "{session}" in row.words:
+        with opened(daemon, 1) as id:
+            yield id
+    else:
+        yield shared
+    run(daemon.admin_socket, "undrain")  # where "drain" was tried
 
 
 def run(admin_socket: Path, *words: str, timeout_s: float = 30) -> Result:
