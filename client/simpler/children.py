@@ -92,6 +92,10 @@ class Children:
             if self.selector.get_map().get(key.fileobj) is key:
                 key.data()
 
+    def say(self, name: str, text: str) -> None:
+        """Prints a line about a child, as if it had done so itself."""
+        self._forwarder.write(name, [text.encode()])
+
     def kill_all(self, *, only_bound: bool = True) -> None:
         """SIGKILL to every child, or to those that are to die with this process."""
         for child in self._children:

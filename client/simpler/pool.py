@@ -258,9 +258,11 @@ class Pool:
             return
         member.outlived = None
         tasks = self._region.worker_info(member.worker.worker).tasks
-        record = encode_error(self._death(member, ending))
+        cause, error = self._death(member, ending)
+        record = encode_error(error)
         self._region.worker_died(member.worker.worker, record)
         if self._state is PoolState.RUNNING:
+            self._children.say(member.worker.name, cause)  # one that has no task has nobody else to tell
             if member.late is None:
                 member.deaths_in_a_row = 1 if tasks > member.tasks_at_death else member.deaths_in_a_row + 1
                 member.tasks_at_death = tasks
@@ -289,12 +291,14 @@ class Pool:
         self._region.worker_abandon(member.worker.worker, record)
         self._send(WorkerLost(member.worker.worker, record))
 
-    def _death(self, member: _Member, ending: Ending) -> SimplerError:
+    def _death(self, member: _Member, ending: Ending) -> tuple[str, SimplerError]:
+        """Why it died, and the error of the task that it held, which has the last lines of stderr too."""
+        stderr = _stderr_text(ending.stderr)
         if member.late is not None:
             timeout_ns = member.late.timeout_ns
-            return TaskTimeout(
-                f"it ran for longer than its timeout_s of {timeout_ns / 1e9:g} s; {self._describe(member, ending)}"
-                f"{_stderr_text(ending.stderr)}",
+            ran = f"ran for longer than its timeout_s of {timeout_ns / 1e9:g} s; {self._describe(member, ending)}"
+            return f"a task {ran}", TaskTimeout(
+                f"it {ran}{stderr}",
                 timeout_ns=timeout_ns,
                 worker=member.worker.worker,
                 worker_name=member.worker.name,
@@ -304,8 +308,9 @@ class Pool:
         memory = self._oom.was_out_of_memory() if ending.signal == signal.SIGKILL else OomAnswer(False)
         waited = f", because it was not READY after {self._startup_timeout_s:g} s (startup_timeout_s)"
         late = waited if member.never_ready else ""
-        return WorkerDied(
-            f"{self._describe(member, ending)}{late}; out of memory: {memory}{_stderr_text(ending.stderr)}",
+        cause = f"{self._describe(member, ending)}{late}; out of memory: {memory}"
+        return cause, WorkerDied(
+            cause + stderr,
             worker=member.worker.worker,
             worker_name=member.worker.name,
             pid=ending.pid,
