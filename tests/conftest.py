@@ -8,6 +8,7 @@ import gc
 import os
 import select
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -107,6 +108,18 @@ def leaves_nothing_behind() -> Iterator[None]:
     assert not new, f"descriptors left behind: {new}"
     assert _regions_mapped() <= regions, "a shared-memory region is still mapped"
     assert _cgroups() <= cgroups, f"cgroups left behind: {_cgroups() - cgroups}"
+
+
+@pytest.fixture(scope="session")
+def lossy_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a device driver lies, "lossy", whose device is lost when it is told so (tests/native/device_driver.c)."""
+    folder, root = tmp_path_factory.mktemp("lossy"), Path(__file__).parents[1]
+    includes = [f"-I{root / 'native'}", f"-I{root / 'client/simpler/include'}"]
+    flags = ["-std=gnu11", "-D_GNU_SOURCE", "-shared", "-fPIC", "-fvisibility=hidden", "-DLOSES"]
+    name = '-DDRIVER_NAME="lossy"'
+    sources = [root / "tests/native/device_driver.c", root / "native/device_sim.c"]
+    subprocess.run(["cc", *flags, name, *includes, *sources, "-o", folder / "libslr_lossy.so"], check=True, timeout=120)
+    return folder
 
 
 @pytest.fixture

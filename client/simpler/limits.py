@@ -228,3 +228,14 @@ OUTPUT_KEPT_BYTES = 256 << 10
 """Of one session, for a client that is slow."""
 OUTPUT_MESSAGE_LINES = 1000
 OUTPUT_MESSAGE_BYTES = 64 << 10
+
+DEVICE_HISTORY_KEPT = 32
+"""Notes on what happened to one device: who looks into a failure wants the last few."""
+DEVICE_PROBE_INTERVAL_S = 10.0
+"""A device that was only reset is back by then."""
+DEVICE_PROBE_INTERVAL_MAX_S = 600.0
+"""Each try is twice as late as the one before, up to this."""
+DEVICE_PROBE_TIMEOUT_S = 30.0
+"""A device that takes longer to be opened would let no session become ready in time either."""
+DEVICE_PROBES = 12
+"""Of a device that goes on failing, about an hour and a half; then an operator has to say so."""

@@ -26,7 +26,14 @@ from simplerd.runner import environment
 from simplerd.service import InheritedSockets, Service
 from simplerd.toml_file import ConfigError
 
-RUNNER_MODULES = ("simplerd.runner.main", "simpler.sub_worker", "simpler.chip_worker", "numpy", "cloudpickle")
+RUNNER_MODULES = (
+    "simplerd.runner.main",
+    "simplerd.runner.probe",
+    "simpler.sub_worker",
+    "simpler.chip_worker",
+    "numpy",
+    "cloudpickle",
+)
 TLS_MODULES = ("simpler.wire.lane_identity",)
 _log = log.get_logger("main")
 

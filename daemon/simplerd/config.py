@@ -40,6 +40,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 OnStop = Literal["keep", "close"]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Fingerprint = Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")]
+DriverName = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,30}$")]
 DeviceId = Annotated[int, Meta(ge=0, le=65_535)]
 
 
@@ -75,8 +76,10 @@ class TlsSection(Struct, frozen=True):
 class DevicesSection(Struct, frozen=True):
     """[devices]"""
 
-    platform: Literal["sim"] = "sim"
+    platform: DriverName = "sim"
     ids: tuple[DeviceId, ...] = (0, 1)
+    probe_interval_s: Annotated[float, Meta(ge=0, le=86_400)] = limits.DEVICE_PROBE_INTERVAL_S
+    return_after_probe: bool = True
 
 
 class LimitsSection(Struct, frozen=True):
@@ -163,6 +166,8 @@ class Config:
     read_group: str | None
     platform: str
     devices: tuple[int, ...]
+    probe_interval_s: float
+    return_after_probe: bool
     max_sessions: int
     sessions_per_client: int
     connections_per_client: int
@@ -240,6 +245,8 @@ def read(around: Surroundings, file: TomlFile | None = None) -> Config:
         read_group=at.read_group,
         platform=devices.platform,
         devices=devices.ids,
+        probe_interval_s=devices.probe_interval_s,
+        return_after_probe=devices.return_after_probe,
         metrics_listen=metrics.listen,
         import_paths=daemon.import_paths,
         on_stop=daemon.on_stop or ("keep" if is_service(around.environ) else "close"),

@@ -30,6 +30,7 @@ from simplerd.cgroups import ControlGroups
 from simplerd.config import Config
 from simplerd.counts import LabelledCount
 from simplerd.daemon_life import DaemonEvent, DaemonLife, DaemonState
+from simplerd.device_health import DeviceHealth
 from simplerd.devices import DeviceTable
 from simplerd.drain import Drain
 from simplerd.ended_sessions import EndedSessions
@@ -73,7 +74,7 @@ class Daemon:
         self.events = EventLog(earlier=file.read(), keep=file.append)
         self.tls = ServerTls(config.tls) if config.tls else None
         self.sessions = SessionTable(self.events, config, ended=EndedSessions(state_folder))
-        self.devices = DeviceTable(config.platform, config.devices)
+        self.devices = DeviceTable(config.platform, config.devices, saved=state_folder)
         self.drain = Drain(self.life, self.sessions, self.events, state_folder, stop=self.ask_to_stop)
         self.refusals = Refusals()
         self.supervisor: Supervisor
@@ -220,6 +221,7 @@ async def _serve(
             nursery.start_soon(_keep_status, daemon, service)
             nursery.start_soon(daemon.drain.run)
             nursery.start_soon(adoption.close_unclaimed)
+            nursery.start_soon(DeviceHealth(config, daemon.devices, runners, daemon.events).run)
             nursery.start_soon(_heed, signals, daemon)
             await daemon.stop_asked.wait()  # no deadline: until somebody wants us to stop
             daemon.life.advance(DaemonEvent.STOP)

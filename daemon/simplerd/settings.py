@@ -65,6 +65,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("tls.insecure_off", "insecure_tcp", SOCKETS),
     Setting("devices.platform", "platform", "all devices are of one platform"),
     Setting("devices.ids", "devices"),
+    Setting("devices.probe_interval_s", "probe_interval_s"),
+    Setting("devices.return_after_probe", "return_after_probe"),
     *(Setting(f"limits.{name}", name) for name in LimitsSection.__struct_fields__),
     Setting("log.level", "log_level"),
     Setting("metrics.listen", "metrics_listen", SOCKETS),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 import trio
@@ -22,6 +22,7 @@ from simpler.errors import ProtocolError, SessionLost, SimplerError
 from simpler.wire.control_messages import Manifest
 from simplerd.cgroups import ControlGroups
 from simplerd.config import Config
+from simplerd.device_health import failures_of
 from simplerd.devices import DeviceTable
 from simplerd.ending import explained, not_set_up
 from simplerd.inquiries import Inquiries
@@ -130,8 +131,9 @@ class Supervisor:
         except Exception as error:
             session.ending = self._given_up(session, error)
         await self._groups.remove(session.id)
+        failures = failures_of(session, self._folder.path / session.id)
         self._folder.remove(session.id)
-        self._release(session)
+        self._release(session, failures)
         self._sessions.advance(session, SessionEvent.GONE)
         if runner is not None:
             runner.forget()
@@ -320,10 +322,13 @@ class Supervisor:
             return
         _log.error("processes of an ended session are still there", session=session.id, pids=pids)
 
-    def _release(self, session: Session) -> None:
-        devices = self._devices.release(session.id)
+    def _release(self, session: Session, failures: Mapping[int, str]) -> None:
+        devices = self._devices.release(session.id, failures)
         if devices:
             self._sessions.publish(session, "device.released", devices=devices)
+        for device in devices:
+            if device in failures:
+                self._sessions.publish(session, "device.failed", device=device, reason=failures[device])
 
     def _record(self, session: Session, runner: Runner | None) -> None:
         try:

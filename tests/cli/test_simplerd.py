@@ -50,7 +50,8 @@ def test_a_bad_configuration_is_told_and_never_served(tmp_path: Path, options: t
     done = simplerd("--config", path, "--runtime-dir", tmp_path / "run", *options)
     assert (done.returncode, done.stdout) == (os.EX_CONFIG, "")
     assert done.stderr.splitlines()[1:] == [
-        f"{path}:2: devices.id: unknown key; did you mean 'ids'?; [devices] takes platform, ids",
+        f"{path}:2: devices.id: unknown key; did you mean 'ids'?; "
+        "[devices] takes platform, ids, probe_interval_s, return_after_probe",
         f"{path}:4: log.level: expected one of 'debug', 'info', 'warning', 'error'; it is 3",
     ]
     assert not (tmp_path / "run").exists()

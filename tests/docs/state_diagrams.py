@@ -16,6 +16,7 @@ LIVES = {
     "A callable, with one of its workers": "simpler.registration",
     "A remote session, in the program that opened it": "simpler.remote.session_life",
     "The daemon": "simplerd.daemon_life",
+    "A device of a host": "simplerd.device_life",
     "A session, in simplerd": "simplerd.sessions",
     "A remote buffer, in the program that allocated it": "simpler.remote.buffers",
     "The decoder of a connection's frames": "simpler.wire.decoder",

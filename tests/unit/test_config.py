@@ -30,6 +30,8 @@ read_group = "{group}"
 
 [devices]
 ids = [4, 7]
+probe_interval_s = 1.5
+return_after_probe = false
 
 [limits]
 max_sessions = 3
@@ -93,6 +95,8 @@ def test_every_setting_is_taken_from_the_file(tmp_path: Path) -> None:  # D8
         read_group=group,
         platform="sim",
         devices=(4, 7),
+        probe_interval_s=1.5,
+        return_after_probe=False,
         max_sessions=3,
         sessions_per_client=2,
         connections_per_client=9,
@@ -203,7 +207,7 @@ max_session = 3
 open_timeout_s = 0
 [devices]
 ids = [1, "a"]
-platform = "gpu"
+platform = "GPU 1"
 [log]
 level = true
 [bogus]
@@ -216,7 +220,7 @@ level = true
         "adoption_timeout_s",
         "3: limits.open_timeout_s: expected `float` > 0.0; it is 0",
         "5: devices.ids: expected `int`, got `str` at item [1]; it is [1, 'a']",
-        "6: devices.platform: expected one of 'sim'; it is 'gpu'",
+        "6: devices.platform: expected `str` matching regex '^[a-z][a-z0-9_]{0,30}$'; it is 'GPU 1'",
         "8: log.level: expected one of 'debug', 'info', 'warning', 'error'; it is true",
         "9: bogus: unknown section; there are [daemon], [listen], [tls], [devices], [limits], [metrics], [log]",
     ]

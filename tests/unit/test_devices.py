@@ -1,19 +1,35 @@
-"""Device leases: exclusive, all or nothing, explained."""
+"""Devices: leases are exclusive, all or nothing, and explained; what is out of use is given to nobody, and is kept."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from simpler.errors import ArgumentError, DeviceBusy
+from simpler import limits
+from simpler.errors import ArgumentError, DeviceBusy, DeviceError, StateError
+from simplerd.device_life import TRANSITIONS, DeviceEvent, DeviceState
 from simplerd.devices import DeviceTable
+from simplerd.state_folder import StateFolder
 
-HALF_PAST_ONE = 1_700_000_000.0
+NOON = 1_700_000_000.0
 
 
-def table(*devices: int) -> DeviceTable:
-    return DeviceTable("sim", devices, clock=lambda: HALF_PAST_ONE)
+def table(*devices: int, saved: StateFolder | None = None) -> DeviceTable:
+    return DeviceTable("sim", devices, saved=saved, clock=lambda: NOON)
 
 
 def states(devices: DeviceTable) -> list[tuple[int, str, str | None]]:
     return [(info.device, info.state, info.session) for info in devices.list()]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[StateFolder]:
+    folder = StateFolder(tmp_path)
+    yield folder
+    folder.close()
 
 
 def test_a_device_has_one_session_at_a_time() -> None:  # D4
@@ -49,6 +65,8 @@ def test_an_unknown_device_is_named_with_what_there_is() -> None:  # D4
         table(0, 1).lease("s-a", [0, 7], holder="uid 1, pid 1")
     with pytest.raises(ArgumentError, match="it has no devices"):
         table().lease("s-a", [0], holder="uid 1, pid 1")
+    with pytest.raises(ArgumentError, match="there is no device 7 on this host; it has devices 0, 1"):
+        table(0, 1).drain(7, "why", "uid 0")
 
 
 def test_releasing_twice_or_without_a_lease_does_nothing() -> None:  # D4
@@ -56,3 +74,116 @@ def test_releasing_twice_or_without_a_lease_does_nothing() -> None:  # D4
     devices.lease("s-a", [0], holder="uid 1, pid 1")
     assert devices.release("s-a") == [0]
     assert devices.release("s-a") == []
+
+
+def test_a_drained_device_is_refused_with_who_why_and_since_when() -> None:  # D4
+    devices = table(0, 1)
+    assert devices.drain(0, "loose cable", "uid 7").state == "drained"
+    with pytest.raises(DeviceError) as caught:
+        devices.lease("s-a", [1, 0], holder="uid 1, pid 1")
+    assert "device 0 is drained by uid 7 since 2023-11-14 22:13:20 UTC: loose cable" in str(caught.value)
+    assert caught.value.code == "DEVICE_DRAINED"
+    assert states(devices)[1] == (1, "free", None)
+    devices.undrain(0, "uid 7")
+    devices.lease("s-a", [0], holder="uid 1, pid 1")
+
+
+def test_a_leased_device_is_drained_when_it_is_released() -> None:  # D4
+    devices = table(0)
+    devices.lease("s-a", [0], holder="uid 1, pid 1")
+    assert devices.drain(0, "why", "uid 0").state == "draining"
+    assert devices.undrain(0, "uid 0").state == "leased"
+    devices.drain(0, "why", "uid 0")
+    devices.release("s-a")
+    assert states(devices) == [(0, "drained", None)]
+
+
+def test_a_device_that_failed_says_so_until_it_works_again() -> None:  # D4
+    devices = table(0, 1)
+    devices.lease("s-a", [0, 1], holder="uid 1, pid 1")
+    assert devices.release("s-a", {0: "it does not answer", 5: "not its own"}) == [0, 1]
+    assert states(devices) == [(0, "failed", None), (1, "free", None)]
+    with pytest.raises(DeviceError, match=r"has failed in session s-a since .*: it does not answer") as caught:
+        devices.lease("s-b", [0], holder="uid 1, pid 1")
+    assert caught.value.code == "DEVICE_FAILED"
+    assert devices.begin_probe(0)
+    with pytest.raises(StateError, match="just being tried"):
+        devices.undrain(0, "uid 0")
+    devices.end_probe(0, "still nothing", recovers=True)
+    assert devices.begin_probe(0)
+    devices.end_probe(0, None, recovers=True)
+    assert states(devices)[0] == (0, "free", None)
+    assert [note.what for note in devices.get(0).history] == ["failed", "probe failed", "recovered"]
+
+
+def test_an_operators_word_counts_for_more_than_a_probe() -> None:  # D4
+    devices = table(0)
+    for drained_first in (True, False):
+        devices.lease("s-a", [0], holder="uid 1, pid 1")
+        if drained_first:
+            devices.drain(0, "why", "uid 0")
+        devices.release("s-a", {0: "it does not answer"})
+        if not drained_first:
+            assert devices.begin_probe(0)
+            devices.drain(0, "why", "uid 0")
+            devices.end_probe(0, None, recovers=True)
+        assert states(devices) == [(0, "drained", None)]
+        assert not devices.begin_probe(0)
+        devices.undrain(0, "uid 0")
+
+
+def test_one_that_is_only_to_be_undrained_by_hand_stays_failed() -> None:  # D4
+    devices = table(0)
+    devices.lease("s-a", [0], holder="uid 1, pid 1")
+    devices.release("s-a", {0: "it does not answer"})
+    devices.begin_probe(0)
+    devices.end_probe(0, None, recovers=False)
+    assert states(devices) == [(0, "failed", None)]
+    assert devices.undrain(0, "uid 0").history[-2].what == "probe succeeded"
+
+
+def test_drains_failures_and_history_are_found_by_the_next_daemon(folder: StateFolder) -> None:  # D4
+    devices = table(0, 1, 2, saved=folder)
+    devices.drain(0, "loose cable", "uid 7")
+    devices.lease("s-a", [1, 2], holder="uid 1, pid 1")
+    devices.drain(2, "why", "uid 7")
+    devices.release("s-a", {1: "it does not answer"})
+    following = table(0, 1, 3, saved=folder)
+    assert states(following) == [(0, "drained", None), (1, "failed", None), (3, "free", None)]
+    assert following.get(0) == devices.get(0)
+    assert [note.by for note in following.get(1).history] == ["s-a"]
+
+
+def test_a_session_that_was_adopted_keeps_its_devices_drained_and_removed_ones_too(folder: StateFolder) -> None:  # D2
+    before = table(0, 1, saved=folder)
+    before.lease("s-a", [0, 1], holder="uid 1, pid 1")
+    before.drain(0, "why", "uid 0")
+    devices = table(0, saved=folder)
+    devices.keep("s-a", [0, 1], holder="uid 1, pid 1", since=NOON)
+    assert states(devices) == [(0, "draining", "s-a"), (1, "leased", "s-a")]
+    devices.release("s-a")
+    assert states(devices) == [(0, "drained", None)]
+
+
+def test_a_device_that_is_taken_away_goes_when_it_is_released() -> None:  # D8
+    devices = table(0, 1)
+    devices.lease("s-a", [0], holder="uid 1, pid 1")
+    assert devices.set_devices([2]) == "device 0 goes once session s-a has ended"
+    assert states(devices) == [(0, "leased", "s-a"), (2, "free", None)]
+    devices.release("s-a")
+    assert states(devices) == [(2, "free", None)]
+
+
+def test_history_is_bounded() -> None:
+    devices = table(0)
+    for number in range(limits.DEVICE_HISTORY_KEPT + 5):
+        devices.drain(0, str(number), "uid 0")
+    assert devices.get(0).history[0].reason == "5"
+
+
+def test_every_state_and_event_is_decided() -> None:
+    """A device that is given to nobody is in no state from which it is leased."""
+    possible = set(itertools.product(DeviceState, DeviceEvent))
+    assert set(TRANSITIONS) < possible
+    assert [before for before, event in TRANSITIONS if event is DeviceEvent.LEASE] == [DeviceState.FREE]
+    assert [before for before, event in TRANSITIONS if event is DeviceEvent.RECOVER] == [DeviceState.FAILED]

@@ -26,6 +26,11 @@ RUNNER_SOCKET = "runner.sock"
 """In the session's folder: where the next daemon connects."""
 
 
+LOST_DEVICES = "lost_devices.json"
+"""The file in the session's folder that a runner leaves for its end: how often the chip workers died that were given
+up, by their devices."""
+
+
 class Launch(msgspec.Struct, frozen=True):
     """What a runner is started with.
 

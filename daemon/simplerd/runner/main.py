@@ -37,6 +37,7 @@ from simplerd.runner.environment import install, session_environment
 from simplerd.runner.grants import Grants
 from simplerd.runner.imports import Imports
 from simplerd.runner.lane_security import LaneSecurity
+from simplerd.runner.lost_devices import tell_lost_devices
 from simplerd.runner.memory_lane import share
 from simplerd.runner.questions import Questions
 from simplerd.runner.refusal_reports import RefusalReports
@@ -71,10 +72,12 @@ def main(argument: bytes, fds: list[int]) -> None:
             _report_failure(control, launch, error)
             raise SystemExit(1) from None
         signal.setitimer(signal.ITIMER_REAL, 0)
-        try:
-            trio.run(serve, launch, control, listening, worker, security)
-        finally:
-            worker.close()
+        assert worker.region is not None
+        with contextlib.closing(worker):
+            try:
+                trio.run(serve, launch, control, listening, worker, security)
+            finally:
+                tell_lost_devices(launch, worker.region)
 
 
 def rehearse(argument: bytes, fds: list[int]) -> None:

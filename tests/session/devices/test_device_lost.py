@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from simpler.errors import DeviceError, StaleHandle, WorkerDied
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[3]
 LOSING = 77
 INCREASE_THERE, REFUSE_THERE = (
     ChipCallable.from_elf(kernel.elf, kernel.symbol, kernel.signature, platform="lossy")
@@ -22,21 +20,9 @@ INCREASE_THERE, REFUSE_THERE = (
 )
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a driver lies whose device is lost when it is told so."""
-    folder = tmp_path_factory.mktemp("lossy")
-    includes = [f"-I{ROOT / 'native'}", f"-I{ROOT / 'client/simpler/include'}"]
-    flags = ["-std=gnu11", "-D_GNU_SOURCE", "-shared", "-fPIC", "-fvisibility=hidden", "-DLOSES"]
-    name = '-DDRIVER_NAME="lossy"'
-    sources = [ROOT / "tests/native/device_driver.c", ROOT / "native/device_sim.c"]
-    subprocess.run(["cc", *flags, name, *includes, *sources, "-o", folder / "libslr_lossy.so"], check=True, timeout=120)
-    return folder
-
-
 @pytest.fixture
-def worker(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worker:
-    monkeypatch.setenv("LD_LIBRARY_PATH", str(folder))
+def worker(lossy_driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worker:
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(lossy_driver))
     env = {"SLR_TEST_DEVICE_GONE": str(tmp_path / "gone"), "SLR_TEST_DEVICE_CLOSED": str(tmp_path / "closed")}
     worker = Worker(3, device_ids=(0,), platform="lossy", env=env)
     for kernel in (INCREASE_THERE, REFUSE_THERE):
