@@ -5,8 +5,11 @@ from typing import Any
 import click
 
 from simpler.plain_text import escape
+from simplerctl.completion import device_numbers
 from simplerctl.output import ago, clock, example, prints, show_facts, show_table
 from simplerctl.target import Target
+
+_device_argument = click.argument("number", metavar="DEVICE", type=click.IntRange(min=0), shell_complete=device_numbers)
 
 
 @click.group()
@@ -55,7 +58,7 @@ def device_list(target: Target) -> Any:
 
 
 @device.command("show", epilog=example("simplerctl device show 0"))
-@click.argument("number", metavar="DEVICE", type=click.IntRange(min=0))
+@_device_argument
 @prints("device.get", _show_device)
 @click.pass_obj
 def device_show(target: Target, number: int) -> Any:
@@ -64,7 +67,7 @@ def device_show(target: Target, number: int) -> Any:
 
 
 @device.command("drain", epilog=example('simplerctl device drain 0 --reason "loose cable"'))
-@click.argument("number", metavar="DEVICE", type=click.IntRange(min=0))
+@_device_argument
 @click.option("--reason", default="maintenance", show_default=True, help="For those who are refused, and the log.")
 @prints("device.drain", _show_device)
 @click.pass_obj
@@ -74,7 +77,7 @@ def device_drain(target: Target, number: int, reason: str) -> Any:
 
 
 @device.command("undrain", epilog=example("simplerctl device undrain 0"))
-@click.argument("number", metavar="DEVICE", type=click.IntRange(min=0))
+@_device_argument
 @prints("device.undrain", _show_device)
 @click.pass_obj
 def device_undrain(target: Target, number: int) -> Any:

@@ -7,7 +7,9 @@ import click
 from msgspec import Struct
 
 from simpler.plain_text import escape
+from simplerctl.client import AdminClient
 from simplerctl.errors import AdminError, NoDaemon
+from simplerctl.event_verbs import GAP
 from simplerctl.exit_code import ExitCode
 from simplerctl.moments import span_s
 from simplerctl.output import Answer, clock, example, prints, prints_each
@@ -52,23 +54,27 @@ def drain(target: Target, reason: str, deadline: float | None, then: str, wait: 
         yield report
         if wait and report["state"] != "drained":
             try:
-                yield from _progress(client.events(follow=True), report)
+                yield from _progress(client, report)
             except NoDaemon:
                 if then != "exit" or report["sessions"]:
                     raise
 
 
-def _progress(events: Iterator[Any], report: dict[str, Any]) -> Iterator[Any]:
+def _progress(client: AdminClient, report: dict[str, Any]) -> Iterator[Any]:
     """The report again whenever it has changed, until the host is drained."""
-    for event in events:
+    for event in client.events(follow=True):
         if event["type"] in _OVER and event["fields"]["session"] in report["sessions"]:
             report["sessions"].remove(event["fields"]["session"])
             yield report
-        elif event["type"] == "daemon.drained":
-            yield report | {"state": "drained", "sessions": []}
-            return
         elif event["type"] == "daemon.undrained":
             raise AdminError(f"the drain was taken back by {event['fields']['by']}")
+        elif event["type"] == "daemon.drained" or (event["type"] == GAP and _is_over(client)):
+            yield report | {"state": "drained", "sessions": []}
+            return
+
+
+def _is_over(client: AdminClient) -> bool:
+    return bool(client.call("daemon.status")["state"] == "drained")
 
 
 @click.command(epilog=example("simplerctl undrain"))

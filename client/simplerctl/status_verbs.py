@@ -22,7 +22,7 @@ def _show_status(now: dict[str, Any]) -> None:
     show_facts(
         {
             "daemon": f"simplerd {now['version']} on {now['host']}, process {now['pid']} of uid {now['uid']}",
-            "state": now["state"],
+            "state": now["state"] + (f": {now['drain']['reason']} ({now['drain']['by']})" if now["drain"] else ""),
             "running for": f"{duration(now['uptime_s'])}, since {clock(now['started_at'])}",
             "configuration": now["config"],
             "serves at": "\n".join(now["endpoints"]),

@@ -5,55 +5,39 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from pathlib import Path
 from typing import Any
 
+import click.testing
 import pytest
 
 from simpler import RemoteWorkerSpec, Worker
 from simpler.errors import SimplerError
+from simplerctl.__main__ import cli
 from simplerctl.client import AdminClient
 from simplerd.foreground import ForegroundDaemon
 
-from .conftest import SIMPLERCTL, Finished
+from .conftest import SIMPLERCTL
 
 
-def ctl(daemon: ForegroundDaemon, *words: str) -> Finished:
-    env = {**os.environ, "SIMPLERD_ADMIN_SOCKET": str(daemon.admin_socket)}
-    return subprocess.run([SIMPLERCTL, *words], env=env, capture_output=True, text=True, timeout=60, check=False)
+def ctl(daemon: ForegroundDaemon, *words: str) -> click.testing.Result:
+    return click.testing.CliRunner().invoke(cli, ["--socket", str(daemon.admin_socket), *words])
 
 
 def facts(daemon: ForegroundDaemon, *words: str) -> Any:
     done = ctl(daemon, *words, "--format", "json")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.output
     return json.loads(done.stdout)
 
 
-def session(daemon: ForegroundDaemon) -> Worker:
+def session(daemon: ForegroundDaemon, *devices: int) -> Worker:
     """A Worker with one session there, once it is entered."""
     top = Worker(level=4)
-    top.add_remote_worker(RemoteWorkerSpec(daemon.endpoint, num_sub_workers=1))
+    top.add_remote_worker(RemoteWorkerSpec(daemon.endpoint, device_ids=devices, num_sub_workers=1))
     return top
 
 
 def session_ids(daemon: ForegroundDaemon) -> list[str]:
     return [each["id"] for each in facts(daemon, "session", "list")]
-
-
-@pytest.mark.slow
-def test_a_drained_host_refuses_sessions_over_a_restart_until_it_is_taken_back(tmp_path: Path) -> None:  # D6
-    with ForegroundDaemon("--state-dir", str(tmp_path)) as daemon:
-        assert ctl(daemon, "is-drained").returncode == 3
-        assert ctl(daemon, "drain", "--reason", "new driver").stdout == "Drained (new driver): no session runs.\n"
-        assert ctl(daemon, "is-drained").returncode == 0
-    with ForegroundDaemon("--state-dir", str(tmp_path)) as daemon:
-        with pytest.raises(SimplerError, match=r"is drained since .* by uid \d+: new driver"), session(daemon):
-            pass
-        assert facts(daemon, "status")["drain"]["reason"] == "new driver"
-        assert ctl(daemon, "undrain").stdout == "Sessions are taken.\n"
-        assert ctl(daemon, "is-drained").stdout == "not drained: the daemon is serving\n"
-        with session(daemon):
-            assert len(session_ids(daemon)) == 1
 
 
 @pytest.mark.slow
@@ -80,13 +64,38 @@ def test_at_the_deadline_sessions_are_closed_and_their_programs_told(daemon: For
     with session(daemon):
         [left] = session_ids(daemon)
         done = ctl(daemon, "drain", "--reason", "host is needed", "--deadline", "0", "--wait")
-        assert done.returncode == 0, done.stderr
+        assert done.exit_code == 0, done.output
         assert done.stdout.splitlines()[-1] == "Drained (host is needed): no session runs."
         cause = facts(daemon, "session", "show", left)["cause"]
         assert cause == f"the deadline of a drain by uid {os.getuid()} has passed: host is needed"
 
 
-def test_a_deadline_that_is_no_time_is_wrong_usage(simplerctl: Any) -> None:
-    done = simplerctl("drain", "--deadline", "soon")
-    assert done.returncode == 2
+@pytest.mark.slow
+def test_a_drain_its_deadline_and_that_of_a_device_hold_until_they_are_taken_back_though_the_daemon_is_killed() -> None:
+    with ForegroundDaemon() as daemon, session(daemon, 0):  # D2, D4, D6
+        [left] = session_ids(daemon)
+        assert ctl(daemon, "is-drained").exit_code == 3
+        before = json.loads(
+            ctl(daemon, "drain", "--reason", "new driver", "--deadline", "1h", "--format", "json").stdout
+        )
+        ctl(daemon, "device", "drain", "0", "--reason", "loose cable")
+        daemon.kill()
+        daemon.start_again()
+        now = facts(daemon, "status")
+        assert (now["state"], now["drain"], session_ids(daemon)) == ("draining", before["drain"], [left])
+        device = facts(daemon, "device", "show", "0")
+        assert (device["state"], device["session"], device["reason"]) == ("draining", left, "loose cable")
+        with pytest.raises(SimplerError, match=r"is drained since .* by uid \d+: new driver"), session(daemon):
+            pass
+        assert ctl(daemon, "drain", "--deadline", "0", "--wait").stdout.endswith(": no session runs.\n")
+        assert ctl(daemon, "is-drained").exit_code == 0
+        assert facts(daemon, "device", "show", "0")["state"] == "drained"
+        assert ctl(daemon, "undrain").stdout == "Sessions are taken.\n"
+        with session(daemon, 1):
+            assert len(session_ids(daemon)) == 1
+
+
+def test_a_deadline_that_is_no_time_is_wrong_usage() -> None:
+    done = click.testing.CliRunner().invoke(cli, ["drain", "--deadline", "soon"])
+    assert done.exit_code == 2
     assert "'soon' is no time; expected one such as 90s, 10m, 2h or 1d" in done.stderr
