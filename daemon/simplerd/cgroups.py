@@ -138,15 +138,20 @@ class ControlGroups:
         """A group for a new session; None where groups cannot be made. Raises OSError when this one cannot."""
         if self.root is None:
             return None
-        (self.root / session).mkdir()
-        return self.find(session, limits)
+        group = SessionGroup(self.root / session)
+        group.path.mkdir()
+        group.limit(limits)
+        return group
 
     def find(self, session: str, limits: LimitsInForce) -> SessionGroup | None:
         """The group of a session that an earlier daemon made, with its limits set again; None when it has none here."""
         if self.root is None or not (self.root / session).is_dir():
             return None
         group = SessionGroup(self.root / session)
-        group.limit(limits)
+        try:
+            group.limit(limits)
+        except OSError as error:  # no reason to lose the session
+            _log.error("limits of a session could not be set again", session=session, error=error.strerror)
         return group
 
     async def remove(self, session: str) -> None:
