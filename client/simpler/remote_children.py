@@ -12,6 +12,8 @@ from dataclasses import fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from simpler.args import TaskArgs
 from simpler.callables import Content
 from simpler.errors import StateError
@@ -56,8 +58,10 @@ class RemoteChildren:
     def add_described(self, worker: int, described: dict[str, Any]) -> None:
         """The child ``worker``, as another process described it."""
         from simpler.remote.spec import RemoteWorkerSpec
+        from simpler.wire.control_messages import SessionLimits
 
-        self.add(worker, RemoteWorkerSpec(**described))
+        limits = msgspec.convert(described["limits"], SessionLimits)
+        self.add(worker, RemoteWorkerSpec(**(described | {"limits": limits})))
 
     @property
     def hub(self) -> RemoteHub:
