@@ -215,6 +215,8 @@ LOOK_TIMEOUT_S = 1.0
 """How long a look waits for all of them: a live view is to move, and a scraper to be answered."""
 METRIC_LABELS = 128
 """Different labels of one count, some of which come from outside; there are some sixty error codes."""
+LAST_LOOK_TIMEOUT_S = 0.25
+"""How long the close of a session waits to hear what it has done."""
 HTTP_CONNECTIONS = 16
 HTTP_HEAD_BYTES = 8 << 10
 HTTP_TIMEOUT_S = 5.0

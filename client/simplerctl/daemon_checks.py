@@ -165,6 +165,14 @@ def _metrics(patient: Patient) -> dict[str, float]:
     return {" ".join([each.name, *each.labels.values()]): each.value for family in families for each in family.samples}
 
 
+def settings(patient: Patient) -> Result:
+    waiting = _metrics(patient)["simplerd_settings_waiting"]
+    if not waiting:
+        return ok("what the file said when it was last read is in force")
+    found = f"{waiting:.0f} settings of the configuration file are not in force"
+    return warn(found, "systemctl restart simplerd (sessions go on); `simplerctl reload` names them.")
+
+
 def resource_control(patient: Patient) -> Result:
     control = patient.ask("daemon.status")["resource_control"]
     if not control["reason"]:
@@ -190,5 +198,6 @@ CHECKS = (
     Check("daemon.skew", skew),
     Check("daemon.descriptors", descriptors),
     Check("daemon.loop", loop),
+    Check("daemon.settings", settings),
     Check("daemon.limits", resource_control),
 )

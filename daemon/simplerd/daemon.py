@@ -185,6 +185,7 @@ async def _serve(
                 folder=folder,
                 groups=daemon.groups,
                 refusals=daemon.refusals,
+                last_look=daemon.workload.last_look,
                 nursery=nursery,
             )
             nursery.start_soon(log.run)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal
 
+from simplerd.daemon_life import DaemonState
 from simplerd.sessions import FINAL, SessionState
 from simplerd.workload import DEATHS, TASK_OUTCOMES, Activity
 
@@ -42,6 +43,18 @@ class Family:
     label: str | None = None
 
 
+def _state(daemon: Daemon) -> ByLabel:
+    return [(state.value, state is daemon.state) for state in DaemonState]
+
+
+def _settings_waiting(daemon: Daemon) -> float:
+    return len(daemon.waiting_settings)
+
+
+def _adopted(daemon: Daemon) -> float:
+    return daemon.events.published["session.adopted"]
+
+
 def _sessions(daemon: Daemon) -> ByLabel:
     states = Counter(session.state for session in daemon.sessions.live())
     return [(state.value, states[state]) for state in SessionState if state not in FINAL]
@@ -64,9 +77,14 @@ def families() -> tuple[Family, ...]:
     """All that the daemon says of itself, beside the times of its loop."""
     return (
         Family("gauge", "simplerd_info", "Always 1; what runs.", lambda _: [(version("simpler"), 1)], "version"),
+        Family("gauge", "simplerd_state", "1 for the state that the daemon is in, 0 for the others.", _state, "state"),
+        Family(
+            "gauge", "simplerd_settings_waiting", "Settings of the file that wait for a restart.", _settings_waiting
+        ),
         Family("gauge", "simplerd_sessions", "Sessions that have not ended.", _sessions, "state"),
         Family("gauge", "simplerd_sessions_max", "How many may be open.", lambda daemon: daemon.config.max_sessions),
         Family("counter", "simplerd_sessions_opened", "Sessions opened.", lambda daemon: daemon.sessions.opened_total),
+        Family("counter", "simplerd_sessions_adopted", "Sessions taken over from an earlier daemon.", _adopted),
         Family(
             "counter",
             "simplerd_sessions_ended",

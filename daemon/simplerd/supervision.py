@@ -74,6 +74,7 @@ class Supervisor:
         folder: RuntimeFolder,
         groups: ControlGroups,
         refusals: Refusals,
+        last_look: Callable[[Session], Awaitable[None]],
         nursery: trio.Nursery,
     ) -> None:
         self._config = config
@@ -82,6 +83,7 @@ class Supervisor:
         self._runners = runners
         self._folder = folder
         self._groups = groups
+        self._last_look = last_look
         self._nursery = nursery
         self._limits = LimitWatch(config, sessions, self.kill)
         nursery.start_soon(self._limits.run, groups)
@@ -169,7 +171,7 @@ class Supervisor:
                 await self._start(session, runner)
             if session.state is SessionState.READY:
                 await _first_of(  # no deadline: it may be used for ever
-                    session.close_asked.wait,
+                    partial(self._until_asked_to_close, session, runner),
                     runner.exited.wait,
                     partial(self._converse, session, runner),
                     partial(self._end_when_stopped, session, runner),
@@ -231,6 +233,12 @@ class Supervisor:
         except (OSError, ProtocolError) as error:
             session.given_up = str(error)
         runner.kill()
+
+    async def _until_asked_to_close(self, session: Session, runner: Runner) -> None:
+        """Also counts what it has done, since its runner can still be asked for that."""
+        await session.close_asked.wait()
+        if runner.is_ready.is_set():
+            await self._last_look(session)
 
     async def _end_when_stopped(self, session: Session, runner: Runner) -> None:
         timeout_s = self._config.health_timeout_s

@@ -70,7 +70,7 @@ class Workload:
     async def look(self) -> list[Activity]:
         """What the sessions do now, oldest session first; one that has not answered yet is left out."""
         async with self._looking:
-            ready = {each.id: each for each in self._daemon.sessions.live() if each.state is SessionState.READY}
+            ready = self._ready()
             is_new = bool(ready.keys() - self._known.keys() - self._silent)
             if is_new or trio.current_time() - self._looked_at >= limits.LOOK_INTERVAL_S:
                 await self._ask_all(ready)
@@ -78,20 +78,31 @@ class Workload:
         return self.activities()
 
     def activities(self) -> list[Activity]:
-        """The same as of the last look."""
+        """The same as of the last look, without those that are not ready any more."""
         return [
             Activity(id, known.at, id not in self._silent, _queued(known.stats), known.stats)
-            for id, known in self._known.items()
+            for id in self._ready()
+            if (known := self._known.get(id)) is not None
         ]
+
+    async def last_look(self, session: Session) -> None:
+        """Counts what `session`, which is about to close, has done; does not wait for long."""
+        self._forget_all_but(self._ready())
+        spent_ns = other_threads_ns(session.pid)
+        if not self._sleeps(session.id, spent_ns):
+            with trio.move_on_after(limits.LAST_LOOK_TIMEOUT_S):
+                await self._ask(session, spent_ns)
 
     @property
     def silent(self) -> int:
         """How many sessions did not answer in time when they were last asked."""
         return len(self._silent)
 
+    def _ready(self) -> dict[str, Session]:
+        return {each.id: each for each in self._daemon.sessions.live() if each.state is SessionState.READY}
+
     async def _ask_all(self, ready: Mapping[str, Session]) -> None:
-        self._known = {id: known for id, known in self._known.items() if id in ready}
-        self._silent &= set(ready)
+        self._forget_all_but(ready)
         with trio.move_on_after(limits.LOOK_TIMEOUT_S):
             async with trio.open_nursery() as nursery:
                 for session in ready.values():
@@ -99,6 +110,10 @@ class Workload:
                     if not self._sleeps(session.id, spent_ns):
                         self._silent.add(session.id)
                         nursery.start_soon(self._ask, session, spent_ns)
+
+    def _forget_all_but(self, ready: Mapping[str, Session]) -> None:
+        self._known = {id: known for id, known in self._known.items() if id in ready}
+        self._silent &= set(ready)
 
     def _sleeps(self, id: str, spent_ns: int | None) -> bool:
         known = self._known.get(id)
@@ -109,16 +124,14 @@ class Workload:
             stats = await self._daemon.supervisor.inquiries.ask(session, Question.STATS, Stats)
         except SimplerError:  # it says so itself: the session stays among the silent ones, or has ended
             return
-        self._add(session, stats)
+        known = self._known.get(session.id)
+        before = _counts(known.stats) if known else Counter()
+        if known is not None and stats.tasks < known.stats.tasks:
+            return
+        if known is not None or session.opened_at >= self._daemon.started_at:
+            self.total.update(_counts(stats) - before)  # a difference of Counters has only what is positive
         self._known[session.id] = _Known(stats, time.time(), spent_ns)
         self._silent.discard(session.id)
-
-    def _add(self, session: Session, stats: Stats) -> None:
-        known = self._known.get(session.id)
-        if known is None and session.opened_at < self._daemon.started_at:
-            return
-        before = _counts(known.stats) if known else Counter()
-        self.total.update(_counts(stats) - before)  # a difference of Counters has only what is positive
 
 
 def _counts(stats: Stats) -> Counter[str]:

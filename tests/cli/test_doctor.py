@@ -171,6 +171,7 @@ class Told(Patient):
 
 SESSION = {"id": "s-00000001", "state": "ready", "opened_at": 0.0, "ended_at": None, "cause": None}
 SLOW = """\
+simplerd_settings_waiting 2
 process_open_fds 990
 process_max_fds 1000
 # TYPE simplerd_loop_pass_seconds histogram
@@ -201,6 +202,7 @@ simplerd_loop_pass_seconds_count 100
             "s-00000001 (0.1.0)",
         ),
         ("daemon.descriptors", {"metrics_get": {"text": SLOW}}, "990 of 1000"),
+        ("daemon.settings", {"metrics_get": {"text": SLOW}}, "2 settings"),
         ("daemon.loop", {"metrics_get": {"text": SLOW}}, "in 10 of 100 passes"),
         (
             "daemon.limits",
