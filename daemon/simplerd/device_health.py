@@ -54,13 +54,14 @@ def _given_up(file: Path) -> dict[int, int]:
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:  # as usual: none was
         return {}
-    with open(descriptor, "rb") as opened:  # noqa: PTH123 - a path would be opened again
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return {}
-        try:
-            return msgspec.json.decode(opened.read(_MAX_FILE_BYTES), type=dict[int, int])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return {}
+        return msgspec.json.decode(os.read(descriptor, _MAX_FILE_BYTES), type=dict[int, int])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OSError):
+        return {}
+    finally:
+        os.close(descriptor)
 
 
 class DeviceHealth:

@@ -19,6 +19,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal
 
 from simplerd.daemon_life import DaemonState
+from simplerd.device_life import DeviceState
 from simplerd.sessions import FINAL, SessionState
 from simplerd.workload import DEATHS, TASK_OUTCOMES, Activity
 
@@ -62,7 +63,7 @@ def _sessions(daemon: Daemon) -> ByLabel:
 
 def _devices(daemon: Daemon) -> ByLabel:
     states = Counter(device.state for device in daemon.devices.list())
-    return [(state, states[state]) for state in sorted({"free", "leased", *states})]
+    return [(state.value, states[state.value]) for state in DeviceState]
 
 
 def _tasks(daemon: Daemon) -> ByLabel:
