@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 import simpler
 from simplerd.foreground import ForegroundDaemon
 
-from .conftest import Finished
+from .conftest import SIMPLERCTL, Finished
 
 Run = Callable[..., Finished]
 NAME = "nightly job"
@@ -69,3 +71,71 @@ def test_a_closed_session_is_gone_and_its_cause_is_kept(simplerctl: Run, parent:
         if event["fields"]["session"] == one["id"]
     ]
     assert types == ["session.opened", "session.ready", "session.closing", "session.ended"]
+
+
+def print_in_red(parent: simpler.Worker) -> None:
+    """Has the session print a line that would colour the terminal, which is there when this returns."""
+
+    def prints(orch: simpler.Orchestrator, args: object, config: object) -> None:
+        print("\x1b[31mred", flush=True)
+
+    handle = parent.register(prints)
+
+    def graph(orch: simpler.Orchestrator, args: object, config: object) -> None:
+        orch.submit_next_level(handle, worker=0)
+
+    parent.run(graph)
+
+
+def test_what_a_session_prints_is_followed_to_its_end_and_reaches_no_terminal(
+    served: ForegroundDaemon, simplerctl: Run, parent: simpler.Worker
+) -> None:  # D7
+    (one,) = json.loads(simplerctl("session", "list", "--format", "json").stdout)
+    words = [SIMPLERCTL, "--socket", str(served.admin_socket), "session", "logs", one["id"], "--follow"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout is not None
+        print_in_red(parent)
+        assert following.stdout.readline() == "\\x1b[31mred\n"
+        assert simplerctl("session", "kill", one["id"], "--reason", "\x1b[32mgreen").returncode == 0
+        assert following.wait(60) == 0
+    shown = simplerctl("session", "show", one["id"]).stdout
+    assert re.search(rf"^cause +killed by an operator \(uid {os.getuid()}\): \\x1b\[32mgreen$", shown, re.MULTILINE)
+    assert re.search(r"^runner ended by +signal SIGKILL$", shown, re.MULTILINE)
+    assert re.search(r"^last of stderr +\\x1b\[31mred$", shown, re.MULTILINE)
+    (part,) = map(json.loads, simplerctl("session", "logs", one["id"], "--format", "json").stdout.splitlines())
+    assert [(line["number"], line["text"]) for line in part["lines"]] == [(1, "\x1b[31mred")]
+
+
+def test_what_a_session_ran_is_saved_for_a_trace_viewer(
+    simplerctl: Run, parent: simpler.Worker, tmp_path: Path
+) -> None:
+    print_in_red(parent)
+    (one,) = json.loads(simplerctl("session", "list", "--format", "json").stdout)
+    file = tmp_path / "trace.json"
+    assert simplerctl("session", "trace", one["id"], "-o", str(file)).stdout == (
+        f"{file}: 3 tasks and runs in 4 lanes; ui.perfetto.dev shows it.\n"
+    )
+    events = json.loads(file.read_text())["traceEvents"]
+    lanes = [event["args"]["name"].partition(" ")[0] for event in events if event["name"] == "process_name"]
+    assert lanes == ["chip0", "sub0", "sub1", "orchestration"]
+    spans = [event for event in events if event["ph"] == "X"]
+    assert [span["cat"] for span in spans] == ["register", "register", "run"]
+    assert {(span["name"].rpartition(".")[2], span["args"]["outcome"]) for span in spans} == {("prints", "succeeded")}
+    refused = simplerctl("session", "trace", one["id"], "-o", str(tmp_path / "no" / "folder"))
+    assert (refused.returncode, refused.stderr) == (
+        1,
+        f"Error: {tmp_path}/no/folder cannot be written: No such file or directory\n",
+    )
+
+
+def test_what_a_session_can_run_and_holds_is_listed(simplerctl: Run, parent: simpler.Worker) -> None:
+    print_in_red(parent)
+    buffer = parent.remote_malloc(worker=0, nbytes=4321)
+    (one,) = json.loads(simplerctl("session", "list", "--format", "json").stdout)
+    (row,) = [line.split() for line in simplerctl("buffer", "list").stdout.splitlines() if one["id"] in line]
+    assert row[2:] == ["4321", "own", "readwrite"]
+    (known,) = [line.split() for line in simplerctl("callable", "list", one["id"]).stdout.splitlines()[1:]]
+    assert (known[0], known[2], known[3]) == (one["id"], "python_serialized", "1")
+    assert known[4].endswith("prints")
+    assert simplerctl("session", "tasks", one["id"]).stdout == "It has nothing to do.\n"
+    parent.remote_free(buffer)

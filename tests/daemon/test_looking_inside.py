@@ -279,3 +279,22 @@ async def test_a_session_that_does_not_close_says_both_who_closed_and_who_killed
         assert report["cause"] == (
             f"its client closed it: done; killed by an operator (uid {os.getuid()}): it was not waited for"
         )
+
+
+# ---- over a restart
+
+
+@pytest.mark.slow
+async def test_a_session_is_looked_into_and_killed_by_the_next_daemon_too(tmp_path: Path) -> None:  # D2 D7
+    with ForegroundDaemon() as daemon:
+        async with client_of(daemon.endpoint) as client:
+            session = await stuck(client, tmp_path)
+            daemon.kill()
+            daemon.start_again()
+            with admin_of(daemon) as admin:
+                function = admin.call("session.tasks", {"session": session.session})["orchestration"]
+                assert function["name"].endswith("goes_on")
+                assert len(admin.call("session.stats", {"session": session.session})["workers"]) == 2
+                report = admin.call("session.kill", {"session": session.session, "reason": "enough"})
+                assert report["cause"] == f"killed by an operator (uid {os.getuid()}): enough"
+                assert report["signal"] == signal.SIGKILL
