@@ -26,6 +26,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from simpler import RemoteTensorRef, RemoteWorkerSpec, TaskArgs, TensorArgType, TlsConfig, Worker
 from simpler.errors import ArgumentError, AuthError, ConnectError, StartupError
 from simpler.wire.tls_stream import fingerprint
+from simplerctl.client import AdminClient
+from simplerctl.errors import AdminError
 from tls_site import HOST, TcpDaemon, TlsSite
 
 pytestmark = pytest.mark.slow
@@ -283,6 +285,31 @@ def test_files_that_were_renewed_are_used_without_a_restart(site: TlsSite, tmp_p
         (tmp_path / "tls/key.pem").chmod(0o600)
         pin = fingerprint(der(tmp_path / "tls/certificate.pem"))
         with session(running.tcp, replace(site.client, pin=pin))[0]:
+            pass
+
+
+def test_other_files_and_other_clients_are_those_of_the_next_connection_after_a_reload(
+    site: TlsSite, tmp_path: Path
+) -> None:  # D8
+    path = site.config(tmp_path)
+    (tmp_path / "new").mkdir()
+    bob = TlsConfig.from_folder(site.issued("client", "bob-of-the-reload"))
+    other = site.config(
+        tmp_path / "new", clients=(fingerprint(der(bob.certificate)),), host=site.issued("host", "n2", HOST)
+    )
+    with (
+        TcpDaemon(path) as running,
+        session(running.tcp, site.client)[0],
+        AdminClient(running.admin_socket, 20) as admin,
+    ):
+        path.write_text(other.read_text().replace("ca.pem", "key.pem"))
+        with pytest.raises(AdminError, match=re.escape("the files of [tls] cannot be used")):
+            admin.call("daemon.reload")
+        path.write_text(other.read_text())
+        assert {change["restart"] for change in admin.call("daemon.reload")["changes"]} == {""}
+        assert "alice" in refusal(running.tcp, site.client)
+        pin = fingerprint(der(tmp_path / "new/tls/certificate.pem"))
+        with session(running.tcp, replace(bob, pin=pin))[0]:
             pass
 
 
