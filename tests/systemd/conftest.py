@@ -68,4 +68,14 @@ def service(installed: Box) -> Iterator[Box]:
         installed.simplerctl("shutdown")
         installed.systemctl("stop", SERVICE, *SOCKETS)
     assert processes(installed) == []
-    assert set(installed.run("ls", "/run/simplerd").stdout.split()) <= {"simplerd.lock"}
+    left = set(installed.run("ls", "/run/simplerd").stdout.split())
+    assert {name for name in left if not name.startswith("spawner-")} <= {"simplerd.lock"}
+
+
+@pytest.fixture
+def configuration(service: Box) -> Iterator[Path]:
+    """The service's file, which is not there yet."""
+    path = service.root / "etc/simplerd/simplerd.toml"
+    path.parent.mkdir(exist_ok=True)
+    yield path
+    path.unlink(missing_ok=True)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
-from systemd.scene import ENDPOINT, SERVICE, SOCKETS, drop_in, processes, program
+from systemd.scene import ENDPOINT, SERVICE, SOCKETS, drop_in, program
 from systemd_box import PYTHON, PYTHON_PATH, Box
 
 pytestmark = pytest.mark.slow
@@ -31,15 +30,6 @@ def test_it_starts_says_what_runs_and_stops_without_a_trace(service: Box) -> Non
     after = service.show(SERVICE)
     assert (after["ActiveState"], after["Result"], after["ExecMainStatus"]) == ("inactive", "success", "0")
     assert "code=exited ; status=0" in after["ExecStopPost"]  # it has found the service's group
-
-
-def test_stopping_it_ends_running_sessions(service: Box) -> None:  # W3
-    service.systemctl("start", SERVICE)
-    with program(service):
-        service.systemctl("stop", SERVICE)
-        assert processes(service) == []
-        after = service.show(SERVICE)
-        assert (after["Result"], after["ExecMainStatus"]) == ("success", "0")
 
 
 @pytest.fixture
@@ -80,17 +70,6 @@ def test_tcp_is_off_unless_it_was_enabled(service: Box) -> None:  # D3
     assert json.loads(service.simplerctl("status", "--format", "json").stdout)["endpoints"] == [ENDPOINT]
 
 
-@pytest.mark.usefixtures("address")
-def test_no_process_of_a_session_holds_the_sockets(service: Box) -> None:  # D1
-    service.systemctl("start", *SOCKETS, SERVICE)
-    with program(service):
-        service.run("kill", "-KILL", service.show(SERVICE)["MainPID"])
-        service.wait(SERVICE, NRestarts="1", ActiveState="active", SubState="running")
-        service.systemctl("stop", SERVICE, *SOCKETS)
-        for unit in SOCKETS:  # the kernel refuses an address that somebody listens at
-            service.systemctl("start", unit)
-
-
 def test_nobody_is_refused_while_it_restarts(service: Box) -> None:  # D1
     service.systemctl("start", SERVICE)
     before = service.show(SERVICE)["MainPID"]
@@ -100,36 +79,12 @@ def test_nobody_is_refused_while_it_restarts(service: Box) -> None:  # D1
     assert "serving" in service.simplerctl("status").stdout
 
 
-def test_a_daemon_that_hangs_is_replaced_by_the_watchdog(service: Box) -> None:  # D1
-    drop_in(service, "[Service]\nWatchdogSec=1\nRestartSec=0\n")
-    service.systemctl("start", SERVICE)
-    with program(service):
-        hung = service.show(SERVICE)["MainPID"]
-        service.run("kill", "-STOP", hung)
-        service.wait(SERVICE, NRestarts="1", ActiveState="active", SubState="running")
-        assert service.show(SERVICE)["MainPID"] != hung
-        assert "0 of at most" in service.simplerctl("status").stdout
-    entries = [entry["MESSAGE"] for entry in service.journal("-u", SERVICE)]
-    assert any("Watchdog timeout" in message for message in entries)
-
-
 def test_a_healthy_daemon_is_left_alone_by_the_watchdog(service: Box) -> None:  # D1
     drop_in(service, "[Service]\nWatchdogSec=1\n")
     service.systemctl("start", SERVICE)
     first = float(service.show(SERVICE)["WatchdogTimestampMonotonic"])
     while float(service.show(SERVICE)["WatchdogTimestampMonotonic"]) < first + 1.5e6:
         assert service.show(SERVICE)["NRestarts"] == "0"
-
-
-def test_a_killed_daemon_is_replaced_and_leaves_no_process(service: Box) -> None:  # W3
-    service.systemctl("start", SERVICE)
-    with program(service):
-        before = {line.split()[0] for line in processes(service)}
-        assert len(before) > 2
-        service.run("kill", "-KILL", service.show(SERVICE)["MainPID"])
-        service.wait(SERVICE, NRestarts="1", ActiveState="active", SubState="running")
-        assert not before & {line.split()[0] for line in processes(service)}
-        assert "0 of 2 leased" in service.simplerctl("status").stdout
 
 
 def test_the_journal_tells_the_whole_story_of_a_session(service: Box) -> None:  # D1, D7
@@ -150,15 +105,6 @@ def test_the_journal_tells_the_whole_story_of_a_session(service: Box) -> None:  
         printed.items() >= {f"[{one['id']}] in the session": None, f"[{one['id']}] [{worker}] signed": worker}.items()
     )
     assert {entry["_SYSTEMD_UNIT"] for entry in entries} == {SERVICE}
-
-
-@pytest.fixture
-def configuration(service: Box) -> Iterator[Path]:
-    """The service's file, which is not there yet."""
-    path = service.root / "etc/simplerd/simplerd.toml"
-    path.parent.mkdir(exist_ok=True)
-    yield path
-    path.unlink(missing_ok=True)
 
 
 def test_a_bad_configuration_fails_once_and_says_where(service: Box, configuration: Path) -> None:  # D8
