@@ -14,14 +14,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from functools import partial
 from pathlib import Path
 
 import trio
 
 import simpler
 from simpler.errors import ProtocolError, SessionLost, StaleHandle, StartupError
-from simpler.spawn_protocol import Exited
 from simplerd.cgroups import ControlGroups
 from simplerd.config import Config
 from simplerd.devices import DeviceTable
@@ -35,7 +33,7 @@ from simplerd.runtime_folder import RuntimeFolder, recorded_sessions
 from simplerd.session_limits import LimitsInForce
 from simplerd.session_log import SessionLog
 from simplerd.session_record import SessionRecord
-from simplerd.sessions import Session, SessionTable
+from simplerd.sessions import LAST_EVENTS, Session, SessionTable
 from simplerd.supervision import Supervisor
 from simplerd.unix_socket import reach
 
@@ -72,7 +70,9 @@ class Adoption:
             self._take_over_spawner(path)
         for name, record in recorded_sessions(self._folder.path):
             session = self._restored(record)
-            if record is None or session is None:
+            if self._sessions.events.has(LAST_EVENTS, name):  # all of it is over but its folder
+                self._folder.remove(name)
+            elif record is None or session is None:
                 await self._end_unknown(name)
             else:
                 self._adopt(session, record)
@@ -105,33 +105,45 @@ class Adoption:
         self._sessions.adopt(session)
         if session.version != simpler.__version__:
             _log.warning("a session is of another release", session=session.id, version=session.version)
-        self._supervisor.adopt(session, partial(self._runner, session, record))
+        known = self._known(session, record) if record.pid else None
 
-    async def _runner(self, session: Session, record: SessionRecord) -> Runner:
-        """The session's runner, which may have ended. Raises SessionLost when there never was one."""
-        runner = await self._found(session, record)
-        runner.group = self._groups.find(session.id, LimitsInForce.of(self._config, session.manifest))
+        async def obtain() -> Runner:
+            runner = known or await self._found(session, record)
+            runner.group = self._groups.find(session.id, LimitsInForce.of(self._config, session.manifest))
+            return runner
+
+        self._supervisor.adopt(session, obtain)
+
+    def _known(self, session: Session, record: SessionRecord) -> Runner:
+        """The runner of the record, which may have ended. Its spawner, if that is there, tells more about it."""
+        runner = Runner(ProcessTree(None, record.tree), session.log)
+        with contextlib.suppress(ProcessLookupError):
+            runner.forked(record.pid, open_process(record.pid, record.start_time))
+        runner.pid = record.pid
+        spawner = self._spawners.get(record.spawner)
+        if spawner is not None:
+            spawner.expected[session.id] = runner
+        self._nursery.start_soon(self._watch_unless_told, runner, spawner)
         return runner
 
+    async def _watch_unless_told(self, runner: Runner, spawner: Runners | None) -> None:
+        if spawner is not None:
+            with trio.move_on_after(TAKEOVER_TIMEOUT_S):
+                await spawner.is_taken_over.wait()
+        if runner.spawner is None:
+            await runner.watch()
+
     async def _found(self, session: Session, record: SessionRecord) -> Runner:
+        """A runner that was forked, but not recorded any more. Raises SessionLost when there is none."""
         spawner = self._spawners.get(record.spawner)
         if spawner is not None:
             with trio.move_on_after(TAKEOVER_TIMEOUT_S):
                 await spawner.is_taken_over.wait()
             runner = spawner.taken_over.pop(session.id, None)
             if runner is not None:
-                runner.tree.inode = record.tree or tree_of(runner.pid)
+                runner.tree.inode = tree_of(runner.pid)
                 return runner
-        if record.pid == 0:
-            raise SessionLost("simplerd had ended before the session's runner was forked", session=session.id)
-        runner = Runner(ProcessTree(None, record.tree), session.log)
-        try:
-            runner.forked(record.pid, open_process(record.pid, record.start_time))
-        except ProcessLookupError:
-            runner.ended(Exited(0, record.pid, None, None, []))
-        else:
-            self._nursery.start_soon(runner.watch)
-        return runner
+        raise SessionLost("simplerd had ended before the session's runner was forked", session=session.id)
 
     # ---- spawners
 

@@ -42,7 +42,7 @@ from simplerd.metrics import Metrics
 from simplerd.metrics_listener import MetricsListener
 from simplerd.refusals import Refusals
 from simplerd.reload import ReloadReport, reload
-from simplerd.runners import Runners
+from simplerd.runners import Runners, end_successions
 from simplerd.runtime_folder import RuntimeFolder
 from simplerd.service import InheritedSockets, Service
 from simplerd.sessions import SessionState, SessionTable
@@ -158,7 +158,7 @@ async def run(
         if daemon.sessions.live():
             spawner.leave()  # it stays with its runners, for the next daemon
         else:
-            runners.end_succession()
+            end_successions(folder.path)
     return 1 if failed else 0
 
 

@@ -110,6 +110,10 @@ class EventLog:
             raise ValueError(f"there is no event {after} yet; the last is {self.last_seq}")
         return Subscription(self, self.last_seq if after is None else after, tuple(types))
 
+    def has(self, types: Collection[str], session: str) -> bool:
+        """Whether one of these has happened to `session`, as far back as can be read."""
+        return any(event.type in types and event.fields.get("session") == session for event in reversed(self._ring))
+
     def at(self, seq: int) -> Event:
         """The event `seq`, which the ring must still hold."""
         return self._ring[seq - self.oldest_seq]

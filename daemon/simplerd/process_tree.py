@@ -42,6 +42,10 @@ class ProcessTree:
         ours.shutdown(socket.SHUT_WR)
         return cls(ours, os.fstat(theirs.fileno()).st_ino), theirs
 
+    def keep(self, ours: socket.socket) -> None:
+        """The daemon's end, which was thought to be lost."""
+        self._ours = trio.socket.from_stdlib_socket(ours)
+
     def fileno(self) -> int:
         """The daemon's end, for who is to keep it, too."""
         assert self._ours is not None

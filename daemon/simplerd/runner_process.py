@@ -71,13 +71,18 @@ class Runner:
         self.pid, self._pidfd = pid, pidfd
 
     def ended(self, exit: Exited) -> None:
-        """It is there no more."""
-        self.exit = exit
-        self.exited.set()
+        """It is there no more; who says so first is believed."""
+        if self.exit is None:
+            self.exit = exit
+            self.exited.set()
 
     async def watch(self) -> None:
-        """Waits for the end of one whose spawner is gone: how it ended, nobody learns."""
-        await trio.lowlevel.wait_readable(self._pidfd)  # no deadline: a session lasts as long as it is wanted
+        """Waits for the end of one whose spawner does not tell: how it ended, nobody learns."""
+        if self._pidfd >= 0:
+            try:
+                await trio.lowlevel.wait_readable(self._pidfd)  # no deadline: a session lasts as long as it is wanted
+            except trio.ClosedResourceError:
+                return
         self.ended(Exited(0, self.pid, None, None, []))
 
     @property
@@ -155,6 +160,7 @@ class Runner:
             self._control.close()
         self.tree.close()
         if self._pidfd >= 0:
+            trio.lowlevel.notify_closing(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
 

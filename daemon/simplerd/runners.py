@@ -82,8 +82,10 @@ class Runners:
         self._running: dict[int, Runner] = {}
         self._succession = succession
         self._given_up: set[int] = set()
+        self.expected: dict[str, Runner] = {}
+        """By the name of their sessions: what an earlier daemon is known to have had this spawner fork."""
         self.taken_over: dict[str, Runner] = {}
-        """By the name of their sessions: what an earlier daemon had this spawner fork, ended ones too."""
+        """What it is found to have besides, ended ones too."""
         self.is_taken_over = trio.Event()
         """They are all known."""
 
@@ -257,13 +259,24 @@ class Runners:
 
     def _kept(self, report: Kept, fds: list[int]) -> None:
         pidfd = fds.pop(0) if report.alive and fds else -1
-        ours = socket.socket(fileno=fds.pop(0)) if fds else None
-        runner = Runner(ProcessTree(ours, 0), self._output_of(report.name))
-        runner.forked(report.pid, pidfd)
+        runner = self.expected.pop(report.name, None)
+        if runner is None:
+            runner = self.taken_over[report.name] = Runner(ProcessTree(None, 0), self._output_of(report.name))
+            runner.forked(report.pid, pidfd)
+        elif pidfd >= 0:
+            os.close(pidfd)  # it has one
+        if fds:
+            runner.tree.keep(socket.socket(fileno=fds.pop(0)))
         runner.spawner, runner.key = self, report.key
-        self._running[report.key] = self.taken_over[report.name] = runner
+        self._running[report.key] = runner
 
 
 def spawner_sockets(folder: Path) -> list[Path]:
     """Where the spawners of earlier daemons are found, if they are still there."""
     return sorted(folder.glob("spawner-*.sock"))
+
+
+def end_successions(folder: Path) -> None:
+    """No runner is left that another daemon might want."""
+    for path in spawner_sockets(folder):
+        path.unlink(missing_ok=True)

@@ -17,9 +17,8 @@ from simpler.wire.messages import Message
 from simplerd import events
 from simplerd.log import fields_text
 from simplerd.session_report import Ending
-from simplerd.sessions import FINAL, Session
+from simplerd.sessions import LAST_EVENTS, Session
 
-_LAST = frozenset(f"session.{state.value}" for state in FINAL)
 _TOLD_OTHERWISE = frozenset({"session", "stderr"})
 
 
@@ -72,7 +71,7 @@ class SessionNews:
             if not await self._told(self._event(event)):
                 return
             waiting.remove(event)
-            if event.type in _LAST:
+            if event.type in LAST_EVENTS:
                 return
 
     async def _tell_output(self) -> None:

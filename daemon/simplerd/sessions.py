@@ -85,6 +85,8 @@ TRANSITIONS: dict[tuple[SessionState, SessionEvent], SessionState] = {
     (_S.CLOSING, _E.GONE): _S.ENDED,
 }
 FINAL = frozenset({SessionState.ENDED, SessionState.FAILED})
+LAST_EVENTS = frozenset(f"session.{state.value}" for state in FINAL)
+"""The types of what is published last of a session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,11 +253,13 @@ class SessionTable:
         self.ended_total = LabelledCount()
         """By the code of the error that their client got, or CLOSED."""
 
-    def open(self, manifest: Manifest, peer: Peer) -> Session:
-        """A new session with an id that no other has.
+    def open(
+        self, manifest: Manifest, peer: Peer, *, record: Callable[[Session], None] = lambda session: None
+    ) -> Session:
+        """A new session with an id that no other has. `record` is called before anybody is told of it.
 
         Raises CapacityError when max_sessions are live, or sessions_per_client of this client, StateError when new
-        ones are refused.
+        ones are refused, and what `record` raises.
         """
         if self._refusal is not None:
             why, code = self._refusal
@@ -274,6 +278,7 @@ class SessionTable:
                 setting="limits.sessions_per_client",
             )
         session = Session(self._fresh_number(), manifest, peer, self._clock())
+        record(session)
         self._live[session.id] = session
         self.opened_total += 1
         self.publish(

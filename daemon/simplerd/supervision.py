@@ -97,10 +97,20 @@ class Supervisor:
     ) -> Session:
         """A session that begins; `decided` says when it is READY, or why it never will be.
 
-        `protocol`: the version that its client speaks; the rest: see `Session`. Raises CapacityError.
+        `protocol`: the version that its client speaks; the rest: see `Session`. Raises CapacityError, StateError, and
+        StartupError when it cannot be recorded.
         """
-        session = self._sessions.open(manifest, peer)
-        session.protocol, session.lane_certificate, session.open_key = protocol, lane_certificate, key
+
+        def record(session: Session) -> None:
+            session.protocol, session.lane_certificate, session.open_key = protocol, lane_certificate, key
+            try:
+                self._folder.make(session.id)
+                self._record(session, None)
+            except OSError as error:
+                self._folder.remove(session.id)
+                raise not_set_up(session, self._host, f"its record could not be written: {error}") from None
+
+        session = self._sessions.open(manifest, peer, record=record)
         self._nursery.start_soon(self._supervise, session, partial(self._made, session))
         return session
 
@@ -133,10 +143,9 @@ class Supervisor:
         except Exception as error:
             session.ending = self._given_up(session, error)
         await self._groups.remove(session.id)
-        failures = failures_of(session, self._folder.path / session.id)
-        self._folder.remove(session.id)
-        self._release(session, failures)
+        self._release(session, failures_of(session, self._folder.path / session.id))
         self._sessions.advance(session, SessionEvent.GONE)
+        self._folder.remove(session.id)  # not before it was said: a daemon that is killed in between says it once
         if runner is not None:
             runner.forget()
         if not session.decided.is_set():
@@ -159,8 +168,6 @@ class Supervisor:
         self._devices.lease(session.id, manifest.device_ids, holder=str(session.peer))
         if manifest.device_ids:
             self._sessions.publish(session, "device.leased", devices=list(manifest.device_ids))
-        self._folder.make(session.id)
-        self._record(session, None)
         return await self._fork(session)
 
     async def _look_after(self, session: Session, runner: Runner) -> Ending:
@@ -253,6 +260,8 @@ class Supervisor:
             except (OSError, ProtocolError) as error:
                 session.given_up = f"its runner (pid {runner.pid}) could not be adopted: {error}"
                 runner.kill()
+                await runner.exited.wait()  # no deadline: a killed process ends
+                return
         await self.lanes.listen(session, runner)
 
     async def _hear(self, session: Session, runner: Runner) -> None:
