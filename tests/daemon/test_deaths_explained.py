@@ -23,21 +23,26 @@ TIMEOUT_S = 30.0
 HEALTH_S = 0.3
 
 
-@pytest.fixture
-def impatient(tmp_path: Path) -> Iterator[ForegroundDaemon]:
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[ForegroundDaemon]:
+    with ForegroundDaemon() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForegroundDaemon]:
     """A daemon that does not wait for long."""
-    config = tmp_path / "simplerd.toml"
+    config = tmp_path_factory.mktemp("impatient") / "simplerd.toml"
     config.write_text(f"[limits]\nhealth_timeout_s = {HEALTH_S}\nlost_client_grace_s = 0.1\n")
     with ForegroundDaemon("--config", str(config)) as running:
         yield running
 
 
 def report_of(daemon: ForegroundDaemon, session: str | None = None) -> dict[str, Any]:
-    """What is kept of a session that has ended; without its id, of the only one there was."""
+    """What is kept of a session that has ended; without its id, of the last one."""
     with AdminClient(daemon.admin_socket, TIMEOUT_S) as admin:
         if session is None:
-            (info,) = admin.call("session.list", {"all": True})
-            session = info["id"]
+            session = admin.call("session.list", {"all": True})[-1]["id"]
         after = 0
         while not (part := admin.call("session.logs", {"session": session, "after": after, "wait_s": 20}))["is_over"]:
             after = part["last"]

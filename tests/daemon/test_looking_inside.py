@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 
-from daemon.conftest import Client, client_of, descendants, event, until_gone
+from daemon.conftest import Client, client_of, descendants, until_gone
 from simpler import limits
 from simpler.callables import content_of
 from simpler.wire.command_messages import Malloc, Register, Task
@@ -24,6 +24,12 @@ from simplerctl.errors import AdminError
 from simplerd.foreground import ForegroundDaemon
 
 TIMEOUT_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[ForegroundDaemon]:
+    with ForegroundDaemon() as running:
+        yield running
 
 
 @contextmanager
@@ -271,9 +277,10 @@ async def test_a_session_that_does_not_close_says_both_who_closed_and_who_killed
 ) -> None:  # D7
     async with client_of(daemon.endpoint) as client:
         session = await stuck(client, tmp_path)
-        await client.link.begin(Close(session=session.session, reason="done"))
-        await event(daemon.admin_socket, "session.closing")
         with admin_of(daemon) as admin:
+            admin.call("events.subscribe", {"types": ["session.closing"]})
+            await client.link.begin(Close(session=session.session, reason="done"))
+            next(admin.events(follow=True))
             report = admin.call("session.kill", {"session": session.session})
         assert report["state"] == "ended"
         assert report["cause"] == (
@@ -286,7 +293,7 @@ async def test_a_session_that_does_not_close_says_both_who_closed_and_who_killed
 
 @pytest.mark.slow
 async def test_a_session_is_looked_into_and_killed_by_the_next_daemon_too(tmp_path: Path) -> None:  # D2 D7
-    with ForegroundDaemon() as daemon:
+    with ForegroundDaemon() as daemon:  # of its own: it is killed
         async with client_of(daemon.endpoint) as client:
             session = await stuck(client, tmp_path)
             daemon.kill()
