@@ -1,11 +1,11 @@
 """`simplerctl status` and `version`: what the daemon is."""
 
-import importlib.metadata
 from typing import Annotated, Any
 
 import click
 from msgspec import Meta, Struct
 
+import simpler
 from simplerctl.errors import NoDaemon
 from simplerctl.exit_code import ExitCode
 from simplerctl.output import Answer, clock, duration, example, prints, show_facts
@@ -45,18 +45,24 @@ class Versions(Struct, frozen=True):
     """What runs here and at the daemon; null: unknown, since there is no daemon."""
 
     simplerctl: str
-    simplerd: str | None
-    python: str | None
-    kernel: str | None
-    skew: Annotated[bool, Meta(description="whether simplerctl and simplerd are of different versions")]
+    simplerd: str | None = None
+    python: str | None = None
+    kernel: str | None = None
+    sessions: Annotated[dict[str, int], Meta(description="how many live sessions each release has begun")] = {}
+    skew: Annotated[bool, Meta(description="whether what runs is of more than one release")] = False
     problem: Annotated[str, Meta(description="why the daemon was not asked; empty: it was")] = ""
 
 
 def _show_versions(versions: Versions) -> None:
-    daemon = versions.simplerd or f"unknown: {versions.problem}"
-    skew = f" (not the simplerctl's, which is {versions.simplerctl})" if versions.skew else ""
-    there: dict[str, object] = {"python": versions.python, "kernel": versions.kernel} if versions.simplerd else {}
-    show_facts({"simplerctl": versions.simplerctl, "simplerd": daemon + skew, **there})
+    facts: dict[str, object] = {"simplerctl": versions.simplerctl}
+    if versions.simplerd is None:
+        return show_facts(facts | {"simplerd": f"unknown: {versions.problem}"})
+    facts |= {"simplerd": versions.simplerd, "python": versions.python, "kernel": versions.kernel}
+    begun_by = ", ".join(f"{count} of {release}" for release, count in versions.sessions.items())
+    show_facts(facts | {"sessions": begun_by or "none"})
+    if versions.skew:
+        click.echo("More than one release runs here. Sessions go on with the one that they began with.")
+    return None
 
 
 @click.command(epilog=example("simplerctl version --format json"))
@@ -64,10 +70,9 @@ def _show_versions(versions: Versions) -> None:
 @click.pass_obj
 def version(target: Target) -> Answer:
     """Which versions run, here and at the daemon."""
-    mine = importlib.metadata.version("simpler")
     try:
         theirs = target.call("daemon.version")
     except NoDaemon as error:
-        return Answer(Versions(mine, None, None, None, skew=False, problem=error.message), error.exit_code)
-    skew = theirs["simplerd"] != mine
-    return Answer(Versions(mine, theirs["simplerd"], theirs["python"], theirs["kernel"], skew=skew), ExitCode.DONE)
+        return Answer(Versions(simpler.__version__, problem=error.message), error.exit_code)
+    releases = {simpler.__version__, theirs["simplerd"], *theirs["sessions"]}
+    return Answer(Versions(simpler.__version__, **theirs, skew=len(releases) > 1), ExitCode.DONE)

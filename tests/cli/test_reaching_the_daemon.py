@@ -103,6 +103,17 @@ def test_events_up_to_now_are_not_waited_for_without_end(tmp_path: Path) -> None
     assert "within 0.5 s" in done.stderr
 
 
+def test_releases_that_differ_are_told(tmp_path: Path) -> None:  # D2
+    theirs = {"simplerd": "99.1", "python": "3.11", "kernel": "6.1", "sessions": {"99.0": 2, "99.1": 1}}
+    answer = json.dumps({"jsonrpc": "2.0", "id": 1, "result": theirs}).encode() + b"\n"
+    served = serve_once(tmp_path / "admin.sock", answer)
+    words: list[str | Path] = [SIMPLERCTL, "--socket", tmp_path / "admin.sock", "version"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    served.join(10)
+    assert "sessions    2 of 99.0, 1 of 99.1\n" in done.stdout
+    assert done.stdout.endswith("More than one release runs here. Sessions go on with the one that they began with.\n")
+
+
 @pytest.mark.parametrize("greeting", ["220 mail ESMTP", "[]", "7"])
 def test_what_is_no_simplerd_is_told_so(greeting: str, tmp_path: Path) -> None:
     other = serve_once(tmp_path / "admin.sock", f"{greeting}\r\n".encode())

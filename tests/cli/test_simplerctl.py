@@ -58,16 +58,16 @@ def test_status_tells_programs_the_same(simplerctl: Run, served: ForegroundDaemo
 
 def test_version_names_all_that_runs(simplerctl: Run) -> None:
     versions = json_of(simplerctl("version", "--format", "json"))
-    assert set(versions) == {"simplerctl", "simplerd", "python", "kernel", "skew", "problem"}
+    assert set(versions) == {"simplerctl", "simplerd", "python", "kernel", "sessions", "skew", "problem"}
     assert (versions["simplerctl"], versions["skew"]) == (versions["simplerd"], False)
     assert versions["kernel"] == os.uname().release
 
 
 def test_devices_are_a_table(simplerctl: Run) -> None:
     assert simplerctl("device", "list").stdout.splitlines() == [
-        "DEVICE  PLATFORM  STATE  SESSION  SINCE",
-        "0       sim       free   -        -",
-        "1       sim       free   -        -",
+        "DEVICE  PLATFORM  STATE  SESSION  SINCE  REASON",
+        "0       sim       free   -        -      -",
+        "1       sim       free   -        -      -",
     ]
     assert [each["device"] for each in json_of(simplerctl("device", "list", "--format", "json"))] == [0, 1]
 

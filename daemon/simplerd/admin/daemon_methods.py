@@ -4,20 +4,19 @@ import os
 import platform
 import socket
 import time
+from collections import Counter
 from functools import partial
-from importlib.metadata import version
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
+import simpler
 from simplerd.admin.method import Caller, Method, Nothing, Role, Text
 from simplerd.cgroups import LIMIT_FILES, ControlGroups
 from simplerd.config import LogLevel
 from simplerd.drain import DrainOrder
 from simplerd.log import set_level
 from simplerd.usage_watch import POLLED
-
-VERSION = version("simpler")  # read from a file
 
 
 class Version(Struct, frozen=True):
@@ -26,6 +25,7 @@ class Version(Struct, frozen=True):
     simplerd: str
     python: str
     kernel: str
+    sessions: Annotated[dict[str, int], Meta(description="how many live sessions each release has begun")]
 
 
 class ResourceControl(Struct, frozen=True):
@@ -98,7 +98,7 @@ async def daemon_status(caller: Caller, params: Nothing) -> Status:
     leased = [device for device in daemon.devices.list() if device.session is not None]
     return Status(
         state=daemon.state.value,
-        version=VERSION,
+        version=simpler.__version__,
         pid=os.getpid(),
         uid=os.getuid(),
         host=socket.gethostname(),
@@ -119,7 +119,8 @@ async def daemon_status(caller: Caller, params: Nothing) -> Status:
 
 
 async def daemon_version(caller: Caller, params: Nothing) -> Version:
-    return Version(VERSION, platform.python_version(), platform.release())
+    begun_by = Counter(session.version for session in caller.daemon.sessions.live())
+    return Version(simpler.__version__, platform.python_version(), platform.release(), dict(begun_by))
 
 
 async def daemon_shutdown(caller: Caller, params: Shutdown) -> Stopping:

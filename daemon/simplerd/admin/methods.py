@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+import simpler
 from simpler.errors import SimplerError
 from simplerd.admin import (
     config_methods,
@@ -20,7 +21,6 @@ from simplerd.admin import (
     metrics_methods,
     session_methods,
 )
-from simplerd.admin.daemon_methods import VERSION
 from simplerd.admin.event_methods import EventNotice
 from simplerd.admin.jsonrpc import Code, Params, RpcError
 from simplerd.admin.method import Caller, Method, Nothing, ParamsT, Role
@@ -113,7 +113,7 @@ def _openrpc() -> dict[str, object]:
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     return {
         "openrpc": "1.3.2",
-        "info": {"title": "simplerd admin interface", "version": VERSION},
+        "info": {"title": "simplerd admin interface", "version": simpler.__version__},
         "methods": [
             _described(method, components[method.params.__name__], result)
             for method, result in zip(TABLE, schemas[2::2], strict=True)
