@@ -337,6 +337,39 @@ async def test_events_follow_the_reply_until_unsubscribed(server: Server) -> Non
     assert gone["error"]["data"]["code"] == "UNKNOWN_SUBSCRIPTION"
 
 
+async def test_a_reader_that_is_too_slow_gets_a_gap_and_goes_on(server: Server) -> None:
+    await server.start()
+    slow = await server.connect()
+    begun = (await slow.call("events.subscribe", {"types": ["tick"]}))["result"]
+    last = begun["last"] + 3 * limits.EVENTS_KEPT
+    while server.daemon.events.last_seq < last:
+        server.daemon.events.publish("tick", text="x" * 1000)  # more than the socket and the ring hold
+    seen, missed = begun["last"], 0
+    while seen < last:
+        event = (await slow.receive())["params"]
+        if event["type"] == "events.gap":
+            assert event["fields"]["first"] == seen + 1
+            missed += event["fields"]["last"] - seen
+            seen = event["fields"]["last"]
+        else:
+            assert event["seq"] == seen + 1
+            seen = event["seq"]
+    assert missed > 0
+
+
+async def test_who_comes_back_goes_on_behind_the_last_event_it_saw(server: Server) -> None:
+    await server.start()
+    first, again = await server.connect(), await server.connect()
+    for text in ("one", "two", "three"):
+        server.daemon.events.publish("tick", text=text)
+    await first.call("events.subscribe", {"after": 0, "types": ["tick"]})
+    seen = (await first.receive())["params"]
+    await first.stream.aclose()
+    begun = (await again.call("events.subscribe", {"after": seen["seq"], "types": ["tick"]}))["result"]
+    assert begun["after"] == seen["seq"]
+    assert [(await again.receive())["params"]["fields"]["text"] for _ in range(2)] == ["two", "three"]
+
+
 async def test_subscriptions_per_connection_are_limited(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "ADMIN_SUBSCRIPTIONS", 2)
     await server.start()
