@@ -67,7 +67,7 @@ def restarts(patient: Patient) -> Result:
     if count == 0:
         return ok("systemd did not have to start it again")
     return warn(
-        f"systemd started it again {count} times",
+        f"systemd had to start it again; restarts so far: {count}",
         f"journalctl -u {UNIT} -p warning says why; `simplerctl bugreport` gathers what helps.",
     )
 

@@ -87,7 +87,7 @@ def test_what_an_adopted_session_did_before_is_not_counted(daemon: ForegroundDae
 
 
 def test_who_is_idle_is_not_asked_again(admin: AdminClient, program: Program) -> None:  # W5
-    quiet = look_until(admin, lambda now: time.time() - now["at"] > 2.0)  # whoever is asked has answered since
+    quiet = look_until(admin, lambda now: time.time() - now["at"] > 1.5)  # whoever is asked has answered since
     program.submit(program.divide, 1).result()
     woken = look_until(admin, lambda now: now["at"] > quiet["at"])
     assert woken["stats"]["tasks"] == quiet["stats"]["tasks"] + 1
