@@ -10,9 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-import msgspec
+from typing import TYPE_CHECKING, Any, Literal
 
 from simpler.args import TaskArgs
 from simpler.callables import Content
@@ -27,6 +25,7 @@ from simpler.worker_options import WorkerOptions
 if TYPE_CHECKING:
     from simpler.remote.hub import RemoteHub
     from simpler.remote.spec import RemoteWorkerSpec
+    from simpler.remote.tls_config import TlsConfig
 
 
 class RemoteChildren:
@@ -44,7 +43,7 @@ class RemoteChildren:
     def described(self) -> dict[int, dict[str, Any]]:
         """The specs as plain fields, for ``add`` in another process."""
         return {
-            worker: {field.name: getattr(spec, field.name) for field in fields(spec)}
+            worker: {field.name: getattr(spec, field.name) for field in fields(spec)} | {"tls": _plain(spec.tls)}
             for worker, spec in self.specs.items()
         }
 
@@ -58,10 +57,13 @@ class RemoteChildren:
     def add_described(self, worker: int, described: dict[str, Any]) -> None:
         """The child ``worker``, as another process described it."""
         from simpler.remote.spec import RemoteWorkerSpec
+        from simpler.remote.tls_config import TlsConfig
         from simpler.wire.control_messages import SessionLimits
 
-        limits = msgspec.convert(described["limits"], SessionLimits)
-        self.add(worker, RemoteWorkerSpec(**(described | {"limits": limits})))
+        records: dict[str, Any] = {"limits": SessionLimits(**described["limits"])}
+        if isinstance(described["tls"], dict):
+            records["tls"] = TlsConfig(**described["tls"])
+        self.add(worker, RemoteWorkerSpec(**(described | records)))
 
     @property
     def hub(self) -> RemoteHub:
@@ -134,3 +136,14 @@ class RemoteChildren:
         finally:
             if notify_fd is not None:
                 os.close(notify_fd)
+
+
+def _plain(tls: TlsConfig | Literal["insecure"] | None) -> dict[str, str | None] | str | None:
+    if tls is None or tls == "insecure":
+        return tls
+    return {
+        "ca": os.fspath(tls.ca),
+        "certificate": os.fspath(tls.certificate),
+        "key": os.fspath(tls.key),
+        "pin": tls.pin,
+    }
