@@ -33,7 +33,8 @@ from simplerd.runtime_folder import RuntimeFolder, recorded_sessions
 from simplerd.session_limits import LimitsInForce
 from simplerd.session_log import SessionLog
 from simplerd.session_record import SessionRecord
-from simplerd.sessions import LAST_EVENTS, Session, SessionTable
+from simplerd.session_table import SessionTable
+from simplerd.sessions import LAST_EVENTS, Session
 from simplerd.supervision import Supervisor
 from simplerd.unix_socket import reach
 

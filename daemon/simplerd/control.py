@@ -44,7 +44,8 @@ from simplerd.log import get_logger
 from simplerd.manifest_check import check_manifest
 from simplerd.refusals import Refusals
 from simplerd.session_news import SessionNews
-from simplerd.sessions import Peer, Session, SessionTable
+from simplerd.session_table import SessionTable
+from simplerd.sessions import Peer, Session
 from simplerd.supervision import Supervisor
 
 _log = get_logger("control")

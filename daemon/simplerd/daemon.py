@@ -45,7 +45,8 @@ from simplerd.reload import ReloadReport, reload
 from simplerd.runners import Runners, end_successions
 from simplerd.runtime_folder import RuntimeFolder
 from simplerd.service import InheritedSockets, Service
-from simplerd.sessions import SessionState, SessionTable
+from simplerd.session_table import SessionTable
+from simplerd.sessions import SessionState
 from simplerd.settings import Change
 from simplerd.state_folder import StateFolder
 from simplerd.supervision import Supervisor

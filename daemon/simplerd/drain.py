@@ -22,7 +22,7 @@ from msgspec import Struct, structs
 from simpler.errors import StateError
 from simplerd.daemon_life import DaemonEvent, DaemonLife, DaemonState
 from simplerd.events import EventLog
-from simplerd.sessions import SessionTable
+from simplerd.session_table import SessionTable
 from simplerd.state_folder import StateFolder
 
 SAVED_AS = "drain"

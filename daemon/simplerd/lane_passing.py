@@ -23,7 +23,8 @@ from simplerd.log import get_logger
 from simplerd.refusals import Refusals
 from simplerd.runner.control_protocol import NO_SUCH_SESSION, Answer, Lane, PeerLane, Refused
 from simplerd.runner_process import Runner
-from simplerd.sessions import Peer, Session, SessionState, SessionTable
+from simplerd.session_table import SessionTable
+from simplerd.sessions import Peer, Session, SessionState
 
 _log = get_logger("sessions")
 

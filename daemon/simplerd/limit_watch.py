@@ -26,7 +26,8 @@ from simplerd.events import Field
 from simplerd.log import get_logger
 from simplerd.runner_process import Runner
 from simplerd.session_limits import Limit, LimitsInForce
-from simplerd.sessions import Session, SessionTable
+from simplerd.session_table import SessionTable
+from simplerd.sessions import Session
 from simplerd.usage_watch import POLLED, UsageWatch
 
 REFUSALS = {"memory_bytes": ("memory.events", "oom_kill"), "processes": ("pids.events", "max")}

@@ -42,7 +42,8 @@ from simplerd.farewell import farewell
 from simplerd.log import get_logger
 from simplerd.refusals import Refusals
 from simplerd.service import InheritedSockets
-from simplerd.sessions import Peer, Session, SessionTable
+from simplerd.session_table import SessionTable
+from simplerd.sessions import Peer, Session
 from simplerd.supervision import Supervisor
 from simplerd.tcp_socket import listen_tcp
 from simplerd.tls import HandshakeRefused, ServerTls

@@ -46,7 +46,8 @@ from simplerd.sealed_memory import unseal
 from simplerd.session_limits import LimitsInForce
 from simplerd.session_record import SessionRecord
 from simplerd.session_report import Ending
-from simplerd.sessions import Peer, Session, SessionEvent, SessionState, SessionTable
+from simplerd.session_table import SessionTable
+from simplerd.sessions import Peer, Session, SessionEvent, SessionState
 
 START_MARGIN_S = 2.0
 """The runner keeps the session's start-up deadline itself and then says what it waited for; the daemon's is later."""

@@ -17,7 +17,8 @@ from simplerd.config import load
 from simplerd.daemon_life import TRANSITIONS, DaemonEvent, DaemonLife, DaemonState
 from simplerd.drain import Drain
 from simplerd.events import EventLog
-from simplerd.sessions import Peer, Session, SessionEvent, SessionTable
+from simplerd.session_table import SessionTable
+from simplerd.sessions import Peer, Session, SessionEvent
 from simplerd.state_folder import StateFolder
 
 START = 1_700_000_000.0

@@ -13,7 +13,8 @@ from simplerd.config import Config, load
 from simplerd.ended_sessions import EndedSessions
 from simplerd.events import EventLog
 from simplerd.session_report import Ending
-from simplerd.sessions import FINAL, TRANSITIONS, Peer, Session, SessionEvent, SessionState, SessionTable
+from simplerd.session_table import SessionTable
+from simplerd.sessions import FINAL, TRANSITIONS, Peer, Session, SessionEvent, SessionState
 
 PEER = Peer("unix:/run/session.sock", uid=1000, pid=4711)
 
