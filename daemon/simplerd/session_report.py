@@ -50,8 +50,8 @@ class SessionInfo:
 
 @dataclass(frozen=True)
 class SessionReport(SessionInfo):
-    """A session with how it ended: the whole cause, the code of the error that its client was given if it did not close it
-    itself, and of its runner the signal or exit code, and the last lines of stderr."""
+    """A session with how it ended: the whole cause, the code of the error that its client was given if it did not close
+    it itself, and of its runner the signal or exit code, and the last lines of stderr."""
 
     code: str | None = None
     signal: int | None = None
