@@ -8,7 +8,7 @@ import stat
 import time
 from typing import TYPE_CHECKING, Any
 
-from simplerctl.errors import NoDaemon, NotPermitted
+from simplerctl.errors import AdminError, NoDaemon, NotPermitted
 from simplerctl.examination import Check, Patient, Result, fail, ok, skip, warn
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ def reachable(patient: Patient) -> Result:
         return fail(error.message, f"Join the group of {patient.socket} (`ls -l` shows it), or use sudo.")
     except NoDaemon as error:
         return fail(error.message, "systemctl start simplerd; or name its socket with --socket.")
+    except AdminError as error:
+        return fail(error.message, "systemctl restart simplerd, if its watchdog does not; sessions go on.")
     return ok(f"process {status['pid']} answers at {patient.socket}")
 
 

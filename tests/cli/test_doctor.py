@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -133,6 +134,20 @@ def test_people_see_a_line_for_each_and_the_fix_below(simplerctl: Run, tmp_path:
 def test_it_is_for_the_host_that_it_runs_on(simplerctl: Run) -> None:
     done = simplerctl("--host", "elsewhere", "doctor")
     assert (done.returncode, "ssh elsewhere simplerctl doctor" in done.stderr) == (2, True)
+
+
+@pytest.mark.slow
+def test_a_daemon_that_is_silent_is_waited_for_once(tmp_path: Path) -> None:
+    with ForegroundDaemon() as daemon:
+        daemon.process.send_signal(signal.SIGSTOP)
+        try:
+            with Patient(Target(None, daemon.admin_socket, 0.2)) as stuck:
+                first, *others = examine(stuck, daemon_checks.CHECKS)
+        finally:
+            daemon.process.send_signal(signal.SIGCONT)
+    assert (first.status, "no answer from" in first.found) == ("fail", True)
+    assert "systemctl restart simplerd" in (first.fix or "")
+    assert {each.found for each in others if each.check != "daemon.socket"} == {"there is no daemon that answers"}
 
 
 @pytest.mark.slow
