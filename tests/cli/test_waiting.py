@@ -79,6 +79,21 @@ def test_the_end_of_a_session_is_waited_for(own: ForegroundDaemon) -> None:
 
 
 @pytest.mark.slow
+def test_a_host_without_sessions_is_waited_for(own: ForegroundDaemon) -> None:  # D6
+    worker = simpler.Worker(level=4)
+    worker.add_remote_worker(simpler.RemoteWorkerSpec(own.endpoint))
+    with worker:
+        assert run(own, "drain").returncode == 0
+        assert run(own, "is-ready").returncode == 3
+        not_yet = run(own, "wait", "--for", "drained", "--timeout", "0")
+        assert (not_yet.returncode, "the daemon is draining" in not_yet.stdout) == (3, True)
+        waits = waiting(own, "--for", "drained")
+    with waits:
+        said, _ = waits.communicate(timeout=60)
+    assert (waits.returncode, "the daemon is drained" in said) == (0, True)
+
+
+@pytest.mark.slow
 def test_a_daemon_that_comes_back_is_waited_for(own: ForegroundDaemon) -> None:
     own.stop()
     with waiting(own, "--for", "ready") as waits:
