@@ -109,10 +109,10 @@ class DeviceTable:
         self._platform = platform
         self._clock = clock
         self._saved = saved
-        self._devices = {device: _Device() for device in sorted(devices)}
-        for record in (saved.load(SAVED_AS, list[SavedDevice]) if saved else None) or []:
-            if record.device in self._devices:
-                self._restore(self._devices[record.device], record)
+        records = (saved.load(SAVED_AS, list[SavedDevice]) if saved else None) or []
+        self._absent = {record.device: record for record in records}
+        """What is known of devices that are not the host's now: they may come back."""
+        self._devices = {device: self._new(device) for device in sorted(devices)}
 
     def set_devices(self, devices: Iterable[int]) -> str:
         """These are the host's devices from now on; one that is leased stays until its session has ended.
@@ -121,7 +121,7 @@ class DeviceTable:
         """
         wanted = set(devices)
         both = sorted(wanted | set(self._devices))
-        self._devices = {device: self._devices.get(device) or _Device() for device in both}
+        self._devices = {device: self._devices.get(device) or self._new(device) for device in both}
         for device, one in self._devices.items():
             one.leaving = device not in wanted
         self._remove_leaving()
@@ -163,7 +163,7 @@ class DeviceTable:
         for device in devices:
             one = self._devices.get(device)
             if one is None:
-                one = self._devices[device] = _Device()
+                one = self._devices[device] = self._new(device)
                 one.leaving = True
             one.to(DeviceEvent.KEEP)
             one.lease = Lease(session, holder, since)
@@ -277,22 +277,31 @@ class DeviceTable:
         return one
 
     def _remove_leaving(self) -> None:
-        self._devices = {device: one for device, one in self._devices.items() if not (one.leaving and not one.lease)}
+        for device in [device for device, one in self._devices.items() if one.leaving and not one.lease]:
+            gone = self._devices.pop(device)
+            if gone.history:
+                self._absent[device] = _saved(device, gone)
 
-    # ---- what outlives the daemon
+    # ---- what outlives the daemon, and the host's having the device
 
-    def _restore(self, one: _Device, record: SavedDevice) -> None:
-        one.history = record.history[-limits.DEVICE_HISTORY_KEPT :]
-        if record.word is not None:
+    def _new(self, device: int) -> _Device:
+        one, record = _Device(), self._absent.pop(device, None)
+        if record is not None:
+            one.history = record.history[-limits.DEVICE_HISTORY_KEPT :]
+        if record is not None and record.word is not None:
             one.word = record.word
             one.state = DeviceState.FAILED if record.state == DeviceState.FAILED.value else DeviceState.DRAINED
+        return one
 
     def _save(self) -> str | None:
         if self._saved is None:
             return None
-        told = [(device, one) for device, one in self._devices.items() if one.history]
-        records = [SavedDevice(device, one.state.value, one.word, one.history) for device, one in told]
-        return self._saved.save(SAVED_AS, records)
+        here = [_saved(device, one) for device, one in self._devices.items() if one.history]
+        return self._saved.save(SAVED_AS, [*here, *self._absent.values()])
+
+
+def _saved(device: int, one: _Device) -> SavedDevice:
+    return SavedDevice(device, one.state.value, one.word, one.history)
 
 
 def _busy(device: int, lease: Lease) -> DeviceBusy:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from simpler import limits
 from simpler.errors import ArgumentError, DeviceBusy, DeviceError, StateError
@@ -174,6 +177,18 @@ def test_a_device_that_is_taken_away_goes_when_it_is_released() -> None:  # D8
     assert states(devices) == [(2, "free", None)]
 
 
+def test_a_drained_device_that_is_taken_away_and_comes_back_is_drained(folder: StateFolder) -> None:  # D4, D8
+    devices = table(0, 1, saved=folder)
+    devices.drain(0, "loose cable", "uid 7")
+    devices.set_devices([1])
+    devices.drain(1, "why", "uid 7")
+    following = table(1, saved=folder)
+    for come_back in (devices, following):
+        come_back.set_devices([0, 1])
+        assert states(come_back) == [(0, "drained", None), (1, "drained", None)]
+        assert come_back.get(0).reason == "loose cable"
+
+
 def test_history_is_bounded() -> None:
     devices = table(0)
     for number in range(limits.DEVICE_HISTORY_KEPT + 5):
@@ -187,3 +202,34 @@ def test_every_state_and_event_is_decided() -> None:
     assert set(TRANSITIONS) < possible
     assert [before for before, event in TRANSITIONS if event is DeviceEvent.LEASE] == [DeviceState.FREE]
     assert [before for before, event in TRANSITIONS if event is DeviceEvent.RECOVER] == [DeviceState.FAILED]
+
+
+STEPS = st.tuples(
+    st.sampled_from(["lease", "release", "fail", "drain", "undrain", "probe", "probed"]), st.integers(0, 2)
+)
+
+
+@pytest.mark.slow
+@given(st.lists(STEPS, max_size=40))
+@settings(deadline=None)
+def test_whatever_happens_a_device_is_leased_or_out_of_use_by_its_state(steps: list[tuple[str, int]]) -> None:  # D4
+    devices = table(0, 1, 2)
+    for step, device in steps:
+        with contextlib.suppress(DeviceError, StateError):
+            match step:
+                case "lease":
+                    devices.lease(f"s-{device}", [device], holder="uid 1, pid 1")
+                case "release" | "fail":
+                    devices.release(f"s-{device}", {device: "no answer"} if step == "fail" else {})
+                case "drain":
+                    devices.drain(device, "why", "uid 0")
+                case "undrain":
+                    devices.undrain(device, "uid 0")
+                case "probe":
+                    devices.begin_probe(device)
+                case "probed" if devices.get(device).state == "failed":
+                    devices.end_probe(device, None, recovers=True)
+        for info in devices.list():
+            assert (info.session is not None) == (info.state in ("leased", "draining"))
+            assert (info.reason is not None) == (info.state in ("draining", "drained", "failed"))
+            assert (info.since is None) == (info.state == "free")
