@@ -17,6 +17,7 @@ Sessions run as the daemon's user, so limits are for mistakes: user code that me
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 from collections.abc import Collection, Mapping
@@ -64,25 +65,21 @@ class SessionGroup:
 
     async def wait_gone(self) -> None:
         """Waits until no process is in the group; without a deadline of its own."""
-        try:
-            events = os.open(self.path / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return
-        try:
-            with select.epoll() as changed:
-                changed.register(events, select.EPOLLPRI)
-                while b"populated 1" in os.pread(events, _EVENTS_BYTES, 0):
-                    await trio.lowlevel.wait_readable(changed.fileno())
-        finally:
-            os.close(events)
+        with contextlib.ExitStack() as done, contextlib.suppress(FileNotFoundError):
+            events = done.enter_context((self.path / "cgroup.events").open("rb", buffering=0)).fileno()
+            changed = done.enter_context(select.epoll())
+            changed.register(events, select.EPOLLPRI)
+            while b"populated 1" in os.pread(events, _EVENTS_BYTES, 0):
+                await trio.lowlevel.wait_readable(changed.fileno())
 
     def kill(self) -> list[int]:
         """SIGKILL to all in the group and below it, however fast they fork; returns who that was."""
-        try:
-            pids = [int(pid) for file in self.path.rglob("cgroup.procs") for pid in file.read_text().split()]
-            (self.path / "cgroup.kill").write_text("1\n")
-        except FileNotFoundError:
-            return []
+        pids: list[int] = []
+        for folder, _, _ in os.walk(self.path):
+            with contextlib.suppress(OSError):  # user code may have made it, and may make it threaded, or remove it
+                pids += map(int, Path(folder, "cgroup.procs").read_text().split())
+        if why := _write(self.path / "cgroup.kill", "1"):
+            _log.error("a control group could not be killed", group=str(self.path), error=why)
         return pids
 
     def remove(self) -> None:

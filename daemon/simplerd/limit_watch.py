@@ -118,7 +118,7 @@ class _Counter:
 
 def _opened(group: SessionGroup, files: contextlib.ExitStack) -> Iterator[tuple[str, int]]:
     for name, (file, _) in REFUSALS.items():
-        with contextlib.suppress(FileNotFoundError):  # that controller is not here
+        with contextlib.suppress(OSError):  # that controller is not here
             fd = os.open(group.path / file, os.O_RDONLY | os.O_CLOEXEC)
             files.callback(os.close, fd)
             yield name, fd

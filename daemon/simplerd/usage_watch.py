@@ -64,12 +64,12 @@ def _too_much(limits: LimitsInForce, pids: list[int]) -> str:
     statuses = [status for pid in pids if (status := _numbers(Path(f"/proc/{pid}/status")))]
     if memory is not None:
         # What it has at most: pages that its processes share with others, or among themselves, are counted for each.
-        at_most = sum(status["RssAnon"] + status["RssShmem"] for status in statuses) * _KIB
+        at_most = sum(status.get("RssAnon", 0) + status.get("RssShmem", 0) for status in statuses) * _KIB
         if at_most > memory.value and (used := _memory_bytes(pids)) > memory.value:
             allowed = f"{mebibytes(int(memory.value))} ({memory.setting})"
             return f"it used {used >> 20} MiB of memory, and may use {allowed}"
     if processes is not None:
-        count = sum(status["Threads"] for status in statuses)
+        count = sum(status.get("Threads", 0) for status in statuses)
         if count > processes.value:
             return f"it had {count} processes and threads, and may have {processes.value:g} ({processes.setting})"
     return ""
@@ -82,9 +82,9 @@ def _memory_bytes(pids: Iterable[int]) -> int:
 
 
 def _numbers(file: Path) -> dict[str, int]:
-    """The first number of each line that has one, by name; none when the process has ended."""
+    """The first number of each line that has one, by name; few or none when the process has ended."""
     try:
-        lines = file.read_text().splitlines()
+        lines = file.read_text(errors="replace").splitlines()  # user code names its processes
     except OSError:
         return {}
     fields = ((name, rest.split()) for name, _, rest in (line.partition(":") for line in lines))

@@ -43,7 +43,9 @@ async def test_a_group_is_gone_with_its_last_process_and_removed_with_what_is_be
     groups = ControlGroups(root)
     group = groups.make("s-00000001", NO_LIMITS)
     assert group is not None
-    with start_in(group.path, f"setsid sleep 1000 >/dev/null & mkdir {group.path}/of-its-own; echo $!") as process:
+    below = f"{group.path}/of-its-own"  # a threaded group does not say which processes it has
+    user_code = f"setsid sleep 1000 >/dev/null & mkdir {below}; echo threaded >{below}/cgroup.type; echo $!"
+    with start_in(group.path, user_code) as process:
         assert process.stdout is not None
         orphan = int(process.stdout.readline())
         process.wait()

@@ -16,7 +16,11 @@ from simplerd.usage_watch import UsageWatch
 
 MIB = 1 << 20
 FOUR_PROCESSES = "exec 3<&0; sleep 1000 <&3 & sleep 1000 <&3 & sleep 1000 <&3 & wait"
-TWO_THREADS = "import threading, time; threading.Thread(target=time.sleep, args=(1000,)).start()"
+TWO_THREADS = r"""
+import threading, time
+open('/proc/self/comm', 'wb').write(b'\xff: 9')  # any name will do
+threading.Thread(target=time.sleep, args=(1000,)).start()
+"""
 MUCH_MEMORY = "import time; held = bytearray(b'x') * (100 << 20); time.sleep(1000)"
 SHARED_MEMORY = """
 import mmap, os, time
