@@ -74,11 +74,16 @@ class SpawnerProcess:
 
     def run(self) -> None:
         """Serves until the owner has gone, no child is left, and nothing is kept for another owner."""
-        while self._owned or self._children or self._lingers_s() > 0:
+        while self._is_needed():
             self._children.poll(self._poll_s(), self._serve_requests)
             if self._pool:
                 self._pool.check_deadlines()
         self._children.flush_output()
+
+    def _is_needed(self) -> bool:
+        if self._owned:
+            return self._succession is None or self._succession.is_wanted
+        return len(self._children) > 0 or self._lingers_s() > 0
 
     def _lingers_s(self) -> float:
         return self._succession.seconds_left() if self._succession and not self._owned else 0.0
@@ -208,7 +213,7 @@ class SpawnerProcess:
             self.send(Refused(request.key, str(error)))
             return
         self._keyed[request.key] = child
-        if self._succession:
+        if self._succession and not request.die_with_spawner:
             self._succession.add(request.key, child, kept)
         self.send(Forked(request.key, child.pid), (child.pidfd,))
 

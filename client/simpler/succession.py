@@ -51,6 +51,7 @@ class Succession:
         self._listening, self._linger_s, self._selector = listening, linger_s, selector
         self._children: dict[int, KeptChild] = {}
         self._ends_at = 0.0
+        self._is_inherited = False
         listening.setblocking(False)
         listening.listen(_BACKLOG)  # from here on the kernel names this process to who connects, unix(7)
 
@@ -60,13 +61,19 @@ class Succession:
 
     def ended(self, exited: Exited) -> None:
         """It is told to the next owner, too."""
-        self._children[exited.key].exited = exited
+        if exited.key in self._children:  # the others go with this owner
+            self._children[exited.key].exited = exited
 
     def forget(self, key: int) -> None:
         """The owner is done with it."""
         kept = self._children.pop(key, None)
         if kept is not None:
             kept.close()
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the owner has a use for this spawner: a later one has its own for new children."""
+        return not self._is_inherited or len(self._children) > 0
 
     def reports(self) -> Iterator[tuple[Report, tuple[int, ...]]]:
         """What the next owner is told first, with descriptors that stay ours."""
@@ -102,4 +109,5 @@ class Succession:
                 return None
             undo.pop_all()
         self._selector.unregister(self._listening)
+        self._is_inherited = True
         return connection, pidfd

@@ -94,7 +94,7 @@ class Runners:
 
         Raises StartupError when it is not. Waits for what the spawner imports, so the caller sets a deadline.
         """
-        rehearsal = await self.fork("rehearsal", b"", entry=REHEARSAL)
+        rehearsal = await self.fork("rehearsal", b"", entry=REHEARSAL, is_for_the_next=False)
         await rehearsal.exited.wait()
         rehearsal.close()
         rehearsal.forget()
@@ -120,9 +120,10 @@ class Runners:
         entry: str = ENTRY,
         output: SessionLog | None = None,
         group: SessionGroup | None = None,
+        is_for_the_next: bool = True,
     ) -> Runner:
         """A new runner, which the caller closes once it has exited. `output` is given what it prints; `group` is
-        entered before anything of the session runs.
+        entered before anything of the session runs. `is_for_the_next`: whether a later daemon goes on with it.
 
         Waits for the spawner, so the caller sets a deadline. Raises StartupError when the spawner refuses.
         """
@@ -131,7 +132,13 @@ class Runners:
         pending = _Pending(Runner(tree, output, trio.socket.from_stdlib_socket(ours), group))
         key = next(self._keys)
         request = ForkRequest(
-            key, entry, argument, name, die_with_spawner=False, reports_output=output is not None, kept_fds=1
+            key,
+            entry,
+            argument,
+            name,
+            die_with_spawner=not is_for_the_next,
+            reports_output=output is not None,
+            kept_fds=1,
         )
         try:
             with theirs, tree_end, contextlib.ExitStack() as entrances:
