@@ -14,6 +14,7 @@ import msgpack
 
 from simpler import limits
 from simpler.errors import SimplerError, TaskError, error_classes
+from simpler.plain_text import encodable
 
 _SCALARS = (str, int)
 
@@ -50,13 +51,19 @@ def decode_error(record: bytes, *, trust_pickle: bool = True) -> SimplerError:
     """The error in ``record``; its ``__cause__`` is the user's exception where its class could be rebuilt.
 
     What cannot be rebuilt degrades to the text; bytes that are no record at all become a SimplerError that says so.
+    Of one that is not trusted the text is good for JSON and msgpack, whatever it was.
     """
+    read = str if trust_pickle else _encodable
     try:
         fields = msgpack.unpackb(record, unicode_errors="surrogatepass")
-        message, code = str(fields["message"]), str(fields["code"])
-        context = {str(key): value for key, value in fields["context"].items() if isinstance(value, _SCALARS)}
+        message, code = read(fields["message"]), read(fields["code"])
+        context = {
+            read(key): value if isinstance(value, int) else read(value)
+            for key, value in fields["context"].items()
+            if isinstance(value, _SCALARS)
+        }
         cls = error_classes().get(fields["class"], SimplerError)
-        text, pickle_bytes = str(fields["traceback"]), fields["pickle"]
+        text, pickle_bytes = read(fields["traceback"]), fields["pickle"]
     except Exception as malformed:  # it came from another process, and may hold anything
         return SimplerError(f"an error was reported in a form that cannot be read ({malformed}): {record[:200]!r}")
     error = cls(message, code=code)
@@ -68,6 +75,10 @@ def decode_error(record: bytes, *, trust_pickle: bool = True) -> SimplerError:
     if trust_pickle and isinstance(pickle_bytes, bytes):
         error.__cause__ = _unpickled(pickle_bytes)
     return error
+
+
+def _encodable(value: object) -> str:
+    return encodable(str(value))
 
 
 def _describe(error: SimplerError, context: dict[str, str | int]) -> dict[str, object]:

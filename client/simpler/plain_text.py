@@ -9,3 +9,8 @@ def escape(text: str) -> str:
     That covers control characters, line separators, bidirectional overrides and lone surrogates.
     """
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def encodable(text: str) -> str:
+    """``text`` with lone surrogates, which are no Unicode text (JSON and msgpack refuse them), written as an escape."""
+    return text.encode(errors="backslashreplace").decode()

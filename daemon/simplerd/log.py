@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 from simpler import journal
-from simpler.plain_text import escape
+from simpler.plain_text import encodable, escape
 from simplerd.journal_log import PRIORITY, JournalHandler
 
 if TYPE_CHECKING:
@@ -139,6 +139,7 @@ def _sentence(record: logging.LogRecord, formatter: logging.Formatter) -> str:
 
 def beginning(text: str, characters: int = LOGGED_CHARACTERS) -> str:
     """What is logged, or kept, of a text that may repeat whatever somebody sent."""
+    text = encodable(text)
     return text if len(text) <= characters else f"{text[:characters]}… ({len(text)} characters in all)"
 
 

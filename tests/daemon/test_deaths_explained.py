@@ -82,6 +82,15 @@ async def test_an_exception_at_start_is_kept_with_its_traceback(daemon: Foregrou
     assert "KeyError: 'licence'" in report["cause"]
 
 
+async def test_an_exception_whose_text_is_no_unicode_harms_no_daemon(daemon: ForegroundDaemon, tmp_path: Path) -> None:
+    (tmp_path / "raises_a_surrogate.py").write_text("raise ValueError('a file named \\udcff')\n")
+    async with client_of(daemon.endpoint) as client:
+        with pytest.raises(RegistrationError, match=r"a file named \\udcff"):
+            await client.open(import_paths=[str(tmp_path)], imports=["raises_a_surrogate:f"])
+        assert r"ValueError: a file named \udcff" in report_of(daemon)["cause"]
+        await client.close(await client.open())
+
+
 @pytest.mark.slow
 async def test_a_runner_that_is_stopped_is_ended_by_the_daemons_health_check(impatient: ForegroundDaemon) -> None:  # D7
     async with client_of(impatient.endpoint) as client:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgpack
+import msgspec
 import pytest
 import trio
 
@@ -107,9 +109,9 @@ async def answer_with(at: Scene, reply: Any) -> None:
     await at.hear()
 
 
-def send(at: Scene, number: int, content: bytes, count: int = 1) -> None:
+def send(at: Scene, number: int, content: bytes, count: int = 1, *, failed: bool = False) -> None:
     fds = [seal(content, "answer") for _ in range(count)]
-    at.theirs.sendmsg([control_protocol.encode(Answer(number))], spawn_protocol.ancillary(fds))
+    at.theirs.sendmsg([control_protocol.encode(Answer(number, failed))], spawn_protocol.ancillary(fds))
     for fd in fds:
         os.close(fd)
 
@@ -148,6 +150,18 @@ async def test_an_answer_that_is_none_is_an_error_that_says_so(content: bytes) -
             nursery.start_soon(answer_with, at, lambda ask: send(at, ask.number, content))
             with pytest.raises(ProtocolError, match="answered 'stats' with something else"):
                 await at.inquiries.ask(at.session, Question.STATS, Stats)
+
+
+async def test_an_error_that_is_answered_is_text_whatever_it_says() -> None:  # R2
+    fields = {"class": "StateError", "code": "X\udc80", "message": "\udcff", "context": {"a\udc80": "\udc80"}}
+    record = msgpack.packb({**fields, "traceback": "", "pickle": None}, unicode_errors="surrogatepass")
+    with scene() as at:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer_with, at, lambda ask: send(at, ask.number, record, failed=True))
+            with pytest.raises(StateError) as caught:
+                await at.inquiries.ask(at.session, Question.STATS, Stats)
+    said = [caught.value.message, caught.value.code, dict(caught.value.context)]
+    assert msgspec.json.decode(msgspec.json.encode(said)) == [r"\udcff", r"X\udc80", {r"a\udc80": r"\udc80"}]
 
 
 async def test_an_answer_that_nobody_waits_for_is_dropped_and_one_without_content_refused() -> None:
