@@ -71,7 +71,7 @@ class Box:
     def show(self, unit: str) -> dict[str, str]:
         return dict(line.split("=", 1) for line in self.systemctl("show", unit).splitlines() if "=" in line)
 
-    def wait(self, unit: str, timeout_s: float = 20, **wanted: str) -> dict[str, str]:
+    def wait(self, unit: str, timeout_s: float = 60, **wanted: str) -> dict[str, str]:
         """Wait until the unit's properties are as wanted; they have no file that could be watched."""
         end = time.monotonic() + timeout_s
         while any((got := self.show(unit)).get(name) != value for name, value in wanted.items()):
