@@ -19,6 +19,7 @@ import trio
 from simpler import limits
 from simpler.error_record import decode_error
 from simpler.errors import ProtocolError, SessionLost, SimplerError, StateError
+from simplerd.first_of import first_of
 from simplerd.runner.answers import Question
 from simplerd.runner.control_protocol import Answer, Ask
 from simplerd.runner_process import Runner
@@ -65,7 +66,7 @@ class Inquiries:
             with trio.fail_after(self._timeout_s):
                 await runner.is_ready.wait()
                 await runner.send(Ask(number, question.value, dict(params or {})))
-                await _first_of(asked.heard, runner.exited)
+                await first_of(asked.heard.wait, runner.exited.wait)
         except trio.TooSlowError:
             raise StateError(
                 f"the runner of session {session.id} (pid {runner.pid}) did not answer within {self._timeout_s:g} s; "
@@ -108,14 +109,3 @@ def _decoded(session: Session, text: bytes, question: Question, answer: type[Ans
             f"the runner of session {session.id} answered {question.value!r} with something else: {error}",
             session=session.id,
         ) from None
-
-
-async def _first_of(*events: trio.Event) -> None:
-    async with trio.open_nursery() as nursery:
-
-        async def wait(event: trio.Event) -> None:
-            await event.wait()  # no deadline: the caller keeps it
-            nursery.cancel_scope.cancel()
-
-        for event in events:
-            nursery.start_soon(wait, event)

@@ -25,6 +25,7 @@ from simplerd.config import Config
 from simplerd.device_health import failures_of
 from simplerd.devices import DeviceTable
 from simplerd.ending import explained, not_set_up
+from simplerd.first_of import first_of
 from simplerd.inquiries import Inquiries
 from simplerd.lane_passing import LanePassing
 from simplerd.limit_watch import LimitWatch
@@ -178,7 +179,7 @@ class Supervisor:
             if session.state in (SessionState.OPENING, SessionState.STARTING):
                 await self._start(session, runner)
             if session.state is SessionState.READY:
-                await _first_of(  # no deadline: it may be used for ever
+                await first_of(  # no deadline: it may be used for ever
                     partial(self._until_asked_to_close, session, runner),
                     runner.exited.wait,
                     partial(self._converse, session, runner),
@@ -217,7 +218,7 @@ class Supervisor:
             forked.append(await self._runners.fork(session.id, launch.encode(), output=session.log, group=group))
 
         with trio.move_on_after(self._start_timeout_s(session)):
-            await _first_of(fork, partial(_close_is_overdue, session))
+            await first_of(fork, partial(_close_is_overdue, session))
         if forked:
             return forked[0]
         if session.close_reason is not None:
@@ -234,7 +235,7 @@ class Supervisor:
                 self._sessions.advance(session, SessionEvent.FORKED)
             self._record(session, runner)
             with trio.fail_after(timeout_s + START_MARGIN_S):
-                await _first_of(partial(self._hear, session, runner), session.close_asked.wait, runner.exited.wait)
+                await first_of(partial(self._hear, session, runner), session.close_asked.wait, runner.exited.wait)
             return
         except trio.TooSlowError:
             session.given_up = f"its runner (pid {runner.pid}) has not answered within {timeout_s:g} s"
@@ -375,21 +376,3 @@ async def _close_is_overdue(session: Session) -> None:
     """A fork takes milliseconds, and its process is better waited for: one that comes later is killed, but late."""
     await session.close_asked.wait()  # no deadline: the caller keeps it
     await trio.sleep(FORK_GRACE_S)
-
-
-async def _first_of(*waits: Callable[[], Awaitable[object]]) -> None:
-    """Until the first of `waits` returns or raises; the others are cancelled."""
-    raised: list[Exception] = []
-    async with trio.open_nursery() as nursery:
-
-        async def run(wait: Callable[[], Awaitable[object]]) -> None:
-            try:
-                await wait()
-            except Exception as error:  # raised below, on its own instead of in a group
-                raised.append(error)
-            nursery.cancel_scope.cancel()
-
-        for wait in waits:
-            nursery.start_soon(run, wait)
-    if raised:
-        raise raised[0]
