@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+import simpler
 from simpler.plain_text import escape
 from simplerctl.completion import session_ids
 from simplerctl.output import ago, clock, example, prints, prints_each, show_facts, show_table
@@ -22,6 +23,7 @@ def session() -> None:
 
 def _show_sessions(sessions: list[dict[str, Any]]) -> None:
     any_ended = any(each["cause"] for each in sessions)
+    any_other = any(each["version"] != simpler.__version__ for each in sessions)  # adopted over an upgrade
     columns = ["SESSION", "STATE", "OPENED", "DEVICES", "SUB", "UID", "CLIENT", "NAME"]
     rows = [
         [
@@ -33,11 +35,13 @@ def _show_sessions(sessions: list[dict[str, Any]]) -> None:
             _known(each["uid"]),
             _client(each),
             each["name"] or "-",
+            *([each["version"] or "-"] if any_other else []),
             *([each["cause"] or "-"] if any_ended else []),
         ]
         for each in sessions
     ]
-    show_table([*columns, *(["CAUSE"] if any_ended else [])], rows, empty="No sessions.")
+    further = [*(["VERSION"] if any_other else []), *(["CAUSE"] if any_ended else [])]
+    show_table([*columns, *further], rows, empty="No sessions.")
 
 
 @session.command("list", epilog=example("simplerctl session list --all"))
@@ -56,7 +60,7 @@ def _show_session(one: dict[str, Any]) -> None:
         "state": one["state"],
         "opened": f"{clock(one['opened_at'])}, {ago(one['opened_at'])}",
         "client": f"{_client(one)}, uid {_known(one['uid'])}",
-        "runner": f"process {one['pid']}" if one["pid"] else "-",
+        "runner": f"process {one['pid']}, of simpler {one['version']}" if one["pid"] else "-",
         "platform": one["platform"],
         "devices": _numbers(one["devices"]),
         "sub-workers": one["num_sub_workers"],

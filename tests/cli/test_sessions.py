@@ -50,7 +50,7 @@ def test_a_session_is_shown_whole(simplerctl: Run, parent: simpler.Worker) -> No
     done = simplerctl("session", "show", one["id"])
     assert done.returncode == 0
     facts = dict(re.split(r"  +", line, maxsplit=1) for line in done.stdout.splitlines())
-    assert facts["runner"] == f"process {one['pid']}"
+    assert facts["runner"] == f"process {one['pid']}, of simpler {simpler.__version__}"
     assert facts["devices"] == "1"
     assert "cause" not in facts
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -321,10 +323,20 @@ async def test_a_session_of_another_release_says_which(tmp_path: Path) -> None: 
         record_of(daemon, session).write_text(json.dumps(newer))
         daemon.start_again()
         assert (await ended(daemon, "session.adopted"))["version"] == "9.9.9"
+        table = await asked(daemon, "session", "list")
+        assert re.search(rf"VERSION\n{session.session} .* 9\.9\.9$", table, re.MULTILINE), table
+        assert "of simpler 9.9.9" in await asked(daemon, "session", "show", session.session)
         async with connected(daemon) as client:
             await resume(client, session)
             await client.lane(session, "command")
             await client.close(session)
+
+
+async def asked(daemon: ForegroundDaemon, *words: str) -> str:
+    """What simplerctl prints."""
+    command = [sys.executable, "-m", "simplerctl", "--socket", str(daemon.admin_socket), *words]
+    done = await trio.run_process(command, capture_stdout=True)
+    return done.stdout.decode()
 
 
 async def test_another_process_in_the_place_of_a_runner_is_not_talked_to() -> None:  # D2
