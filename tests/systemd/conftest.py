@@ -68,8 +68,7 @@ def service(installed: Box) -> Iterator[Box]:
         installed.simplerctl("shutdown")
         installed.systemctl("stop", SERVICE, *SOCKETS)
     assert processes(installed) == []
-    left = set(installed.run("ls", "/run/simplerd").stdout.split())
-    assert {name for name in left if not name.startswith("spawner-")} <= {"simplerd.lock"}
+    assert set(installed.run("ls", "/run/simplerd").stdout.split()) <= {"simplerd.lock"}
 
 
 @pytest.fixture
