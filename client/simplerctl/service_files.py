@@ -33,11 +33,8 @@ def system_files(commands: Path, systemd: int, base: Path = SYSTEM_BASE) -> dict
     `commands`: the folder of this installation's simplerd and simplerctl; `systemd`: the version that is to read them.
     """
     units = base / "systemd/system"
-    texts = {units / name: _read(name, commands) for name in (SERVICE, *SOCKETS)}
-    texts |= {
-        base / kind / "simplerd.conf": _read(f"{kind}/simplerd.conf", commands) for kind in ("sysusers.d", "tmpfiles.d")
-    }
-    return texts | _drop_in(units, systemd)
+    places = {name: units / name for name in (SERVICE, *SOCKETS)} | {name: base / name for name in SETTINGS}
+    return {place: _read(name, commands) for name, place in places.items()} | _drop_in(units, systemd)
 
 
 def user_files(commands: Path, systemd: int, environ: Mapping[str, str]) -> dict[Path, str]:
