@@ -82,8 +82,10 @@ def privileges_folder() -> Iterator[None]:
         yield
         return
     folder.mkdir(mode=0o755)
-    yield
-    folder.rmdir()
+    try:
+        yield
+    finally:
+        folder.rmdir()
 
 
 def wait_for_port(port: int, server: subprocess.Popen[bytes]) -> None:
