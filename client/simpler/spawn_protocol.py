@@ -145,13 +145,14 @@ class Printed(msgspec.Struct, frozen=True, tag="printed"):
 class Kept(msgspec.Struct, frozen=True, tag="kept"):
     """To an owner who comes after another: a child, with a pidfd if it is ``alive``, and the descriptors kept for it.
 
-    Of one that has ended, Exited follows.
+    ``lines``: the last that it printed and an owner was told. Of one that has ended, Exited follows.
     """
 
     key: int
     pid: int
     name: str
     alive: bool
+    lines: list[str] = []
 
 
 class KeptAll(msgspec.Struct, frozen=True, tag="kept-all"):

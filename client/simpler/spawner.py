@@ -146,7 +146,8 @@ class SpawnerProcess:
             return
         printed, self._outbox = self._outbox, deque()
         self._serve_owner(*found)
-        for report, fds in self._succession.reports():
+        untold = [report for report, _ in printed if isinstance(report, Printed)]
+        for report, fds in self._succession.reports(untold):
             self._outbox.append((report, tuple(os.dup(fd) for fd in fds)))
         self._outbox += printed
         self._flush()

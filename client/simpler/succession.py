@@ -14,10 +14,11 @@ import selectors
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from simpler.children import Child
-from simpler.spawn_protocol import Exited, Kept, KeptAll, Report
+from simpler.spawn_protocol import Exited, Kept, KeptAll, Printed, Report
 
 _BACKLOG = 16
 
@@ -30,11 +31,13 @@ class KeptChild:
         self.fds = [os.dup(fd) for fd in fds]
         self.exited: Exited | None = None
 
-    def reports(self) -> Iterator[tuple[Report, tuple[int, ...]]]:
-        """What the next owner is told of it."""
+    def reports(self, untold: int) -> Iterator[tuple[Report, tuple[int, ...]]]:
+        """What the next owner is told of it; of the last lines that it printed, ``untold`` are still to come."""
         alive = self.exited is None
+        lines = self.child.output.lines()
         fds = (self.child.pidfd, *self.fds) if alive else tuple(self.fds)
-        yield Kept(self.key, self.child.pid, self.child.spec.name, alive), fds
+        told = lines[: max(0, len(lines) - untold)]
+        yield Kept(self.key, self.child.pid, self.child.spec.name, alive, told), fds
         if self.exited is not None:
             yield self.exited, ()
 
@@ -75,10 +78,13 @@ class Succession:
         """Whether the owner has a use for this spawner: a later one has its own for new children."""
         return not self._is_inherited or len(self._children) > 0
 
-    def reports(self) -> Iterator[tuple[Report, tuple[int, ...]]]:
-        """What the next owner is told first, with descriptors that stay ours."""
-        for kept in self._children.values():
-            yield from kept.reports()
+    def reports(self, printed: Iterable[Printed]) -> Iterator[tuple[Report, tuple[int, ...]]]:
+        """What the next owner is told first, with descriptors that stay ours; ``printed`` follows."""
+        untold: Counter[int] = Counter()
+        for report in printed:
+            untold[report.key] += len(report.lines)
+        for key, kept in self._children.items():
+            yield from kept.reports(untold[key])
         yield KeptAll(), ()
 
     # ---- without an owner

@@ -272,6 +272,8 @@ class Runners:
             runner.forked(report.pid, pidfd)
         elif pidfd >= 0:
             os.close(pidfd)  # it has one
+        if runner.output is not None:
+            runner.output.recall(report.lines)
         if fds:
             runner.tree.keep(socket.socket(fileno=fds.pop(0)))
         runner.spawner, runner.key = self, report.key

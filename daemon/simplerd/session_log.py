@@ -38,6 +38,15 @@ class SessionLog:
 
     def add(self, lines: Sequence[str], left_out: int = 0) -> None:
         """What came next, behind ``left_out`` others that did not come."""
+        self._keep(lines, left_out)
+        if self._output is not None:
+            self._output.add(lines, left_out)
+
+    def recall(self, lines: Sequence[str]) -> None:
+        """The last lines that an earlier daemon had, and the client was told."""
+        self._keep(lines, 0)
+
+    def _keep(self, lines: Sequence[str], left_out: int) -> None:
         now = time.time()
         self.last += left_out
         for text in lines:
@@ -46,8 +55,6 @@ class SessionLog:
             self._bytes += _cost(text)
         while self._bytes > self._kept_bytes:
             self._bytes -= _cost(self._lines.popleft().text)
-        if self._output is not None:
-            self._output.add(lines, left_out)
         self._wake()
 
     def after(self, number: int) -> list[LogLine]:

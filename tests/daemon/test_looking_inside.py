@@ -244,6 +244,7 @@ async def stuck(client: Client, folder: Path) -> OpenReply:
     path = str(begun)
 
     def goes_on(orch: Any, args: Any, config: Any) -> None:
+        print("begun", flush=True)
         Path(path).write_text("yes")
         signal.pause()
 
@@ -296,12 +297,17 @@ async def test_a_session_is_looked_into_and_killed_by_the_next_daemon_too(tmp_pa
     with ForegroundDaemon() as daemon:  # of its own: it is killed
         async with client_of(daemon.endpoint) as client:
             session = await stuck(client, tmp_path)
+            with admin_of(daemon) as admin:
+                before = admin.call("session.logs", {"session": session.session, "wait_s": 20})
             daemon.kill()
             daemon.start_again()
             with admin_of(daemon) as admin:
                 function = admin.call("session.tasks", {"session": session.session})["orchestration"]
                 assert function["name"].endswith("goes_on")
                 assert len(admin.call("session.stats", {"session": session.session})["workers"]) == 2
+                after = admin.call("session.logs", {"session": session.session, "wait_s": 20})
+                texts = [[line["text"] for line in part["lines"]] for part in (before, after)]
+                assert texts == [["begun"], ["begun"]]
                 report = admin.call("session.kill", {"session": session.session, "reason": "enough"})
                 assert report["cause"] == f"killed by an operator (uid {os.getuid()}): enough"
                 assert report["signal"] == signal.SIGKILL

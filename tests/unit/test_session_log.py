@@ -60,3 +60,12 @@ async def test_its_client_is_told_the_same() -> None:
     assert output.take() == Portion(["a"], 2)
     log.finish()
     assert not await output.wait()
+
+
+async def test_what_an_earlier_daemon_had_is_not_told_to_the_client_again() -> None:
+    output = SessionOutput()
+    log = SessionLog(output)
+    log.recall(["a", "b"])
+    log.add(["c"])
+    assert shown(log) == [(1, "a"), (2, "b"), (3, "c")]
+    assert output.take() == Portion(["c"], 0)
