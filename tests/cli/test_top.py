@@ -31,7 +31,7 @@ CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 SCREEN_BACK, CURSOR_BACK = "\x1b[?1049l", "\x1b[?25h"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def program(served: ForegroundDaemon) -> Iterator[Program]:
     one = Program(served.endpoint)
     try:
