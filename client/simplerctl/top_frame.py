@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
+from simpler import limits
 from simplerctl.client import AdminClient
 
 Json = dict[str, Any]
@@ -56,22 +57,22 @@ class Meter:
 
     def __init__(self, client: AdminClient) -> None:
         self._client = client
-        self._tasks: dict[str, int] = {}
-        self._at = float("-inf")
+        self._seen: dict[str, tuple[int, float]] = {}
+        """Of each session how many tasks had ended, and when that was said, by the daemon's clock."""
+        self._looked_at = 0.0
 
     def frame(self) -> TopFrame:
         """What there is now."""
         status = self._client.call("daemon.status")
         activities = {each["session"]: each for each in self._client.call("session.activity")}
-        at, now = time.monotonic(), time.time()
         infos = self._client.call("session.list")
-        sessions = [self._session(info, activities.get(info["id"]), at - self._at) for info in infos]
+        sessions = [self._session(info, activities.get(info["id"])) for info in infos]
         devices = Counter(each["state"] for each in self._client.call("device.list"))
-        self._tasks = {each.session: each.tasks for each in sessions if each.tasks is not None}
-        self._at = at
+        self._seen = {id: (each["stats"]["tasks"], each["at"]) for id, each in activities.items()}
+        self._looked_at = status["started_at"] + status["uptime_s"]
         rates = [each.tasks_per_s for each in sessions if each.tasks_per_s is not None]
         return TopFrame(
-            time=now,
+            time=time.time(),
             host=status["host"],
             pid=status["pid"],
             version=status["version"],
@@ -86,7 +87,7 @@ class Meter:
             sessions=sorted(sessions, key=lambda each: (-(each.tasks_per_s or 0), each.session)),
         )
 
-    def _session(self, info: Json, activity: Json | None, passed_s: float) -> TopSession:
+    def _session(self, info: Json, activity: Json | None) -> TopSession:
         stats: Json = activity["stats"] if activity else {}
         workers = stats.get("workers")
         return TopSession(
@@ -96,7 +97,7 @@ class Meter:
             uid=info["uid"],
             devices=info["devices"],
             answered=activity is not None and activity["answered"],
-            tasks_per_s=self._rate(info["id"], activity, passed_s),
+            tasks_per_s=self._rate(activity),
             tasks=stats.get("tasks"),
             failures=stats.get("failures"),
             live=stats.get("live"),
@@ -106,9 +107,13 @@ class Meter:
             heap_used=stats.get("heap_used"),
         )
 
-    def _rate(self, id: str, activity: Json | None, passed_s: float) -> float | None:
-        before = self._tasks.get(id)
-        if activity is None or before is None or not activity["answered"]:
+    def _rate(self, activity: Json | None) -> float | None:
+        if activity is None or not activity["answered"] or activity["session"] not in self._seen:
             return None
-        ended: int = activity["stats"]["tasks"] - before
-        return max(0, ended) / passed_s
+        tasks, at = self._seen[activity["session"]]
+        if activity["at"] <= at:  # it was not asked again, since it sleeps
+            return 0.0
+        # One that slept did nothing between its last answer and the frame before, which knew as much.
+        passed_s: float = activity["at"] - max(at, self._looked_at - limits.LOOK_INTERVAL_S)
+        ended: int = activity["stats"]["tasks"] - tasks
+        return max(0, ended) / passed_s if passed_s > 0 else None

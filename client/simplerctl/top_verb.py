@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from simpler import limits
 from simplerctl.output import example, prints_each
 from simplerctl.target import Target
 from simplerctl.top_frame import Meter, TopFrame
@@ -23,8 +24,6 @@ from simplerctl.top_view import drawn
 if TYPE_CHECKING:
     from rich.live import Live
 
-LEAST_INTERVAL_S = 0.5
-"""The daemon asks its sessions no more often than this."""
 LINES_AROUND = 6
 """The heading of a frame and of its table, and the line that says what is left out."""
 UNLIMITED_COLUMNS = 10_000
@@ -67,7 +66,7 @@ def _print(frame: TopFrame) -> None:
 @click.option(
     "--interval",
     "interval_s",
-    type=click.FloatRange(min=LEAST_INTERVAL_S, max=3600),
+    type=click.FloatRange(min=limits.LOOK_INTERVAL_S, max=3600),
     default=2.0,
     show_default=True,
     metavar="SECONDS",
