@@ -65,6 +65,7 @@ class Runner:
         self._pidfd = -1
         self._control = control
         self._sending = trio.Lock()
+        self._says_unknown = False
 
     def forked(self, pid: int, pidfd: int) -> None:
         """The process is there."""
@@ -131,7 +132,9 @@ class Runner:
                 if not isinstance(report, Unknown):
                     unclaimed.pop_all()
                     return report, fds
-                _log.info("a runner says what this release does not know", pid=self.pid, message=report.tag)
+                if not self._says_unknown:  # user code may say anything, and as often as it likes
+                    self._says_unknown = True
+                    _log.info("a runner says what this release does not know", pid=self.pid, message=report.tag[:64])
 
     async def send(self, command: Command, fds: Sequence[int] = ()) -> None:
         """Sends a command; waits while the runner does not read, so the caller sets a deadline.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import msgspec
 import pytest
 
 from simpler.errors import ProtocolError
+from simpler.spawn_protocol import Unknown
 from simpler.wire.control_messages import Manifest
 from simplerd.runner import control_protocol as protocol
-from simplerd.runner.control_protocol import Answer, Ask, Failed, Lane, Launch, Ready, Stop
+from simplerd.runner.control_protocol import Adopt, Answer, Ask, Failed, Lane, Launch, Ready, Stop
 
 
 def test_messages_come_back_as_they_went() -> None:
@@ -29,6 +33,17 @@ def test_anything_but_one_whole_message_is_refused(packet: bytes) -> None:  # R2
         protocol.decode_report(packet)
     with pytest.raises(ProtocolError):
         protocol.decode_command(packet)
+
+
+@pytest.mark.parametrize("decode", [protocol.decode_report, protocol.decode_command])
+def test_a_message_of_another_release_is_told_from_noise(decode: Callable[[bytes], object]) -> None:  # D2
+    assert decode(msgspec.msgpack.encode({"type": "freeze", "number": 1})) == Unknown("freeze")
+
+
+def test_fields_of_another_release_are_skipped_or_have_defaults() -> None:  # D2
+    newer = {"type": "ready", "chips": [0], "subs": [1], "colour": "red"}
+    assert protocol.decode_report(msgspec.msgpack.encode(newer)) == Ready([0], [1])
+    assert protocol.decode_command(msgspec.msgpack.encode({"type": "adopt"})) == Adopt()
 
 
 def test_each_side_takes_only_what_the_other_may_say() -> None:

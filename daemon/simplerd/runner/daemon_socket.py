@@ -53,14 +53,22 @@ class DaemonSocket:
         self._listening = trio.socket.from_stdlib_socket(listening)
         self._adoption_timeout_s = adoption_timeout_s
         self._in_use = threading.Lock()
-        self._next = trio.Event()
-        self._control: socket.socket | None = None
+        self._next, self._over = trio.Event(), trio.Event()
+        self._is_told = True
+        """The daemon knows that the session is ready, before which it is told nothing else. Of the first, nobody has
+        anything to say before that."""
+        self._next.set()
         self._set(control)
 
     def _set(self, control: socket.socket) -> None:
         control.setblocking(False)
-        self._trio_control = trio.socket.from_stdlib_socket(control)
-        self._control = control
+        self._control, self._trio_control = control, trio.socket.from_stdlib_socket(control)
+        self._over = trio.Event()
+
+    def _tell(self, ready: Ready) -> None:
+        with self._in_use:
+            self._send(ready, ())
+            self._is_told = True
         self._next.set()
 
     async def commands(self, ready: Callable[[], Ready]) -> AsyncIterator[tuple[Command, list[int]]]:
@@ -68,12 +76,12 @@ class DaemonSocket:
 
         Until one says Stop, or none has come in time.
         """
-        self.send_now(ready())
+        self._tell(ready())
         while True:
             while (received := await self._receive()) is not None:
                 match received:
                     case Adopt(), _:
-                        self.send_now(ready())
+                        self._tell(ready())
                     case Stop(), _:
                         return
                     case Unknown(tag=tag), fds:
@@ -103,8 +111,9 @@ class DaemonSocket:
 
     def _drop(self) -> None:
         with self._in_use:
-            self._control = None
+            self._is_told = False
             self._next = trio.Event()
+        self._over.set()
         self._trio_control.close()
 
     async def _is_adopted(self) -> bool:
@@ -117,25 +126,31 @@ class DaemonSocket:
                 connection.close()
         return False
 
-    async def send(self, report: Report, fds: Sequence[int] = ()) -> None:
-        """Sends to the daemon, waiting for the next when there is none; so the caller sets a deadline."""
+    async def send(self, report: Report, fds: Sequence[int] = ()) -> trio.Event:
+        """Sends to the daemon, waiting for the next when there is none; so the caller sets a deadline.
+
+        Returns what is set when that daemon has gone, and may not have read it.
+        """
         packet, ancillary = control_protocol.encode(report), spawn_protocol.ancillary(fds)
         while True:
             await self._next.wait()
+            over = self._over
             try:
                 await self._trio_control.sendmsg([packet], ancillary)
             except (OSError, trio.ClosedResourceError):  # that one has gone, which `commands` sees, too
                 await trio.lowlevel.checkpoint()
             else:
-                return
+                return over
 
     def send_now(self, report: Report, fds: Sequence[int] = ()) -> None:
         """Sends what the daemon, if there is one, takes at once."""
-        with self._in_use, contextlib.suppress(OSError):
-            if self._control is not None:
-                self._control.sendmsg(
-                    [control_protocol.encode(report)], spawn_protocol.ancillary(fds), socket.MSG_DONTWAIT
-                )
+        with self._in_use:
+            if self._is_told:
+                self._send(report, fds)
+
+    def _send(self, report: Report, fds: Sequence[int]) -> None:
+        with contextlib.suppress(OSError):  # no room, or it has gone
+            self._control.sendmsg([control_protocol.encode(report)], spawn_protocol.ancillary(fds), socket.MSG_DONTWAIT)
 
     def close(self) -> None:
         """Hangs up."""

@@ -32,6 +32,13 @@ from simplerd.runner.lane_security import LaneSecurity
 from simplerd.runner.shared_import import SharedImport
 from simplerd.runner.trio_calls import TrioCalls
 
+DAEMON_END_S = 0.2
+"""A daemon that ends closes what it was sent before or after its own socket, at the same moment."""
+
+
+class _Unanswered(Exception):
+    """The daemon has gone with what it was asked; the next one may be asked again."""
+
 
 class Imports:
     """`get` is for the orchestration thread. ``lanes``: where lanes to other runners are run."""
@@ -77,22 +84,32 @@ class Imports:
             raise
 
     async def _handed_over(self, request: Import) -> tuple[AttachReply, int, socket.socket]:
-        attach = _attach(request)
-        ours, theirs = socket.socketpair()
         try:
             with trio.fail_after(limits.PEER_TIMEOUT_S):
-                with theirs:
-                    lane_request = PeerLane(request.owner, first_request(attach, request.number))
-                    await self._daemon.send(lane_request, [theirs.fileno()])
-                ours.setblocking(False)
-                lane = trio.socket.from_stdlib_socket(ours)
-                reply, fd = await reply_to(lane, attach, name=f"session {request.owner}")
-            return reply, fd, ours
+                while True:
+                    ours, theirs = socket.socketpair()
+                    try:
+                        return *await self._asked(request, ours, theirs), ours
+                    except _Unanswered:
+                        ours.close()
+                    except BaseException:
+                        ours.close()
+                        raise
         except trio.TooSlowError:
-            ours.close()
             raise _silent(request) from None
-        except BaseException:
-            ours.close()
+
+    async def _asked(self, request: Import, ours: socket.socket, theirs: socket.socket) -> tuple[AttachReply, int]:
+        attach = _attach(request)
+        with theirs:
+            lane_request = PeerLane(request.owner, first_request(attach, request.number))
+            daemon_over = await self._daemon.send(lane_request, [theirs.fileno()])
+        ours.setblocking(False)
+        try:
+            return await reply_to(trio.socket.from_stdlib_socket(ours), attach, name=f"session {request.owner}")
+        except SessionLost:
+            with trio.move_on_after(DAEMON_END_S):
+                await daemon_over.wait()
+                raise _Unanswered from None
             raise
 
     # ---- at another daemon

@@ -169,7 +169,7 @@ def _report_failure(control: socket.socket, launch: Launch, error: BaseException
     memfd = seal(encode_error(error, may_pickle=False, host=launch.host, session=launch.session), "error-record")
     try:
         control.sendmsg([control_protocol.encode(Failed())], spawn_protocol.ancillary([memfd]))
-    except OSError:  # the daemon is gone, and nobody else wants to know
-        return
+    except OSError:  # the daemon is gone; the next one is told what was on stderr
+        print(f"simplerd: {error}", file=sys.stderr, flush=True)
     finally:
         os.close(memfd)
