@@ -118,7 +118,7 @@ def test_a_bad_configuration_fails_once_and_says_where(service: Box, configurati
 
 def test_a_reload_returns_when_the_configuration_is_in_force(service: Box, configuration: Path) -> None:  # D1, D8
     service.systemctl("start", SERVICE)
-    for number in range(3, 9):
+    for number in range(3, 7):
         configuration.write_text(f"[limits]\nmax_sessions = {number}\n")
         service.systemctl("reload", SERVICE)
         status = json.loads(service.simplerctl("status", "--format", "json").stdout)
