@@ -125,7 +125,8 @@ RECONNECT_S = 0.05
 RECONNECT_MOST_S = 0.5
 """A daemon that is there again closes after LOST_CLIENT_GRACE_S what nobody has asked for: time for some attempts."""
 DAEMON_AWAY_S = 5.0
-"""How long a program that closes a session waits for a daemon that is not there; more than a restart takes."""
+"""How long a program that closes a session, or has lost one, waits for a daemon that is not there: it may be restarted,
+and then knows. More than a restart takes."""
 ERROR_PICKLE_BYTES = 8 << 20
 """A pickled exception larger than this stays behind; its text always travels."""
 

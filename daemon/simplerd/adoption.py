@@ -23,6 +23,7 @@ from simpler.errors import ProtocolError, SessionLost, StaleHandle, StartupError
 from simplerd.cgroups import ControlGroups
 from simplerd.config import Config
 from simplerd.devices import DeviceTable
+from simplerd.fault_points import fault_point
 from simplerd.log import get_logger
 from simplerd.process_stat import open_process
 from simplerd.process_tree import ProcessTree, tree_of
@@ -34,7 +35,7 @@ from simplerd.session_limits import LimitsInForce
 from simplerd.session_log import SessionLog
 from simplerd.session_record import SessionRecord
 from simplerd.session_table import SessionTable
-from simplerd.sessions import LAST_EVENTS, Session
+from simplerd.sessions import LAST_EVENTS, Session, SessionState
 from simplerd.supervision import Supervisor
 from simplerd.unix_socket import reach
 
@@ -67,8 +68,10 @@ class Adoption:
 
     async def run(self) -> None:
         """Takes over what there is; afterwards others may be served."""
+        fault_point("adopt:begun")
         for path in spawner_sockets(self._folder.path):
             self._take_over_spawner(path)
+            fault_point("adopt:spawner")
         for name, record in recorded_sessions(self._folder.path):
             session = self._restored(record)
             if self._sessions.events.has(LAST_EVENTS, name):  # all of it is over but its folder
@@ -77,6 +80,7 @@ class Adoption:
                 await self._end_unknown(name)
             else:
                 self._adopt(session, record)
+                fault_point("adopt:adopted")
         if self._adopted:
             self._sessions.events.publish("daemon.adopted", sessions=[session.id for session in self._adopted])
 
@@ -101,9 +105,12 @@ class Adoption:
 
     def _adopt(self, session: Session, record: SessionRecord) -> None:
         self._adopted.append(session)
-        devices = session.manifest.device_ids
-        self._devices.keep(session.id, devices, holder=str(session.peer), since=session.opened_at)
+        devices, events = session.manifest.device_ids, self._sessions.events
+        if not events.has({"device.released"}, session.id):
+            self._devices.keep(session.id, devices, holder=str(session.peer), since=session.opened_at)
         self._sessions.adopt(session)
+        if devices and session.state is SessionState.OPENING and not events.has({"device.leased"}, session.id):
+            self._sessions.publish(session, "device.leased", devices=list(devices))
         if session.version != simpler.__version__:
             _log.warning("a session is of another release", session=session.id, version=session.version)
         known = self._known(session, record) if record.pid else None
@@ -144,7 +151,21 @@ class Adoption:
             if runner is not None:
                 runner.tree.inode = tree_of(runner.pid)
                 return runner
-        raise SessionLost("simplerd had ended before the session's runner was forked", session=session.id)
+        return self._listening(session)
+
+    def _listening(self, session: Session) -> Runner:
+        """A runner that was forked just when its daemon and its spawner ended: its socket is in its folder."""
+        runner = Runner(ProcessTree(None, 0), session.log)
+        try:
+            connection, (pid, _, _) = reach(self._folder.path / session.id / RUNNER_SOCKET)
+            connection.close()
+            runner.forked(pid, os.pidfd_open(pid))
+        except OSError:
+            why = "simplerd had ended before the session's runner was forked"
+            raise SessionLost(why, session=session.id) from None
+        runner.tree.inode = tree_of(pid)
+        self._nursery.start_soon(runner.watch)
+        return runner
 
     # ---- spawners
 

@@ -36,6 +36,7 @@ from simplerd.drain import Drain
 from simplerd.ended_sessions import EndedSessions
 from simplerd.event_file import EventFile
 from simplerd.events import EventLog
+from simplerd.fault_points import fault_point
 from simplerd.listener import SessionListener
 from simplerd.loop_time import LoopTime
 from simplerd.metrics import Metrics
@@ -156,6 +157,7 @@ async def run(
             failed = True
             for error in _leaves(errors):
                 _log.error("simplerd cannot go on", reason=str(error))
+        fault_point("stop:leaving")
         if daemon.sessions.live():
             spawner.leave()  # it stays with its runners, for the next daemon
         else:
@@ -217,6 +219,7 @@ async def _serve(
             await nursery.start(_reload_on_hangup, daemon)  # which may come as soon as READY is heard
             daemon.life.advance(DaemonEvent.READY)
             daemon.drain.resume()
+            fault_point("adopt:serving")
             service.ready(daemon.summary())
             daemon.events.publish("daemon.ready", endpoints=list(config.session_sockets), config=config.source)
             nursery.start_soon(service.watchdog, daemon.self_check)
@@ -231,6 +234,7 @@ async def _serve(
             service.stopping(daemon.summary())
             daemon.events.publish("daemon.stopping", reason=why, sessions="kept" if daemon.keeps_sessions else "closed")
             entrance.cancel()
+            fault_point("stop:told")
             if not daemon.keeps_sessions:
                 async with service.more_time():
                     await _close_sessions(daemon, why)

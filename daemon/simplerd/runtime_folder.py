@@ -14,6 +14,7 @@ import shutil
 from pathlib import Path
 
 from simpler.errors import ProtocolError
+from simplerd.fault_points import fault_point
 from simplerd.folder_lock import FolderLock
 from simplerd.log import get_logger
 from simplerd.session_record import SessionRecord
@@ -47,6 +48,7 @@ class RuntimeFolder:
         fresh = final.with_suffix(".new")
         with open(fresh, "wb", opener=_private) as file:
             file.write(record.encode())
+        fault_point("record:writing")
         fresh.rename(final)
 
     def remove(self, session: str) -> None:

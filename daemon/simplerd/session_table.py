@@ -26,6 +26,8 @@ from simplerd.session_report import EndedSession, LogPart, SessionInfo, SessionR
 from simplerd.sessions import FINAL, TRANSITIONS, Peer, Session, SessionEvent, SessionState
 
 CLOSED = "CLOSED"
+TOLD_ONCE = ("session.ready", "session.closing")
+"""Published before they are recorded, and once in a session's life."""
 
 
 class SessionTable:
@@ -77,6 +79,11 @@ class SessionTable:
         record(session)
         self._live[session.id] = session
         self.opened_total += 1
+        self._announce(session)
+        return session
+
+    def _announce(self, session: Session) -> None:
+        peer, manifest = session.peer, session.manifest
         self.publish(
             session,
             "session.opened",
@@ -86,11 +93,13 @@ class SessionTable:
             name=manifest.name,
             devices=list(manifest.device_ids),
         )
-        return session
 
     def adopt(self, session: Session) -> None:
-        """Takes in a session of an earlier daemon."""
+        """Takes in a session of an earlier daemon, which may have ended between a record and the word about it."""
         self._live[session.id] = session
+        session.told = frozenset(type for type in TOLD_ONCE if self.events.has({type}, session.id))
+        if session.state is SessionState.OPENING and not self.events.has({"session.opened"}, session.id):
+            self._announce(session)
         self.publish(
             session,
             "session.adopted",
@@ -122,6 +131,8 @@ class SessionTable:
 
     def publish(self, session: Session, type: str, /, **fields: Field) -> None:
         """Something has happened to the session, which its client is told, too."""
+        if type in session.told:
+            return
         session.events.add(self.events.publish(type, session=session.id, **fields))
 
     def find(self, id: str) -> Session:

@@ -173,6 +173,8 @@ class Session:
         """Why its runner was killed."""
         self.close_reason: str | None = None
         self.close_asked = trio.Event()
+        self.told: frozenset[str] = frozenset()
+        """Types of events that its record may lag behind, and that an earlier daemon has published."""
         self.ending: Ending | None = None
         self.ended = trio.Event()
         self.over = trio.Event()

@@ -25,6 +25,7 @@ from simplerd.config import Config
 from simplerd.device_health import failures_of
 from simplerd.devices import DeviceTable
 from simplerd.ending import explained, not_set_up
+from simplerd.fault_points import fault_point
 from simplerd.first_of import first_of
 from simplerd.inquiries import Inquiries
 from simplerd.lane_passing import LanePassing
@@ -111,6 +112,7 @@ class Supervisor:
             except OSError as error:
                 self._folder.remove(session.id)
                 raise not_set_up(session, self._host, f"its record could not be written: {error}") from None
+            fault_point("open:recorded")
 
         session = self._sessions.open(manifest, peer, record=record)
         self._nursery.start_soon(self._supervise, session, partial(self._made, session))
@@ -145,9 +147,14 @@ class Supervisor:
         except Exception as error:
             session.ending = self._given_up(session, error)
         await self._groups.remove(session.id)
-        self._release(session, failures_of(session, self._folder.path / session.id))
+        failures = failures_of(session, self._folder.path / session.id)
+        fault_point("end:gone")
+        self._release(session, failures)
+        fault_point("end:released")
         self._sessions.advance(session, SessionEvent.GONE)
+        fault_point("end:told")
         self._folder.remove(session.id)  # not before it was said: a daemon that is killed in between says it once
+        fault_point("end:removed")
         if runner is not None:
             runner.forget()
         if not session.decided.is_set():
@@ -167,10 +174,14 @@ class Supervisor:
 
     async def _made(self, session: Session) -> Runner:
         manifest = session.manifest
+        fault_point("open:opened")
         self._devices.lease(session.id, manifest.device_ids, holder=str(session.peer))
         if manifest.device_ids:
             self._sessions.publish(session, "device.leased", devices=list(manifest.device_ids))
-        return await self._fork(session)
+        fault_point("open:leased")
+        runner = await self._fork(session)
+        fault_point("open:forked")
+        return runner
 
     async def _look_after(self, session: Session, runner: Runner) -> Ending:
         self._alive[session.id] = runner
@@ -234,6 +245,7 @@ class Supervisor:
             if session.state is SessionState.OPENING:
                 self._sessions.advance(session, SessionEvent.FORKED)
             self._record(session, runner)
+            fault_point("open:started")
             with trio.fail_after(timeout_s + START_MARGIN_S):
                 await first_of(partial(self._hear, session, runner), session.close_asked.wait, runner.exited.wait)
             return
@@ -269,7 +281,9 @@ class Supervisor:
     async def _hear(self, session: Session, runner: Runner) -> None:
         """The runner's first report to this daemon; `_start` keeps the deadline of a start."""
         if not runner.is_connected:
+            fault_point("adopt:connecting")
             await runner.connect(self._folder.path / session.id)
+            fault_point("adopt:connected")
         received = await runner.receive()
         if received is None:
             await runner.exited.wait()
@@ -287,9 +301,11 @@ class Supervisor:
                 session.chips, session.subs = report.chips, report.subs
                 session.runner_certificate = report.lane_certificate
                 session.lanes.update(report.lanes)
+                fault_point("adopt:heard")
                 runner.is_ready.set()
                 if session.state is SessionState.STARTING:
                     self._sessions.advance(session, SessionEvent.READY)
+                    fault_point("open:ready")
                     self._note(session, runner)
                 session.decided.set()
             case Failed():
@@ -307,12 +323,13 @@ class Supervisor:
         failed = session.failure is not None or session.given_up is not None
         if not failed and not runner.exited.is_set() and session.state is not SessionState.CLOSING:
             self._sessions.advance(session, SessionEvent.CLOSE)
+            fault_point("close:closing")
             self._note(session, runner)
         if session.state is SessionState.CLOSING and starting:
             runner.kill()  # it would not listen before it is READY, and there is nothing to finish
         with trio.move_on_after(self._config.close_timeout_s):
             if session.state is SessionState.CLOSING:
-                await self._ask_to_stop(session, runner)
+                await first_of(partial(self._ask_to_stop, session, runner), runner.exited.wait)
             await runner.exited.wait()
         killed = not runner.exited.is_set()
         if killed:
@@ -325,7 +342,9 @@ class Supervisor:
         try:
             if not runner.is_connected:
                 await runner.connect(self._folder.path / session.id)
+            fault_point("close:stopping")
             await runner.send(Stop(session.close_reason or ""))
+            fault_point("close:stopped")
         except (OSError, ProtocolError):  # it has just ended, or is not to be talked to
             return
 

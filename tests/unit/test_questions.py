@@ -7,6 +7,7 @@ import socket
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -45,7 +46,7 @@ class Scene:
         self.runner = Runner(ProcessTree(None, 0), None, trio.socket.from_stdlib_socket(ours))
         self.runner.is_ready.set()
         self.listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.told = DaemonSocket(self.theirs, self.listening, adoption_timeout_s=1)
+        self.told = DaemonSocket(self.theirs, self.listening, Path(), adoption_timeout_s=1)
         self.session = Session(1, Manifest(platform="sim", runtime="graph"), Peer("test"), 0.0)
         self.session.state = SessionState.READY
         self.inquiries = Inquiries({self.session.id: self.runner}, timeout_s=timeout_s)

@@ -6,6 +6,7 @@ import gc
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -47,7 +48,7 @@ def buffers(region: Region) -> SessionBuffers:
 def reports() -> Iterator[RefusalReports]:
     daemon, runner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with daemon, runner, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
-        yield RefusalReports(DaemonSocket(runner, listening, adoption_timeout_s=1))
+        yield RefusalReports(DaemonSocket(runner, listening, Path(), adoption_timeout_s=1))
 
 
 class ToldElsewhere:

@@ -23,7 +23,7 @@ from simpler import limits
 from simpler.chrome_trace import ProcessTrace
 from simpler.content import Content
 from simpler.error_record import encode_error
-from simpler.errors import SessionLost, SimplerError, StartupError, StateError
+from simpler.errors import SessionLost, SimplerError, StaleHandle, StartupError, StateError
 from simpler.pushes import Take
 from simpler.region import Region, RegionClosed
 from simpler.region_records import unpack_trace
@@ -180,6 +180,8 @@ class RemoteSession(Handler):
     async def _opened_by_daemon(self, manifest: Manifest, contents: Sequence[Content]) -> None:
         try:
             await self._wire.open(manifest, contents, self._nursery)
+        except StaleHandle as gone:
+            raise self._loss(f"was lost while it was opened: {gone.message}") from None
         except (SessionLost, StateError):  # of a lane that the session does not take, or has ended with
             if self._wire.opened is not None:  # then the daemon may be about to say why the session has ended
                 with trio.move_on_after(limits.ENDED_GRACE_S):
@@ -334,6 +336,9 @@ class RemoteSession(Handler):
         cause = await lane.wait_closed()
         with trio.move_on_after(limits.ENDED_GRACE_S):
             await self._lost.wait()
+        if self._wire.control.cause is not None:  # the daemon may be back soon, and know
+            with trio.move_on_after(limits.DAEMON_AWAY_S):
+                await self._lost.wait()
         daemon = self._wire.control.cause
         silence = "" if daemon is None else f", and so was its daemon: {daemon}"
         self._lose(self._loss(f"was lost: {cause}{silence}"))

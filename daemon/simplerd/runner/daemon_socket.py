@@ -3,8 +3,8 @@
 Rules
   1. The first is there from the beginning. When it is gone, the next one connects to `runner.sock` in the session's
      folder, says Adopt, and is answered with Ready. What the one before had sent is carried out first.
-  2. Without a daemon the session goes on, for `adoption_timeout_s`. Then it closes itself: it holds devices that nobody
-     could give to others.
+  2. Without a daemon the session goes on, for `adoption_timeout_s`, and while its folder is there. Then it closes
+     itself: it holds devices that nobody could give to others.
   3. Only root and the session's own user may connect: that is whose code the session runs.
 """
 
@@ -28,6 +28,8 @@ from simplerd.unix_socket import at_path, peer_credentials
 
 COMMAND_BYTES = 2 << 20
 BACKLOG = 16
+LOOK_S = 0.5
+"""How often it is looked whether a daemon can still come: nothing tells that the way to here is gone."""
 
 
 def listen(folder: Path) -> socket.socket:
@@ -44,12 +46,15 @@ def listen(folder: Path) -> socket.socket:
 
 
 class DaemonSocket:
-    """`control`: the socket to the first daemon; `listening`: see `listen`. Both are taken over.
+    """`control`: the socket to the first daemon; `listening`, `folder`: see `listen`. Both sockets are taken over.
 
     `send_now` is for any thread, the rest for the event loop.
     """
 
-    def __init__(self, control: socket.socket, listening: socket.socket, *, adoption_timeout_s: float) -> None:
+    def __init__(
+        self, control: socket.socket, listening: socket.socket, folder: Path, *, adoption_timeout_s: float
+    ) -> None:
+        self._folder = folder
         self._listening = trio.socket.from_stdlib_socket(listening)
         self._adoption_timeout_s = adoption_timeout_s
         self._in_use = threading.Lock()
@@ -93,7 +98,8 @@ class DaemonSocket:
             self._drop()
             if not await self._is_adopted():
                 print(
-                    f"simplerd: no daemon has come for this session within {self._adoption_timeout_s:g} s: it closes",
+                    f"simplerd: no daemon has come for this session within {self._adoption_timeout_s:g} s, or its "
+                    "folder is gone: it closes",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -118,13 +124,18 @@ class DaemonSocket:
 
     async def _is_adopted(self) -> bool:
         with trio.move_on_after(self._adoption_timeout_s):
-            while True:
-                connection, _ = await self._listening.accept()
-                if peer_credentials(connection).uid in (0, os.geteuid()):
-                    self._set(socket.socket(fileno=connection.detach()))
-                    return True
-                connection.close()
+            while self._can_be_found():
+                with trio.move_on_after(LOOK_S):
+                    connection, _ = await self._listening.accept()
+                    if peer_credentials(connection).uid in (0, os.geteuid()):
+                        self._set(socket.socket(fileno=connection.detach()))
+                        return True
+                    connection.close()
         return False
+
+    def _can_be_found(self) -> bool:
+        """A daemon that did not know of this process, forked when the one before ended, has removed its folder."""
+        return (self._folder / control_protocol.RUNNER_SOCKET).exists()
 
     async def send(self, report: Report, fds: Sequence[int] = ()) -> trio.Event:
         """Sends to the daemon, waiting for the next when there is none; so the caller sets a deadline.

@@ -133,7 +133,10 @@ async def serve(
     dispatcher = Dispatcher(launch, worker, buffers)
     trace = SessionTrace(launch, worker.region, dispatcher, names)
     questions = Questions(SessionView(worker.region, names, dispatcher, buffers))
-    daemon, links = DaemonSocket(control, listening, adoption_timeout_s=launch.adoption_timeout_s), Links()
+    daemon, links = (
+        DaemonSocket(control, listening, Path(launch.folder), adoption_timeout_s=launch.adoption_timeout_s),
+        Links(),
+    )
     refusals = RefusalReports(daemon)
     grants, calls = Grants(worker.region, buffers, launch, security, links=links, refusals=refusals), TrioCalls()
     attached: list[str] = []
