@@ -101,9 +101,14 @@ def cells() -> list[Cell]:
 
 
 def diagonal() -> list[Cell]:
-    """Each step with one kill, each kill in its turn: what there is time for in every run of the tests."""
-    kills = len(Kill)
-    return [cell for place, cell in enumerate(cells()) if place % kills == place // kills % kills]
+    """Each point once, in one of its steps, and with the kills in turn: what every run of the tests has time for."""
+    every = cells()
+    chosen = []
+    for place, point in enumerate(dict.fromkeys(step.point for step in STEPS)):
+        steps = [step for step in STEPS if step.point == point]
+        step, kill = steps[place % len(steps)], list(Kill)[place % len(Kill)]
+        chosen += [cell for cell in every if (cell.step, cell.kill) == (step, kill)]
+    return chosen
 
 
 class Walk:
