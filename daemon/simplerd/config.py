@@ -20,6 +20,7 @@ from msgspec import Meta, Struct
 from simpler import limits
 from simplerd.config_check import (
     TlsFiles,
+    check_apart,
     check_daemon,
     check_listen,
     checked_insecure,
@@ -233,6 +234,9 @@ def read(around: Surroundings, file: TomlFile | None = None) -> Config:
 
     home = _folder(around.runtime_dir, daemon.runtime_dir) or default_runtime_dir(around.environ)
     sockets = around.inherited or around.listen or at.session or (f"unix:{home}/session.sock",)
+    admin_socket = at.admin_socket or f"{home}/admin.sock"
+    check_apart(file, sockets, admin_socket)
+    file.finish()
     return Config(
         source=str(file.path) if file.text else EMBEDDED,
         runtime_dir=home,
@@ -240,7 +244,7 @@ def read(around: Surroundings, file: TomlFile | None = None) -> Config:
         session_sockets=_checked(sockets, tls=files is not None, insecure=insecure),
         tls=files,
         insecure_tcp=insecure,
-        admin_socket=Path(_checked((f"unix:{at.admin_socket or home / 'admin.sock'}",))[0].removeprefix("unix:")),
+        admin_socket=Path(_checked((f"unix:{admin_socket}",))[0].removeprefix("unix:")),
         admin_group=at.admin_group,
         read_group=at.read_group,
         platform=devices.platform,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import grp
 import ipaddress
+import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,10 +79,12 @@ def metrics_problem(endpoint: str) -> str | None:
 def check_daemon(file: TomlFile, daemon: DaemonSection) -> None:
     """Notes what is wrong with the folders of [daemon]."""
     for key, folder in (("runtime_dir", daemon.runtime_dir), ("state_dir", daemon.state_dir)):
-        if folder is not None and not folder.startswith("/"):
+        if folder is not None and not _is_absolute(folder):
             file.problem("daemon", key, f"expected an absolute path; it is {folder!r}")
+        elif folder is not None and key == "runtime_dir" and (why := endpoint_problem(f"unix:{folder}/session.sock")):
+            file.problem("daemon", key, f"sockets are made there: {why}")
     for value in daemon.import_paths:
-        if not value.startswith("/"):
+        if not _is_absolute(value):
             file.problem("daemon", "import_paths", f"expected absolute paths; {value!r} is not one")
 
 
@@ -114,7 +117,7 @@ def checked_insecure(file: TomlFile, at: ListenSection, tls: TlsSection) -> bool
 
 def file_problem(path: str, *, secret: bool) -> str | None:
     """What is wrong with the file of [tls] at `path`, or None. `secret`: whether it is a key."""
-    if not path.startswith("/"):
+    if not _is_absolute(path):
         return f"expected an absolute path; it is {path!r}"
     try:
         mode = Path(path).stat().st_mode
@@ -135,9 +138,7 @@ def check_listen(file: TomlFile, at: ListenSection, *, tls: bool, insecure: bool
             file.problem("listen", "session", why)
     if len(set(session)) < len(session):
         file.problem("listen", "session", f"each endpoint once; it is {list(session)}")
-    if f"unix:{at.admin_socket}" in session:
-        file.problem("listen", "admin_socket", "sessions are served there; expected a socket of its own")
-    if at.admin_socket is not None and not at.admin_socket.startswith("/"):
+    if at.admin_socket is not None and not _is_absolute(at.admin_socket):
         file.problem("listen", "admin_socket", f"expected an absolute path; it is {at.admin_socket!r}")
     elif at.admin_socket is not None and (why := endpoint_problem(f"unix:{at.admin_socket}")):
         file.problem("listen", "admin_socket", why)
@@ -146,9 +147,20 @@ def check_listen(file: TomlFile, at: ListenSection, *, tls: bool, insecure: bool
             file.problem("listen", key, f"there is no group {name!r} on this host")
 
 
+def check_apart(file: TomlFile, session: tuple[str, ...], admin_socket: str) -> None:
+    """Notes when the sockets that were decided on are the same."""
+    if os.path.normpath(admin_socket) in [os.path.normpath(one.removeprefix("unix:")) for one in session]:
+        why = f"sessions are served there ({admin_socket}); expected a socket of its own"
+        file.problem("listen", "admin_socket", why)
+
+
+def _is_absolute(path: str) -> bool:
+    return path.startswith("/") and "\0" not in path
+
+
 def _is_group(name: str) -> bool:
     try:
         grp.getgrnam(name)
-    except KeyError:
+    except (KeyError, ValueError):  # the latter: a name with a null byte
         return False
     return True

@@ -5,7 +5,9 @@ that is unknown or of the wrong type becomes a problem with file, line and key; 
 """
 
 import difflib
+import os
 import re
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,8 +72,14 @@ class TomlFile:
     def read(cls, path: Path) -> "TomlFile":
         """Read and parse `path`. Raises ConfigError when it cannot be read or is not TOML."""
         try:
-            with path.open("rb") as file:
-                data = file.read(MAX_FILE_BYTES + 1)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would wait for its writer
+            try:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    why = "is not a file; a reload reads it again, so that no pipe or device will do"
+                    raise ConfigError.of([Problem(0, "", why, str(path))])
+                data = os.read(descriptor, MAX_FILE_BYTES + 1)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise ConfigError.of([Problem(0, "", f"cannot be read: {error.strerror}", str(path))]) from error
         return cls.parse(path, data)
@@ -93,6 +101,8 @@ class TomlFile:
         except tomli.TOMLDecodeError as error:
             why = f"not TOML: {error.msg} (column {error.colno})"
             raise ConfigError.of([Problem(error.lineno, "", why, str(path))]) from error
+        except (RecursionError, ValueError) as error:  # nested too deep, a number with thousands of digits
+            raise ConfigError.of([Problem(0, "", f"not TOML that can be read: {error}", str(path))]) from error
 
     def origins(self) -> dict[str, str]:
         """Where each key of each section stands: `{"limits.max_sessions": "/etc/simplerd/simplerd.toml:3"}`."""
@@ -127,7 +137,8 @@ class TomlFile:
     def problem(self, section: str, key: str | None, why: str) -> None:
         """Note a problem with `key` of `section` (or with the section itself)."""
         dotted = section if key is None else f"{section}.{key}"
-        self.problems.append(Problem(line_of(self.text, dotted), dotted, why, str(self.path)))
+        shown = dotted if dotted.isprintable() else repr(dotted)  # a quoted key may hold what a terminal heeds
+        self.problems.append(Problem(line_of(self.text, dotted), shown, why, str(self.path)))
 
     def finish(self) -> None:
         """Raise ConfigError naming every problem noted, if there are any."""

@@ -59,3 +59,11 @@ async def test_a_bad_file_changes_nothing_and_every_problem_is_told(
         await client.open()
         with pytest.raises(CapacityError, match=r"1 sessions are open"):
             await client.open()
+
+
+@pytest.mark.parametrize("text", [f"a = {'[' * 2000}", '[tls]\nca = "/a\\u0000"', '[listen]\nread_group = "\\u0000"'])
+async def test_no_file_ends_a_daemon_that_serves(configured: ForegroundDaemon, config: Path, text: str) -> None:  # D8
+    reload(configured, config, text)
+    assert str(config) in (await event(configured.admin_socket, "daemon.reload_refused"))["fields"]["reason"]
+    async with client_of(configured.endpoint) as client:
+        await client.open()

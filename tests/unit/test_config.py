@@ -243,14 +243,47 @@ level = true
         ),
         (
             '[listen]\nsession = ["unix:/a"]\nadmin_socket = "/a"',
-            "3: listen.admin_socket: sessions are served there; expected a socket of its own",
+            "3: listen.admin_socket: sessions are served there (/a); expected a socket of its own",
         ),
+        (
+            '[daemon]\nruntime_dir = "/run/x"\n[listen]\nsession = ["unix:/run//x/admin.sock"]',
+            "3: listen.admin_socket: sessions are served there (/run/x/admin.sock); expected a socket of its own",
+        ),
+        ('[daemon]\nruntime_dir = "/a\\u0000"', r"2: daemon.runtime_dir: expected an absolute path; it is '/a\x00'"),
+        ('[listen]\nread_group = "\\u0000"', r"2: listen.read_group: there is no group '\x00' on this host"),
+        ('[log]\n"\\u001b[2J" = 1', r"1: 'log.\x1b[2J': unknown key; [log] takes level"),
         ("[listen]\nsession = []", "2: listen.session: expected `array` of length >= 1; it is []"),
         ("a = ", "1: not TOML: Invalid value (column 5)"),
     ],
 )
 def test_a_problem_is_named_with_line_and_key(tmp_path: Path, text: str, expected: str) -> None:  # D8
     assert problems(tmp_path, text) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"a = {'[' * 2000}{']' * 2000}", "nested more than"),
+        (f"[{'.'.join('a' * 2000)}]", "more than the allowed"),
+        (f"a = {'9' * 5000}", "Exceeds the limit"),
+    ],
+)
+def test_toml_that_is_too_much_to_read_is_refused(tmp_path: Path, text: str, expected: str) -> None:  # D8
+    (problem,) = problems(tmp_path, text)
+    assert problem.startswith(" not TOML that can be read: ")
+    assert expected in problem
+
+
+def test_sockets_that_would_have_too_long_a_name_are_the_folders_problem(tmp_path: Path) -> None:  # D8
+    (problem,) = problems(tmp_path, f'[daemon]\nruntime_dir = "/{"x" * 200}"')
+    assert problem.startswith("2: daemon.runtime_dir: sockets are made there: endpoint 'unix:/xxx")
+
+
+def test_what_could_not_be_read_again_is_no_configuration(tmp_path: Path) -> None:  # D8
+    os.mkfifo(tmp_path / "fifo")  # nobody writes: to wait for that would stop the daemon
+    for path in (tmp_path / "fifo", Path("/dev/zero"), tmp_path):
+        with pytest.raises(ConfigError, match="is not a file; a reload reads it again"):
+            load(path)
 
 
 def test_bytes_that_are_no_text_are_refused_with_their_line(tmp_path: Path) -> None:  # D8
@@ -313,6 +346,7 @@ def test_with_tls_or_two_insecure_settings_any_address_may_be_listened_at(tmp_pa
         ('[tls]\nca = "ca.pem"', "2: tls.ca: expected an absolute path; it is 'ca.pem'"),
         ('[tls]\nca = "/nowhere/ca.pem"', "2: tls.ca: /nowhere/ca.pem: No such file or directory"),
         ('[tls]\nca = "/tmp"', "2: tls.ca: /tmp is not a file"),
+        ('[tls]\nca = "/a\\u0000"', r"2: tls.ca: expected an absolute path; it is '/a\x00'"),
         ('[tls]\nca = "/etc/passwd"', "1: tls: TLS needs certificate, key and ca; there is no certificate and no key"),
         ('[tls]\nclients = ["ab:cd"]', "2: tls.clients: expected `str` matching regex"),
         (
