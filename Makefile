@@ -21,7 +21,7 @@ BESIDE := tests/fuzz tests/install tests/native
 
 test: setup
 	@tests/systemd/setup.sh
-	@tests/cli/setup.sh
+	@tests/cli/setup.sh "$(VENV)"
 	said="$$(mktemp)"
 	trap 'rm -f "$$said"; kill "$$beside" 2>/dev/null || true' EXIT
 	nice -n 19 $(BIN)/pytest -p no:cacheprovider $(BESIDE) >"$$said" 2>&1 &

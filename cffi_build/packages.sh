@@ -15,3 +15,17 @@ install_missing() {
     apt-get update -qq
     apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null
 }
+
+# unpack FOLDER PACKAGE...: the files of packages, in a folder of their own. Nothing of them is run.
+unpack() {
+    local folder=$1 fetched
+    shift
+    command -v apt-get >/dev/null || { echo "left out, for want of apt-get: $*" >&2; return 0; }
+    echo "unpacking $*"
+    fetched=$(mktemp -d)
+    apt-get update -qq
+    (cd "$fetched" && apt-get download -qq -o APT::Sandbox::User=root "$@" >/dev/null)
+    for package in "$fetched"/*.deb; do dpkg-deb --extract "$package" "$fetched/files"; done
+    mv "$fetched/files" "$folder"
+    rm -r "$fetched"
+}

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,14 @@ from tls_site import free_port
 
 from .conftest import SIMPLERCTL, Finished
 
-SSHD = "/usr/sbin/sshd"
+INSTALLED, UNPACKED = Path("/usr/sbin/sshd"), Path(sys.prefix, "openssh-server")
+IN_ITS_OWN_MOUNTS = """\
+mount --bind "$1/passwd" /etc/passwd
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir -m 755 /run/sshd
+LD_LIBRARY_PATH=$2 exec "$3" -D -e -f "$1/sshd_config"
+"""
+"""What sshd(8) wants of a host, its user and a folder in /run, is put where nobody else sees it."""
 HOST = "worker-host"
 SSH_CONFIG = """\
 Host {host} {host}-bare
@@ -52,7 +60,7 @@ Run = Callable[..., Finished]
 @pytest.fixture(scope="module")
 def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a `ssh` that reaches the sshd which runs for as long as the module's tests."""
-    if os.geteuid() != 0 or not Path(SSHD).exists() or shutil.which("ssh") is None:
+    if os.geteuid() != 0 or not (INSTALLED.exists() or UNPACKED.exists()) or shutil.which("ssh") is None:
         pytest.skip("needs root, ssh and sshd")
     folder, port, nobody = tmp_path_factory.mktemp("ssh"), free_port(), free_port()
     for name in ("host_key", "client_key"):
@@ -64,28 +72,28 @@ def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "sshd_config").write_text(SSHD_CONFIG.format(port=port, folder=folder, path=path))
     (folder / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {folder}/ssh_config "$@"\n')
     (folder / "ssh").chmod(0o755)
-    with (
-        privileges_folder(),
-        subprocess.Popen([SSHD, "-D", "-e", "-f", folder / "sshd_config"], stderr=subprocess.PIPE) as sshd,
-    ):
-        wait_for_port(port, sshd)
+    with sshd(folder) as running:
+        wait_for_port(port, running)
         yield folder
-        sshd.terminate()
-        sshd.communicate(timeout=30)
 
 
 @contextmanager
-def privileges_folder() -> Iterator[None]:
-    """What sshd(8) wants, and the system's own service would make."""
-    folder = Path("/run/sshd")
-    if folder.exists():
-        yield
-        return
-    folder.mkdir(mode=0o755)
-    try:
-        yield
-    finally:
-        folder.rmdir()
+def sshd(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The sshd of `folder`'s configuration, which serves this program's network and files."""
+    users = Path("/etc/passwd").read_text()
+    own = "" if "\nsshd:" in users else "sshd:x:65533:65534::/run/sshd:/usr/sbin/nologin\n"
+    (folder / "passwd").write_text(users + own)
+    (folder / "passwd").chmod(0o644)
+    program = INSTALLED if INSTALLED.exists() else UNPACKED / "usr/sbin/sshd"
+    libraries = ":".join(str(found.parent) for found in UNPACKED.glob("usr/lib/*/libwrap.so.0"))
+    namespace = ["unshare", "--mount", "--propagation", "private", "sh", "-e", "-c", IN_ITS_OWN_MOUNTS, "sshd"]
+    command = [*namespace, folder, libraries, program]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as running:
+        try:
+            yield running
+        finally:
+            running.terminate()
+            running.communicate(timeout=30)
 
 
 def wait_for_port(port: int, server: subprocess.Popen[bytes]) -> None:
