@@ -3,8 +3,8 @@
 Rules
   1. Opening has one deadline for all its steps; when it passes, the error says what was waited for.
   2. Health is the daemon's to tell. A session is lost when the daemon says so, when a lane is lost, or when its host is
-     silent (health.py); for a lane the daemon has ENDED_GRACE_S to say why. Losing the control connection alone loses
-     no session: it is made anew.
+     silent (health.py); for a lane the daemon has ENDED_GRACE_S to say why, one that is away DAEMON_AWAY_S more. Losing
+     the control connection alone loses no session: it is made anew.
   3. A lost session fails all that counts on it with its cause: calls, tasks that it holds, tasks that come later.
 """
 
