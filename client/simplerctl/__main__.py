@@ -1,4 +1,4 @@
-"""The simplerctl command: global options, the tree of verbs, and the two verbs that start something.
+"""The simplerctl command: global options, and the verbs `run` and `completion`; verb_table.py has the others.
 
 Exit codes: 0 done; 1 the operation failed; 2 usage; 3 the answer is "no"; 4 no daemon; 5 not permitted.
 """
@@ -10,26 +10,10 @@ from pathlib import Path
 import click
 from click.shell_completion import get_completion_class
 
-from simplerctl.bugreport_verb import bugreport
-from simplerctl.config_verbs import config, reload
-from simplerctl.daemon_verbs import log, shutdown
-from simplerctl.device_verbs import device
-from simplerctl.dial_verb import dial_stdio
-from simplerctl.doctor_verb import doctor
-from simplerctl.drain_verbs import drain, is_drained, undrain
 from simplerctl.errors import AdminError
-from simplerctl.event_verbs import events
-from simplerctl.inside_verbs import buffer, callable_group
-from simplerctl.metrics_verb import metrics
 from simplerctl.output import example
-from simplerctl.rpc_verb import rpc
-from simplerctl.service_verbs import service
-from simplerctl.session_verbs import session
-from simplerctl.status_verbs import status, version
 from simplerctl.target import Target
-from simplerctl.tls_verbs import tls
-from simplerctl.top_verb import top
-from simplerctl.wait_verbs import is_ready, wait
+from simplerctl.verb_table import VerbTable
 
 EPILOG = """\b
 Examples:
@@ -46,7 +30,7 @@ def _host(context: click.Context, option: click.Parameter, value: str | None) ->
     return value
 
 
-@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(commands=VerbTable(), epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--host",
     metavar="[USER@]HOST",
@@ -102,36 +86,6 @@ def completion(shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None, "click knows all shells that are offered"
     click.echo(kind(cli, {}, "simplerctl", "_SIMPLERCTL_COMPLETE").source())
-
-
-VERBS: tuple[click.Command, ...] = (
-    status,
-    version,
-    is_ready,
-    wait,
-    shutdown,
-    log,
-    session,
-    device,
-    buffer,
-    callable_group,
-    events,
-    drain,
-    undrain,
-    is_drained,
-    config,
-    reload,
-    metrics,
-    top,
-    doctor,
-    bugreport,
-    rpc,
-    service,
-    tls,
-    dial_stdio,
-)
-for verb in VERBS:
-    cli.add_command(verb)
 
 
 def main() -> None:

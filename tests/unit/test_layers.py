@@ -162,3 +162,13 @@ def test_the_daemon_process_loads_no_pickle_and_no_numpy() -> None:  # nor what 
     program = f"import sys, simplerd.__main__, simplerd.daemon; print(*({unwanted!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.split() == []
+
+
+def test_a_verb_loads_nothing_of_the_others() -> None:
+    program = (
+        "import sys; from simplerctl.__main__ import cli; cli.commands['status']\n"
+        "others = {'simplerctl.doctor_verb', 'tarfile', 'rich', 'cryptography', 'trio', 'numpy'}\n"
+        "print(*(others & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.split() == []
