@@ -63,7 +63,7 @@ class MetricsListener:
 
     async def _serve_connection(self, stream: trio.SocketStream) -> None:
         if len(self._open) >= self._max_connections:
-            next(iter(self._open.values())).cancel()
+            self._open.pop(next(iter(self._open))).cancel()  # one that comes before it has left hangs up on the next
         try:
             async with stream:
                 with trio.move_on_after(self._timeout_s) as self._open[stream]:
@@ -73,7 +73,7 @@ class MetricsListener:
         except Exception:
             _log.exception("a request for metrics failed")
         finally:
-            del self._open[stream]
+            self._open.pop(stream, None)
 
     async def _converse(self, stream: trio.SocketStream) -> None:
         import h11

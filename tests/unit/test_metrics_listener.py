@@ -109,3 +109,19 @@ async def test_the_oldest_gives_way_when_there_are_too_many() -> None:
         assert await first.receive_some(1) == b""
         await second.send_all(get("/metrics"))
         assert (await second.receive_some(4096)).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_flood_leaves_no_more_open_than_there_may_be() -> None:
+    hung_up = trio.Semaphore(0)
+
+    async def wait_for_the_end(site: Site) -> None:
+        async with await site.connect() as stream:
+            assert await stream.receive_some(1) == b""
+            hung_up.release()
+
+    async with listening(max_connections=2, timeout_s=2 * TIMEOUT_S) as site, trio.open_nursery() as nursery:
+        for _ in range(100):
+            nursery.start_soon(wait_for_the_end, site)
+        for _ in range(98):
+            await hung_up.acquire()
+        nursery.cancel_scope.cancel()
