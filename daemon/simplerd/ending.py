@@ -24,7 +24,7 @@ def explained(session: Session, runner: Runner, oom: OomWatch, *, host: str, kil
         if killed_after_s is not None:
             cause += f"; its runner did not end within {killed_after_s:g} s and was killed"
     elif session.failure is None:
-        cause = session.given_up or cause
+        cause = _of_both(cause, session.given_up, exit)
         if session.state is not SessionState.READY:
             session.failure = not_set_up(session, host, cause + _stderr_text(exit.stderr))
     if session.failure is not None:
@@ -46,6 +46,14 @@ def _how_it_ended(exit: Exited, oom: OomWatch) -> str:
     if exit.signal != signal.SIGKILL:
         return killed
     return f"{killed}; out of memory: {oom.was_out_of_memory()}"
+
+
+def _of_both(cause: str, given_up: str | None, exit: Exited) -> str:
+    """Why a runner has ended that was killed, or was about to be when it ended by itself."""
+    if given_up is None:
+        return cause
+    by_itself = exit.code is not None or exit.signal not in (None, signal.SIGKILL)
+    return f"{cause}; {given_up}" if by_itself else given_up
 
 
 def _stderr_text(lines: list[str]) -> str:
