@@ -62,6 +62,8 @@ class EndedSessions:
         return [_info(kept.session) for kept in self._sessions.values()]
 
     def _put(self, session: EndedSession) -> None:
+        known = self._sessions.pop(session.report.id, None)  # its end was not said before the daemon before was killed
+        self._bytes -= known.nbytes if known is not None else 0
         kept = self._sessions[session.report.id] = _Kept(session, len(msgspec.json.encode(session)))
         self._bytes += kept.nbytes
         while len(self._sessions) > self._kept or self._bytes > self._kept_bytes:

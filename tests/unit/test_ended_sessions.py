@@ -99,3 +99,11 @@ def test_what_cannot_be_written_is_still_known_to_this_daemon(tmp_path: Path) ->
         sessions.add(ended(1))
         assert ids(sessions) == ["s-00000001"]
         assert ids(EndedSessions(folder)) == []
+
+
+def test_one_whose_end_is_said_twice_is_kept_once(folder: StateFolder) -> None:  # D2
+    for _ in range(2):  # the daemon was killed before it had said so, and the next one explains it again
+        sessions = EndedSessions(folder, kept_bytes=15_000)
+        for number in (2, 1):
+            sessions.add(ended(number, stderr=("x" * 5_000,)))
+    assert ids(sessions) == ids(EndedSessions(folder)) == ["s-00000002", "s-00000001"]
