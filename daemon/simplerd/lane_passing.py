@@ -118,7 +118,7 @@ class LanePassing:
             await self.attach_peer(self._sessions.find(report.session), report.frame, fd, importer=session.id)
         except SimplerError as refusal:
             if refusal.code != NO_SUCH_SESSION:  # then it asks another daemon
-                _log.warning("a peer lane was refused", session=session.id, reason=refusal.message)
+                self._refusals.note(session.peer, refusal.code, f"peer lane of session {session.id}: {refusal.message}")
             _refuse_lane(fd, refusal)
 
 
