@@ -72,8 +72,8 @@ class Daemon:
         self.groups = groups
         self.started_at = time.time()
         self.life = DaemonLife()
-        file = EventFile(state_folder.path)
-        self.events = EventLog(earlier=file.read(), keep=file.append)
+        file = EventFile(state_folder.path, beside=config.runtime_dir)
+        self.events = EventLog(earlier=file.read(), last_seq=file.noted(), keep=file.append)
         self.tls = ServerTls(config.tls) if config.tls else None
         self.sessions = SessionTable(self.events, config, ended=EndedSessions(state_folder))
         self.devices = DeviceTable(config.platform, config.devices, saved=state_folder)

@@ -6,10 +6,13 @@ Rules
   2. Two files of at most EVENT_FILE_BYTES, the newer and the older; when the newer is full it becomes the older.
   3. Nothing that is wrong with them stops the daemon: what cannot be read is left out, what cannot be written is logged
      once, until it can be again.
+  4. No number comes twice: while events cannot be kept, the last number is noted in another folder, `beside`, which is
+     most often on another file system. The next daemon goes on behind it, and a reader is told of the gap.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections import deque
@@ -36,10 +39,11 @@ _lines = msgspec.json.Decoder(_Line)
 
 
 class EventFile:
-    """The events below the folder `path`, of which there is one writer."""
+    """The events below the folder `path`, of which there is one writer. `beside`: a folder that a boot may clear."""
 
-    def __init__(self, path: Path, max_bytes: int = limits.EVENT_FILE_BYTES) -> None:
+    def __init__(self, path: Path, *, beside: Path, max_bytes: int = limits.EVENT_FILE_BYTES) -> None:
         self._newer, self._older = path / "events.jsonl", path / "events.old.jsonl"
+        self._note = beside / "last-event"
         self._max_bytes = max_bytes
         self._is_torn = True
         """What is there may not end with a newline."""
@@ -55,6 +59,16 @@ class EventFile:
                 found.append(event)
         return list(found)
 
+    def noted(self) -> int:
+        """The number of the last event that was not kept; 0 when all were."""
+        try:
+            return int(self._note.read_bytes())
+        except FileNotFoundError:
+            return 0
+        except (OSError, ValueError) as error:
+            _log.warning("the number of the last event was left out", file=str(self._note), reason=str(error))
+            return 0
+
     def append(self, event: Event) -> None:
         """Keeps one more."""
         line = msgspec.json.encode(event._asdict()) + b"\n"
@@ -65,6 +79,8 @@ class EventFile:
             if not self._is_failing:
                 self._is_failing = True
                 _log.error("events are not kept for the next daemon", file=str(self._newer), reason=error.strerror)
+            with contextlib.suppress(OSError):  # then nothing can be written anywhere
+                _overwrite(self._note, f"{event.seq:020}\n".encode())
         else:
             self._is_torn = self._is_failing = False
 
@@ -83,6 +99,15 @@ class EventFile:
             return self._newer.stat().st_size
         except FileNotFoundError:
             return 0
+
+
+def _overwrite(file: Path, data: bytes) -> None:
+    """With as many bytes as are there: whoever is killed meanwhile leaves what was there before."""
+    fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)
 
 
 def _events_in(file: Path) -> list[Event]:

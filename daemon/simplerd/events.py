@@ -65,8 +65,8 @@ class EventQueue:
 class EventLog:
     """The daemon's events. Belongs to the trio thread.
 
-    `earlier`: those of the daemon before, numbered without a gap. `keep` is called with each new one, before any reader
-    sees it.
+    `earlier`: those of the daemon before, numbered without a gap; `last_seq`: the last number that it gave, if it could
+    not keep that one. `keep` is called with each new one, before any reader sees it.
     """
 
     def __init__(
@@ -74,12 +74,14 @@ class EventLog:
         kept: int = limits.EVENTS_KEPT,
         *,
         earlier: Sequence[Event] = (),
+        last_seq: int = 0,
         keep: Callable[[Event], None] | None = None,
     ) -> None:
-        self._ring: deque[Event] = deque(earlier, maxlen=kept)
+        known = earlier[-1].seq if earlier else 0
+        self.last_seq = max(known, last_seq)
+        self._ring: deque[Event] = deque(earlier if known == self.last_seq else (), maxlen=kept)
         self._keep = keep
         self._news = trio.lowlevel.ParkingLot()
-        self.last_seq = earlier[-1].seq if earlier else 0
         self.published = LabelledCount()
         """By type."""
 

@@ -11,12 +11,17 @@ from pathlib import Path
 import pytest
 
 from simplerd.event_file import EventFile
-from simplerd.events import Event, EventLog
+from simplerd.events import GAP, Event, EventLog
+
+
+def file_at(folder: Path, **options: int) -> EventFile:
+    (beside := folder / "beside").mkdir(exist_ok=True)
+    return EventFile(folder, beside=beside, **options)
 
 
 def log_at(folder: Path, kept: int = 100) -> EventLog:
-    file = EventFile(folder)
-    return EventLog(kept, earlier=file.read(kept), keep=file.append)
+    file = file_at(folder)
+    return EventLog(kept, earlier=file.read(kept), last_seq=file.noted(), keep=file.append)
 
 
 def numbers(events: list[Event]) -> list[int]:
@@ -39,14 +44,14 @@ def test_only_what_is_kept_is_read(tmp_path: Path) -> None:
     log = log_at(tmp_path)
     for _ in range(30):
         log.publish("tick")
-    assert numbers(EventFile(tmp_path).read(10)) == list(range(21, 31))
+    assert numbers(file_at(tmp_path).read(10)) == list(range(21, 31))
 
 
 def test_two_files_of_bounded_size_hold_the_last_events(tmp_path: Path) -> None:
-    file = EventFile(tmp_path, max_bytes=1000)
+    file = file_at(tmp_path, max_bytes=1000)
     for seq in range(1, 101):
         file.append(Event(seq, 0.5, "tick", {"text": "x" * 20}))
-    sizes = [path.stat().st_size for path in tmp_path.iterdir()]
+    sizes = [path.stat().st_size for path in tmp_path.glob("*.jsonl")]
     assert len(sizes) == 2
     assert max(sizes) <= 1000
     kept = numbers(file.read())
@@ -65,11 +70,11 @@ def test_a_line_that_is_torn_is_passed_over_and_the_next_one_whole(tmp_path: Pat
         file.write(torn)
     following = log_at(tmp_path)
     following.publish("three")
-    assert [(event.seq, event.type) for event in EventFile(tmp_path).read()] == [(1, "one"), (2, "two"), (3, "three")]
+    assert [(event.seq, event.type) for event in file_at(tmp_path).read()] == [(1, "one"), (2, "two"), (3, "three")]
 
 
 def test_what_stands_before_a_gap_is_left_out(tmp_path: Path) -> None:
-    file = EventFile(tmp_path)
+    file = file_at(tmp_path)
     for seq in (1, 2, 5, 6):
         file.append(Event(seq, 0.5, "tick", {}))
     assert numbers(file.read()) == [5, 6]
@@ -88,6 +93,31 @@ def files_of_at_most(nbytes: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, before)
 
 
+async def test_no_number_comes_twice_when_the_last_could_not_be_kept(tmp_path: Path) -> None:
+    log = log_at(tmp_path)
+    log.publish("kept")
+    (tmp_path / "events.jsonl").rename(tmp_path / "events.aside")
+    (tmp_path / "events.jsonl").mkdir()  # nothing can be written there
+    for _ in range(12):
+        log.publish("lost")
+    (tmp_path / "events.jsonl").rmdir()
+    (tmp_path / "events.aside").rename(tmp_path / "events.jsonl")
+    for last in (13, 14):  # the second reads what the first could keep again
+        following = log_at(tmp_path)
+        reader = following.subscribe(after=1)
+        assert following.publish("next").seq == last + 1
+        gap = await reader.receive()
+        assert (gap.type, gap.fields) == (GAP, {"first": 2, "last": 13})
+        assert (await reader.receive()).seq == 14
+
+
+@pytest.mark.parametrize("noted", [b"", b"x", b"\xff"])
+def test_a_note_that_is_spoiled_is_left_out(tmp_path: Path, noted: bytes) -> None:
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside" / "last-event").write_bytes(noted)
+    assert log_at(tmp_path).publish("first").seq == 1
+
+
 def test_events_go_on_while_they_cannot_be_written(tmp_path: Path) -> None:
     log = log_at(tmp_path)
     log.publish("one")
@@ -97,4 +127,4 @@ def test_events_go_on_while_they_cannot_be_written(tmp_path: Path) -> None:
     log.publish("four")
     log.publish("five")
     assert numbers([log.at(seq) for seq in range(1, 6)]) == [1, 2, 3, 4, 5]
-    assert [event.type for event in EventFile(tmp_path).read()] == ["four", "five"]
+    assert [event.type for event in file_at(tmp_path).read()] == ["four", "five"]

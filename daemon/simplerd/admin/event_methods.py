@@ -36,7 +36,9 @@ class EventNotice(Struct, frozen=True):
     """What arrives for each event. `time` is Unix time in seconds; what `fields` there are depends on `type`."""
 
     subscription: int
-    seq: Annotated[int, Meta(description="one more than that of the event before; also after a restart")]
+    seq: Annotated[
+        int, Meta(description="one more than that of the event before; also after a restart; see events.gap")
+    ]
     time: float
     type: Annotated[str, Meta(description='noun.verb, such as "session.opened"; "events.gap": some were missed')]
     fields: Mapping[str, str | int | float | bool | Sequence[int | str] | None]
