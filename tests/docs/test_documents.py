@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import state_diagrams
+import verb_schemas
 
+from simplerd.admin.methods import METHODS
 from simplerd.foreground import ForegroundDaemon
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +61,15 @@ def test_commands_are_in_the_makefile(document: Path) -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {first or second for first, second in MAKE.findall(document.read_text())}
     assert named <= targets
+
+
+def test_the_operators_page_has_every_method_and_every_verb() -> None:
+    page = (ROOT / "docs/operators.md").read_text()
+    table = page[page.index("\n| method |") :].partition("\n\n")[0]
+    assert set(re.findall(r"^\| `([\w.]+)` \|", table, re.MULTILINE)) == set(METHODS)
+    verbs = [" ".join(words) for words, _ in verb_schemas.verbs()]
+    page = re.sub(r"simplerctl (\w+) (\w+)\|", r"simplerctl \1 \2; simplerctl \1 ", page)
+    assert not [verb for verb in verbs if not re.search(rf"(?:simplerctl |`){verb}\b", page)]
 
 
 def test_state_diagrams_are_those_of_the_code() -> None:
