@@ -82,6 +82,17 @@ static int find_driver(slr_device *device, const char *name, char *why, size_t w
     return load_driver(device, name, why, why_bytes);
 }
 
+int slr_driver_check(const char *driver, char *why, size_t why_bytes) {
+    if (!driver || !why || !why_bytes)
+        return SLR_INVALID;
+    why[0] = '\0';
+    slr_device device = {0};
+    int status = find_driver(&device, driver, why, why_bytes);
+    if (device.library)
+        dlclose(device.library);
+    return status;
+}
+
 int slr_device_open(const char *driver, uint32_t device_id, slr_device **out, char *why, size_t why_bytes) {
     if (!driver || !out || !why || !why_bytes)
         return SLR_INVALID;

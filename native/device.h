@@ -43,6 +43,9 @@ typedef struct {
 /* driver: "sim", or the name of a driver to dlopen as libslr_<driver>.so. why: a sentence for people, NUL-terminated.
  */
 int slr_device_open(const char *driver, uint32_t device_id, slr_device **out, char *why, size_t why_bytes);
+/* Whether that driver is there and fits, without opening any device: SLR_OK, or SLR_DEVICE_NO_DRIVER and why. It runs
+ * what the driver's library does when it is loaded, which may start threads. */
+int slr_driver_check(const char *driver, char *why, size_t why_bytes);
 void slr_device_close(slr_device *device); /* frees its memory and kernels */
 int slr_device_query(slr_device *device, slr_device_info *out);
 int slr_device_alloc(slr_device *device, uint64_t bytes, uint64_t *address); /* never 0; contents are undefined */

@@ -35,6 +35,16 @@ class DeviceInfo(NamedTuple):
     memory_used: int
 
 
+def driver_problem(driver: str) -> str | None:
+    """Why there is no device driver of that name which works with this library, or None.
+
+    It loads the driver into this process, which may start threads then; no device is opened.
+    """
+    why = ffi.new("char[]", _WHY_BYTES)
+    status = lib.slr_driver_check(driver.encode(), why, _WHY_BYTES)
+    return None if status == lib.SLR_OK else ffi.string(why).decode(errors="replace")
+
+
 class DeviceTensor(NamedTuple):
     """A row-major tensor in device memory, as a kernel gets it. ``address`` may be anything when ``nbytes`` is 0."""
 

@@ -2,7 +2,8 @@
 
 The file is the one named by --config, else by SIMPLERD_CONFIG, else /etc/simplerd/simplerd.toml; never one found in the
 working directory. Only the last may be missing: then the defaults hold. Command-line options win over the file.
-Nothing here touches the system beyond reading that file, and asking whether a group and the files of [tls] are there.
+Nothing here touches the system beyond reading that file, and asking whether a group, the files of [tls] and the driver
+of the devices are there.
 
 The Config in force is one object, and reload.py writes new values into it: whoever works by a setting reads it when it
 is needed, and keeps no copy. settings.py says which of them change so, and which wait for a restart.
@@ -27,6 +28,7 @@ from simplerd.config_check import (
     checked_tls,
     endpoint_problem,
     metrics_problem,
+    platform_problem,
 )
 from simplerd.toml_file import ConfigError, TomlFile
 
@@ -230,6 +232,8 @@ def read(around: Surroundings, file: TomlFile | None = None) -> Config:
         file.problem("metrics", "listen", why)
     if len(set(devices.ids)) < len(devices.ids):
         file.problem("devices", "ids", f"each device once; it is {list(devices.ids)}")
+    if devices.ids and (why := platform_problem(devices.platform)):
+        file.problem("devices", "platform", why)
     file.finish()
 
     home = _folder(around.runtime_dir, daemon.runtime_dir) or default_runtime_dir(around.environ)

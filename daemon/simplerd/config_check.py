@@ -10,6 +10,8 @@ import grp
 import ipaddress
 import os
 import stat
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +22,11 @@ from simplerd.toml_file import TomlFile
 
 if TYPE_CHECKING:
     from simplerd.config import DaemonSection, ListenSection, TlsSection
+
+DRIVER_CHECK_TIMEOUT_S = 10.0
+"""Loading takes a tenth of a second; a daemon that reads its configuration again does nothing else meanwhile."""
+_LOAD_DRIVER = "import sys, simpler.device; print(simpler.device.driver_problem(sys.argv[1]) or '', end='')"
+_found_drivers = {"sim"}  # which is built in
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +152,25 @@ def check_listen(file: TomlFile, at: ListenSection, *, tls: bool, insecure: bool
     for key, name in (("admin_group", at.admin_group), ("read_group", at.read_group)):
         if name is not None and not _is_group(name):
             file.problem("listen", key, f"there is no group {name!r} on this host")
+
+
+def platform_problem(platform: str) -> str | None:
+    """Why devices of that platform cannot be used here, or None.
+
+    Another process loads their driver: what a driver does when it is loaded, start threads for one, is not for this
+    one. One that was found once is not looked for again.
+    """
+    if platform in _found_drivers:
+        return None
+    command = [sys.executable, "-P", "-c", _LOAD_DRIVER, platform]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DRIVER_CHECK_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return f"its driver was not loaded within {DRIVER_CHECK_TIMEOUT_S:g} s"
+    if done.returncode != 0 or done.stdout:
+        return done.stdout or f"its driver cannot be loaded: {done.stderr.strip() or f'exit code {done.returncode}'}"
+    _found_drivers.add(platform)
+    return None
 
 
 def check_apart(file: TomlFile, session: tuple[str, ...], admin_socket: str) -> None:

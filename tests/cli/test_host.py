@@ -87,7 +87,7 @@ def sshd(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     program = INSTALLED if INSTALLED.exists() else UNPACKED / "usr/sbin/sshd"
     libraries = ":".join(str(found.parent) for found in UNPACKED.glob("usr/lib/*/libwrap.so.0"))
     namespace = ["unshare", "--mount", "--propagation", "private", "sh", "-e", "-c", IN_ITS_OWN_MOUNTS, "sshd"]
-    command = [*namespace, folder, libraries, program]
+    command: list[str | Path] = [*namespace, folder, libraries, program]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as running:
         try:
             yield running

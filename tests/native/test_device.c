@@ -344,10 +344,14 @@ static void drivers_are_checked(void) {
         CHECK(slr_device_open(wrong[i].driver, 0, &device, why, sizeof why) == SLR_DEVICE_NO_DRIVER);
         CHECK(strstr(why, wrong[i].why));
         CHECK(device == NULL);
+        CHECK(slr_driver_check(wrong[i].driver, why, sizeof why) == SLR_DEVICE_NO_DRIVER);
+        CHECK(strstr(why, wrong[i].why));
     }
     CHECK(slr_device_open(driver, 1024, &device, why, sizeof why) == SLR_INVALID);
     CHECK(strstr(why, "devices 0 to 1023, not 1024"));
     CHECK(slr_device_open(NULL, 0, &device, why, sizeof why) == SLR_INVALID);
+    CHECK(slr_driver_check(driver, why, sizeof why) == SLR_OK);
+    CHECK(slr_driver_check(NULL, why, sizeof why) == SLR_INVALID);
 }
 
 #define CASE(name) {#name, name}

@@ -252,6 +252,11 @@ level = true
         ('[daemon]\nruntime_dir = "/a\\u0000"', r"2: daemon.runtime_dir: expected an absolute path; it is '/a\x00'"),
         ('[listen]\nread_group = "\\u0000"', r"2: listen.read_group: there is no group '\x00' on this host"),
         ('[log]\n"\\u001b[2J" = 1', r"1: 'log.\x1b[2J': unknown key; [log] takes level"),
+        (
+            '[devices]\nplatform = "smi"',
+            '2: devices.platform: no device driver "smi": libslr_smi.so: cannot open shared object file: '
+            "No such file or directory",
+        ),
         ("[listen]\nsession = []", "2: listen.session: expected `array` of length >= 1; it is []"),
         ("a = ", "1: not TOML: Invalid value (column 5)"),
     ],
@@ -272,6 +277,10 @@ def test_toml_that_is_too_much_to_read_is_refused(tmp_path: Path, text: str, exp
     (problem,) = problems(tmp_path, text)
     assert problem.startswith(" not TOML that can be read: ")
     assert expected in problem
+
+
+def test_a_host_without_devices_needs_no_driver(tmp_path: Path) -> None:
+    assert load(write(tmp_path, '[devices]\nplatform = "smi"\nids = []')).devices == ()
 
 
 def test_sockets_that_would_have_too_long_a_name_are_the_folders_problem(tmp_path: Path) -> None:  # D8
