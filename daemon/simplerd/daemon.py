@@ -56,8 +56,6 @@ from simplerd.tls import ServerTls
 from simplerd.toml_file import ConfigError
 from simplerd.workload import Workload
 
-WARM_UP_TIMEOUT_S = 20.0
-
 _log = log.get_logger("daemon")
 
 
@@ -206,7 +204,7 @@ async def _serve(
                 await adoption.run()
                 await daemon.groups.clear(keep=[session.id for session in daemon.sessions.live()])
                 runners.name_succession(folder.path, config.adoption_timeout_s)
-                await _warm_up(runners)
+                await _warm_up(runners, config.open_timeout_s)
             daemon.drain.restore()
             listener = SessionListener(config, daemon.sessions, supervisor, daemon.refusals, daemon.tls)
             entrance: trio.CancelScope = await nursery.start(listener.serve, sockets, nursery)
@@ -242,11 +240,12 @@ async def _serve(
             nursery.cancel_scope.cancel()
 
 
-async def _warm_up(runners: Runners) -> None:
-    with trio.move_on_after(WARM_UP_TIMEOUT_S):
+async def _warm_up(runners: Runners, timeout_s: float) -> None:
+    """It imports much: a host that is slow to do so may not lose the sessions that wait to be adopted for it."""
+    with trio.move_on_after(timeout_s):
         await runners.rehearse()
         return
-    raise StartupError(f"the spawner of the runners was not ready within {WARM_UP_TIMEOUT_S:g} s")
+    raise StartupError(f"the spawner of the runners was not ready within {timeout_s:g} s (limits.open_timeout_s)")
 
 
 async def _close_sessions(daemon: Daemon, why: str) -> None:
