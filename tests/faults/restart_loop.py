@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import random
 import signal
 import sys
 import tempfile
@@ -25,6 +26,8 @@ from simpler.errors import ConnectError
 
 MADE_ANEW = "was lost and made anew"
 JOB_DEVICE = 0
+PHASE_S = 0.2
+"""About what it takes to open and close a session."""
 
 
 @dataclass
@@ -66,6 +69,8 @@ class RestartLoop:
         self._job = NumberedProgram(scene.daemon.endpoint, scene.folder, device_ids=[JOB_DEVICE])
         self._others: list[NumberedProgram] = []
         self._failures: list[BaseException] = []
+        self._closed = 0
+        self._random = random.Random(0)
         self.stalls = Stalls()
 
     def run(self, restarts: int) -> list[str]:
@@ -86,9 +91,10 @@ class RestartLoop:
         return [*map(str, self._failures), *self._scene.problems(self._job, *self._others)]
 
     def _restart(self, number: int) -> None:
+        self._scene.read_events()
         resumed = _Resumed()
         logging.getLogger("simpler.remote").addHandler(resumed)
-        done = len(self.stalls.tasks)
+        done, closed = len(self.stalls.tasks), self._closed
         since = time.monotonic()
         if number % 2:
             self._scene.daemon.kill()
@@ -100,6 +106,8 @@ class RestartLoop:
         self.stalls.resuming.append(time.monotonic() - since)
         logging.getLogger("simpler.remote").removeHandler(resumed)
         until(lambda: len(self.stalls.tasks) > done or self._failures, "a task is done")
+        until(lambda: self._closed > closed or self._failures, "a session is closed")
+        time.sleep(self._random.uniform(0, PHASE_S))  # so that restarts meet other steps of opening and closing
 
     def _keep(self, doing: Callable[[], None]) -> None:
         while not self._stopping.is_set() and not self._failures:
@@ -127,6 +135,7 @@ class RestartLoop:
         self._others.append(program)
         program.do()
         program.worker.close()
+        self._closed += 1
 
 
 def main() -> int:

@@ -138,7 +138,8 @@ class RestartScene:
     def problems(self, *programs: NumberedProgram) -> list[str]:
         """What the history checker finds."""
         saw = [history.Program(one.sessions, one.answered, one.failed, one.carried_out()) for one in programs]
-        return history.problems(self._history(), *saw, live=self._live(), leases=self._leases())
+        self.read_events()
+        return history.problems(self.events, *saw, live=self._live(), leases=self._leases())
 
     def _live(self) -> list[str]:
         return [one["id"] for one in self.ask("session.list")]
@@ -146,8 +147,8 @@ class RestartScene:
     def _leases(self) -> list[int]:
         return [one["device"] for one in self.ask("device.list") if one["session"]]
 
-    def _history(self) -> list[dict[str, Any]]:
-        """All events, of all daemons."""
+    def read_events(self) -> None:
+        """Those that came since the last time, which may not be more than the daemon keeps."""
         after = self.events[-1]["seq"] if self.events else 0
         with AdminClient(self.daemon.admin_socket, WAIT_S) as client:
             last = client.call("events.subscribe", {"after": after})["last"]
@@ -156,7 +157,6 @@ class RestartScene:
                     self.events.append(event)
                     if event["seq"] >= last:
                         break
-        return self.events
 
 
 def processes() -> Iterator[int]:
