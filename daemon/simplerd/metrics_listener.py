@@ -1,4 +1,5 @@
-"""Metrics over HTTP/1.1 on this host (RFC 9112): GET /metrics for a Prometheus server, GET /healthz for who probes.
+"""Metrics over HTTP/1.1 on this host (RFC 9112): GET /metrics for a Prometheus server, GET /healthz for who probes;
+HEAD has the same answers without their text.
 
 Rules
   1. Loopback only (config.py sees to that), and nothing can be changed here: every user of the host may read it.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
@@ -79,18 +81,20 @@ class MetricsListener:
         import h11
 
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.HTTP_HEAD_BYTES)
+        with_body = True
         try:
             while (event := connection.next_event()) is h11.NEED_DATA:
                 connection.receive_data(await stream.receive_some(RECEIVE_BYTES))
             if not isinstance(event, h11.Request):  # it hung up without a word
                 return
+            with_body = event.method != b"HEAD"
             answer = await self._answer(event.method, event.target)
         except h11.RemoteProtocolError as error:
             answer = Answer(error.error_status_hint, f"not a request of HTTP/1.1: {error}\n")
-        await stream.send_all(_encoded(connection, answer))
+        await stream.send_all(_encoded(connection, answer, with_body=with_body))
 
     async def _answer(self, method: bytes, target: bytes) -> Answer:
-        if method != b"GET":
+        if method not in (b"GET", b"HEAD"):
             return Answer(405, "expected GET; nothing can be changed here\n")
         match target.partition(b"?")[0]:
             case b"/metrics":
@@ -101,12 +105,15 @@ class MetricsListener:
         return Answer(404, "expected /metrics or /healthz\n")
 
 
-def _encoded(connection: h11.Connection, answer: Answer) -> bytes:
+def _encoded(connection: h11.Connection, answer: Answer, *, with_body: bool) -> bytes:
     import h11
 
     body = answer.text.encode()
     headers = [("Content-Type", answer.content_type), ("Content-Length", str(len(body))), ("Connection", "close")]
     if answer.status == 405:
-        headers.append(("Allow", "GET"))
-    events = (h11.Response(status_code=answer.status, headers=headers), h11.Data(data=body), h11.EndOfMessage())
-    return b"".join(connection.send(event) or b"" for event in events)
+        headers.append(("Allow", "GET, HEAD"))
+    reason = HTTPStatus(answer.status).phrase.encode()
+    events: list[h11.Event] = [h11.Response(status_code=answer.status, headers=headers, reason=reason)]
+    if with_body:
+        events.append(h11.Data(data=body))
+    return b"".join(connection.send(event) or b"" for event in (*events, h11.EndOfMessage()))

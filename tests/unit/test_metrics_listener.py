@@ -68,6 +68,14 @@ async def test_a_scraper_gets_the_metrics() -> None:
     assert (headers["Content-Length"], headers["Connection"]) == ("10", "close")
 
 
+@pytest.mark.parametrize(("path", "status"), [("/metrics", 200), ("/healthz", 200), ("/", 404)])
+async def test_head_is_the_same_answer_without_its_text(path: str, status: int) -> None:  # RFC 9110 9.3.2
+    async with listening() as site:
+        (_, wanted, text), answer = await site.ask(get(path)), await site.ask(get(path).replace(b"GET", b"HEAD", 1))
+    assert answer == (status, wanted, "")
+    assert wanted["Content-Length"] == str(len(text))
+
+
 async def test_health_is_that_of_the_self_check() -> None:
     async with listening() as site:
         assert (await site.ask(get("/healthz")))[::2] == (200, "ok\n")
@@ -90,7 +98,7 @@ async def test_anything_else_is_refused_in_its_terms(request_: bytes, status: in
     async with listening() as site:
         answer = await site.ask(request_)
         assert answer[0] == status
-        assert answer[1].get("Allow") == ("GET" if status == 405 else None)
+        assert answer[1].get("Allow") == ("GET, HEAD" if status == 405 else None)
         assert (await site.ask(get("/metrics")))[0] == 200
 
 
