@@ -33,6 +33,7 @@ class JournalForwarder:
 
     def write(self, name: str, lines: list[bytes]) -> None:
         """Queues the lines, each with the child's name before it."""
+        was_full = self.is_full
         prefix = f"[{name}] ".encode()
         for line in lines:
             fields: list[tuple[str, str | bytes]] = [("MESSAGE", prefix + line), ("PRIORITY", _INFO)]
@@ -43,19 +44,23 @@ class JournalForwarder:
             else:
                 fields.append(("SIMPLER_WORKER", name))
             self._journal.send(encode(fields))
-        self._watch()
+        self._settle(was_full)
 
     def flush_some(self) -> None:
         """Hands over what journald takes at once."""
         was_full = self.is_full
         self._journal.flush()
-        self._watch()
-        if was_full and not self.is_full:
-            self._on_drained()
+        self._settle(was_full)
 
     def flush_all(self) -> None:
         """Hands over what is left, for the very end; gives up on a journald that takes nothing for a second."""
         self._journal.flush_all(_LAST_WAIT_S)
+
+    def _settle(self, was_full: bool) -> None:
+        """Also after a write: what one child prints hands over what waits of the others."""
+        self._watch()
+        if was_full and not self.is_full:
+            self._on_drained()
 
     def _watch(self) -> None:
         wanted = self._journal.waiting_bytes > 0

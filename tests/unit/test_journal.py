@@ -208,3 +208,18 @@ def test_children_are_held_back_while_journald_takes_nothing(journald: Journald,
             forwarder.flush_some()
         assert resumed == [True]
         assert not selector.get_map()
+
+
+def test_what_another_child_prints_when_there_is_room_lets_those_go_on_that_were_held_back(
+    journald: Journald, journal: Journal
+) -> None:
+    resumed: list[bool] = []
+    with selectors.PollSelector() as selector:
+        forwarder = JournalForwarder(journal, selector, lambda: resumed.append(True))
+        while not forwarder.is_full:
+            forwarder.write("sub0", [b"x" * 4000])
+        for _ in range(3):
+            journald.entry()
+        forwarder.write("sub1", [b"y"])
+        assert not forwarder.is_full
+        assert resumed == [True]
