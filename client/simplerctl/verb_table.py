@@ -14,7 +14,7 @@ HOMES = {
     "wait": "wait_verbs:wait",
     "shutdown": "daemon_verbs:shutdown",
     "log": "daemon_verbs:log",
-    "session": "session_verbs:session",
+    "session": "inside_verbs:session",  # which has more verbs of session_verbs' group
     "device": "device_verbs:device",
     "buffer": "inside_verbs:buffer",
     "callable": "inside_verbs:callable_group",
