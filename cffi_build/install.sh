@@ -31,8 +31,9 @@ rm -rf "$fresh"
 "$python" -m venv --without-pip "$fresh"
 # shellcheck disable=SC2086
 "$PIP" --python "$fresh/bin/python" install --quiet --disable-pip-version-check --no-compile ${PIP_INSTALL_FLAGS:-} "$wheel"
-rm "$fresh"/bin/[Aa]ctivate*
+find "$fresh/bin" -type f ! -name simplerd ! -name simplerctl -delete # activation, and commands of what it needs
 sed -i "1s|^#!$fresh/|#!$home/|" "$fresh/bin/simplerd" "$fresh/bin/simplerctl"
+sed -i '/^command = /d' "$fresh/pyvenv.cfg" # which names DESTDIR
 "$fresh/bin/python" -m compileall -q -j 0 -s "$fresh" -p "$home" "$fresh/lib"
 rm -rf "$destdir$home"
 mv -T "$fresh" "$destdir$home"
