@@ -10,7 +10,6 @@ from simpler.plain_text import escape
 from simplerctl.completion import session_ids
 from simplerctl.errors import AdminError
 from simplerctl.output import ago, example, prints, show_table
-from simplerctl.session_verbs import session
 from simplerctl.target import Target
 
 SHORT_HASHID = len("sha256:") + 12
@@ -39,7 +38,7 @@ def _task_row(task: dict[str, Any]) -> list[object]:
     ]
 
 
-@session.command("tasks", epilog=example("simplerctl session tasks s-0a1b2c3d"))
+@click.command("tasks", epilog=example("simplerctl session tasks s-0a1b2c3d"))
 @click.argument("id", shell_complete=session_ids)
 @prints("session.tasks", _show_tasks)
 @click.pass_obj
@@ -63,7 +62,7 @@ def _show_saved(saved: SavedTrace) -> None:
     click.echo(f"{escape(saved.file)}: {saved.tasks} tasks and runs in {saved.lanes} lanes; ui.perfetto.dev shows it.")
 
 
-@session.command("trace", epilog=example("simplerctl session trace s-0a1b2c3d -o trace.json"))
+@click.command("trace", epilog=example("simplerctl session trace s-0a1b2c3d -o trace.json"))
 @click.argument("id", shell_complete=session_ids)
 @click.option(
     "-o",

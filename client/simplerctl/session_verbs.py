@@ -9,6 +9,7 @@ import click
 import simpler
 from simpler.plain_text import escape
 from simplerctl.completion import session_ids
+from simplerctl.inside_verbs import session_tasks, session_trace
 from simplerctl.output import ago, clock, example, prints, prints_each, show_facts, show_table
 from simplerctl.target import Target
 
@@ -19,6 +20,10 @@ FOLLOW_S = 20.0
 @click.group()
 def session() -> None:
     """Look at sessions, and close them."""
+
+
+session.add_command(session_tasks)
+session.add_command(session_trace)
 
 
 def _show_sessions(sessions: list[dict[str, Any]]) -> None:

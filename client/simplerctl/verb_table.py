@@ -1,5 +1,5 @@
 """Where each verb of simplerctl is. Its module is imported when the verb is looked up, so that `status` does not wait
-for what `doctor` and `bugreport` need.
+for what `doctor` and `bugreport` need. So that module, and what it imports, must make all the verbs of a group.
 """
 
 from collections.abc import Iterator, MutableMapping
