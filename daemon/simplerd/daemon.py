@@ -175,50 +175,17 @@ def _allow_all_descriptors() -> None:
 async def _serve(
     daemon: Daemon, folder: RuntimeFolder, runners: Runners, sockets: InheritedSockets, service: Service
 ) -> None:
-    config = daemon.config
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
-            supervisor = daemon.supervisor = Supervisor(
-                config=config,
-                sessions=daemon.sessions,
-                devices=daemon.devices,
-                runners=runners,
-                folder=folder,
-                groups=daemon.groups,
-                refusals=daemon.refusals,
-                last_look=daemon.workload.last_look,
-                nursery=nursery,
-            )
-            nursery.start_soon(log.run)
-            nursery.start_soon(runners.run)
-            adoption = Adoption(
-                config,
-                folder=folder,
-                sessions=daemon.sessions,
-                devices=daemon.devices,
-                groups=daemon.groups,
-                supervisor=supervisor,
-                nursery=nursery,
-            )
-            async with service.more_time():
-                await adoption.run()
-                await daemon.groups.clear(keep=[session.id for session in daemon.sessions.live()])
-                runners.name_succession(folder.path, config.adoption_timeout_s)
-                await _warm_up(runners, config.open_timeout_s)
+            adoption = await _take_over(daemon, folder, runners, service, nursery)
             daemon.drain.restore()
-            listener = SessionListener(config, daemon.sessions, supervisor, daemon.refusals, daemon.tls)
-            entrance: trio.CancelScope = await nursery.start(listener.serve, sockets, nursery)
-            nursery.start_soon(daemon.refusals.run)
-            await nursery.start(AdminServer(daemon).serve, config, sockets)
-            trio.lowlevel.add_instrument(daemon.loop_time)
-            if config.metrics_listen:
-                metrics_socket = listen_tcp(parse_endpoint(config.metrics_listen))
-                await nursery.start(MetricsListener(daemon.metrics, daemon.self_check).serve, metrics_socket)
+            listener, entrance = await _listen(daemon, sockets, nursery)
             await nursery.start(_reload_on_hangup, daemon)  # which may come as soon as READY is heard
             daemon.life.advance(DaemonEvent.READY)
             daemon.drain.resume()
             fault_point("adopt:serving")
             service.ready(daemon.summary())
+            config = daemon.config
             daemon.events.publish("daemon.ready", endpoints=list(config.session_sockets), config=config.source)
             nursery.start_soon(service.watchdog, daemon.self_check)
             nursery.start_soon(_keep_status, daemon, service)
@@ -227,17 +194,71 @@ async def _serve(
             nursery.start_soon(DeviceHealth(config, daemon.devices, runners, daemon.events).run)
             nursery.start_soon(_heed, signals, daemon)
             await daemon.stop_asked.wait()  # no deadline: until somebody wants us to stop
-            daemon.life.advance(DaemonEvent.STOP)
-            why = daemon.stop_reason
-            service.stopping(daemon.summary())
-            daemon.events.publish("daemon.stopping", reason=why, sessions="kept" if daemon.keeps_sessions else "closed")
-            entrance.cancel()
-            fault_point("stop:told")
-            if not daemon.keeps_sessions:
-                async with service.more_time():
-                    await _close_sessions(daemon, why)
-                await listener.part(why)
+            await _leave(daemon, service, listener, entrance)
             nursery.cancel_scope.cancel()
+
+
+async def _take_over(
+    daemon: Daemon, folder: RuntimeFolder, runners: Runners, service: Service, nursery: trio.Nursery
+) -> Adoption:
+    """The sessions and control groups of an earlier daemon; then the spawner is warm for those to come."""
+    supervisor = daemon.supervisor = Supervisor(
+        config=daemon.config,
+        sessions=daemon.sessions,
+        devices=daemon.devices,
+        runners=runners,
+        folder=folder,
+        groups=daemon.groups,
+        refusals=daemon.refusals,
+        last_look=daemon.workload.last_look,
+        nursery=nursery,
+    )
+    nursery.start_soon(log.run)
+    nursery.start_soon(runners.run)
+    adoption = Adoption(
+        daemon.config,
+        folder=folder,
+        sessions=daemon.sessions,
+        devices=daemon.devices,
+        groups=daemon.groups,
+        supervisor=supervisor,
+        nursery=nursery,
+    )
+    async with service.more_time():
+        await adoption.run()
+        await daemon.groups.clear(keep=[session.id for session in daemon.sessions.live()])
+        runners.name_succession(folder.path, daemon.config.adoption_timeout_s)
+        await _warm_up(runners, daemon.config.open_timeout_s)
+    return adoption
+
+
+async def _listen(
+    daemon: Daemon, sockets: InheritedSockets, nursery: trio.Nursery
+) -> tuple[SessionListener, trio.CancelScope]:
+    """Every socket; gives the listener for sessions, and the scope that closes it to newcomers."""
+    config = daemon.config
+    listener = SessionListener(config, daemon.sessions, daemon.supervisor, daemon.refusals, daemon.tls)
+    entrance: trio.CancelScope = await nursery.start(listener.serve, sockets, nursery)
+    nursery.start_soon(daemon.refusals.run)
+    await nursery.start(AdminServer(daemon).serve, config, sockets)
+    trio.lowlevel.add_instrument(daemon.loop_time)
+    if config.metrics_listen:
+        metrics_socket = listen_tcp(parse_endpoint(config.metrics_listen))
+        await nursery.start(MetricsListener(daemon.metrics, daemon.self_check).serve, metrics_socket)
+    return listener, entrance
+
+
+async def _leave(daemon: Daemon, service: Service, listener: SessionListener, entrance: trio.CancelScope) -> None:
+    daemon.life.advance(DaemonEvent.STOP)
+    why = daemon.stop_reason
+    service.stopping(daemon.summary())
+    daemon.events.publish("daemon.stopping", reason=why, sessions="kept" if daemon.keeps_sessions else "closed")
+    entrance.cancel()
+    fault_point("stop:told")
+    if not daemon.keeps_sessions:
+        async with service.more_time():
+            await _close_sessions(daemon, why)
+        await listener.part(why)
 
 
 async def _warm_up(runners: Runners, timeout_s: float) -> None:
