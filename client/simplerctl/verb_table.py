@@ -14,7 +14,7 @@ HOMES = {
     "wait": "wait_verbs:wait",
     "shutdown": "daemon_verbs:shutdown",
     "log": "daemon_verbs:log",
-    "session": "inside_verbs:session",  # which has more verbs of session_verbs' group
+    "session": "session_verbs:session",
     "device": "device_verbs:device",
     "buffer": "inside_verbs:buffer",
     "callable": "inside_verbs:callable_group",

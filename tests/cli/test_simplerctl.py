@@ -11,7 +11,6 @@ import select
 import signal
 import struct
 import subprocess
-import sys
 import termios
 import time
 from collections.abc import Callable
@@ -22,7 +21,6 @@ import click
 import pytest
 
 from simplerctl.__main__ import cli
-from simplerctl.verb_table import HOMES
 from simplerd.foreground import ForegroundDaemon
 
 from .conftest import SIMPLERCTL, Finished
@@ -41,22 +39,6 @@ def verbs(group: click.Group = cli, path: tuple[str, ...] = ()) -> list[tuple[st
     for name, command in group.commands.items():
         found += verbs(command, (*path, name)) if isinstance(command, click.Group) else [(*path, name)]
     return found
-
-
-def test_a_group_has_all_its_verbs_whatever_else_is_loaded() -> None:
-    program = """if True:
-        import sys
-        from simplerctl.verb_table import HOMES, VerbTable
-        for name in HOMES:
-            for module in [each for each in sys.modules if each.startswith("simplerctl.")]:
-                del sys.modules[module]
-            print(name, *sorted(getattr(VerbTable()[name], "commands", ())))"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    alone = {name: below for name, *below in map(str.split, done.stdout.splitlines())}
-    everything = verbs()  # which loads them all
-    together = {name: sorted(getattr(cli.commands[name], "commands", ())) for name in HOMES}
-    assert len(everything) > len(HOMES)
-    assert alone == together
 
 
 def test_status_tells_people_what_the_daemon_is(simplerctl: Run, served: ForegroundDaemon) -> None:
