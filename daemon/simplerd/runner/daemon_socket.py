@@ -96,13 +96,8 @@ class DaemonSocket:
                     case command, fds:
                         yield command, fds
             self._drop()
-            if not await self._is_adopted():
-                print(
-                    f"simplerd: no daemon has come for this session within {self._adoption_timeout_s:g} s, or its "
-                    "folder is gone: it closes",
-                    file=sys.stderr,
-                    flush=True,
-                )
+            if why := await self._wait_adopted():
+                print(f"simplerd: {why}: it closes", file=sys.stderr, flush=True)
                 return
 
     async def _receive(self) -> tuple[Command | Unknown, list[int]] | None:
@@ -122,16 +117,18 @@ class DaemonSocket:
         self._over.set()
         self._trio_control.close()
 
-    async def _is_adopted(self) -> bool:
+    async def _wait_adopted(self) -> str | None:
+        """Until the next daemon has come; else why there will be none."""
         with trio.move_on_after(self._adoption_timeout_s):
             while self._can_be_found():
                 with trio.move_on_after(LOOK_S):
                     connection, _ = await self._listening.accept()
                     if peer_credentials(connection).uid in (0, os.geteuid()):
                         self._set(socket.socket(fileno=connection.detach()))
-                        return True
+                        return None
                     connection.close()
-        return False
+            return "the folder of this session is gone, where the next daemon would come"
+        return f"no daemon has come for this session within {self._adoption_timeout_s:g} s"
 
     def _can_be_found(self) -> bool:
         """A daemon that did not know of this process, forked when the one before ended, has removed its folder."""
