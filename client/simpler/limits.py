@@ -188,7 +188,13 @@ ANSWER_TIMEOUT_S = 5.0
 """How long a runner may take to say what the daemon asks about its session: its loop has the interpreter seldom."""
 ANSWER_BYTES = 4 << 20
 """Of one answer, which the daemon decodes in one go: tens of milliseconds."""
+ANSWERS_BYTES = 16 << 20
+"""Of the answers of all sessions to one question together, each of which has an equal share of it."""
 ANSWER_NAME_CHARACTERS = 1 << 10
+ANSWER_WORD_CHARACTERS = 64
+"""Of a state, a kind, or the name of a worker; there may be MAX_WORKERS of each in the answers of all sessions."""
+HASHID_CHARACTERS = 71
+"""Of "sha256:" and 64 digits."""
 TASKS_TOLD = MAX_WORKERS + 256
 """Those that run, and as many of those that wait as anybody reads."""
 TRACE_PAGE_EVENTS = 1 << 10

@@ -110,6 +110,7 @@ class LanePassing:
                         case _:
                             raise ProtocolError(f"a runner that is ready said {type(report).__name__}")
         except ProtocolError as violation:
+            runner.violation = violation.message
             _log.warning("a runner is not listened to any more", session=session.id, reason=violation.message)
         await runner.exited.wait()
 

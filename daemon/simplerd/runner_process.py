@@ -57,6 +57,8 @@ class Runner:
         self.pid = 0
         self.is_ready = trio.Event()
         """It has told this daemon so: lanes may be handed to it."""
+        self.violation: str | None = None
+        """What it has said that it may not: nobody listens to it any more."""
         self.exited = trio.Event()
         self.exit: Exited | None = None
         self.spawner: Runners | None = None

@@ -91,7 +91,7 @@ class Workload:
         spent_ns = other_threads_ns(session.pid)
         if not self._sleeps(session.id, spent_ns):
             with trio.move_on_after(limits.LAST_LOOK_TIMEOUT_S):
-                await self._ask(session, spent_ns)
+                await self._ask(session, spent_ns, 1)
 
     @property
     def silent(self) -> int:
@@ -109,7 +109,7 @@ class Workload:
                     spent_ns = other_threads_ns(session.pid)
                     if not self._sleeps(session.id, spent_ns):
                         self._silent.add(session.id)
-                        nursery.start_soon(self._ask, session, spent_ns)
+                        nursery.start_soon(self._ask, session, spent_ns, len(ready))
 
     def _forget_all_but(self, ready: Mapping[str, Session]) -> None:
         self._known = {id: known for id, known in self._known.items() if id in ready}
@@ -119,9 +119,9 @@ class Workload:
         known = self._known.get(id)
         return known is not None and spent_ns is not None and known.spent_ns == spent_ns and not known.stats.live
 
-    async def _ask(self, session: Session, spent_ns: int | None) -> None:
+    async def _ask(self, session: Session, spent_ns: int | None, of: int) -> None:
         try:
-            stats = await self._daemon.supervisor.inquiries.ask(session, Question.STATS, Stats)
+            stats = await self._daemon.supervisor.inquiries.ask(session, Question.STATS, Stats, of=of)
         except SimplerError:  # it says so itself: the session stays among the silent ones, or has ended
             return
         known = self._known.get(session.id)

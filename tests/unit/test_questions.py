@@ -15,8 +15,8 @@ import msgspec
 import pytest
 import trio
 
-from simpler import spawn_protocol
-from simpler.errors import ArgumentError, ProtocolError, SessionLost, StateError
+from simpler import limits, spawn_protocol
+from simpler.errors import ArgumentError, CapacityError, ProtocolError, SessionLost, StateError
 from simpler.inner_callables import KnownCallable
 from simpler.region import Region, WorkerKind
 from simpler.wire.control_messages import Manifest
@@ -178,6 +178,14 @@ async def test_a_runner_that_does_not_answer_is_not_waited_for() -> None:  # R9
     with scene(SILENT_S) as at, pytest.raises(StateError, match="did not answer within") as caught:
         await at.inquiries.ask(at.session, Question.STATS, Stats)
     assert caught.value.code == "RUNNER_SILENT"
+
+
+async def test_of_many_sessions_none_answers_more_than_its_share() -> None:  # R2
+    with scene() as at:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer_with, at, lambda ask: send(at, ask.number, b" " * 70_000))
+            with pytest.raises(CapacityError, match="answered with 70000 bytes, where 65536 are for each"):
+                await at.inquiries.ask(at.session, Question.STATS, Stats, of=limits.MAX_SESSIONS)
 
 
 async def test_a_runner_that_ends_while_it_is_asked_is_not_waited_for() -> None:

@@ -86,7 +86,7 @@ async def _ask_all(
 
     async def ask(session: Session) -> None:
         try:
-            heard = await caller.daemon.supervisor.inquiries.ask(session, question, answer)
+            heard = await caller.daemon.supervisor.inquiries.ask(session, question, answer, of=len(ready))
             answers[session.id] = heard, None
         except SimplerError as error:
             answers[session.id] = None, error.message

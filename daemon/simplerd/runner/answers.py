@@ -17,6 +17,10 @@ from simpler import limits
 Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
 """Whole as a float, too."""
 Name = Annotated[str, Meta(max_length=limits.ANSWER_NAME_CHARACTERS)]
+"""What user code has chosen."""
+Word = Annotated[str, Meta(max_length=limits.ANSWER_WORD_CHARACTERS)]
+"""What Simpler has chosen."""
+Hashid = Annotated[str, Meta(max_length=limits.HASHID_CHARACTERS)]
 
 
 class Question(Enum):
@@ -33,9 +37,9 @@ class WorkerCounters(Struct, frozen=True):
     """One worker of a session. `tasks`: that it has ended, over all its processes; `queued`: that wait for it alone."""
 
     worker: Count
-    name: Name
-    kind: Name
-    state: Name
+    name: Word
+    kind: Word
+    state: Word
     pid: Count
     queued: Count
     tasks: Count
@@ -74,9 +78,9 @@ class LiveTask(Struct, frozen=True):
 
     task: Count
     run: Count
-    state: Name
-    worker: Name | None
-    callable: Name
+    state: Word
+    worker: Word | None
+    callable: Hashid
     name: Name
     since: float
     timeout_s: float | None
@@ -85,7 +89,7 @@ class LiveTask(Struct, frozen=True):
 class Orchestration(Struct, frozen=True):
     """The orchestration function that runs, `since` a Unix time in seconds."""
 
-    callable: Name
+    callable: Hashid
     name: Name
     since: float
 
@@ -113,7 +117,7 @@ class TraceLane(Struct, frozen=True):
     """A process of the session, or its orchestration thread."""
 
     worker: Count
-    name: Name
+    name: Word
     pid: Count
 
 
@@ -124,9 +128,9 @@ class TraceSpan(Struct, frozen=True):
     worker: Count
     task: Count
     run: Count
-    op: Name
-    outcome: Name
-    callable: Name
+    op: Word
+    outcome: Word
+    callable: Hashid
     name: Name
     submitted_ns: int
     ready_ns: int
@@ -151,8 +155,8 @@ class BufferInfo(Struct, frozen=True):
 
     buffer: Count
     nbytes: Count
-    kind: Name
-    access: Name
+    kind: Word
+    access: Word
 
 
 class Buffers(Struct, frozen=True):
@@ -166,9 +170,9 @@ class Buffers(Struct, frozen=True):
 class CallableInfo(Struct, frozen=True):
     """A callable of a session. `references`: how often it is registered; `prepared`: not committed yet."""
 
-    callable: Name
+    callable: Hashid
     name: Name
-    kind: Name
+    kind: Word
     references: Count
     prepared: Count
 
