@@ -90,11 +90,20 @@ def completion(shell: str) -> None:
 
 def main() -> None:
     """Entry point."""
+    _hold_standard_streams()
     try:
         cli(prog_name="simplerctl")
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered would fail again at exit
         sys.exit(f"simplerctl: the output cannot be written: {error.strerror}")
+
+
+def _hold_standard_streams() -> None:
+    """Opens those that were closed: the daemon's socket would get the number of one, and what is read or written there
+    would be meant for it."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
 if __name__ == "__main__":

@@ -126,9 +126,9 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empt
         click.echo(empty)
         return
     cells = [list(columns), *([escape(str(value)) for value in row] for row in rows)]
-    widths = _fit([max(len(row[index]) for row in cells) for index in range(len(columns))])
+    widths = _fit([max(_width(row[index]) for row in cells) for index in range(len(columns))])
     for number, row in enumerate(cells):
-        line = GAP.join(_cut(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        line = GAP.join(_sized(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()
         click.echo(_coloured(line) if number else click.style(line, bold=True))
 
 
@@ -167,5 +167,21 @@ def _coloured(line: str) -> str:
     return _STATE.sub(lambda word: click.style(word[0], fg=STATES[word[0]]), line)
 
 
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + ELLIPSIS
+def _width(text: str) -> int:
+    """How many columns of a terminal it takes: letters of some scripts take two, marks above letters none."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len  # imported here: its tables take long to load, and most text does without
+
+    return cell_len(text)
+
+
+def _sized(text: str, width: int) -> str:
+    """`text` with spaces behind it, or its beginning, so that it takes `width` columns."""
+    too_much = _width(text) - width
+    if too_much <= 0:
+        return text + " " * -too_much
+    room = width - len(ELLIPSIS)
+    while _width(text) > room:
+        text = text[:-1]
+    return text + ELLIPSIS + " " * (room - _width(text))

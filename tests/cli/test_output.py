@@ -43,3 +43,18 @@ def test_the_word_for_how_something_is_has_a_colour(capsys: pytest.CaptureFixtur
 def test_a_table_is_aligned_and_not_cut_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     show_table(["ID", "NAME"], [[1, "x" * 200], [100, ""]], empty="none")
     assert capsys.readouterr().out == f"ID   NAME\n1    {'x' * 200}\n100\n"
+
+
+def test_letters_that_take_two_columns_are_counted_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    show_table(["NAME", "ID"], [["中文", 1], ["e\u0301", 2]], empty="none")
+    assert capsys.readouterr().out == "NAME  ID\n中文  1\ne\u0301     2\n"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "10")
+    show_table(["ID", "NAME"], [[1, "中文中文"], [2, "中文中a"]], empty="none")
+    assert [click.unstyle(line) for line in capsys.readouterr().out.splitlines()] == [
+        "ID  NAME",
+        "1   中文…",
+        "2   中文…",
+    ]

@@ -225,6 +225,13 @@ def test_output_that_cannot_be_written_is_said_in_a_line(served: ForegroundDaemo
     assert done.stderr == "simplerctl: the output cannot be written: No space left on device\n"
 
 
+def test_a_stream_that_is_closed_is_not_taken_for_the_daemon(served: ForegroundDaemon) -> None:
+    """Its number would be the socket's, and the command would wait for what it had itself sent to be answered."""
+    for closed in ("<&-", ">&-", "<&- >&- 2>&-"):
+        command = f"{SIMPLERCTL} --socket {served.admin_socket} dial-stdio </dev/null {closed}"
+        assert subprocess.run(["bash", "-c", command], timeout=60, check=False).returncode == 0
+
+
 def at_a_terminal(words: list[str | Path], columns: int, **environ: str) -> list[str]:
     """The lines that simplerctl shows at a terminal that wide."""
     terminal, end = pty.openpty()
