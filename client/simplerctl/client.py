@@ -11,12 +11,30 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec import Struct
+
 from simplerctl.errors import AdminError, NoAnswer, NoDaemon, NotPermitted
 from simplerctl.links import Link, UnixLink
 
 SYSTEM_SOCKET = Path("/run/simplerd/admin.sock")
 RECEIVE_BYTES = 1 << 16
 Json = Any
+
+
+class _Refusal(Struct):
+    message: str
+    data: dict[str, Json] = {}
+
+
+class _Message(Struct):
+    """What the daemon sends, as far as it is read: a reply, or an event."""
+
+    id: int | None = None
+    result: Json = None
+    error: _Refusal | None = None
+    method: str = ""
+    params: dict[str, Json] = {}
 
 
 def find_socket() -> Path:
@@ -60,12 +78,12 @@ class AdminClient:
             raise self._broken(error) from error
         while True:
             message = self._receive(deadline)
-            if message.get("method") == "event":
-                self._events.append(message["params"])
-            elif "error" in message and message.get("id") in (id, None):
-                raise _refused(message["error"])
-            elif message.get("id") == id:
-                return message["result"]
+            if message.method == "event":
+                self._events.append(message.params)
+            elif message.error and message.id in (id, None):
+                raise _refused(message.error)
+            elif message.id == id:
+                return message.result
 
     def events(self, *, follow: bool) -> Iterator[Json]:
         """The events of this connection's subscriptions.
@@ -82,12 +100,12 @@ class AdminClient:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             message = self._receive(deadline)
-            if message.get("method") == "event":
-                return message["params"]
-            if "error" in message:
-                raise _refused(message["error"])
+            if message.method == "event":
+                return message.params
+            if message.error:
+                raise _refused(message.error)
 
-    def _receive(self, deadline: float | None) -> dict[str, Json]:
+    def _receive(self, deadline: float | None) -> "_Message":
         while (end := self._buffer.find(b"\n")) < 0:
             left_s = None if deadline is None else deadline - time.monotonic()
             if left_s is not None and left_s <= 0:
@@ -105,12 +123,9 @@ class AdminClient:
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
         try:
-            message = json.loads(line)
-        except ValueError:
-            message = None
-        if not isinstance(message, dict):
-            raise AdminError(f"what listens at {self._link.name} is no simplerd: it sent {line[:80]!r}")
-        return message
+            return msgspec.json.decode(line, type=_Message)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise AdminError(f"what listens at {self._link.name} is no simplerd: it sent {line[:80]!r}") from None
 
     def _broken(self, error: OSError) -> AdminError:
         name = self._link.name
@@ -119,6 +134,5 @@ class AdminClient:
         return NoDaemon(f"lost the daemon at {name}: {error.strerror}")
 
 
-def _refused(error: dict[str, Json]) -> AdminError:
-    kind = NotPermitted if error.get("data", {}).get("code") == "NOT_PERMITTED" else AdminError
-    return kind(error["message"])
+def _refused(error: _Refusal) -> AdminError:
+    return (NotPermitted if error.data.get("code") == "NOT_PERMITTED" else AdminError)(error.message)

@@ -21,6 +21,7 @@ import click
 from msgspec import to_builtins
 
 from simpler.plain_text import escape
+from simplerctl.errors import AdminError
 from simplerctl.exit_code import ExitCode
 
 GAP = "  "
@@ -62,7 +63,7 @@ def prints(result: str | type, show: Callable[[Any], None]) -> Callable[[Callabl
             code = ExitCode.DONE
             if isinstance(outcome, Answer):
                 outcome, code = outcome
-            show_json(outcome) if style == "json" else show(outcome)
+            show_json(outcome) if style == "json" else _show(show, outcome)
             if code is not ExitCode.DONE:
                 sys.exit(code)
 
@@ -81,13 +82,21 @@ def prints_each(
         def verb(*args: object, style: str, **options: object) -> None:
             try:
                 for outcome in function(*args, **options):
-                    show_json_line(outcome) if style == "json" else show(outcome)
+                    show_json_line(outcome) if style == "json" else _show(show, outcome)
             except KeyboardInterrupt:  # the usual end of what goes on without end
                 sys.exit(INTERRUPTED)
 
         return _with_format(verb, result)
 
     return decorate
+
+
+def _show(show: Callable[[Any], None], outcome: Any) -> None:
+    try:
+        show(outcome)
+    except (LookupError, TypeError, AttributeError) as error:
+        why = f"the daemon's answer is of another form than expected ({type(error).__name__}: {error})"
+        raise AdminError(f"{why}: is it of another release (simplerctl version)? --format json shows it") from error
 
 
 def _with_format(verb: Any, result: str | type) -> Callable[..., None]:

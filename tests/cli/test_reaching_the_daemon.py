@@ -114,13 +114,21 @@ def test_releases_that_differ_are_told(tmp_path: Path) -> None:  # D2
     assert done.stdout.endswith("More than one release runs here. Sessions go on with the one that they began with.\n")
 
 
-@pytest.mark.parametrize("greeting", ["220 mail ESMTP", "[]", "7"])
+def test_an_answer_of_another_release_that_cannot_be_shown_is_told(tmp_path: Path) -> None:  # D2
+    served = serve_once(tmp_path / "admin.sock", b'{"jsonrpc":"2.0","id":1,"result":{"state":"serving"}}\n')
+    done = status(tmp_path / "admin.sock")
+    served.join(10)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: the daemon's answer is of another form than expected (KeyError: ")
+
+
+@pytest.mark.parametrize("greeting", ["220 mail ESMTP", "[]", "7", '{"id":1,"error":5}', "[" * 9000])
 def test_what_is_no_simplerd_is_told_so(greeting: str, tmp_path: Path) -> None:
     other = serve_once(tmp_path / "admin.sock", f"{greeting}\r\n".encode())
     done = status(tmp_path / "admin.sock")
     other.join(10)
     assert done.returncode == 1
-    assert f"is no simplerd: it sent b'{greeting}" in done.stderr
+    assert f"is no simplerd: it sent b'{greeting[:80]}" in done.stderr
 
 
 def test_what_the_daemon_says_cannot_reach_the_terminal(tmp_path: Path) -> None:
