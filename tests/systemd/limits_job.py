@@ -25,6 +25,8 @@ ENDPOINT = "unix:/run/simplerd/session.sock"
 CONFIG = f"""
 [limits]
 open_timeout_s = {PATIENCE_S}
+attach_timeout_s = {PATIENCE_S}
+lost_client_grace_s = {PATIENCE_S}
 session_memory_bytes = {MEMORY_BYTES}
 session_processes = 40
 session_cpu_weight = 50
