@@ -214,6 +214,7 @@ async def _take_over(
         nursery=nursery,
     )
     nursery.start_soon(log.run)
+    nursery.start_soon(service.run)
     nursery.start_soon(runners.run)
     adoption = Adoption(
         daemon.config,

@@ -9,6 +9,7 @@ itself for the service.
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ from simplerd.unix_socket import refuse_descriptors
 FIRST_FD = 3  # SD_LISTEN_FDS_START
 EXTENSION_S = 10.0
 """What the service manager is asked to wait at a time: it notices within this that a daemon has stopped asking."""
+WAITING_MESSAGES = 64
+"""For a service manager that is too busy to take them; later ones are dropped."""
+RETRY_S = 0.1
 _log = get_logger("service")
 
 
@@ -35,6 +39,8 @@ class Service:
         self._watchdog_s = watchdog_s
         self._address: str | None = None
         self._listens = True
+        self._waiting: deque[bytes] = deque()
+        self._is_waiting = trio.Event()
         if notify_socket:
             self._address = "\0" + notify_socket[1:] if notify_socket.startswith("@") else notify_socket
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -98,6 +104,18 @@ class Service:
                 _log.error("self-check failed: the watchdog is not pinged", problem=problem)
             await trio.sleep(self._watchdog_s / 2)
 
+    async def run(self) -> None:
+        """Say what the service manager had no room for, once it has; runs until cancelled.
+
+        A lost READY=1 would have it kill a daemon that serves. Nothing tells when there is room, so it is tried again.
+        """
+        while True:
+            await self._is_waiting.wait()  # no deadline: there may always be room
+            while self._waiting:
+                await trio.sleep(RETRY_S)
+                self._flush()
+            self._is_waiting = trio.Event()
+
     def close(self) -> None:
         """Give the notify socket back."""
         if self._address is not None:
@@ -107,14 +125,23 @@ class Service:
     def _notify(self, *assignments: str) -> None:
         if self._address is None:
             return
-        message = "\n".join(text.replace("\n", " ") for text in assignments)
-        try:
-            self._socket.sendto(message.encode(), self._address)
-            self._listens = True
-        except OSError as error:  # a manager that has gone, restarts or is too busy: the service goes on without it
-            if self._listens:
-                _log.info("the service manager does not listen", message=message, error=error.strerror)
-            self._listens = False
+        if len(self._waiting) < WAITING_MESSAGES:
+            self._waiting.append("\n".join(text.replace("\n", " ") for text in assignments).encode())
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._waiting:
+            try:
+                self._socket.sendto(self._waiting[0], self._address or "")
+                self._listens = True
+            except BlockingIOError:
+                self._is_waiting.set()
+                return
+            except OSError as error:  # a manager that has gone, or starts again: the service goes on without it
+                if self._listens:
+                    _log.info("the service manager does not listen", error=error.strerror)
+                self._listens = False
+            self._waiting.popleft()
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -104,6 +105,34 @@ def test_a_manager_that_went_away_does_not_stop_the_daemon(tmp_path: Path) -> No
     service.status("heard")
     assert again.heard() == ["STATUS=heard"]
     again.socket.close()
+    service.close()
+
+
+def fill(address: Path) -> None:
+    """Until nobody else can send there."""
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as other:
+        other.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                other.sendto(b"of another service", str(address))
+
+
+async def test_a_manager_that_was_too_busy_hears_all_of_it_later(
+    tmp_path: Path, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:  # D1
+    end = Manager(str(tmp_path / "notify"))
+    service = Service(str(tmp_path / "notify"))
+    nursery.start_soon(service.run)
+    for _ in range(2):
+        fill(tmp_path / "notify")
+        service.ready("serving")
+        service.status("1 session")
+        await wait_all_tasks_blocked()
+        assert set(end.heard()) == {"of another service"}
+        await trio.sleep(1)
+        assert end.heard() == ["READY=1\nSTATUS=serving", "STATUS=1 session"]
+    nursery.cancel_scope.cancel()
+    end.socket.close()
     service.close()
 
 
