@@ -4,6 +4,7 @@ The order is part of the design: the spawner of runners is forked before trio ru
 Exit codes: 0 stopped as asked, 1 could not start or failed, 2 usage, 78 (EX_CONFIG) an unusable configuration.
 """
 
+import faulthandler
 import os
 import sys
 from dataclasses import replace
@@ -116,6 +117,7 @@ def main(
         _print_json(CheckReport(config.source, [])) if style == "json" else click.echo(_described(config))
         return
     log.configure(config.log_level)
+    faulthandler.enable()  # systemd's watchdog ends one that hangs by SIGABRT: the log then says where it was
     try:
         sys.exit(_serve(config))
     except SimplerError as error:

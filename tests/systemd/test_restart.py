@@ -53,8 +53,9 @@ def hang(box: Box) -> None:
     box.systemctl("restart", SERVICE)
     box.run("kill", "-STOP", hung := box.show(SERVICE)["MainPID"])
     wait_replaced(box, hung)
-    aborted = [entry["MESSAGE"] for entry in box.journal("-u", SERVICE) if hung in entry["MESSAGE"]]
-    assert any("Killing process" in message and "SIGABRT" in message for message in aborted)
+    story = [entry["MESSAGE"] for entry in box.journal("-u", SERVICE)]
+    assert any(f"Killing process {hung} " in message and "SIGABRT" in message for message in story)
+    assert any("simplerd/__main__.py" in message for message in story[story.index("Fatal Python error: Aborted") :])
 
 
 def wait_replaced(box: Box, daemon: str) -> None:
