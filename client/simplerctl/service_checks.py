@@ -33,7 +33,8 @@ def unit(patient: Patient) -> Result:
     if facts["LoadState"] != "loaded":
         return fail(f"{UNIT}: {facts['LoadState']}", f"systemd-analyze verify {UNIT} says what is wrong with it.")
     if facts["ActiveState"] == "failed":
-        return fail(f"{UNIT} has failed: {facts['Result']}", f"journalctl -u {UNIT} -n 50 says why.")
+        again = "when it is mended: systemctl reset-failed 'simplerd*' && systemctl start simplerd"
+        return fail(f"{UNIT} has failed: {facts['Result']}", f"journalctl -u {UNIT} -n 50 says why; {again}")
     if facts["ActiveState"] == "inactive":
         return warn(f"{UNIT} is {state}", "systemctl start simplerd; clients of its sockets start it too.")
     return ok(f"{UNIT} is {state}")
