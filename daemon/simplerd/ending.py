@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 from simpler.child_process import signal_name
 from simpler.errors import SessionLost, StartupError
 from simpler.oom import OomWatch
 from simpler.spawn_protocol import Exited
+from simplerd.runner.control_protocol import UNADOPTED
 from simplerd.runner_process import Runner
 from simplerd.session_report import Ending
 from simplerd.sessions import Session, SessionState
 
+_CLOSED_ITSELF = "no simplerd came for it within limits.adoption_timeout_s after the one before: it closed itself"
 
-def explained(session: Session, runner: Runner, oom: OomWatch, *, host: str, killed_after_s: float | None) -> Ending:
-    """The ending of a session whose runner has exited. `killed_after_s`: how long it was given to close, if it had to
-    be killed for that."""
+
+def explained(
+    session: Session, runner: Runner, oom: OomWatch, folder: Path, *, host: str, killed_after_s: float | None
+) -> Ending:
+    """The ending of a session whose runner has exited, and which has `folder`. `killed_after_s`: how long it was given
+    to close, if it had to be killed for that."""
     exit = runner.exit
     assert exit is not None
-    cause = f"its runner {_how_it_ended(exit, oom)}"
+    cause = _CLOSED_ITSELF if (folder / UNADOPTED).exists() else f"its runner {_how_it_ended(exit, oom)}"
     if session.state is SessionState.CLOSING:
         cause = session.close_reason or "it was closed"
         if killed_after_s is not None:

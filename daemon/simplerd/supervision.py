@@ -198,8 +198,9 @@ class Supervisor:
                     partial(self._limits.keep, session, runner),
                 )
             killed = await self._end(session, runner)
-            timeout_s = self._config.close_timeout_s
-            return explained(session, runner, oom, host=self._host, killed_after_s=timeout_s if killed else None)
+            given_s = self._config.close_timeout_s if killed else None
+            folder = self._folder.path / session.id
+            return explained(session, runner, oom, folder, host=self._host, killed_after_s=given_s)
         except Exception:
             runner.kill()
             raise

@@ -238,7 +238,7 @@ async def test_a_session_nobody_comes_back_to_is_closed(tmp_path: Path) -> None:
         await until_gone({session.pid})
 
 
-async def test_a_session_nobody_adopts_closes_itself(tmp_path: Path) -> None:  # D2 W3
+async def test_a_session_nobody_adopts_closes_itself(tmp_path: Path) -> None:  # D2 D7 W3
     with ForegroundDaemon(*configured(tmp_path, adoption_timeout_s=0.1)) as daemon:
         async with connected(daemon) as client:
             session = await client.open(device_ids=[0])
@@ -247,7 +247,9 @@ async def test_a_session_nobody_adopts_closes_itself(tmp_path: Path) -> None:  #
         await until_gone(tree, TIMEOUT_S)
         assert "no daemon has come for this session within 0.1 s: it closes" in daemon.log.read_text()
         daemon.start_again()
-        assert (await ended(daemon, "session.failed"))["session"] == session.session
+        failed = await ended(daemon, "session.failed")
+        assert failed["session"] == session.session
+        assert failed["cause"].startswith("no simplerd came for it within limits.adoption_timeout_s")
         async with connected(daemon) as client:
             await client.close(await client.open(device_ids=[0]))
 

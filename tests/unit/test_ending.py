@@ -35,5 +35,5 @@ def test_what_a_runner_died_of_before_it_was_killed_is_said_too(
     session.is_killed(BY_OPERATOR)
     runner = Runner(ProcessTree(None, 0), session.log)
     runner.ended(Exited(1, 7, code, number, ["last words"]))
-    ending = explained(session, runner, OomWatch(tmp_path), host="here", killed_after_s=None)
+    ending = explained(session, runner, OomWatch(tmp_path), tmp_path, host="here", killed_after_s=None)
     assert (ending.cause, ending.code, ending.stderr) == (cause, "SESSION_LOST", ("last words",))

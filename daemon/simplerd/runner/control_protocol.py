@@ -24,8 +24,8 @@ from simpler.wire.control_messages import Manifest
 MAX_ERROR_BYTES = 64 << 20
 RUNNER_SOCKET = "runner.sock"
 """In the session's folder: where the next daemon connects."""
-
-
+UNADOPTED = "unadopted"
+"""The empty file there that says: the session closed itself, since no daemon had come in time."""
 LOST_DEVICES = "lost_devices.json"
 """The file in the session's folder that a runner leaves for its end: how often the chip workers died that were given
 up, by their devices."""

@@ -128,6 +128,8 @@ class DaemonSocket:
                         return None
                     connection.close()
             return "the folder of this session is gone, where the next daemon would come"
+        with contextlib.suppress(OSError):
+            (self._folder / control_protocol.UNADOPTED).touch()
         return f"no daemon has come for this session within {self._adoption_timeout_s:g} s"
 
     def _can_be_found(self) -> bool:
