@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from simpler.wire.serving import Handler
 
 TIMEOUT_S = 20.0
 GONE_S = 2.0
+LOOK_S = 0.01
 
 
 class Client(Handler):
@@ -106,6 +107,15 @@ async def until_gone(pids: set[int], timeout_s: float = GONE_S) -> None:
                 await trio.lowlevel.wait_readable(pidfd)
             finally:
                 os.close(pidfd)
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Waits for what nothing tells of."""
+    with trio.fail_after(TIMEOUT_S):
+        while True:
+            if is_so():
+                return
+            await trio.sleep(LOOK_S)
 
 
 async def event(admin_socket: Path, type: str) -> dict[str, Any]:

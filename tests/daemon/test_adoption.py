@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import trio
 
-from daemon.conftest import Client, alive, children, client_of, descendants, event, until_gone
+from daemon.conftest import Client, alive, children, client_of, descendants, event, until, until_gone
 from simpler.callables import content_of
 from simpler.errors import DeviceBusy, SessionLost, StateError
 from simpler.wire.command_messages import Register, Task
@@ -26,7 +26,6 @@ from simplerd.foreground import ForegroundDaemon
 pytestmark = pytest.mark.slow
 KEY = bytes(range(32))
 TIMEOUT_S = 20.0
-LOOK_S = 0.01
 
 
 @asynccontextmanager
@@ -45,14 +44,6 @@ async def opened(daemon: ForegroundDaemon, **fields: Any) -> OpenReply:
 
 async def resume(client: Client, session: OpenReply) -> None:
     await client.link.request(Resume(session=session.session, token=session.resume), timeout_s=TIMEOUT_S)
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    with trio.fail_after(TIMEOUT_S):
-        while True:
-            if is_so():
-                return
-            await trio.sleep(LOOK_S)
 
 
 def record_of(daemon: ForegroundDaemon, session: OpenReply) -> Path:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
-from daemon.conftest import Client, client_of, event
+from daemon.conftest import Client, client_of, event, until
 from simpler.errors import StaleHandle
 from simpler.wire.control_messages import Close, Manifest, Open, OpenReply
 from simplerd.foreground import ForegroundDaemon
 
 KEY = bytes(range(32))
-LOOKS, LOOK_S = 2000, 0.01
 pytestmark = pytest.mark.slow
 
 
@@ -70,14 +68,6 @@ async def cancel_once_there(path: Path, scope: trio.CancelScope) -> None:
 async def touch_once_asked(daemon: ForegroundDaemon, path: Path) -> None:
     await until(lambda: "asked again for a session" in daemon.log.read_text())
     await trio.Path(path).touch()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(LOOKS):
-        if condition():
-            return
-        await trio.sleep(LOOK_S)
-    raise AssertionError("it did not come to be")
 
 
 async def test_a_session_is_closed_by_its_key_without_a_name(daemon: ForegroundDaemon) -> None:  # D2 R5

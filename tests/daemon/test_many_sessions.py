@@ -13,7 +13,7 @@ from simplerd.foreground import ForegroundDaemon
 
 SESSIONS = int(os.environ.get("SIMPLER_TEST_SESSIONS", "80"))
 CLIENTS = 8
-LOOKS, LOOK_S = 500, 0.01
+LOOKS, LOOK_S = 2000, 0.01
 
 
 def left_at(daemon: ForegroundDaemon) -> dict[str, object]:

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from cutting_proxy import CuttingProxy, Trouble
-from daemon.conftest import Client, client_of, event
+from daemon.conftest import Client, client_of, event, until
 from simpler.errors import AuthError, StaleHandle
 from simpler.remote.control import Control
 from simpler.remote.dialer import Dialer
@@ -23,7 +23,6 @@ from simpler.wire.serving import Handler
 from simplerd.foreground import ForegroundDaemon
 
 GRACE_S = 0.5
-LOOKS, LOOK_S = 500, 0.01
 
 
 @pytest.fixture
@@ -99,12 +98,12 @@ async def test_each_thing_is_told_once_however_often_a_session_is_taken_over(dae
         for client in (first, first, second, first, second, second):
             await resume(client, session)
         await second.close(session)
-        for _ in range(LOOKS):  # the reply to CLOSE may come before the last of them
-            told = [one.type for one in (*first.told, *second.told) if isinstance(one, Event)]
-            if "session.ended" in told:
-                break
-            await trio.sleep(LOOK_S)
-        assert told == ["session.opened", "session.ready", "session.closing", "session.ended"]
+
+        def told() -> list[str]:
+            return [one.type for one in (*first.told, *second.told) if isinstance(one, Event)]
+
+        await until(lambda: "session.ended" in told())  # the reply to CLOSE may come before it
+        assert told() == ["session.opened", "session.ready", "session.closing", "session.ended"]
 
 
 @pytest.mark.slow
