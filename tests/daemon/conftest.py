@@ -9,13 +9,21 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 
+from daemon.admin_scene import Server
+from simpler.spawn import Spawner
 from simpler.wire.control_messages import Attach, Close, Ended, Hello, Manifest, Open, OpenReply
 from simpler.wire.endpoint import connect, parse_endpoint
 from simpler.wire.link import Link
 from simpler.wire.messages import Message
 from simpler.wire.serving import Handler
+from simplerd import config as configuration
+from simplerd.cgroups import ControlGroups
+from simplerd.daemon import Daemon
+from simplerd.service import Service
+from simplerd.state_folder import StateFolder
 
 TIMEOUT_S = 20.0
 GONE_S = 2.0
@@ -132,3 +140,18 @@ async def event(admin_socket: Path, type: str) -> dict[str, Any]:
                     if message.get("method") == "event":
                         return dict(message["params"])
     raise AssertionError(f"the daemon hung up: {received!r}")
+
+
+@pytest.fixture
+async def server(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, nursery: trio.Nursery
+) -> AsyncIterator[Server]:
+    """An admin server in this process."""
+    spawner = Spawner.exec(preload=(), name="test-spawner")
+    config = configuration.load(runtime_dir=tmp_path, environ=os.environ)
+    state_folder = StateFolder(tmp_path_factory.mktemp("state"))
+    running = Server(Daemon(config, spawner, state_folder, ControlGroups.enter(), Service()), nursery)
+    yield running
+    await running.disconnect()
+    state_folder.close()
+    spawner.close()
