@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +44,13 @@ def alice(installed: Box) -> Iterator[Command]:
 
     yield run
     installed.systemctl("stop", "alice.service")
+
+
+def test_nothing_that_is_installed_names_where_it_was_built(tree: Path) -> None:
+    found = subprocess.run(
+        ["grep", "-rl", str(tree), str(tree)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert found.stdout == ""
 
 
 def test_a_user_has_a_service_of_her_own_without_root(alice: Command) -> None:
