@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,6 +15,14 @@ from simplerctl.examination import CannotTell, Patient, examine
 LOG_LINES = 5000
 EVENTS = 2000
 ENDED_SESSIONS = 20
+UNIT_FACTS = (
+    *("Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "Result", "NRestarts", "MainPID", "StatusText"),
+    *("ActiveEnterTimestamp", "InactiveEnterTimestamp", "ExecMainCode", "ExecMainStatus", "NeedDaemonReload"),
+    *("MemoryCurrent", "TasksCurrent", "CPUUsageNSec", "FragmentPath", "DropInPaths"),
+)
+"""`systemctl status` would tell the arguments of all processes of sessions."""
+PRINTED = re.compile(r"^\S+ \S+ [^:\s]+: \[s-[0-9a-f]{8}[^\]\n]*\] .*\n", re.MULTILINE)
+"""What a process of a session printed, as journalctl shows it."""
 UNITS = ("simplerd.service", "simplerd.socket", "simplerd-admin.socket", "simplerd-tcp.socket")
 
 
@@ -68,6 +77,13 @@ def _command(*words: str) -> Callable[[Patient], str]:
     return gather
 
 
+def _log(patient: Patient) -> str:
+    """Without what sessions print, which is nobody's but their programs'."""
+    words = ("--lines", str(LOG_LINES), "--no-pager", "--output", "short-iso-precise")
+    text, printed = PRINTED.subn("", _command("journalctl", "--unit", UNITS[0], *words)(patient))
+    return f"{text}{printed} lines that sessions printed are left out\n"
+
+
 def _files(*names: str) -> Callable[[Patient], str]:
     return lambda patient: "".join(f"--- /{name}\n{patient.read(name)}\n" for name in names)
 
@@ -96,15 +112,13 @@ PARTS = (
     Part("config.toml", "the configuration file", _config),
     Part(
         "log.txt",
-        f"the last {LOG_LINES:,} lines of its log",
-        _command(
-            "journalctl", "--unit", UNITS[0], "--lines", str(LOG_LINES), "--no-pager", "--output", "short-iso-precise"
-        ),
+        f"the last {LOG_LINES:,} lines of its log, without those that sessions printed",
+        _log,
     ),
     Part(
         "service/status.txt",
         "the state of its units",
-        _command("systemctl", "status", "--no-pager", "--full", "--lines=0", *UNITS),
+        _command("systemctl", "show", "--no-pager", f"--property={','.join(UNIT_FACTS)}", *UNITS),
     ),
     Part("service/units.txt", "the units, with drop-ins", _command("systemctl", "cat", "--no-pager", *UNITS)),
     Part("host/system.txt", "kernel, distribution, memory", _files("proc/version", "etc/os-release", "proc/meminfo")),

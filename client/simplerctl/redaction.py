@@ -18,8 +18,8 @@ SHORTEST_SECRET = 6
 
 # Each begins where a word does and repeats a bounded number of times, so that no text takes long.
 _SECRET_NAME = (
-    r"(?<![\w.-])[\w.-]{0,128}(?:passw(?:or)?d|passphrase|secret|token|credential|authorization|cookie|"
-    r"api[_-]?key|[a-z0-9]{1,32}[_-]key|\bkey)[\w.-]{0,128}"
+    r"(?<![\w.-])[\w.-]{0,128}(?:passw(?:or)?d|passphrase|passcode|secret|token|credential|authorization|cookie|"
+    r"(?:api|access|account)[_-]?key|[a-z0-9]{1,32}[_-]key|\bkey|(?<![a-z])(?:pass|pwd|auth|sig)(?![a-z]))[\w.-]{0,128}"
 )
 _IS_SECRET_NAME = re.compile(_SECRET_NAME, re.IGNORECASE)
 _PRIVATE_KEY = re.compile(
@@ -31,15 +31,19 @@ _END_OF_KEY = re.compile(
 """Of one whose beginning was cut off."""
 _NAMED = re.compile(
     rf"""(?P<name>{_SECRET_NAME}["']?\s{{0,8}}[:=]\s{{0,8}})"""
-    r"""(?P<value>(?:bearer|basic)\s+\S+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[^\s"',;}\]]+)""",
+    r"""(?P<value>(?:bearer|basic)\s+\S+|\"{3}(?s:.{0,4096}?)\"{3}|"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[^\s"',;}\]]+)""",
     re.IGNORECASE,
 )
-_VARIABLES = re.compile(r"^(?P<name>\s*Environment=)(?P<value>.*)$", re.MULTILINE)
-_VARIABLE = re.compile(r"""(["']?\w+=)(?:[^\s"']|(?<==)["'][^"']*["'])*""")
-_IN_URL = re.compile(r"(?<![\w+.-])([\w+.-]{1,32}://)[^\s/@:]{1,256}:[^\s/@]{1,256}@")
+_HEADER = re.compile(r"(\b(?:authorization|cookie)\s{0,8}:\s{0,8})[^\n\"']+", re.IGNORECASE)
+_OPTION = re.compile(rf"((?=--?\w){_SECRET_NAME}\s{{1,8}})(?![\s/-])[^\s\"']+", re.IGNORECASE)
+_USER = re.compile(r"((?<![\w-])(?:-u|--user)[\s=]{1,8}[^\s:]{1,256}:)\S+")
+_CREDENTIAL = re.compile(r"^(\s*SetCredential(?:Encrypted)?=)(?:.*\\\n)*.*$", re.MULTILINE)
+_VARIABLES = re.compile(r"^(?P<name>\s*Environment=)(?P<value>(?:.*\\\n)*.*)$", re.MULTILINE)
+_VARIABLE = re.compile(r"""("\w+=)[^"]*(?=")|('\w+=)[^']*(?=')|(\w+=)(?:[^\s"']|(?<==)(?:"[^"]*"|'[^']*'))*""")
+_IN_URL = re.compile(r"(?<![\w+.-])([\w+.-]{1,32}://)[^\s/@]{1,512}@")
 _BEARER = re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
 _WELL_KNOWN = re.compile(
-    r"\b(?:AKIA[0-9A-Z]{16}|gh[pousr]_\w{20,}|xox[a-z]-[\w-]{10,}|sk-[\w-]{16,}|eyJ[\w-]{4,}\.[\w-]{4,}\.[\w-]*)"
+    r"\b(?:AKIA[0-9A-Z]{16}|gh[pousr]_\w{20,}|xox[a-z]-[\w-]{10,}|sk[-_][\w-]{16,}|glpat-[\w-]{10,}|AIza[\w-]{30,}|eyJ[\w-]{4,}\.[\w-]{4,}\.[\w-]*)"
 )
 _RANDOM = re.compile(r"(?<!sha256:)(?<![\w+/=-])[\w+/=-]{32,}", re.ASCII)
 _HEX = re.compile(r"[0-9a-fA-F]+")
@@ -66,7 +70,11 @@ class Redaction:
         text = self._hide(_PRIVATE_KEY, lambda _: "[redacted: private key]", text)
         if "PRIVATE KEY-----" in text:
             text = self._hide(_END_OF_KEY, lambda _: "[redacted: private key]", text)
-        text = self._hide(_VARIABLES, lambda each: each["name"] + _VARIABLE.sub(rf"\1{HIDDEN}", each["value"]), text)
+        for begins in (_CREDENTIAL, _HEADER, _OPTION, _USER):
+            text = self._hide(begins, lambda each: each[1] + HIDDEN, text)
+        text = self._hide(
+            _VARIABLES, lambda each: each["name"] + _VARIABLE.sub(rf"\1\2\3{HIDDEN}", each["value"]), text
+        )
         text = self._hide(_IN_URL, lambda each: f"{each[1]}{HIDDEN}@", text)
         text = self._hide(_NAMED, _hidden_value, text)
         text = self._hide(_BEARER, lambda each: f"{each[1]} {HIDDEN}", text)

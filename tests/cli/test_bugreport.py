@@ -153,3 +153,18 @@ def test_it_is_bounded(tmp_path: Path) -> None:
     assert 0 < last.described.bytes <= 15_500
     assert last.content.endswith(b'{"number": 3999}\n')
     assert json.loads(last.content.splitlines()[0])
+
+
+def test_what_sessions_printed_is_not_taken_from_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = "2026-11-21T18:00:00.123456+0000 box"
+    kept = f"{at} simplerd[7]: daemon.ready seq=3 reason=[s-0a1b2c3d] x\n{at} systemd[1]: Started [s-0a1b2c3d] it.\n"
+    printed = f"{at} python3[8]: [s-0a1b2c3d] [s-0a1b2c3d.sub0] a line\n{at} simplerd[7]: [s-0a1b2c3d] another: [x]\n"
+    journalctl = tmp_path / "journalctl"
+    journalctl.write_text(f"#!/bin/sh\ncat <<'END'\n{printed}{kept}{printed}END\n")
+    journalctl.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with Patient(Target(None, tmp_path / "none.sock", 1)) as patient:
+        [log] = gather(patient, Redaction(), [part for part in PARTS if part.name == "log.txt"])
+    command, *lines, last = log.content.decode().splitlines(keepends=True)
+    assert command.startswith("$ journalctl --unit simplerd.service ")
+    assert ("".join(lines), last) == (kept, "4 lines that sessions printed are left out\n")

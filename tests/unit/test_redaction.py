@@ -31,6 +31,19 @@ PEM = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIB\nabc\n-----END EC PRIVATE KEY-
         f'Environment="ONE={SECRET}" "TWO={SECRET}"',
         f"my_token={SECRET}, and more",
         f"session-cookie={SECRET};",
+        f"DB_PASS={SECRET}",
+        f"pwd={SECRET}",
+        f"AccountKey={SECRET};EndpointSuffix=x",
+        f"GET /blob?sv=1&sig={SECRET}&x=1",
+        f"tool --password {SECRET} --fast",
+        f"curl -u alice:{SECRET} https://db/",
+        f"Authorization: Token {SECRET}",
+        f"Cookie: theme=dark; sid={SECRET}",
+        f"https://{SECRET}@host/repository",
+        f"redis://:{SECRET}@host",
+        f'token = """\n{SECRET}\n"""',
+        f'Environment="ONE=two words {SECRET}" TWO="a {SECRET}"',
+        f"Environment=ONE=a \\\n  TWO={SECRET}",
     ],
 )
 def test_a_secret_is_known_by_what_stands_before_it(text: str) -> None:
@@ -74,6 +87,9 @@ def test_a_private_key_goes_as_a_whole_even_when_its_end_is_missing() -> None:
         "CALLABLE_HANDLE_MUTATED_AND_A_VERY_LONG_NAME_OF_A_CODE",
         "boot 0b6e7b1a-4c1d-4e47-9d3b-5b6f8f2f0c11",
         "limits.sessions_per_client = 128",
+        "3 tests passed: authorised, bypass: none, signal: 9, significant = 1",
+        "https://host:8080/path?x=1",
+        "--key /etc/simplerd/tls/key.pem --token --fast",
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:
