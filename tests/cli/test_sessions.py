@@ -8,16 +8,19 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import simpler
+from simplerctl.client import AdminClient
 from simplerd.foreground import ForegroundDaemon
 
 from .conftest import SIMPLERCTL, Finished
 
 Run = Callable[..., Finished]
 NAME = "nightly job"
+TIMEOUT_S = 30.0
 
 
 @pytest.fixture
@@ -29,6 +32,13 @@ def parent(served: ForegroundDaemon) -> Iterator[simpler.Worker]:
         yield worker
 
 
+def only_session(daemon: ForegroundDaemon) -> dict[str, Any]:
+    """What is known of the one that there is."""
+    with AdminClient(daemon.admin_socket, TIMEOUT_S) as admin:
+        (one,) = admin.call("session.list")
+    return dict(one)
+
+
 def test_a_session_is_listed_with_its_device_and_client(simplerctl: Run, parent: simpler.Worker) -> None:  # D4
     heading, row = simplerctl("session", "list").stdout.splitlines()
     assert heading.split() == ["SESSION", "STATE", "OPENED", "DEVICES", "SUB", "UID", "CLIENT", "NAME"]
@@ -37,16 +47,18 @@ def test_a_session_is_listed_with_its_device_and_client(simplerctl: Run, parent:
     assert leased.split()[:4] == ["1", "sim", "leased", row.split()[0]]
 
 
-def test_a_shell_is_offered_the_sessions_there_are(simplerctl: Run, parent: simpler.Worker) -> None:
-    (one,) = json.loads(simplerctl("session", "list", "--format", "json").stdout)
+def test_a_shell_is_offered_the_sessions_there_are(
+    served: ForegroundDaemon, simplerctl: Run, parent: simpler.Worker
+) -> None:
+    one = only_session(served)
     words = {"_SIMPLERCTL_COMPLETE": "bash_complete", "COMP_WORDS": "simplerctl session close s-", "COMP_CWORD": "3"}
     assert simplerctl(**words).stdout == f"plain,{one['id']}\n"
     zsh = {"_SIMPLERCTL_COMPLETE": "zsh_complete", "COMP_WORDS": "simplerctl session close s-", "COMP_CWORD": "3"}
     assert simplerctl(**zsh).stdout == f"plain\n{one['id']}\nready {NAME}/0\n"
 
 
-def test_a_session_is_shown_whole(simplerctl: Run, parent: simpler.Worker) -> None:
-    (one,) = json.loads(simplerctl("session", "list", "--format", "json").stdout)
+def test_a_session_is_shown_whole(served: ForegroundDaemon, simplerctl: Run, parent: simpler.Worker) -> None:
+    one = only_session(served)
     done = simplerctl("session", "show", one["id"])
     assert done.returncode == 0
     facts = dict(re.split(r"  +", line, maxsplit=1) for line in done.stdout.splitlines())
@@ -55,8 +67,10 @@ def test_a_session_is_shown_whole(simplerctl: Run, parent: simpler.Worker) -> No
     assert "cause" not in facts
 
 
-def test_a_closed_session_is_gone_and_its_cause_is_kept(simplerctl: Run, parent: simpler.Worker) -> None:  # D7
-    (one,) = json.loads(simplerctl("session", "list", "--format", "json").stdout)
+def test_a_closed_session_is_gone_and_its_cause_is_kept(
+    served: ForegroundDaemon, simplerctl: Run, parent: simpler.Worker
+) -> None:  # D7
+    one = only_session(served)
     done = simplerctl("session", "close", one["id"], "--reason", "host is needed")
     assert (done.returncode, done.stdout) == (0, f"Session {one['id']} is closed.\n")
     assert simplerctl("session", "list").stdout == "No sessions.\n"
@@ -90,7 +104,7 @@ def print_in_red(parent: simpler.Worker) -> None:
 def test_what_a_session_prints_is_followed_to_its_end_and_reaches_no_terminal(
     served: ForegroundDaemon, simplerctl: Run, parent: simpler.Worker
 ) -> None:  # D7
-    (one,) = json.loads(simplerctl("session", "list", "--format", "json").stdout)
+    one = only_session(served)
     words = [SIMPLERCTL, "--socket", str(served.admin_socket), "session", "logs", one["id"], "--follow"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as following:
         assert following.stdout is not None
@@ -107,10 +121,10 @@ def test_what_a_session_prints_is_followed_to_its_end_and_reaches_no_terminal(
 
 
 def test_what_a_session_ran_is_saved_for_a_trace_viewer(
-    simplerctl: Run, parent: simpler.Worker, tmp_path: Path
+    served: ForegroundDaemon, simplerctl: Run, parent: simpler.Worker, tmp_path: Path
 ) -> None:
     print_in_red(parent)
-    (one,) = json.loads(simplerctl("session", "list", "--format", "json").stdout)
+    one = only_session(served)
     file = tmp_path / "trace.json"
     assert simplerctl("session", "trace", one["id"], "-o", str(file)).stdout == (
         f"{file}: 3 tasks and runs in 4 lanes; ui.perfetto.dev shows it.\n"
@@ -128,10 +142,12 @@ def test_what_a_session_ran_is_saved_for_a_trace_viewer(
     )
 
 
-def test_what_a_session_can_run_and_holds_is_listed(simplerctl: Run, parent: simpler.Worker) -> None:
+def test_what_a_session_can_run_and_holds_is_listed(
+    served: ForegroundDaemon, simplerctl: Run, parent: simpler.Worker
+) -> None:
     print_in_red(parent)
     buffer = parent.remote_malloc(worker=0, nbytes=4321)
-    (one,) = json.loads(simplerctl("session", "list", "--format", "json").stdout)
+    one = only_session(served)
     (row,) = [line.split() for line in simplerctl("buffer", "list").stdout.splitlines() if one["id"] in line]
     assert row[2:] == ["4321", "own", "readwrite"]
     (known,) = [line.split() for line in simplerctl("callable", "list", one["id"]).stdout.splitlines()[1:]]

@@ -81,31 +81,6 @@ async def test_what_a_session_printed_is_read_line_by_line_and_to_the_end(daemon
             assert ([line["text"] for line in kept["lines"]], kept["is_over"]) == (read[1:], True)
 
 
-async def test_how_a_session_ended_is_known_to_the_next_daemon(tmp_path: Path) -> None:  # D2 D7
-    with ForegroundDaemon("--state-dir", str(tmp_path)) as first:
-        async with client_of(first.endpoint) as client:
-            session = await client.open()
-            await run(client, session, PRINT_THREE_LINES)
-            os.kill(session.pid, signal.SIGSEGV)
-            with admin_of(first) as admin:
-                log = admin.call("session.logs", {"session": session.session, "after": 3, "wait_s": 20})
-                while not log["is_over"]:
-                    log = admin.call("session.logs", {"session": session.session, "after": log["last"], "wait_s": 20})
-        first.stop(signal.SIGKILL)
-    with ForegroundDaemon("--state-dir", str(tmp_path)) as following, admin_of(following) as admin:
-        report = admin.call("session.get", {"session": session.session})
-        assert (report["state"], report["signal"], report["code"]) == ("failed", signal.SIGSEGV, "SESSION_LOST")
-        assert report["cause"] == f"its runner (pid {session.pid}) was killed by SIGSEGV"
-        assert report["stderr"][:4] == ["one", "two \x1b[31mred", "three", "Fatal Python error: Segmentation fault"]
-        assert report["ended_at"] > report["opened_at"]
-        log = admin.call("session.logs", {"session": session.session})
-        assert [line["text"] for line in log["lines"]][:3] == ["one", "two \x1b[31mred", "three"]
-        events = admin.call("events.subscribe", {"after": 0, "types": ["session"]})
-        seen = [next(admin.events(follow=True))["type"] for _ in range(3)]
-        assert seen == ["session.opened", "session.ready", "session.failed"]
-        assert events["last"] > 3
-
-
 # ---- what runs
 
 
@@ -293,22 +268,51 @@ async def test_a_session_that_does_not_close_says_both_who_closed_and_who_killed
 # ---- over a restart
 
 
+async def until_over(admin: AdminClient, session: OpenReply) -> None:
+    after = 0
+    while not (part := admin.call("session.logs", {"session": session.session, "after": after, "wait_s": 20}))[
+        "is_over"
+    ]:
+        after = part["last"]
+
+
 @pytest.mark.slow
-async def test_a_session_is_looked_into_and_killed_by_the_next_daemon_too(tmp_path: Path) -> None:  # D2 D7
+async def test_the_next_daemon_knows_who_has_ended_and_looks_into_who_goes_on(tmp_path: Path) -> None:  # D2 D7
     with ForegroundDaemon() as daemon:  # of its own: it is killed
         async with client_of(daemon.endpoint) as client:
-            session = await stuck(client, tmp_path)
+            dead, going = await client.open(), await stuck(client, tmp_path)
+            await run(client, dead, PRINT_THREE_LINES)
+            os.kill(dead.pid, signal.SIGSEGV)
             with admin_of(daemon) as admin:
-                before = admin.call("session.logs", {"session": session.session, "wait_s": 20})
+                await until_over(admin, dead)
+                before = admin.call("session.logs", {"session": going.session, "wait_s": 20})
             daemon.kill()
             daemon.start_again()
             with admin_of(daemon) as admin:
-                function = admin.call("session.tasks", {"session": session.session})["orchestration"]
+                knows_how_it_ended(admin, dead)
+                function = admin.call("session.tasks", {"session": going.session})["orchestration"]
                 assert function["name"].endswith("goes_on")
-                assert len(admin.call("session.stats", {"session": session.session})["workers"]) == 2
-                after = admin.call("session.logs", {"session": session.session, "wait_s": 20})
+                assert len(admin.call("session.stats", {"session": going.session})["workers"]) == 2
+                after = admin.call("session.logs", {"session": going.session, "wait_s": 20})
                 texts = [[line["text"] for line in part["lines"]] for part in (before, after)]
                 assert texts == [["begun"], ["begun"]]
-                report = admin.call("session.kill", {"session": session.session, "reason": "enough"})
+                report = admin.call("session.kill", {"session": going.session, "reason": "enough"})
                 assert report["cause"] == f"killed by an operator (uid {os.getuid()}): enough"
                 assert report["signal"] == signal.SIGKILL
+
+
+def knows_how_it_ended(admin: AdminClient, session: OpenReply) -> None:
+    """Of a session that printed three lines and was killed by SIGSEGV."""
+    report = admin.call("session.get", {"session": session.session})
+    assert (report["state"], report["signal"], report["code"]) == ("failed", signal.SIGSEGV, "SESSION_LOST")
+    assert report["cause"] == f"its runner (pid {session.pid}) was killed by SIGSEGV"
+    assert report["stderr"][:4] == ["one", "two \x1b[31mred", "three", "Fatal Python error: Segmentation fault"]
+    assert report["ended_at"] > report["opened_at"]
+    log = admin.call("session.logs", {"session": session.session})
+    assert [line["text"] for line in log["lines"]][:3] == ["one", "two \x1b[31mred", "three"]
+    admin.call("events.subscribe", {"after": 0, "types": ["session"]})
+    types: list[str] = []
+    while "session.failed" not in types:
+        event = admin.next_event(TIMEOUT_S)
+        types += [event["type"]] if event["fields"]["session"] == session.session else []
+    assert types == ["session.opened", "session.ready", "session.failed"]

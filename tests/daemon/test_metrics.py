@@ -20,14 +20,14 @@ PAGE = Path(__file__).parents[2] / "docs/metrics.md"
 ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| (?:`(\w+)` )?\| (.*) \|$", re.MULTILINE)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def port() -> int:
     return free_port()
 
 
-@pytest.fixture
-def daemon(tmp_path: Path, port: int) -> Iterator[ForegroundDaemon]:
-    config = tmp_path / "simplerd.toml"
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[ForegroundDaemon]:
+    config = tmp_path_factory.mktemp("metrics") / "simplerd.toml"
     config.write_text(f'[metrics]\nlisten = "127.0.0.1:{port}"\n')
     with ForegroundDaemon("--config", str(config)) as running:
         yield running

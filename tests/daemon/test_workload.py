@@ -7,6 +7,7 @@ import select
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ TIMEOUT_S = 30.0
 Json = Any
 
 
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[ForegroundDaemon]:
+    with ForegroundDaemon() as running:
+        yield running
+
+
 @pytest.fixture
 def admin(daemon: ForegroundDaemon) -> Iterator[AdminClient]:
     with AdminClient(daemon.admin_socket, TIMEOUT_S) as client:
@@ -30,13 +37,25 @@ def admin(daemon: ForegroundDaemon) -> Iterator[AdminClient]:
 
 
 @pytest.fixture
-def program(daemon: ForegroundDaemon) -> Iterator[Program]:
+def before(admin: AdminClient) -> dict[str, float]:
+    """The tasks that were counted before the program of the test had any."""
+    return {outcome: total(admin, "simplerd_tasks_total", outcome=outcome) for outcome in ("done", "failed")}
+
+
+@contextmanager
+def program_of(daemon: ForegroundDaemon) -> Iterator[Program]:
     one = Program(daemon.endpoint)
     try:
         one.start()
         yield one
     finally:
         one.worker.close()
+
+
+@pytest.fixture
+def program(daemon: ForegroundDaemon) -> Iterator[Program]:
+    with program_of(daemon) as one:
+        yield one
 
 
 def look_until(admin: AdminClient, seen: Callable[[Json], bool]) -> Json:
@@ -56,7 +75,7 @@ def total(admin: AdminClient, name: str, **labels: str) -> float:
     return next(each.value for each in samples if each.name == name and each.labels == labels)
 
 
-def test_every_task_is_counted_once(admin: AdminClient, program: Program) -> None:
+def test_every_task_is_counted_once(admin: AdminClient, before: dict[str, float], program: Program) -> None:
     program.submit(program.divide, *[1] * 20).result()
     with pytest.raises(simpler.TaskError):
         program.submit(program.divide, 1, 0).result()
@@ -64,26 +83,27 @@ def test_every_task_is_counted_once(admin: AdminClient, program: Program) -> Non
     done = now["stats"]["tasks"] - 1
     assert done >= 21
     assert (now["answered"], now["queued"], len(now["stats"]["workers"])) == (True, 0, 2)
-    assert total(admin, "simplerd_tasks_total", outcome="done") == done
+    assert total(admin, "simplerd_tasks_total", outcome="done") == before["done"] + done
     assert total(admin, "simplerd_heap_bytes") == 1 << 24
     program.submit(program.divide, *[1] * 7).result()
     program.worker.close()
-    assert total(admin, "simplerd_tasks_total", outcome="done") == done + 7
-    assert total(admin, "simplerd_tasks_total", outcome="failed") == 1
+    assert total(admin, "simplerd_tasks_total", outcome="done") == before["done"] + done + 7
+    assert total(admin, "simplerd_tasks_total", outcome="failed") == before["failed"] + 1
     assert total(admin, "simplerd_heap_bytes") == 0
 
 
-def test_what_an_adopted_session_did_before_is_not_counted(daemon: ForegroundDaemon, program: Program) -> None:
-    program.submit(program.divide, *[1] * 20).result()
-    daemon.kill()
-    daemon.start_again()
-    with AdminClient(daemon.admin_socket, TIMEOUT_S) as admin:
-        before = look_until(admin, lambda now: True)["stats"]["tasks"]
-        program.submit(program.divide, 1, 1).result()
-        after = look_until(admin, lambda now: now["stats"]["tasks"] == before + 2)
-        assert total(admin, "simplerd_tasks_total", outcome="done") == 2
-        assert total(admin, "simplerd_sessions_adopted_total") == 1
-    assert after["stats"]["tasks"] >= 22
+def test_what_an_adopted_session_did_before_is_not_counted() -> None:
+    with ForegroundDaemon() as daemon, program_of(daemon) as program:  # of its own: it is killed
+        program.submit(program.divide, *[1] * 20).result()
+        daemon.kill()
+        daemon.start_again()
+        with AdminClient(daemon.admin_socket, TIMEOUT_S) as admin:
+            before = look_until(admin, lambda now: True)["stats"]["tasks"]
+            program.submit(program.divide, 1, 1).result()
+            after = look_until(admin, lambda now: now["stats"]["tasks"] == before + 2)
+            assert total(admin, "simplerd_tasks_total", outcome="done") == 2
+            assert total(admin, "simplerd_sessions_adopted_total") == 1
+        assert after["stats"]["tasks"] >= 22
 
 
 def test_who_is_idle_is_not_asked_again(admin: AdminClient, program: Program) -> None:  # W5
