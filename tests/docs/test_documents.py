@@ -12,6 +12,7 @@ import pytest
 import state_diagrams
 import verb_schemas
 
+from simplerd.admin.jsonrpc import Code
 from simplerd.admin.methods import METHODS
 from simplerd.foreground import ForegroundDaemon
 
@@ -63,10 +64,11 @@ def test_commands_are_in_the_makefile(document: Path) -> None:
     assert named <= targets
 
 
-def test_the_operators_page_has_every_method_and_every_verb() -> None:
+def test_the_operators_page_has_every_method_error_and_verb() -> None:
     page = (ROOT / "docs/operators.md").read_text()
     table = page[page.index("\n| method |") :].partition("\n\n")[0]
     assert set(re.findall(r"^\| `([\w.]+)` \|", table, re.MULTILINE)) == set(METHODS)
+    assert not [code for code in Code if f"| {code.value} | " not in page]
     verbs = [" ".join(words) for words, _ in verb_schemas.verbs()]
     page = re.sub(r"simplerctl (\w+) (\w+)\|", r"simplerctl \1 \2; simplerctl \1 ", page)
     assert not [verb for verb in verbs if not re.search(rf"(?:simplerctl |`){verb}\b", page)]
