@@ -22,7 +22,7 @@ from msgspec import Struct, structs
 from simpler import limits
 from simpler.errors import ArgumentError, DeviceBusy, DeviceError, StateError
 from simplerd.device_life import OUT_OF_USE, TRANSITIONS, DeviceEvent, DeviceState
-from simplerd.state_folder import StateFolder
+from simplerd.state_folder import StateFolder, UnixTime
 
 SAVED_AS = "devices"
 
@@ -30,7 +30,7 @@ SAVED_AS = "devices"
 class DeviceNote(Struct, frozen=True):
     """One thing that happened to a device: "drained", "undrained", "failed", "probe failed" or "recovered"."""
 
-    time: float
+    time: UnixTime
     what: str
     by: str
     """Who did it, or in which session it was seen: "uid 0", "s-0a1b2c3d", "simplerd"."""

@@ -23,7 +23,7 @@ from simpler.errors import StateError
 from simplerd.daemon_life import DaemonEvent, DaemonLife, DaemonState
 from simplerd.events import EventLog
 from simplerd.session_table import SessionTable
-from simplerd.state_folder import StateFolder
+from simplerd.state_folder import StateFolder, UnixTime
 
 SAVED_AS = "drain"
 REFUSED_CODE = "DRAINED"
@@ -34,10 +34,10 @@ class DrainOrder(Struct, frozen=True):
     """A drain that is in force. Times are Unix times in seconds."""
 
     reason: str
-    since: float
+    since: UnixTime
     by: str
     """Who ordered it: "uid 0"."""
-    deadline: float | None = None
+    deadline: UnixTime | None = None
     """When the sessions that are left are closed; None: never."""
     then: Then = "stay"
     """What the daemon does once it is drained."""

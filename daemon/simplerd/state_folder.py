@@ -11,8 +11,9 @@ What belongs to live processes is in the runtime folder (runtime_folder.py) inst
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -20,6 +21,8 @@ from simplerd.fault_points import fault_point
 from simplerd.folder_lock import FolderLock
 from simplerd.log import get_logger
 
+UnixTime = Annotated[float, msgspec.Meta(ge=0, le=1e11)]
+"""Seconds, of which a date can be made: anything else in a file is not ours."""
 MODE = 0o700
 MAX_FILE_BYTES = 16 << 20
 """Nothing that is saved comes near it; what is longer is not ours, and is not read."""
@@ -51,6 +54,8 @@ class StateFolder:
             fault_point("state:writing")
             fresh.rename(self.path / f"{name}.json")
         except OSError as error:
+            with suppress(OSError):
+                fresh.unlink(missing_ok=True)
             problem = f"{self.path}/{name}.json could not be written ({error.strerror}): a restart would forget it"
             _log.error("state was not saved", reason=problem)
             return problem

@@ -157,6 +157,12 @@ def test_drains_failures_and_history_are_found_by_the_next_daemon(folder: StateF
     assert [note.by for note in following.get(1).history] == ["s-a"]
 
 
+def test_a_time_that_is_none_keeps_no_session_from_a_device(folder: StateFolder) -> None:  # D4
+    word = {"time": 1e300, "what": "drained", "by": "uid 0", "reason": "why"}
+    folder.save("devices", [{"device": 1, "state": "drained", "word": word, "history": [word]}])
+    table(0, 1, saved=folder).lease("s-1", [1], holder="uid 0, pid 1")
+
+
 def test_a_session_that_was_adopted_keeps_its_devices_drained_and_removed_ones_too(folder: StateFolder) -> None:  # D2
     before = table(0, 1, saved=folder)
     before.lease("s-a", [0, 1], holder="uid 1, pid 1")

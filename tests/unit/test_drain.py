@@ -161,6 +161,14 @@ async def test_the_next_daemon_is_draining_too_with_the_same_deadline(
     assert folder.load("drain", dict) is None
 
 
+@pytest.mark.parametrize("times", [{"since": 1e300}, {"since": -1.0}, {"since": 1.0, "deadline": 1e300}])
+def test_a_time_that_is_none_keeps_no_daemon_from_starting(times: dict[str, float], folder: StateFolder) -> None:  # D6
+    folder.save("drain", {"reason": "why", "by": "uid 0", **times})
+    host = Host(folder)
+    host.serve()
+    assert host.life.state is DaemonState.SERVING
+
+
 async def test_to_exit_after_a_drain_is_done_once(
     autojump_clock: MockClock, host: Host, folder: StateFolder
 ) -> None:  # D6

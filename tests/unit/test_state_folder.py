@@ -78,3 +78,8 @@ def test_what_cannot_be_saved_is_said_and_the_old_one_stays(folder: StateFolder)
     problem = folder.save("drain", Kept("new"))
     assert problem == f"{folder.path}/drain.json could not be written (Is a directory): a restart would forget it"
     assert folder.load("drain", Kept) == Kept("old")
+    (folder.path / "drain.new").rmdir()
+    (folder.path / "drain.json").unlink()
+    (folder.path / "drain.json").mkdir()
+    assert folder.save("drain", Kept("new")) is not None
+    assert not (folder.path / "drain.new").exists()
