@@ -4,7 +4,8 @@ Rules
   1. One thread, no event loop but the poll of children.py. What its children need is imported before the first fork.
   2. It lives as long as its owner: when the owner's socket closes or the owner's process ends, the children that are to
      die with it are killed and reaped, and it ends as soon as no child is left. Polite signals do nothing.
-     One that has a Succession (succession.py) serves the next owner instead, if one comes while it has children.
+     One that has a Succession (succession.py) serves the next owner instead, if one comes while it has children. While
+     it has none, SIGTERM ends it: that is what systemd tells everybody last when the host goes down.
   3. It is in a session of its own, so that Ctrl-C in a terminal reaches the user's program alone.
 """
 
@@ -137,6 +138,7 @@ class SpawnerProcess:
             self._pool.stop()
         self._children.kill_all()
         if self._succession:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a host that goes down does not wait for another owner
             self._succession.await_next(self._take_over)
 
     def _take_over(self) -> None:
@@ -144,6 +146,7 @@ class SpawnerProcess:
         found = self._succession.next_owner()
         if found is None:
             return
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         printed, self._outbox = self._outbox, deque()
         self._serve_owner(*found)
         untold = [report for report, _ in printed if isinstance(report, Printed)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -227,6 +228,26 @@ async def test_a_session_nobody_comes_back_to_is_closed(tmp_path: Path) -> None:
         cause = (await ended(daemon))["cause"]
         assert cause == "its client did not come back within 0.1 s after simplerd was restarted"
         await until_gone({session.pid})
+
+
+async def test_a_host_that_goes_down_does_not_wait_for_the_next_daemon() -> None:  # D2 W3
+    with ForegroundDaemon() as daemon:
+        async with connected(daemon) as client:
+            await client.open(device_ids=[0])
+            (spawner,) = children(daemon.pid)
+            tree = descendants(daemon.pid)
+            daemon.kill()
+        await until(lambda: not ignores(spawner, signal.SIGTERM))  # as it does while it has a daemon
+        for pid in tree:
+            with contextlib.suppress(ProcessLookupError):  # workers end with their spawner
+                os.kill(pid, signal.SIGTERM)
+        await until_gone(tree, TIMEOUT_S)
+
+
+def ignores(pid: int, number: signal.Signals) -> bool:
+    ignored = re.search(r"^SigIgn:\t([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert ignored is not None
+    return bool(int(ignored[1], 16) >> (number - 1) & 1)
 
 
 async def test_a_session_nobody_adopts_closes_itself(tmp_path: Path) -> None:  # D2 D7 W3
