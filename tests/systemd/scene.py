@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from systemd_box import INSIDE, PYTHON, PYTHON_PATH, SDBOX, Box
@@ -42,6 +43,16 @@ def program(box: Box, endpoint: str = ENDPOINT) -> Iterator[subprocess.Popen[str
 def processes(box: Box) -> list[str]:
     """What runs as the service's user."""
     return box.run("ps", "-u", "simplerd", "-o", "pid=,args=", check=False).stdout.splitlines()
+
+
+def groups(box: Box) -> dict[str, set[str]]:
+    """The control groups below the service's own, and the names of the processes in each."""
+    at = box.show(SERVICE)["ControlGroup"]
+    find = ("find", f"/sys/fs/cgroup{at}", "-mindepth", "2", "-name", "cgroup.procs", "-not", "-path", "*/.control/*")
+    members = {Path(file).parent.name: box.run("cat", file).stdout.split() for file in box.run(*find).stdout.split()}
+    return {
+        name: {box.run("cat", f"/proc/{pid}/comm").stdout.strip() for pid in pids} for name, pids in members.items()
+    }
 
 
 def drop_in(box: Box, text: str, unit: str = SERVICE) -> None:

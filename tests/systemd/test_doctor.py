@@ -7,10 +7,10 @@ import tarfile
 
 import pytest
 
+from systemd.scene import SERVICE
 from systemd_box import Box
 
 pytestmark = pytest.mark.slow
-SERVICE = "simplerd.service"
 
 
 def test_a_report_has_what_systemd_knows(service: Box) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from systemd.scene import SERVICE, SOCKETS, drop_in, processes, program, sessions
+from systemd.scene import SERVICE, SOCKETS, drop_in, groups, processes, program, sessions
 from systemd_box import Box
 
 pytestmark = pytest.mark.slow
@@ -75,20 +75,22 @@ def stop_and_start(box: Box) -> None:
 @pytest.mark.parametrize("replace", [restart, kill, hang, stop_and_start])
 def test_a_task_in_flight_never_notices_that_the_daemon_is_replaced(
     service: Box, replace: Callable[[Box], None]
-) -> None:  # D1 D2
+) -> None:  # D1 D2 R5
     service.systemctl("start", SERVICE)
     with program(service) as client:
         (before,) = sessions(service)
-        daemon = service.show(SERVICE)["MainPID"]
+        daemon, grouped = service.show(SERVICE)["MainPID"], groups(service)
         with held_task(service, client) as let_go:
             replace(service)
             assert service.show(SERVICE)["MainPID"] != daemon
             (after,) = sessions(service)
             assert (after["id"], after["pid"], after["devices"]) == (before["id"], before["pid"], [0])
+            assert groups(service)[before["id"]] == grouped[before["id"]]
             assert let_go() == ["4", "8", "42"]
         output, errors = client.communicate("go on\n", timeout=30)
         assert (output, client.returncode) == ("closed\n", 0), errors
     service.wait(SERVICE, StatusText="serving: 0 sessions, 0 of 2 devices leased")
+    assert set(groups(service)) == {"daemon"}
     story = [entry["MESSAGE"] for entry in service.journal(f"SIMPLER_SESSION={before['id']}")]
     assert f"[{before['id']}] [{before['id']}.sub0] let go" in story
     assert story[-1].startswith("session.ended ")
