@@ -35,8 +35,11 @@ find "$fresh/bin" -type f ! -name simplerd ! -name simplerctl -delete # activati
 sed -i "1s|^#!$fresh/|#!$home/|" "$fresh/bin/simplerd" "$fresh/bin/simplerctl"
 sed -i '/^command = /d' "$fresh/pyvenv.cfg" # which names DESTDIR
 "$fresh/bin/python" -m compileall -q -j 0 -s "$fresh" -p "$home" "$fresh/lib"
-rm -rf "$destdir$home"
+old=$destdir$home.old # of the same version: a daemon of it may be started at any moment
+rm -rf "$old"
+[ ! -e "$destdir$home" ] || mv -T "$destdir$home" "$old"
 mv -T "$fresh" "$destdir$home"
+rm -rf "$old"
 
 mkdir -p "$destdir$prefix/bin"
 for command in simplerd simplerctl; do

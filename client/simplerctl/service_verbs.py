@@ -107,7 +107,10 @@ def uninstall(user: bool, dry_run: bool) -> ServiceChange:
             if path.parent.name == f"{SERVICE}.d" and not any(path.parent.iterdir()):
                 path.parent.rmdir()
         _run(after)
-    left = "Configuration and state are left as they are."
+    left = (
+        "Configuration and state are left as they are. Sessions that no daemon closed (simplerctl shutdown does) end "
+        "within limits.adoption_timeout_s."
+    )
     return _change(found, before + after, left, done=not dry_run)
 
 
