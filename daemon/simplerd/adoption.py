@@ -6,7 +6,8 @@ Rules
   2. A process is what its record says only if pid and start time are the same; a spawner, only if it is the one that
      listens. How a runner ended says its spawner. Where that is gone too, nobody knows.
   3. Every step may be done again: a daemon that is killed here leaves to the next what it has found.
-  4. What no record speaks for is ended: of an unreadable one the runner is found by its socket.
+  4. What no record speaks for is ended: where there is none, or what it says cannot be, the runner is found by its
+     socket.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 import trio
 
 import simpler
-from simpler.errors import ProtocolError, SessionLost, StaleHandle, StartupError
+from simpler.errors import DeviceBusy, ProtocolError, SessionLost, StaleHandle, StartupError
 from simplerd.cgroups import ControlGroups
 from simplerd.config import Config
 from simplerd.devices import DeviceTable
@@ -73,10 +74,11 @@ class Adoption:
             self._take_over_spawner(path)
             fault_point("adopt:spawner")
         for name, record in recorded_sessions(self._folder.path):
-            session = self._restored(record)
             if self._sessions.events.has(LAST_EVENTS, name):  # all of it is over but its folder
                 self._folder.remove(name)
-            elif record is None or session is None:
+                continue
+            session = self._restored(record)
+            if record is None or session is None:
                 await self._end_unknown(name)
             else:
                 self._adopt(session, record)
@@ -95,22 +97,30 @@ class Adoption:
     # ---- sessions
 
     def _restored(self, record: SessionRecord | None) -> Session | None:
+        """The session, which has its devices; None: what its record says cannot be."""
         if record is None:
             return None
         try:
-            return record.restored()
-        except ProtocolError as error:
+            session = record.restored()
+            if self._may_have_devices(session):
+                self._devices.keep(
+                    session.id, session.manifest.device_ids, holder=str(session.peer), since=session.opened_at
+                )
+        except (ProtocolError, DeviceBusy) as error:
             _log.error("unreadable session record", session=record.session, error=error.message)
             return None
+        return session
+
+    def _may_have_devices(self, session: Session) -> bool:
+        """Its record is written before it asks for them, and goes after it gave them back; the events are exact."""
+        events = self._sessions.events
+        if session.state is SessionState.OPENING and not events.has({"device.leased"}, session.id):
+            return False  # so its runner was not forked either
+        return not events.has({"device.released"}, session.id)
 
     def _adopt(self, session: Session, record: SessionRecord) -> None:
         self._adopted.append(session)
-        devices, events = session.manifest.device_ids, self._sessions.events
-        if not events.has({"device.released"}, session.id):
-            self._devices.keep(session.id, devices, holder=str(session.peer), since=session.opened_at)
         self._sessions.adopt(session)
-        if devices and session.state is SessionState.OPENING and not events.has({"device.leased"}, session.id):
-            self._sessions.publish(session, "device.leased", devices=list(devices))
         if session.version != simpler.__version__:
             _log.warning("a session is of another release", session=session.id, version=session.version)
         known = self._known(session, record) if record.pid else None
@@ -127,7 +137,7 @@ class Adoption:
         runner = Runner(ProcessTree(None, record.tree), session.log)
         with contextlib.suppress(ProcessLookupError):
             runner.forked(record.pid, open_process(record.pid, record.start_time))
-        runner.pid = record.pid
+        runner.pid, runner.start_time = record.pid, record.start_time
         spawner = self._spawners.get(record.spawner)
         if spawner is not None:
             spawner.expected[session.id] = runner
@@ -138,7 +148,7 @@ class Adoption:
         if spawner is not None:
             with trio.move_on_after(TAKEOVER_TIMEOUT_S):
                 await spawner.is_taken_over.wait()
-        if runner.spawner is None:
+        if runner.spawner is None or not runner.is_there:
             await runner.watch()
 
     async def _found(self, session: Session, record: SessionRecord) -> Runner:

@@ -159,8 +159,16 @@ class DeviceTable:
             self._devices[device].lease = Lease(session, holder, self._clock())
 
     def keep(self, session: str, devices: Sequence[int], *, holder: str, since: float) -> None:
-        """A session of an earlier daemon has `devices` since then. One that is no more of this host's goes with it."""
-        for device in devices:
+        """A session of an earlier daemon has `devices` since then. One that is no more of this host's goes with it.
+
+        Raises DeviceBusy when another session has one of them.
+        """
+        wanted = sorted(set(devices))
+        for device in wanted:
+            one = self._devices.get(device)
+            if one is not None and one.lease is not None:
+                raise _busy(device, one.lease)
+        for device in wanted:
             one = self._devices.get(device)
             if one is None:
                 one = self._devices[device] = self._new(device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import trio
@@ -32,11 +33,19 @@ def other_threads_ns(pid: int) -> int | None:
     return spent
 
 
-def open_process(pid: int, started: int) -> int:
+def started(pid: int, pidfd: int) -> int:
+    """The start time of the process that `pidfd` is of, which has `pid`. Raises ProcessLookupError when it has ended:
+    the pid may be another's by then."""
+    ticks = start_time(pid)
+    signal.pidfd_send_signal(pidfd, 0)
+    return ticks
+
+
+def open_process(pid: int, began: int) -> int:
     """A pidfd of the process that had `pid` and that start time. Raises ProcessLookupError when it has ended."""
     pidfd = os.pidfd_open(pid)
     try:
-        if start_time(pid) != started:
+        if start_time(pid) != began:
             raise ProcessLookupError(f"pid {pid} was used again")
     except BaseException:
         os.close(pidfd)

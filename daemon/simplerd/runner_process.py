@@ -21,6 +21,7 @@ from simpler.errors import ProtocolError
 from simpler.spawn_protocol import Exited, Unknown
 from simplerd.cgroups import SessionGroup
 from simplerd.log import get_logger
+from simplerd.process_stat import started
 from simplerd.process_tree import ProcessTree
 from simplerd.runner import control_protocol
 from simplerd.runner.control_protocol import Adopt, Command, Report
@@ -55,6 +56,8 @@ class Runner:
         self.group = group
         """Its session's control group, where there is one."""
         self.pid = 0
+        self.start_time = 0
+        """Of process `pid`, see `SessionRecord`; 0 when it had ended before that could be asked."""
         self.is_ready = trio.Event()
         """It has told this daemon so: lanes may be handed to it."""
         self.violation: str | None = None
@@ -64,14 +67,17 @@ class Runner:
         self.spawner: Runners | None = None
         """Whose child it is, if that is there."""
         self.key = 0
+        self.is_closed = False
         self._pidfd = -1
         self._control = control
         self._sending = trio.Lock()
         self._says_unknown = False
 
     def forked(self, pid: int, pidfd: int) -> None:
-        """The process is there."""
+        """The process is there, or has just ended."""
         self.pid, self._pidfd = pid, pidfd
+        with contextlib.suppress(ProcessLookupError):
+            self.start_time = started(pid, pidfd)
 
     def ended(self, exit: Exited) -> None:
         """It is there no more; who says so first is believed."""
@@ -81,12 +87,17 @@ class Runner:
 
     async def watch(self) -> None:
         """Waits for the end of one whose spawner does not tell: how it ended, nobody learns."""
-        if self._pidfd >= 0:
+        if self.is_there:
             try:
                 await trio.lowlevel.wait_readable(self._pidfd)  # no deadline: a session lasts as long as it is wanted
             except trio.ClosedResourceError:
                 return
         self.ended(Exited(0, self.pid, None, None, []))
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a process to watch and to kill, which may have ended."""
+        return self._pidfd >= 0
 
     @property
     def is_connected(self) -> bool:
@@ -149,7 +160,7 @@ class Runner:
 
     def kill(self) -> None:
         """SIGKILL; a runner that has ended is no error."""
-        if self._pidfd < 0:
+        if not self.is_there:
             return
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
@@ -161,6 +172,7 @@ class Runner:
 
     def close(self) -> None:
         """Gives up the sockets and the pidfd."""
+        self.is_closed = True
         if self._control is not None:
             self._control.close()
         self.tree.close()

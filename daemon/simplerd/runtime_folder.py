@@ -57,20 +57,24 @@ class RuntimeFolder:
 
 
 def recorded_sessions(path: Path) -> list[tuple[str, SessionRecord | None]]:
-    """What a daemon has left in its runtime folder: each session with its record; None: it cannot be read.
-
-    A session that never had one has no process either, and is removed.
-    """
+    """What a daemon has left in its runtime folder: each session with its record; None: there is none to be read."""
     found: list[tuple[str, SessionRecord | None]] = []
     for folder in sorted(path.glob("s-*")):
         try:
-            found.append((folder.name, SessionRecord.decode((folder / RECORD).read_bytes())))
-        except FileNotFoundError:
-            _remove(folder)
+            found.append((folder.name, _read(folder)))
+        except FileNotFoundError:  # it was just being made
+            found.append((folder.name, None))
         except (OSError, ProtocolError) as error:
             _log.error("unreadable session record", folder=str(folder), error=str(error))
             found.append((folder.name, None))
     return found
+
+
+def _read(folder: Path) -> SessionRecord:
+    record = SessionRecord.decode((folder / RECORD).read_bytes())
+    if record.session != folder.name:
+        raise ProtocolError(f"it is of {record.session}")
+    return record
 
 
 def _remove(folder: Path) -> None:

@@ -9,18 +9,20 @@ unknown ones are skipped. What cannot be read that way gets another FORMAT.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 import simpler
 from simpler.errors import ProtocolError
 from simpler.wire.control_messages import Manifest
-from simplerd.process_stat import start_time
 from simplerd.runner_process import Runner
-from simplerd.sessions import Peer, Session, SessionState
+from simplerd.sessions import FINAL, Peer, Session, SessionState
 
 FORMAT = 1
+Number = Annotated[int, Meta(ge=1, le=2**32 - 1)]
+Pid = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
 class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +33,7 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     format: int = FORMAT
     version: str
     session: str
-    number: int
+    number: Number
     state: str
     opened_at: float
     protocol: int
@@ -45,14 +47,14 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     chips: list[int] = []
     subs: list[int] = []
     close_reason: str | None = None
-    spawner: int = 0
-    pid: int = 0
+    spawner: Pid = 0
+    pid: Pid = 0
     start_time: int = 0
     tree: int = 0
 
     @classmethod
     def of(cls, session: Session, spawner: int, runner: Runner | None) -> SessionRecord:
-        """As it is now. Raises ProcessLookupError when `runner` has ended."""
+        """As it is now."""
         return cls(
             version=session.version,
             session=session.id,
@@ -72,7 +74,7 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
             close_reason=session.close_reason,
             spawner=spawner,
             pid=runner.pid if runner else 0,
-            start_time=start_time(runner.pid) if runner else 0,
+            start_time=runner.start_time if runner else 0,
             tree=runner.tree.inode if runner else 0,
         )
 
@@ -85,11 +87,13 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
         """What `encode` made. Raises ProtocolError for anything else."""
         try:
             record = msgspec.json.decode(content, type=cls)
-            SessionState(record.state)
+            state = SessionState(record.state)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
             raise ProtocolError(f"it is no record of a session: {error}") from None
         if record.format > FORMAT:
             raise ProtocolError(f"it has format {record.format}; simplerd {simpler.__version__} reads up to {FORMAT}")
+        if state in FINAL:
+            raise ProtocolError(f"it is of a session that is {state.value}, of which there is no record")
         return record
 
     def restored(self) -> Session:
@@ -100,6 +104,8 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
         except msgspec.ValidationError as error:
             raise ProtocolError(f"its manifest cannot be read: {error}") from None
         session = Session(self.number, manifest, self.peer, self.opened_at)
+        if session.id != self.session:
+            raise ProtocolError(f"it is of {self.session}, and its number is that of {session.id}")
         session.version, session.protocol = self.version, self.protocol
         session.token, session.resume_token, session.open_key = self.token, self.resume_token, self.open_key
         session.lane_certificate, session.runner_certificate = self.lane_certificate, self.runner_certificate

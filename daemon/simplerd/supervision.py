@@ -370,11 +370,7 @@ class Supervisor:
                 self._sessions.publish(session, "device.failed", device=device, reason=failures[device])
 
     def _record(self, session: Session, runner: Runner | None) -> None:
-        try:
-            record = SessionRecord.of(session, self._spawner_of(runner), runner)
-        except ProcessLookupError:  # it has ended already, which its exit report explains
-            return
-        self._folder.record(record)
+        self._folder.record(SessionRecord.of(session, self._spawner_of(runner), runner))
 
     def _note(self, session: Session, runner: Runner) -> None:
         """Records a step that is as good without: the next daemon would take it once more."""

@@ -22,6 +22,7 @@ from simpler.callables import content_of
 from simpler.errors import DeviceBusy, SessionLost, StateError
 from simpler.wire.command_messages import Register, Task
 from simpler.wire.control_messages import Manifest, Open, OpenReply, Resume
+from simplerd.fault_points import FOLDER
 from simplerd.foreground import ForegroundDaemon
 
 pytestmark = pytest.mark.slow
@@ -162,6 +163,29 @@ async def test_a_session_that_was_never_forked_has_failed_and_holds_nothing() ->
             await client.close(await client.open(device_ids=[0]))
 
 
+async def test_who_is_about_to_be_refused_a_device_takes_it_from_nobody(tmp_path: Path) -> None:  # D2 D4
+    wanted = Manifest(platform="sim", runtime="graph", device_ids=[0])
+    with ForegroundDaemon(env={FOLDER: str(tmp_path)}) as daemon:
+        async with connected(daemon) as client:
+            session = await client.open(device_ids=[0])
+            (tmp_path / "open:opened").write_text("0")  # it is in its record what it asks for, and not that it is busy
+            await client.link.begin(Open(manifest=wanted, key=KEY))
+            await until(lambda: is_stopped(daemon.pid))
+            daemon.kill()
+        daemon.start_again()
+        async with connected(daemon) as client:
+            await resume(client, session)
+            assert "before the session's runner was forked" in (await ended(daemon, "session.failed"))["cause"]
+            with pytest.raises(DeviceBusy, match=f"device 0 is in use by session {session.session}"):
+                await client.open(device_ids=[0])
+            await client.close(session)
+            await client.close(await client.open(device_ids=[0]))
+
+
+def is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] == "T"
+
+
 async def test_a_session_that_closes_while_the_daemon_is_killed_goes_on_closing(tmp_path: Path) -> None:  # D2 W3
     begun = tmp_path / "begun"
     os.mkfifo(begun)
@@ -266,11 +290,13 @@ async def test_a_session_nobody_adopts_closes_itself(tmp_path: Path) -> None:  #
             await client.close(await client.open(device_ids=[0]))
 
 
-@pytest.mark.parametrize("content", ["", '{"format": 2, "session": "s-00000001"}'])
-async def test_a_session_whose_record_is_unreadable_is_ended(content: str) -> None:  # D2 R5
+@pytest.mark.parametrize("content", [None, '{"format": 2, "session": "s-00000001"}'])
+async def test_a_session_whose_record_is_unreadable_is_ended(content: str | None) -> None:  # D2 R5
     with ForegroundDaemon() as daemon:
         session = await opened(daemon)
-        record_of(daemon, session).write_text(content)
+        record_of(daemon, session).unlink()
+        if content is not None:
+            record_of(daemon, session).write_text(content)
         daemon.start_again()
         assert not alive({session.pid})
         assert not record_of(daemon, session).parent.exists()

@@ -9,9 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
 from simpler.errors import ProtocolError, StartupError
 from simpler.wire.control_messages import Manifest
+from simplerd.process_stat import start_time
+from simplerd.process_tree import ProcessTree
+from simplerd.runner_process import Runner
 from simplerd.runtime_folder import RuntimeFolder, recorded_sessions
 from simplerd.session_record import SessionRecord
 from simplerd.sessions import Peer, Session
@@ -84,8 +88,7 @@ def test_a_record_is_for_the_daemons_user_alone_and_comes_back(folder: RuntimeFo
 def test_what_is_no_session_folder_keeps_no_daemon_from_starting(folder: RuntimeFolder) -> None:
     (folder.path / "s-1").write_text("a file")
     (folder.path / "s-2").mkdir()
-    assert recorded_sessions(folder.path) == [("s-1", None)]
-    assert not (folder.path / "s-2").exists(), "without a record there never was a process"
+    assert recorded_sessions(folder.path) == [("s-1", None), ("s-2", None)]
 
 
 @pytest.mark.parametrize("content", [b"", b"{broken", b'{"session": 1}', b"\xff", b'{"format": 2}', b"[" * 5000])
@@ -93,6 +96,46 @@ def test_an_unreadable_record_is_told_from_none(folder: RuntimeFolder, content: 
     folder.make("s-1")
     (folder.path / "s-1" / "record.json").write_bytes(content)
     assert recorded_sessions(folder.path) == [("s-1", None)]
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"number": 1 << 32},
+        {"number": 8},
+        {"session": "s-00000008"},
+        {"state": "ended"},
+        {"pid": -1},
+        {"pid": 1 << 31},
+        {"spawner": 1 << 70},
+        {"manifest": {}},
+    ],
+)
+def test_a_record_that_cannot_be_true_makes_no_session(folder: RuntimeFolder, forged: dict[str, object]) -> None:  # D2
+    session = Session(7, Manifest(platform="sim", runtime="graph"), Peer("unix", 1000, 4711), 12.5)
+    folder.make(session.id)
+    written = json.loads(SessionRecord.of(session, 99, None).encode())
+    (folder.path / session.id / "record.json").write_text(json.dumps(written | forged))
+    ((name, record),) = recorded_sessions(folder.path)
+    assert name == session.id
+    if record is not None:
+        with pytest.raises(ProtocolError):
+            record.restored()
+
+
+async def test_a_record_never_names_a_process_that_has_its_runners_pid_by_now() -> None:  # D2
+    session = Session(7, Manifest(platform="sim", runtime="graph"), Peer("unix", 1000, 4711), 12.5)
+    process = await trio.lowlevel.open_process(["sleep", "60"])
+    first, late = (Runner(ProcessTree(None, 0), None) for _ in range(2))
+    first.forked(process.pid, os.pidfd_open(process.pid))
+    pidfd, began = os.pidfd_open(process.pid), start_time(process.pid)
+    process.kill()
+    await process.wait()
+    late.forked(os.getpid(), pidfd)  # a pid that was used again before it was asked for
+    records = [SessionRecord.of(session, 99, runner) for runner in (first, late)]
+    assert [(one.pid, one.start_time) for one in records] == [(process.pid, began), (os.getpid(), 0)]
+    first.close()
+    late.close()
 
 
 def test_a_record_of_another_release_is_read(folder: RuntimeFolder) -> None:  # D2
