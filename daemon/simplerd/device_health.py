@@ -109,7 +109,9 @@ class DeviceHealth:
         argument = msgspec.msgpack.encode((self._config.platform, device))
         try:
             with trio.fail_after(limits.DEVICE_PROBE_TIMEOUT_S):
-                process = await self._runners.fork(f"probe-device{device}", argument, entry=PROBE_ENTRY)
+                process = await self._runners.fork(
+                    f"probe-device{device}", argument, entry=PROBE_ENTRY, is_for_the_next=False
+                )
         except (SimplerError, trio.TooSlowError) as error:
             return f"it could not be tried: {str(error) or 'no process was forked in time'}"
         try:

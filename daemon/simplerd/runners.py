@@ -232,10 +232,7 @@ class Runners:
                 if output is not None:
                     output.add(report.lines, report.left_out)
             case Exited():
-                self._running.pop(report.key).ended(report)
-                if report.key in self._given_up:
-                    self._given_up.remove(report.key)
-                    self.forget(report.key)
+                self._exited(report)
             case Kept():
                 self._kept(report, fds)
             case KeptAll():
@@ -264,10 +261,19 @@ class Runners:
             with contextlib.suppress(BrokenPipeError):  # the spawner's end is seen where its reports are read
                 await self._send(KillRequest(report.key, signal.SIGKILL))
 
+    def _exited(self, report: Exited) -> None:
+        runner = self._running.pop(report.key, None)
+        if runner is None:  # it was to end with an earlier daemon, and took its time
+            return
+        runner.ended(report)
+        if report.key in self._given_up:
+            self._given_up.remove(report.key)
+            self.forget(report.key)
+
     def _kept(self, report: Kept, fds: list[int]) -> None:
         pidfd = fds.pop(0) if report.alive and fds else -1
         runner = self.expected.pop(report.name, None)
-        if runner is None:
+        if runner is None or runner.is_closed:  # its session has ended while this spawner was stopped
             runner = self.taken_over[report.name] = Runner(ProcessTree(None, 0), self._output_of(report.name))
             runner.forked(report.pid, pidfd)
         elif pidfd >= 0:
