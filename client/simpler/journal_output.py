@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 import selectors
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from simpler.journal import Journal, encode
 
@@ -25,6 +27,7 @@ class JournalForwarder:
     def __init__(self, journal: Journal, selector: selectors.BaseSelector, on_drained: Callable[[], None]) -> None:
         self._journal, self._selector, self._on_drained = journal, selector, on_drained
         self._is_watched = False
+        self._identifier = Path(sys.argv[0]).name  # as systemd does for who does not say; our own name in comm is cut
 
     @property
     def is_full(self) -> bool:
@@ -37,6 +40,7 @@ class JournalForwarder:
         prefix = f"[{name}] ".encode()
         for line in lines:
             fields: list[tuple[str, str | bytes]] = [("MESSAGE", prefix + line), ("PRIORITY", _INFO)]
+            fields.append(("SYSLOG_IDENTIFIER", self._identifier))
             if _SESSION.fullmatch(name):
                 fields.append(("SIMPLER_SESSION", name))
                 if (worker := _WORKER.match(line)) and worker[1].startswith(name.encode()):

@@ -6,6 +6,7 @@ import logging
 import os
 import selectors
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -193,6 +194,7 @@ def test_what_a_session_prints_bears_its_name_and_no_other(journald: Journald, j
     assert [entry["SIMPLER_SESSION"] for entry in entries] == ["s-00000001"] * 4
     assert [entry.get("SIMPLER_WORKER") for entry in entries] == [None, "s-00000001.sub0", None, None]
     assert entries[0]["MESSAGE"] == "[s-00000001] plain"
+    assert entries[0]["SYSLOG_IDENTIFIER"] == Path(sys.argv[0]).name
 
 
 def test_children_are_held_back_while_journald_takes_nothing(journald: Journald, journal: Journal) -> None:
