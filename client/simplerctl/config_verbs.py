@@ -1,10 +1,12 @@
 """`simplerctl config` and `reload`: what the daemon works by, what is wrong with a file, and having it read again.
 
 A file is checked by the simplerd that is installed here, since no daemon need run, or by the daemon of another host.
-Without a file the daemon that runs checks its own, to which belong the environment and command line that it has.
+Without a file the daemon that runs checks its own, to which belong the environment and command line that it has; for
+who may not ask it the one is checked that a daemon would take here.
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 import click
 
 from simpler.plain_text import escape
-from simplerctl.errors import AdminError, NoDaemon
+from simplerctl.errors import AdminError, NoDaemon, NotPermitted
 from simplerctl.exit_code import ExitCode
 from simplerctl.output import Answer, example, prints, show_table
 from simplerctl.target import Target
@@ -47,7 +49,7 @@ def config_check(target: Target, file: Path | None) -> Answer:
     else:
         try:
             report = target.call("config.check")
-        except NoDaemon:
+        except (NoDaemon, NotPermitted):
             report = _check_here(None, target.timeout_s)
     return Answer(report, ExitCode.FAILED if report["problems"] else ExitCode.DONE)
 
@@ -62,13 +64,19 @@ def _text(file: Path) -> str:
 def _check_here(file: Path | None, timeout_s: float) -> Any:
     named = ["--config", str(file)] if file else []
     command = [sys.executable, "-m", "simplerd", "--check", "--format", "json", *named]
+    environ = environ_for_file() if file else None
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, env=environ)
         return json.loads(done.stdout)
     except subprocess.TimeoutExpired:
         raise AdminError(f"simplerd has not checked the file within {timeout_s:g} s") from None
     except ValueError:
         raise AdminError(f"simplerd --check failed:\n{done.stderr}") from None
+
+
+def environ_for_file() -> dict[str, str]:
+    """For a check of a file: whether this user has a folder for sockets of his own is no matter of the file."""
+    return {"XDG_RUNTIME_DIR": f"/run/user/{os.geteuid()}", **os.environ}
 
 
 def _show_settings(report: dict[str, Any]) -> None:

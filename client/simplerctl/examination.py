@@ -10,7 +10,7 @@ Rules
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -123,9 +123,9 @@ class Patient:
                 return f"this user may not look at {error.filename}; run it as root"
         return f"could not be found out: {type(error).__name__}: {error}"
 
-    def run(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
-        """A command that is there. Raises OSError, subprocess.TimeoutExpired."""
-        return subprocess.run(words, capture_output=True, text=True, timeout=CHECK_TIMEOUT_S, check=False)
+    def run(self, *words: str | Path, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """A command that is there, in our environment or this one. Raises OSError, subprocess.TimeoutExpired."""
+        return subprocess.run(words, capture_output=True, text=True, timeout=CHECK_TIMEOUT_S, check=False, env=environ)
 
 
 class Check(NamedTuple):

@@ -13,6 +13,7 @@ from typing import Any
 
 import tomli
 
+from simplerctl.config_verbs import environ_for_file
 from simplerctl.errors import AdminError
 from simplerctl.examination import Check, Patient, Result, fail, ok, skip, warn
 
@@ -71,11 +72,11 @@ def configuration(patient: Patient) -> Result:
     if path is None:
         return ok("there is no file: the defaults hold")
     path.read_bytes()  # whether it may be read by this user is no problem of the file
-    done = patient.run(sys.executable, "-m", "simplerd", "--config", path, "--check")
+    done = patient.run(sys.executable, "-m", "simplerd", "--config", path, "--check", environ=environ_for_file())
     if done.returncode == 0:
         return ok(f"{path} is good")
     problems = [line for line in done.stderr.splitlines() if line.startswith(str(path))] or [done.stderr.strip()]
-    return fail("; ".join(problems), f"Mend {path}, then `simplerctl reload`: the next start would fail.")
+    return fail("; ".join(problems), f"Mend {path}: the next start would fail, and so would `simplerctl reload`.")
 
 
 def config_owner(patient: Patient) -> Result:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,8 @@ from simplerctl.__main__ import cli
 from simplerctl.client import AdminClient
 from simplerctl.errors import AdminError
 from simplerd.foreground import ForegroundDaemon
+
+from .conftest import AS_NOBODY, SIMPLERCTL
 
 Run = Callable[..., click.testing.Result]
 BAD = "[limits]\nmax_session = 3\n[log]\nlevel = 1\n"
@@ -103,6 +108,28 @@ def test_a_file_is_checked_without_a_daemon(ctl: Run, tmp_path: Path) -> None:  
     meant = ctl(*nobody, "config", "check", "--format", "json", SIMPLERD_CONFIG=str(bad))
     assert (meant.exit_code, len(result(meant)["problems"])) == (1, 2)
     assert [each["file"] for each in result(meant)["problems"]] == [str(bad)] * 2
+
+
+@pytest.mark.slow
+def test_who_may_not_ask_the_daemon_has_the_file_checked(configured: ForegroundDaemon) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    with tempfile.NamedTemporaryFile(
+        dir="/tmp", suffix=".toml", buffering=0
+    ) as there:  # where another user can read it
+        there.write(b"[limits]\nmax_sessions = 3\n")
+        os.fchmod(there.fileno(), 0o644)
+        environ = {"PATH": os.environ["PATH"], "HOME": "/tmp", "SIMPLERD_CONFIG": there.name}
+
+        def ask(*words: str, **more: str) -> str:
+            command = [*AS_NOBODY, str(SIMPLERCTL), "--socket", str(configured.admin_socket), *words]
+            done = subprocess.run(command, env=environ | more, capture_output=True, text=True, timeout=60, check=False)
+            return done.stdout
+
+        good = f"The configuration is good: {there.name}.\n"
+        assert ask("config", "check", XDG_RUNTIME_DIR="/tmp") == good
+        assert ask("config", "check", there.name) == good
+        assert f"{there.name} is good" in ask("doctor")
 
 
 def test_any_text_is_checked_by_the_daemon(configured: ForegroundDaemon) -> None:  # D8
