@@ -95,7 +95,8 @@ def main() -> None:
         cli(prog_name="simplerctl")
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered would fail again at exit
-        sys.exit(f"simplerctl: the output cannot be written: {error.strerror}")
+        what = error.filename or "the output cannot be written"
+        sys.exit(f"simplerctl: {what}: {error.strerror}")
 
 
 def _hold_standard_streams() -> None:

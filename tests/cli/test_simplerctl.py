@@ -232,6 +232,12 @@ def test_a_stream_that_is_closed_is_not_taken_for_the_daemon(served: ForegroundD
         assert subprocess.run(["bash", "-c", command], timeout=60, check=False).returncode == 0
 
 
+def test_a_file_that_may_not_be_seen_is_named(simplerctl: Run) -> None:
+    done = simplerctl("service", "install", "--user", "--dry-run", XDG_CONFIG_HOME="/" + "x" * 300)
+    assert done.stderr.startswith("simplerctl: /xxx"), done.stderr
+    assert done.stderr.endswith(": File name too long\n")
+
+
 def at_a_terminal(words: list[str | Path], columns: int, **environ: str) -> list[str]:
     """The lines that simplerctl shows at a terminal that wide."""
     terminal, end = pty.openpty()
