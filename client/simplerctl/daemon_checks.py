@@ -171,7 +171,7 @@ def settings(patient: Patient) -> Result:
     waiting = _metrics(patient)["simplerd_settings_waiting"]
     if not waiting:
         return ok("what the file said when it was last read is in force")
-    found = f"{waiting:.0f} settings of the configuration file are not in force"
+    found = f"settings of the configuration file that wait for a restart: {waiting:.0f}"
     return warn(found, "systemctl restart simplerd (sessions go on); `simplerctl reload` names them.")
 
 

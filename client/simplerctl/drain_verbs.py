@@ -27,6 +27,8 @@ def _show_drain(report: dict[str, Any]) -> None:
     reason = escape(drain["reason"])
     if report["state"] == "drained":
         return click.echo(f"Drained ({reason}): no session runs.")
+    if not left:
+        return click.echo(f"Draining ({reason}): 0 left.")
     until = f"until {clock(drain['deadline'])}, and are then closed" if drain["deadline"] else "until they end"
     return click.echo(f"Draining ({reason}): {len(left)} left, which may go on {until}: {' '.join(map(escape, left))}")
 

@@ -51,8 +51,9 @@ class UnixLink:
 
     def why_ended(self) -> AdminError:
         return NoDaemon(
-            f"what listens at {self.name} ended the connection: the daemon is stopping, or this is the socket "
-            "where it serves sessions; simplerctl needs its admin socket, admin.sock"
+            f"what listens at {self.name} ended the connection: the daemon is stopping, or could not be started "
+            "(systemctl status simplerd), or this is the socket where it serves sessions; simplerctl needs its admin "
+            "socket, admin.sock"
         )
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ def _show_status(now: dict[str, Any]) -> None:
             "running for": f"{duration(now['uptime_s'])}, since {clock(now['started_at'])}",
             "configuration": now["config"],
             "serves at": "\n".join(now["endpoints"]),
-            "sessions": f"{now['sessions']} of at most {now['max_sessions']}, {now['sessions_opened']} opened so far",
+            "sessions": f"{now['sessions']} of at most {now['max_sessions']}, {now['sessions_opened']} opened by it",
             "devices": f"{now['devices_leased']} of {now['devices']} leased",
             "session limits": _limits(now["resource_control"]),
         }

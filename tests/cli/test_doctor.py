@@ -202,7 +202,7 @@ simplerd_loop_pass_seconds_count 100
             "s-00000001 (0.1.0)",
         ),
         ("daemon.descriptors", {"metrics_get": {"text": SLOW}}, "990 of 1000"),
-        ("daemon.settings", {"metrics_get": {"text": SLOW}}, "2 settings"),
+        ("daemon.settings", {"metrics_get": {"text": SLOW}}, "wait for a restart: 2"),
         ("daemon.loop", {"metrics_get": {"text": SLOW}}, "in 10 of 100 passes"),
         (
             "daemon.limits",
