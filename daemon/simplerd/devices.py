@@ -28,7 +28,8 @@ SAVED_AS = "devices"
 
 
 class DeviceNote(Struct, frozen=True):
-    """One thing that happened to a device: "drained", "undrained", "failed", "probe failed" or "recovered"."""
+    """One thing that happened to a device: "drained", "undrained", "failed", "probe failed", "probe succeeded" (it is
+    left to operators) or "recovered"."""
 
     time: UnixTime
     what: str
