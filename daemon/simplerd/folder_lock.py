@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from simpler.errors import StartupError
@@ -39,8 +40,6 @@ class FolderLock:
     def _take(self) -> None:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(self._fd, 0)
-            os.write(self._fd, f"{os.getpid()}\n".encode())
         except BlockingIOError:
             holder = os.read(self._fd, 32).decode().strip() or "unknown"
             raise StartupError(
@@ -48,7 +47,10 @@ class FolderLock:
                 f"stop it, or give this one a {self._option} of its own"
             ) from None
         except OSError as error:
-            raise StartupError(f"{self._path}/simplerd.lock cannot be written: {error.strerror}") from None
+            raise StartupError(f"{self._path}/simplerd.lock cannot be locked: {error.strerror}") from None
+        with suppress(OSError):  # a full disk keeps no daemon from its sessions: the number is only for who is refused
+            os.ftruncate(self._fd, 0)
+            os.write(self._fd, f"{os.getpid()}\n".encode())
 
 
 def _check_owner(path: Path, what: str) -> None:

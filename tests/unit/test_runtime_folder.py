@@ -57,15 +57,16 @@ def test_a_path_that_cannot_be_a_folder_says_so(tmp_path: Path) -> None:
         RuntimeFolder(tmp_path / "file" / "run")
 
 
-def test_a_lock_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+def test_a_full_disk_keeps_no_daemon_from_starting(tmp_path: Path) -> None:  # D2
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # in the place of a disk that is full
     try:
-        with pytest.raises(StartupError) as raised:
-            RuntimeFolder(tmp_path)
+        folder = RuntimeFolder(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert str(raised.value) == f"{tmp_path}/simplerd.lock cannot be written: File too large"
+    with pytest.raises(StartupError, match=r"another simplerd \(pid unknown\) serves"):
+        RuntimeFolder(tmp_path)
+    folder.close()
 
 
 def test_a_record_is_for_the_daemons_user_alone_and_comes_back(folder: RuntimeFolder) -> None:  # D2
