@@ -11,25 +11,11 @@ import subprocess
 
 import pytest
 
-from systemd.scene import SERVICE, groups, program
+from systemd.scene import SERVICE, groups
 from systemd_box import INSIDE, PYTHON, PYTHON_PATH, SDBOX, Box
 
 pytestmark = pytest.mark.slow
 SESSIONS = int(os.environ.get("SIMPLER_TEST_SESSIONS", "6"))
-
-
-def test_the_daemon_and_each_session_have_a_group_of_their_own(service: Box) -> None:  # D5 R5
-    service.systemctl("start", SERVICE)
-    with program(service) as client:
-        found = groups(service)
-        assert "simplerd-spawne" in found.pop("daemon")
-        ((session, members),) = found.items()
-        assert session.startswith("s-")
-        assert len(members) == 4  # its runner, its spawner, a chip worker, a sub-worker
-        assert all(name.startswith(session) for name in members)
-        assert client.communicate("go on\n", timeout=30)[0] == "closed\n"
-    service.wait(SERVICE, StatusText="serving: 0 sessions, 0 of 2 devices leased")
-    assert set(groups(service)) == {"daemon"}
 
 
 def test_what_escaped_from_a_session_ends_with_it(service: Box) -> None:  # W3 R5

@@ -10,22 +10,28 @@ from pathlib import Path
 
 import pytest
 
-from systemd.scene import ENDPOINT, SERVICE, SOCKETS, drop_in, program
+from systemd.scene import ENDPOINT, SERVICE, SOCKETS, drop_in, groups, program
 from systemd_box import PYTHON, PYTHON_PATH, Box
 
 pytestmark = pytest.mark.slow
 
 
-def test_it_starts_says_what_runs_and_stops_without_a_trace(service: Box) -> None:  # D1, W3
+def test_it_starts_says_what_runs_and_stops_without_a_trace(service: Box) -> None:  # D1 D5 R5 W3
     service.systemctl("start", SERVICE)
     assert service.show(SERVICE)["StatusText"] == "serving: 0 sessions, 0 of 2 devices leased"
     with program(service) as client:
         service.wait(SERVICE, StatusText="serving: 1 session, 1 of 2 devices leased")
         assert 'Status: "serving: 1 session, 1 of 2 devices leased"' in service.systemctl("status", SERVICE)
         assert " ready " in service.simplerctl("session", "list").stdout
+        found = groups(service)
+        assert "simplerd-spawne" in found.pop("daemon")
+        ((session, members),) = found.items()
+        assert len(members) == 4  # its runner, its spawner, a chip worker, a sub-worker
+        assert all(name.startswith(session) for name in members)
         output, errors = client.communicate("go on\n", timeout=30)
         assert (output, client.returncode) == ("closed\n", 0), errors
     service.wait(SERVICE, StatusText="serving: 0 sessions, 0 of 2 devices leased")
+    assert set(groups(service)) == {"daemon"}
     service.systemctl("stop", SERVICE)
     after = service.show(SERVICE)
     assert (after["ActiveState"], after["Result"], after["ExecMainStatus"]) == ("inactive", "success", "0")
