@@ -32,21 +32,37 @@ class OomAnswer:
         return f"{self.word} ({self.limit})" if self.limit else self.word
 
 
+Counts = tuple[dict[str, int], dict[str, int]]
+"""Of the machine, and of the group."""
+
+
 class OomWatch:
     """Remembers the counts, and says after a death which of them has changed since the last time it was asked.
 
     ``group``: the folder of the control group of those who may die; None: this process's own. ``limit``: how to call
-    its limit to whom it may concern.
+    its limit to whom it may concern. ``is_late``: who may die may have died already.
     """
 
-    def __init__(self, group: Path | None = None, limit: str = "") -> None:
+    def __init__(self, group: Path | None = None, limit: str = "", *, is_late: bool = False) -> None:
         self._group = group or own_control_group()
         self._limit = limit
-        self._counts = self._read()
+        self._counts = self.counts()
+        if is_late:  # what was counted may be that death; of a group where nothing was it is not
+            in_group = self._counts[1]
+            self._counts = {}, in_group if in_group.get("oom_kill") == 0 else {}
+
+    def counts(self) -> Counts:
+        """As they are now."""
+        in_group = read_counts(self._group / "memory.events") if self._group is not None else {}
+        return read_counts(Path("/proc/vmstat")), in_group
+
+    def pass_over(self, counts: Counts) -> None:
+        """Who was killed when the counts were such was somebody else."""
+        self._counts = counts
 
     def was_out_of_memory(self) -> OomAnswer:
         """Whether a process that has just died of SIGKILL was out of memory."""
-        (machine_before, group_before), (machine, group) = self._counts, self._read()
+        (machine_before, group_before), (machine, group) = self._counts, self.counts()
         self._counts = machine, group
         if "oom_kill" in group and "oom_kill" in group_before:
             if group["oom_kill"] == group_before["oom_kill"]:
@@ -63,10 +79,6 @@ class OomWatch:
         if self._limit or allowed is None:
             return OomAnswer(True, self._limit)
         return OomAnswer(True, f"its control group {self._group.name} may have {mebibytes(allowed)}")
-
-    def _read(self) -> tuple[dict[str, int], dict[str, int]]:
-        in_group = read_counts(self._group / "memory.events") if self._group is not None else {}
-        return read_counts(Path("/proc/vmstat")), in_group
 
 
 def mebibytes(number: int) -> str:

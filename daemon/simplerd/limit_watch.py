@@ -63,7 +63,7 @@ class LimitWatch:
             )
         await self._usage.run()
 
-    async def keep(self, session: Session, runner: Runner) -> None:
+    async def keep(self, session: Session, runner: Runner, oom: OomWatch) -> None:
         """Has the session closed when its time is over, and killed when it has more than it may. For ever."""
         limits = LimitsInForce.of(self._config, session.manifest)
         watched = _not_kept(limits, runner.group)
@@ -73,21 +73,23 @@ class LimitWatch:
             if watched.memory_bytes is not None or watched.processes is not None:
                 nursery.start_soon(self._kill_over_limit, session, runner, watched)
             if runner.group is not None:
-                nursery.start_soon(self._tell_refusals, session, runner.group, limits)
+                nursery.start_soon(self._tell_refusals, session, runner.group, limits, oom)
             await trio.sleep_forever()
 
-    def oom_watch(self, session: Session, group: SessionGroup | None) -> OomWatch:
+    def oom_watch(self, session: Session, runner: Runner) -> OomWatch:
         """What tells whether its runner has died for want of memory, and names the limit."""
         limit = LimitsInForce.of(self._config, session.manifest).memory_bytes
-        if group is None or limit is None:
-            return OomWatch(group.path if group else None)
-        return OomWatch(group.path, f"its limit of {mebibytes(int(limit.value))}: {limit.setting}")
+        is_late = runner.has_ended()
+        if runner.group is None or limit is None:
+            return OomWatch(runner.group.path if runner.group else None, is_late=is_late)
+        named = f"its limit of {mebibytes(int(limit.value))}: {limit.setting}"
+        return OomWatch(runner.group.path, named, is_late=is_late)
 
     async def _kill_over_limit(self, session: Session, runner: Runner, limits: LimitsInForce) -> None:
         what = await self._usage.exceeded(runner.tree, limits)
         self._kill(session, f"{what}; no control group of this host keeps it below that, so it was ended as a whole")
 
-    async def _tell_refusals(self, session: Session, group: SessionGroup, limits: LimitsInForce) -> None:
+    async def _tell_refusals(self, session: Session, group: SessionGroup, limits: LimitsInForce, oom: OomWatch) -> None:
         with contextlib.ExitStack() as files, select.epoll() as changed:
             counters = [_Counter(name, fd) for name, fd in _opened(group, files)]
             for counter in counters:
@@ -98,7 +100,10 @@ class LimitWatch:
                     limit: Limit | None = getattr(limits, name)
                     told: dict[str, Field] = {"at": limit.value, "setting": limit.setting} if limit else {}
                     self._sessions.publish(session, "session.limited", limit=name, times=times, **told)
-                await trio.sleep(REPEAT_S if news else 0)
+                if news:
+                    counts = oom.counts()
+                    await trio.sleep(REPEAT_S)
+                    oom.pass_over(counts)  # its runner has outlived that: a worker was killed
                 await trio.lowlevel.wait_readable(changed.fileno())
 
 

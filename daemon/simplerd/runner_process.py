@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 from collections.abc import Sequence
@@ -98,6 +99,14 @@ class Runner:
     def is_there(self) -> bool:
         """Whether there is a process to watch and to kill, which may have ended."""
         return self._pidfd >= 0
+
+    def has_ended(self) -> bool:
+        """Whether the process has, which may not have been reported yet."""
+        if self._pidfd < 0:
+            return True
+        ended = select.poll()
+        ended.register(self._pidfd, select.POLLIN)
+        return bool(ended.poll(0))
 
     @property
     def is_connected(self) -> bool:

@@ -185,7 +185,7 @@ class Supervisor:
 
     async def _look_after(self, session: Session, runner: Runner) -> Ending:
         self._alive[session.id] = runner
-        oom = self._limits.oom_watch(session, runner.group)
+        oom = self._limits.oom_watch(session, runner)
         try:
             if session.state in (SessionState.OPENING, SessionState.STARTING):
                 await self._start(session, runner)
@@ -195,7 +195,7 @@ class Supervisor:
                     runner.exited.wait,
                     partial(self._converse, session, runner),
                     partial(self._end_when_stopped, session, runner),
-                    partial(self._limits.keep, session, runner),
+                    partial(self._limits.keep, session, runner, oom),
                 )
             killed = await self._end(session, runner)
             given_s = self._config.close_timeout_s if killed else None

@@ -48,6 +48,19 @@ def test_a_limit_is_called_by_what_sets_it(group: Path) -> None:  # D7
     assert str(watch.was_out_of_memory()) == "yes (its limit of 64 MiB: limits.session_memory_bytes of this host)"
 
 
+def test_a_death_that_the_group_had_before_is_not_taken_for_a_later_one(group: Path) -> None:  # D7
+    watch = OomWatch(group)
+    count(group, oom=1, oom_kill=1)  # a worker, which its runner outlives
+    watch.pass_over(watch.counts())
+    assert str(watch.was_out_of_memory()) == "no"
+
+
+@pytest.mark.parametrize(("oom_kill", "word"), [(0, "no"), (1, "unknown")])
+def test_of_who_died_before_anybody_watched_only_the_impossible_is_said(group: Path, oom_kill: int, word: str) -> None:
+    count(group, oom=oom_kill, oom_kill=oom_kill)
+    assert OomWatch(group, is_late=True).was_out_of_memory().word == word
+
+
 def test_without_a_group_that_counts_the_machine_tells(tmp_path: Path) -> None:  # D7
     assert OomWatch(tmp_path).was_out_of_memory().word == "no"  # no process of this machine has just been killed so
 
