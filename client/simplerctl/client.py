@@ -56,6 +56,7 @@ class AdminClient:
         self._timeout_s = timeout_s
         self._ids = itertools.count(1)
         self._buffer = bytearray()
+        self._heard = False
         self._events: list[Json] = []
 
     def __enter__(self) -> "AdminClient":
@@ -118,14 +119,16 @@ class AdminClient:
             except OSError as error:
                 raise self._broken(error) from error
             if not data:
-                raise self._link.why_ended()
+                raise self._link.why_ended(heard=self._heard)
             self._buffer += data
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
         try:
-            return msgspec.json.decode(line, type=_Message)
+            message = msgspec.json.decode(line, type=_Message)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise AdminError(f"what listens at {self._link.name} is no simplerd: it sent {line[:80]!r}") from None
+        self._heard = True
+        return message
 
     def _broken(self, error: OSError) -> AdminError:
         name = self._link.name

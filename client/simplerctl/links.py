@@ -28,8 +28,8 @@ class Link(Protocol):
     name: str
     socket: socket.socket
 
-    def why_ended(self) -> AdminError:
-        """What to tell when the other end has closed it."""
+    def why_ended(self, *, heard: bool) -> AdminError:
+        """What to tell when the other end has closed it; `heard`: a daemon had spoken there."""
 
     def close(self) -> None:
         """End it."""
@@ -49,7 +49,9 @@ class UnixLink:
             self.socket.close()
             raise _unreachable(path, error) from error
 
-    def why_ended(self) -> AdminError:
+    def why_ended(self, *, heard: bool) -> AdminError:
+        if heard:
+            return NoDaemon(f"the daemon at {self.name} ended the connection: it has stopped, or was killed")
         return NoDaemon(
             f"what listens at {self.name} ended the connection: the daemon is stopping, or could not be started "
             "(systemctl status simplerd), or this is the socket where it serves sessions; simplerctl needs its admin "
@@ -80,7 +82,7 @@ class SshLink:
         finally:
             theirs.close()
 
-    def why_ended(self) -> AdminError:
+    def why_ended(self, *, heard: bool) -> AdminError:
         try:
             code = self._ssh.wait(PARTING_TIMEOUT_S)
         except subprocess.TimeoutExpired:

@@ -13,7 +13,8 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -59,7 +60,8 @@ def prints(result: str | type, show: Callable[[Any], None]) -> Callable[[Callabl
     def decorate(function: Callable[..., Any]) -> Callable[..., None]:
         @functools.wraps(function)
         def verb(*args: object, style: str, **options: object) -> None:
-            outcome = function(*args, **options)
+            with _interruptible():
+                outcome = function(*args, **options)
             code = ExitCode.DONE
             if isinstance(outcome, Answer):
                 outcome, code = outcome
@@ -80,15 +82,21 @@ def prints_each(
     def decorate(function: Callable[..., Iterable[Any]]) -> Callable[..., None]:
         @functools.wraps(function)
         def verb(*args: object, style: str, **options: object) -> None:
-            try:
+            with _interruptible():  # the usual end of what goes on without end
                 for outcome in function(*args, **options):
                     show_json_line(outcome) if style == "json" else _show(show, outcome)
-            except KeyboardInterrupt:  # the usual end of what goes on without end
-                sys.exit(INTERRUPTED)
 
         return _with_format(verb, result)
 
     return decorate
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
 
 def _show(show: Callable[[Any], None], outcome: Any) -> None:

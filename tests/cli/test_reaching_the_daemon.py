@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -56,8 +57,9 @@ def test_a_socket_of_somebody_else_is_not_permitted(served: ForegroundDaemon) ->
     assert f"you may not use {served.admin_socket}" in done.stderr
 
 
-def serve_once(path: Path, *answers: bytes) -> threading.Thread:
-    """Something that takes one connection, answers what it is sent in turn, and waits for the client to leave."""
+def serve_once(path: Path, *answers: bytes, dies: bool = False) -> threading.Thread:
+    """Something that takes one connection, answers what it is sent in turn, and waits for the client to leave, unless
+    it `dies` before that."""
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(str(path))
     listening.listen()
@@ -68,7 +70,7 @@ def serve_once(path: Path, *answers: bytes) -> threading.Thread:
             for answer in answers:
                 connected.recv(4096)
                 connected.sendall(answer)
-            while connected.recv(4096):
+            while not dies and connected.recv(4096):
                 pass
 
     thread = threading.Thread(target=serve)
@@ -101,6 +103,31 @@ def test_events_up_to_now_are_not_waited_for_without_end(tmp_path: Path) -> None
     silent.join(10)
     assert done.returncode == 1
     assert "within 0.5 s" in done.stderr
+
+
+@pytest.mark.parametrize("verb", [("status",), ("wait", "--for", "ready"), ("events", "--follow")])
+def test_a_verb_that_is_interrupted_ends_as_shells_expect_it(tmp_path: Path, verb: tuple[str, ...]) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "admin.sock"))
+        silent.listen()
+        words: list[str | Path] = [SIMPLERCTL, "--socket", tmp_path / "admin.sock", *verb]
+        with (
+            subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as asking,
+            silent.accept()[0] as to,
+        ):
+            assert to.recv(4096)
+            asking.send_signal(signal.SIGINT)
+            assert asking.communicate(timeout=30) == (b"", b"")
+    assert asking.returncode == 130
+
+
+def test_a_daemon_that_dies_after_it_has_answered_is_said_to_have_died(tmp_path: Path) -> None:
+    begun = b'{"jsonrpc":"2.0","id":1,"result":{"subscription":1,"after":0,"last":3}}\n'
+    dying = serve_once(tmp_path / "admin.sock", begun, dies=True)
+    words: list[str | Path] = [SIMPLERCTL, "--socket", tmp_path / "admin.sock", "events"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    dying.join(10)
+    assert (done.returncode, "it has stopped, or was killed" in done.stderr) == (4, True)
 
 
 def test_releases_that_differ_are_told(tmp_path: Path) -> None:  # D2
