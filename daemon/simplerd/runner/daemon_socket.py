@@ -57,7 +57,7 @@ class DaemonSocket:
         self._folder = folder
         self._listening = trio.socket.from_stdlib_socket(listening)
         self._adoption_timeout_s = adoption_timeout_s
-        self._in_use = threading.Lock()
+        self._in_use, self._sending = threading.Lock(), trio.Lock()
         self._next, self._over = trio.Event(), trio.Event()
         self._is_told = True
         """The daemon knows that the session is ready, before which it is told nothing else. Of the first, nobody has
@@ -122,7 +122,11 @@ class DaemonSocket:
         with trio.move_on_after(self._adoption_timeout_s):
             while self._can_be_found():
                 with trio.move_on_after(LOOK_S):
-                    connection, _ = await self._listening.accept()
+                    try:
+                        connection, _ = await self._listening.accept()
+                    except OSError:  # user code has all descriptors that the process may have, or all memory
+                        await trio.sleep(LOOK_S)
+                        continue
                     if peer_credentials(connection).uid in (0, os.geteuid()):
                         self._set(socket.socket(fileno=connection.detach()))
                         return None
@@ -146,7 +150,8 @@ class DaemonSocket:
             await self._next.wait()
             over = self._over
             try:
-                await self._trio_control.sendmsg([packet], ancillary)
+                async with self._sending:  # one task at a time may wait for room
+                    await self._trio_control.sendmsg([packet], ancillary)
             except (OSError, trio.ClosedResourceError):  # that one has gone, which `commands` sees, too
                 await trio.lowlevel.checkpoint()
             else:
