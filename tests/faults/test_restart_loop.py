@@ -9,7 +9,7 @@ import pytest
 from faults.restart_loop import RestartLoop
 from faults.restart_scene import KEEP, RestartScene
 
-RESTARTS = 10
+RESTARTS = 6
 
 
 @pytest.mark.slow
