@@ -8,6 +8,7 @@ Rules
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,8 +17,8 @@ import trio
 
 from simpler import limits
 
-_LINE_COST = 8
-"""Beside its text, so that empty lines count too."""
+_ENTRY_BYTES = 8
+"""Of the queue, for each line."""
 
 
 class Portion(NamedTuple):
@@ -64,14 +65,14 @@ class SessionOutput:
         while self._waiting and len(lines) < limits.OUTPUT_MESSAGE_LINES and nbytes < limits.OUTPUT_MESSAGE_BYTES:
             first = self._waiting[0]
             if not isinstance(first, int):
-                nbytes += _cost(first)
+                nbytes += len(first.encode()) + 1
                 lines.append(first)
             elif lines:
                 break
             else:
                 self._left_out += first
             self._waiting.popleft()
-        self._bytes -= nbytes
+        self._bytes -= sum(map(_cost, lines))
         left_out, self._left_out = self._left_out, 0
         return Portion(lines, left_out) if lines or left_out else None
 
@@ -98,4 +99,5 @@ class SessionOutput:
 
 
 def _cost(line: str) -> int:
-    return len(line.encode()) + _LINE_COST
+    """In memory, of which short lines take most as objects."""
+    return sys.getsizeof(line) + _ENTRY_BYTES

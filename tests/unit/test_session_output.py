@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
@@ -71,6 +72,18 @@ def test_messages_are_small_and_in_order() -> None:  # D7
     messages = list(taken(output))
     assert [line for portion in messages for line in portion.lines] == [str(number) for number in range(5000)]
     assert max(len(portion.lines) for portion in messages) <= limits.OUTPUT_MESSAGE_LINES
+
+
+@pytest.mark.parametrize("line", ["ab", "x" * 4000, "x" * 1000 + "\U0001f600", ""])
+def test_no_more_waits_than_is_given_it_whatever_the_lines(line: str) -> None:  # R9
+    output = SessionOutput()
+    tracemalloc.start()
+    try:
+        for number in range(500):
+            output.add([f"{number:04}{line}" for _ in range(10)])
+        assert tracemalloc.get_traced_memory()[0] < 1.1 * limits.OUTPUT_KEPT_BYTES
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_waits_longest_gives_way_and_is_counted() -> None:  # R9
