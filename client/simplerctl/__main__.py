@@ -11,6 +11,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from simplerctl.errors import AdminError
+from simplerctl.moments import Seconds
 from simplerctl.output import example
 from simplerctl.target import Target
 from simplerctl.verb_table import VerbTable
@@ -45,7 +46,7 @@ def _host(context: click.Context, option: click.Parameter, value: str | None) ->
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(min_open=True),
     default=30.0,
     show_default=True,
     metavar="SECONDS",

@@ -16,6 +16,6 @@ def rpc(target: Target, method: str, params: str) -> None:
     """Call a method of the admin interface; prints its result as JSON."""
     try:
         decoded = json.loads(params)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise click.BadParameter(f"not JSON: {error}", param_hint="JSON") from error
     show_json(target.call(method, decoded))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from simpler import limits
+from simplerctl.moments import Seconds
 from simplerctl.output import example, prints_each
 from simplerctl.target import Target
 from simplerctl.top_frame import Meter, TopFrame
@@ -66,7 +67,7 @@ def _print(frame: TopFrame) -> None:
 @click.option(
     "--interval",
     "interval_s",
-    type=click.FloatRange(min=limits.LOOK_INTERVAL_S, max=3600),
+    type=Seconds(min=limits.LOOK_INTERVAL_S, max=3600),
     default=2.0,
     show_default=True,
     metavar="SECONDS",

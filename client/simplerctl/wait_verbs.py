@@ -16,6 +16,7 @@ from simpler.plain_text import escape
 from simplerctl.client import AdminClient
 from simplerctl.errors import NoAnswer, NoDaemon
 from simplerctl.exit_code import ExitCode
+from simplerctl.moments import Seconds
 from simplerctl.output import Answer, duration, example, prints
 from simplerctl.target import Target
 
@@ -102,7 +103,7 @@ def _show_waited(waited: Waited) -> None:
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(min=0),
+    type=Seconds(),
     metavar="SECONDS",
     help="How long to wait. [default: that of simplerctl]",
 )

@@ -225,6 +225,19 @@ def test_output_that_cannot_be_written_is_said_in_a_line(served: ForegroundDaemo
     assert done.stderr == "simplerctl: the output cannot be written: No space left on device\n"
 
 
+@pytest.mark.parametrize("seconds", ["nan", "inf", "1e10", "-1"])
+@pytest.mark.parametrize("verb", [("--timeout", "{}", "status"), ("wait", "--for", "ready", "--timeout", "{}")])
+def test_what_is_no_time_to_wait_is_refused(simplerctl: Run, seconds: str, verb: tuple[str, ...]) -> None:
+    done = simplerctl(*(word.format(seconds) for word in verb))
+    assert (done.returncode, "Invalid value for '--timeout'" in done.stderr) == (2, True)
+
+
+def test_words_that_are_too_much_are_refused(simplerctl: Run) -> None:
+    assert "is too long; a year is the most" in simplerctl("drain", "--deadline", f"{'9' * 400}d").stderr
+    done = simplerctl("rpc", "daemon.version", "[" * 9000)
+    assert (done.returncode, "Invalid value for JSON: not JSON" in done.stderr) == (2, True)
+
+
 def test_a_stream_that_is_closed_is_not_taken_for_the_daemon(served: ForegroundDaemon) -> None:
     """Its number would be the socket's, and the command would wait for what it had itself sent to be answered."""
     for closed in ("<&-", ">&-", "<&- >&- 2>&-"):
