@@ -6,6 +6,7 @@ the one before, and nothing is cut.
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
@@ -32,12 +33,17 @@ UNLIMITED_COLUMNS = 10_000
 
 def _show(frame: TopFrame) -> None:
     context = click.get_current_context()
-    if context.params["once"] or not sys.stdout.isatty():
+    if context.params["once"] or not _has_screen():
         return _print(frame)
     live: Live | None = context.meta.get(__name__)
     if live is None:
         live = context.meta[__name__] = _screen(context)
     return live.update(drawn(frame, rows=max(1, live.console.height - LINES_AROUND)), refresh=True)
+
+
+def _has_screen() -> bool:
+    """Whether output goes to a terminal on which can be drawn; TERM says what it is, term(7)."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
 
 
 def _screen(context: click.Context) -> Live:

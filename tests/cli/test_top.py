@@ -48,13 +48,13 @@ def top(daemon: ForegroundDaemon) -> list[str]:
 class Terminal:
     """simplerctl top on a terminal of 80 columns and 24 lines."""
 
-    def __init__(self, daemon: ForegroundDaemon) -> None:
+    def __init__(self, daemon: ForegroundDaemon, kind: str) -> None:
         self._ours, self._its = pty.openpty()
         fcntl.ioctl(self._its, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
         self.settings = termios.tcgetattr(self._its)
         words = [*top(daemon), "--interval", "0.5"]
         env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
-        env["TERM"] = "xterm"
+        env["TERM"] = kind
         self.process = subprocess.Popen(words, stdin=self._its, stdout=self._its, stderr=self._its, env=env)
         self.written = ""
 
@@ -84,8 +84,8 @@ class Terminal:
 
 
 @contextmanager
-def terminal(daemon: ForegroundDaemon) -> Iterator[Terminal]:
-    one = Terminal(daemon)
+def terminal(daemon: ForegroundDaemon, kind: str = "xterm") -> Iterator[Terminal]:
+    one = Terminal(daemon, kind)
     try:
         yield one
     finally:
@@ -127,6 +127,15 @@ def test_it_moves_fits_the_terminal_and_gives_it_back(served: ForegroundDaemon, 
             assert max(map(len, frame)) <= 80
             assert "…" not in "".join(frame[:5])
         assert "Traceback" not in screen.written
+
+
+@pytest.mark.parametrize("kind", ["dumb", ""])
+def test_a_terminal_that_cannot_be_drawn_on_gets_lines(served: ForegroundDaemon, kind: str) -> None:
+    with terminal(served, kind) as screen:
+        screen.read_until(lambda written: written.count("tasks/s") >= 2)
+        assert "\x1b[H" not in screen.written
+        screen.process.send_signal(signal.SIGINT)
+        assert screen.process.wait(20) == 130
 
 
 def test_without_its_daemon_it_says_so_on_a_whole_terminal() -> None:
