@@ -333,8 +333,7 @@ async def test_what_a_session_prints_without_a_daemon_is_in_the_log_and_told_lat
 
     def say(orch: Any, args: Any, config: Any) -> None:
         go_on.read_text()
-        for number in range(300):
-            print(f"line {number}")
+        print("\n".join(f"line {number}" for number in range(300)))  # at once: only so many packets are kept
 
     with ForegroundDaemon() as daemon:
         async with connected(daemon) as client:
