@@ -237,7 +237,7 @@ class Walk:
 
 def assert_explained(error: SimplerError) -> None:
     """It says who died, or that nobody knows how, or that there was no daemon to ask for so long."""
-    assert re.search(r"SIGKILL|exit status unknown|and so was its daemon", str(error)), str(error)
+    assert re.search(r"SIGKILL|how, nobody knows|and so was its daemon", str(error)), str(error)
 
 
 def main(words: str) -> int:
