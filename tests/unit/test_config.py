@@ -13,7 +13,7 @@ from simpler import limits
 from simplerd import config as configuration
 from simplerd.config import SECTIONS, Config, load
 from simplerd.config_check import TlsFiles, endpoint_problem
-from simplerd.toml_file import ConfigError, TomlFile, line_of
+from simplerd.toml_file import ConfigError
 
 GOOD = """\
 [daemon]
@@ -265,20 +265,6 @@ def test_a_problem_is_named_with_line_and_key(tmp_path: Path, text: str, expecte
     assert problems(tmp_path, text) == [expected]
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (f"a = {'[' * 2000}{']' * 2000}", "nested more than"),
-        (f"[{'.'.join('a' * 2000)}]", "more than the allowed"),
-        (f"a = {'9' * 5000}", "Exceeds the limit"),
-    ],
-)
-def test_toml_that_is_too_much_to_read_is_refused(tmp_path: Path, text: str, expected: str) -> None:  # D8
-    (problem,) = problems(tmp_path, text)
-    assert problem.startswith(" not TOML that can be read: ")
-    assert expected in problem
-
-
 def test_a_host_without_devices_needs_no_driver(tmp_path: Path) -> None:
     assert load(write(tmp_path, '[devices]\nplatform = "smi"\nids = []')).devices == ()
 
@@ -286,20 +272,6 @@ def test_a_host_without_devices_needs_no_driver(tmp_path: Path) -> None:
 def test_sockets_that_would_have_too_long_a_name_are_the_folders_problem(tmp_path: Path) -> None:  # D8
     (problem,) = problems(tmp_path, f'[daemon]\nruntime_dir = "/{"x" * 200}"')
     assert problem.startswith("2: daemon.runtime_dir: sockets are made there: endpoint 'unix:/xxx")
-
-
-def test_what_could_not_be_read_again_is_no_configuration(tmp_path: Path) -> None:  # D8
-    os.mkfifo(tmp_path / "fifo")  # nobody writes: to wait for that would stop the daemon
-    for path in (tmp_path / "fifo", Path("/dev/zero"), tmp_path):
-        with pytest.raises(ConfigError, match="is not a file; a reload reads it again"):
-            load(path)
-
-
-def test_bytes_that_are_no_text_are_refused_with_their_line(tmp_path: Path) -> None:  # D8
-    path = tmp_path / "simplerd.toml"
-    path.write_bytes(b"[log]\nlevel = '\xff'\n")
-    with pytest.raises(ConfigError, match=r"simplerd\.toml:2: expected UTF-8 text, found byte 0xff"):
-        load(path)
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:7390", "192.168.1.4:7390", "[::]:7390", "[2001:db8::1]:7390"])
@@ -388,29 +360,6 @@ def test_an_endpoint_that_cannot_be_listened_at_is_refused(endpoint: str) -> Non
 def test_a_runtime_directory_too_deep_for_sockets_is_refused() -> None:  # D8
     with pytest.raises(ConfigError, match="has at most 107 bytes"):
         load(runtime_dir=Path("/" + "a" * 100), environ={})
-
-
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        ("[a]\nb = 1\n[c]\nb = 2", 4),
-        ("# [c]\n[ c ]\n'b' = 2", 3),
-        ("x = 1\nc.b = 2", 2),
-        ("x = 1\nc = { b = 2 }", 2),
-        ("[c]\nd = 1", 1),
-        ("", 1),
-    ],
-)
-def test_the_line_of_a_key_is_found(text: str, line: int) -> None:  # D8
-    assert line_of(text, "c.b") == line
-
-
-def test_a_file_that_is_no_configuration_is_not_read_whole(tmp_path: Path) -> None:
-    path = tmp_path / "huge"
-    with path.open("wb") as file:
-        file.truncate(1 << 32)
-    with pytest.raises(ConfigError, match="more than 1048576 bytes"):
-        TomlFile.read(path)
 
 
 def test_the_example_for_operators_shows_every_setting_and_its_default(tmp_path: Path) -> None:
