@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -166,6 +167,17 @@ async def test_a_peer_that_hangs_up_is_an_error_of_the_connection() -> None:
     context = LaneIdentity.make().client_context(LaneIdentity.make().certificate)
     with pytest.raises(ConnectError, match="ended during the TLS handshake"):
         await connect_tls(near, context, name="the runner")
+
+
+async def test_a_connection_that_was_reset_before_tls_is_an_error_of_the_connection() -> None:  # D2
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        near = await trio.open_tcp_stream(*listening.getsockname())
+        far, _ = listening.accept()
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing it sends RST, socket(7)
+    far.close()
+    context = LaneIdentity.make().client_context(LaneIdentity.make().certificate)
+    with pytest.raises(ConnectError, match="it had ended before TLS began"):
+        await connect_tls(near, context, name="simplerd")
 
 
 def test_what_is_no_certificate_is_refused_and_the_key_is_not_shown() -> None:

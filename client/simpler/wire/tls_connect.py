@@ -36,7 +36,10 @@ async def connect_tls(
 
     Raises AuthError when one end refuses the other, what the other end answers in clear, or ConnectError.
     """
-    tls = TlsStream(stream, context, name=name, server_hostname=server_hostname)
+    try:
+        tls = TlsStream(stream, context, name=name, server_hostname=server_hostname)
+    except trio.BrokenResourceError as error:
+        raise ConnectError(f"the connection to {name} was lost: {error}") from error
     try:
         with trio.fail_after(timeout_s):
             await _shake_hands(tls, name)

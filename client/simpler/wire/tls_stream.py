@@ -38,7 +38,10 @@ _LEFT = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
 class TlsStream(trio.abc.HalfCloseableStream):
-    """A TLS connection over ``stream``, which it takes over. ``name`` is what errors call the peer."""
+    """A TLS connection over ``stream``, which it takes over. ``name`` is what errors call the peer.
+
+    Raises BrokenResourceError when the connection has ended already.
+    """
 
     def __init__(
         self,
@@ -52,9 +55,13 @@ class TlsStream(trio.abc.HalfCloseableStream):
         self._name = name
         plain = _taken_from(stream)
         try:
+            plain.getpeername()  # of a connection that was reset the ssl module forgets to close the descriptor
             self._socket = context.wrap_socket(
                 plain, server_side=server_side, do_handshake_on_connect=False, server_hostname=server_hostname
             )
+        except OSError as error:
+            plain.close()
+            raise trio.BrokenResourceError(f"it had ended before TLS began: {error.strerror}") from error
         except BaseException:
             plain.close()
             raise
