@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import trio
 
-from simpler.errors import SimplerError, StartupError
+from simpler.errors import SimplerError, StartupError, StateError
 from simpler.spawn import Spawner
 from simpler.wire.endpoint import parse_endpoint
 from simplerd import log
@@ -113,7 +113,12 @@ class Daemon:
         return None
 
     def reload(self) -> ReloadReport:
-        """Read the configuration again, and use of it what can change. Raises ConfigError; then nothing has changed."""
+        """Read the configuration again, and use of it what can change.
+
+        Raises ConfigError, and StateError once the daemon is stopping; then nothing has changed.
+        """
+        if self.state is DaemonState.STOPPING:  # READY after STOPPING: the service manager would think that it stays
+            raise StateError("simplerd is stopping: it does not read its configuration any more")
         self._service.reloading()
         try:
             return reload(self)
@@ -302,7 +307,7 @@ async def _reload_on_hangup(daemon: Daemon, *, task_status: trio.TaskStatus[None
     with trio.open_signal_receiver(signal.SIGHUP) as hangups:
         task_status.started()
         async for _ in hangups:
-            with contextlib.suppress(ConfigError):  # an event says what is wrong with the file
+            with contextlib.suppress(ConfigError, StateError):  # an event says what is wrong with the file
                 daemon.reload()
 
 

@@ -12,6 +12,7 @@ from daemon.admin_scene import Server
 from simpler import limits
 from simpler.wire.control_messages import Manifest
 from simplerd.admin.methods import METHODS
+from simplerd.daemon_life import DaemonEvent
 from simplerd.sessions import Peer
 
 
@@ -195,3 +196,12 @@ async def test_the_interface_describes_every_method(server: Server) -> None:
     assert (methods["session.list"]["x-role"], close["x-role"]) == ("read", "operate")
     reference = close["result"]["schema"]["$ref"].removeprefix("#/components/schemas/")
     assert "opened_at" in described["components"]["schemas"][reference]["properties"]
+
+
+async def test_a_daemon_that_stops_reads_no_configuration(server: Server) -> None:  # D8, D1
+    await server.start()
+    client = await server.connect()
+    for event in (DaemonEvent.READY, DaemonEvent.STOP):
+        server.daemon.life.advance(event)
+    refused = (await client.call("daemon.reload"))["error"]
+    assert (refused["data"]["code"], "is stopping" in refused["message"]) == ("STATE", True)

@@ -163,6 +163,7 @@ def member_dies(point: str, skip: int) -> None:
             scene.gates[0] = 0
             armed = [orch.submit_sub(scene.arm, scene.arming(0, point, skip)) for _ in victims]
             orch.submit_sub_group(scene.ready, [None, None], after=armed)
+            scene.wait_until(WorkerState.RUNNING, SUB, OTHER)  # else one of them may be armed twice
             scene.gates[0] = 1
 
         expect_death(scene.worker.submit(graph), maybe=True)
