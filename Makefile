@@ -15,21 +15,22 @@ NATIVE := $(wildcard native/*.c native/*.h client/simpler/include/*.h cffi_build
 run: setup
 	$(BIN)/python examples/digits.py
 
-# What mostly computes runs beside the rest, at the lowest priority, and says what it found after it. Nothing that tries
-# SIGINT: a shell has what it starts in the background ignore that.
-BESIDE := tests/fuzz tests/install tests/native
+# The tests mostly wait, so that two runs share the processors, and what computes runs beside them at the lowest priority.
+# What a run in the background found is shown after the first. A shell has such a one ignore SIGINT, which env undoes.
+SECOND := tests/attacks tests/cli tests/faults tests/network tests/systemd
+COMPUTING := tests/fuzz tests/install tests/native
 
 test: setup
 	@tests/systemd/setup.sh
 	@tests/cli/setup.sh "$(VENV)"
-	said="$$(mktemp)"
-	trap 'rm -f "$$said"; kill "$$beside" 2>/dev/null || true' EXIT
-	nice -n 19 $(BIN)/pytest -p no:cacheprovider $(BESIDE) >"$$said" 2>&1 &
-	beside=$$!
+	said="$$(mktemp -d)"
+	trap 'kill $$(jobs -p) 2>/dev/null || true; rm -rf "$$said"' EXIT
+	beside() { exec env --default-signal=INT,QUIT $(BIN)/pytest -p no:cacheprovider "$$@" 2>&1; }
+	(beside $(SECOND)) >"$$said/second" & second=$$!
+	(renice -n 19 $$BASHPID >/dev/null; beside $(COMPUTING)) >"$$said/computing" & computing=$$!
 	failed=0
-	$(BIN)/pytest $(BESIDE:%=--ignore=%) || failed=$$?
-	wait "$$beside" || failed=$$?
-	cat "$$said"
+	$(BIN)/pytest $(SECOND:%=--ignore=%) $(COMPUTING:%=--ignore=%) || failed=$$?
+	for run in second computing; do wait "$${!run}" || failed=$$?; cat "$$said/$$run"; done
 	exit "$$failed"
 
 bench: setup
