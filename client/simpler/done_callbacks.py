@@ -45,16 +45,17 @@ class DoneCallbacks:
         self._pid = os.getpid()
 
     def add(self, handle: RunHandle, function: Callback, look: Callable[[], None]) -> None:
-        """Has ``function(handle)`` called once, when the run has ended; here and now when it already has.
+        """Has ``function(handle)`` called once, when the run has ended; here and now when it already has, and its
+        listeners were told all.
 
         ``look``: watches over the workers, as whoever waits has to.
         """
         with self._lock:  # also while looking: the thread has looked before, or will find the function
-            ended = handle.done
-            if not ended:
+            is_over = handle.done and (handle not in self._waiting or self._pid != os.getpid())
+            if not is_over:
                 self._start(look)
                 self._waiting.setdefault(handle, []).append(function)
-        if ended:
+        if is_over:
             try:
                 function(handle)
             except Exception:

@@ -167,7 +167,8 @@ class RunHandle(Unserializable):
             del self  # the error's traceback has this frame: that would be a cycle
 
     def add_done_callback(self, fn: Callable[[RunHandle], object]) -> None:
-        """Has ``fn(handle)`` called once, when the run has ended, well or not; at once when it already has.
+        """Has ``fn(handle)`` called once, when the run has ended, well or not; at once when it already has and
+        nothing that was pushed in it is still to be told (``on_push``).
 
         Otherwise it is called by a daemon thread, ``simpler-callbacks``, one function after the other in the order in
         which they were added to a run; closing the Worker ends the run, too. What it raises is logged. It may do

@@ -168,8 +168,8 @@ class Tree:
             parts.callback(self._runs.clear)
             parts.callback(self.frees.clear)
             parts.callback(self.region.shutdown)
-            parts.callback(self._take_last_pushes, grace_s)
             parts.callback(self._stop_local, grace_s)
+            parts.callback(self._take_last_pushes, grace_s)  # from a region that is shut down nothing can be taken
             parts.callback(self._give_up_runs)
             parts.callback(self._remote.close, grace_s)
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
-from simpler import Orchestrator, RemoteWorkerSpec, TaskArgs, Worker, limits
+from simpler import Orchestrator, RemoteWorkerSpec, RunHandle, TaskArgs, Worker, limits
 from simpler.errors import ArgumentError, CapacityError, SessionLost, StateError, TaskError
 from simplerd.foreground import ForegroundDaemon
 
@@ -196,6 +197,57 @@ def test_what_is_pushed_below_comes_in_order_and_before_the_end(deep: bool) -> N
         run.add_done_callback(lambda handle: seen.append("end"))
         run.result()
     assert seen == [*range(-1, many), "end"]
+
+
+@contextmanager
+def listening(many: int, listener: Callable[[object], object], fifo: Path) -> Iterator[tuple[Worker, RunHandle]]:
+    """A Worker whose child has pushed ``many`` numbers in a run, which has ended, and to which ``listener`` listens."""
+
+    def numbers(orch: Orchestrator, args: Any, config: Any) -> None:
+        Path(args.scalar(0)).read_text()
+        for number in range(args.scalar(1)):
+            orch.push("number", number)
+
+    top = Worker(4)
+    top.add_worker(Worker(3))
+    with top:
+        handle, passed = top.register(numbers), TaskArgs().add_scalar(str(fifo)).add_scalar(many)
+        run = top.submit(lambda orch, args, config: orch.submit_next_level(handle, passed, worker=0) and None)
+        run.on_push("number", listener)
+        fifo.open("w").close()
+        run.result(timeout=TIMEOUT_S)
+        yield top, run
+
+
+def test_what_is_called_at_the_end_comes_after_what_was_pushed_however_late_it_is_added(fifo: Path) -> None:
+    gate, told = threading.Event(), SimpleQueue[object]()
+
+    def listener(value: object) -> None:
+        gate.wait(TIMEOUT_S)
+        told.put(value)
+
+    with listening(2, listener, fifo) as (_, run):
+        run.add_done_callback(lambda run: told.put("end"))
+        assert told.empty()
+        gate.set()
+        assert [told.get(timeout=TIMEOUT_S) for _ in range(3)] == [0, 1, "end"]
+
+
+def test_what_found_no_room_yet_is_told_when_the_worker_closes(fifo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PUSHES_WAITING", 3)
+    gate, told, many = threading.Event(), list[object](), 20
+
+    def listener(value: object) -> None:
+        gate.wait(TIMEOUT_S)
+        told.append(value)
+
+    with listening(many, listener, fifo) as (top, _):
+        closing = threading.Thread(target=top.close)
+        closing.start()
+        closing.join(0.2)  # as far as it comes
+        gate.set()
+        closing.join(TIMEOUT_S)
+    assert told == list(range(many))
 
 
 # ---- from sessions
