@@ -155,13 +155,13 @@ def test_what_ssh_would_take_for_an_option_is_no_host(from_afar: Run) -> None:
 
 
 def test_a_host_without_simplerctl_is_told(from_afar: Run, far: Path) -> None:
-    stub = far / "ssh"
-    before = stub.read_text()
-    stub.write_text(before.replace('"$@"', "-T -- worker-host no-such-simplerctl"))
+    wrapper = far / "ssh"
+    before = wrapper.read_text()
+    wrapper.write_text(before.replace('"$@"', "-T -- worker-host no-such-simplerctl"))
     try:
         done = from_afar("status")
     finally:
-        stub.write_text(before)
+        wrapper.write_text(before)
     assert (done.returncode, f"{HOST} has no simplerctl on the PATH" in done.stderr) == (1, True)
 
 
