@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         VersionMismatch,
         WorkerDied,
     )
+    from simpler.executor import SimplerExecutor
     from simpler.orchestrator import Orchestrator
     from simpler.remote.buffers import RemoteBufferExport, RemoteBufferHandle, RemoteTensorRef
     from simpler.remote.spec import RemoteWorkerSpec
@@ -74,6 +75,7 @@ _HOMES = {
         "WorkerDied",
     ),
     "simpler.device_buffers": ("DeviceBuffer", "DeviceTensorRef"),
+    "simpler.executor": ("SimplerExecutor",),
     "simpler.orchestrator": ("Orchestrator",),
     "simpler.remote.buffers": ("RemoteBufferExport", "RemoteBufferHandle", "RemoteTensorRef"),
     "simpler.remote.spec": ("RemoteWorkerSpec",),
@@ -116,6 +118,7 @@ __all__ = [
     "SessionLimits",
     "SessionLost",
     "SimplerError",
+    "SimplerExecutor",
     "StaleHandle",
     "StartupError",
     "StateError",

@@ -21,6 +21,7 @@ SOURCES = {
 LAYERS = (
     ("simplerctl",),
     ("simplerd",),
+    ("simpler.executor",),
     ("simpler.dist_worker",),
     ("simpler.inner_callables",),
     ("simpler.inner_worker",),

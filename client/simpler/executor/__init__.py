@@ -1,0 +1,34 @@
+"""Python functions run in isolation: ``SimplerExecutor``, what it runs them on, and what it tells of each call.
+
+Names are loaded on first use: a worker process imports the call's side of this package alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from simpler.executor.backend import ExecutorBackend
+    from simpler.executor.executor import SimplerExecutor
+    from simpler.executor.future import CallFuture
+    from simpler.executor.metrics import CallMetrics
+    from simpler.executor.options import CallOptions
+    from simpler.executor.session_backend import SessionBackend
+
+_HOMES = {
+    "CallFuture": "future",
+    "CallMetrics": "metrics",
+    "CallOptions": "options",
+    "ExecutorBackend": "backend",
+    "SessionBackend": "session_backend",
+    "SimplerExecutor": "executor",
+}
+
+__all__ = ["CallFuture", "CallMetrics", "CallOptions", "ExecutorBackend", "SessionBackend", "SimplerExecutor"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"simpler.executor.{_HOMES[name]}"), name)
