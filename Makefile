@@ -17,7 +17,7 @@ run: setup
 
 # The tests mostly wait, so that two runs share the processors, and what computes runs beside them at the lowest priority.
 # What a run in the background found is shown after the first. A shell has such a one ignore SIGINT, which env undoes.
-SECOND := tests/attacks tests/cli tests/faults tests/network tests/systemd
+SECOND := tests/attacks tests/cli tests/executor tests/faults tests/network tests/systemd
 COMPUTING := tests/fuzz tests/install tests/native
 
 test: setup
