@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from simpler.executor.backend import ExecutorBackend
+    from simpler.executor.captured_output import CapturedOutput
     from simpler.executor.executor import SimplerExecutor
     from simpler.executor.future import CallFuture
     from simpler.executor.metrics import CallMetrics
@@ -20,12 +21,21 @@ _HOMES = {
     "CallFuture": "future",
     "CallMetrics": "metrics",
     "CallOptions": "options",
+    "CapturedOutput": "captured_output",
     "ExecutorBackend": "backend",
     "SessionBackend": "session_backend",
     "SimplerExecutor": "executor",
 }
 
-__all__ = ["CallFuture", "CallMetrics", "CallOptions", "ExecutorBackend", "SessionBackend", "SimplerExecutor"]
+__all__ = [
+    "CallFuture",
+    "CallMetrics",
+    "CallOptions",
+    "CapturedOutput",
+    "ExecutorBackend",
+    "SessionBackend",
+    "SimplerExecutor",
+]
 
 
 def __getattr__(name: str) -> object:

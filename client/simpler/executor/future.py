@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import Any
 
+from simpler.executor.captured_output import CapturedOutput
 from simpler.executor.metrics import CallMetrics
 
 
@@ -13,3 +14,5 @@ class CallFuture(Future[Any]):
 
     metrics: CallMetrics | None = None
     """Once it is done; None for a call that never ran to its end in a worker: cancelled, killed, or lost."""
+    output: CapturedOutput | None = None
+    """What a call with ``output="capture"`` printed, once it is done; also of one that was killed on this host."""

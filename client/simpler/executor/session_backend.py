@@ -9,7 +9,7 @@ from typing import Any
 from simpler.args import TaskArgs
 from simpler.callables import CallableHandle
 from simpler.executor.call_record import CallRecord, decode_outcome, encode_call
-from simpler.executor.call_runner import run_call
+from simpler.executor.call_runner import CallRunner, RunnerConfig
 from simpler.executor.future import CallFuture
 from simpler.orchestrator import Orchestrator
 from simpler.run import RunHandle
@@ -41,7 +41,7 @@ class SessionBackend:
         with self._lock:
             if self._worker is None:
                 worker = Worker(3, num_sub_workers=self.max_workers, name="executor")
-                self._handle = worker.register(run_call)
+                self._handle = worker.register(CallRunner(RunnerConfig()))
                 worker.init()
                 self._worker = worker
             return self._worker
