@@ -152,19 +152,24 @@ static bool check_queues(check *c) {
 
 static bool check_retained(check *c, const slri_run *run) {
     uint64_t failed = 0, poisoned = 0, order = 0;
+    uint32_t retained = 0;
     for (uint32_t i = run->retained_head; i != SLRI_NONE; i = c->region->slots[i].next) {
         if (!see(c, i, "a retained list"))
             return false;
         const slri_slot *slot = &c->region->slots[i];
-        if (slot->state != SLR_TASK_FAILED && slot->state != SLR_TASK_POISONED &&
-            !(slot->state == SLR_TASK_SUCCEEDED && slot->record))
+        if (!slri_run_retains(run, slot))
             return slri_broken(c, "slot %u is retained in state %u", i, slot->state);
         if (slot->ended_order < order)
             return slri_broken(c, "slot %u is retained out of order", i);
         order = slot->ended_order;
+        retained++;
         failed += slot->state == SLR_TASK_FAILED;
         poisoned += slot->state == SLR_TASK_POISONED && !slri_is_group(slot);
     }
+    bool announced = run->flags & SLR_RUN_STREAM && retained;
+    if (retained != run->retained || announced != !!(run->word & SLRI_WORD_RETAINED))
+        return slri_broken(c, "a run retains %u tasks, counts %u, and its word is %x", retained, run->retained,
+                           run->word);
     return (failed == run->failed && poisoned == run->poisoned) ||
            slri_broken(c, "a run counts %llu failed tasks, not %llu", (unsigned long long)run->failed,
                        (unsigned long long)failed);
@@ -226,7 +231,7 @@ static bool check_slot(check *c, uint32_t i) {
     bool member = slot->state == SLR_TASK_PENDING && slot->leader != SLRI_NONE;
     bool listed = slot->state != SLR_TASK_PENDING && slot->state != SLR_TASK_GATHERING &&
                   slot->state != SLR_TASK_RUNNING && !(slot->state == SLR_TASK_READY && slri_is_group(slot));
-    if (slot->state == SLR_TASK_BUILDING || slot->state > SLR_TASK_POISONED)
+    if (slot->state == SLR_TASK_BUILDING || slot->state > SLR_TASK_CANCELLED)
         return slri_broken(c, "slot %u is in state %u outside the lock", i, slot->state);
     if (c->seen[i] != listed)
         return slri_broken(c, "slot %u in state %u is on %u lists", i, slot->state, c->seen[i]);

@@ -10,14 +10,17 @@
 #include <unistd.h>
 
 const char *const slri_fault_points[] = {
-    "submit:slot",    "submit:edges",      "submit:queued",   "take:popped",
-    "take:alarm",     "overdue:condemned", "take:running",    "complete:record",
-    "complete:moved", "end:edges",         "end:retained",    "heap:split",
-    "heap:taken",     "heap:merged",       "run:begin",       "run:release",
-    "cancel:drained", "callable:filled",   "callable:used",   "callable:emptied",
-    "park:parked",    "abandon:marked",    "group:built",     "group:joined",
-    "group:started",  "group:left",        "group:ended",     "recover:slots",
-    "recover:heap",   "read:locked",       "unlocked:waking", NULL,
+    "submit:slot",     "submit:edges",     "submit:queued",
+    "take:popped",     "take:alarm",       "overdue:condemned",
+    "take:running",    "complete:record",  "complete:moved",
+    "end:edges",       "end:retained",     "heap:split",
+    "heap:taken",      "heap:merged",      "run:begin",
+    "run:release",     "cancel:drained",   "callable:filled",
+    "callable:used",   "callable:emptied", "park:parked",
+    "abandon:marked",  "group:built",      "group:joined",
+    "group:started",   "group:left",       "group:ended",
+    "recover:slots",   "recover:heap",     "read:locked",
+    "unlocked:waking", "stream:forgotten", NULL,
 };
 
 static const char *armed;

@@ -9,7 +9,7 @@
  *      It ends no sooner, whatever is known: what comes after it relies on everything before it being over.
  *   2. What ends is put on a worklist, so a chain of a million poisoned tasks needs no stack.
  *   3. A task that succeeded without a record, or was cancelled, frees its slot at once, so its id is stale; the
- *      others are retained by their run until it is released.
+ *      others are retained by their run until it is released. A stream retains all of them until they are forgotten.
  *   4. A group ends with its last member, in the same hold of the lock: as POISONED by the first of them that failed,
  *      or as they did.
  */
@@ -210,9 +210,10 @@ static void release_arguments(slr_region *region, slri_slot *slot) {
 }
 
 static void retain_or_release(slr_region *region, uint32_t index) {
-    slri_slot *slot = &region->slots[index];
-    if (slot->state == SLR_TASK_FAILED || slot->state == SLR_TASK_POISONED || slot->record)
-        slri_run_retain(region, slri_run_find(region, slot->run), index);
+    const slri_slot *slot = &region->slots[index];
+    slri_run *run = slri_run_find(region, slot->run);
+    if (slri_run_retains(run, slot))
+        slri_run_retain(region, run, index);
     else
         slri_slot_release(region, index);
     SLRI_FAULT("end:retained");

@@ -291,6 +291,8 @@ int slr_heap_ref(slr_region *region, uint64_t offset) {
         return SLR_INVALID;
     slri_lock(region);
     slri_block *block = slri_heap_live(region, offset);
+    if (block && !block->held)
+        slri_commit(&block->owner, region->owner);
     if (block)
         slri_commit(&block->held, block->held + 1);
     slri_unlock(region);

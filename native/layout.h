@@ -31,9 +31,11 @@ typedef struct {
 
 /* A run's word, the space word and the ends word are futexes: a sleeper sets WAITED under the lock and sleeps on the
  * value it then has; whoever changes the word clears WAITED, and wakes only when it was set. */
-#define SLRI_WORD_ENDED  1u
-#define SLRI_WORD_WAITED 2u
-#define SLRI_WORD_STEP   4u
+#define SLRI_WORD_ENDED    1u
+#define SLRI_WORD_WAITED   2u
+#define SLRI_WORD_RETAINED 4u /* a stream's: it has something to reap */
+#define SLRI_WORD_WOKEN    8u /* a stream's: whoever reaps is to return */
+#define SLRI_WORD_STEP     16u
 
 typedef struct {
     uint64_t magic; /* stored last at creation */
@@ -109,12 +111,13 @@ typedef struct {
     alignas(SLRI_LINE) uint32_t word;
     alignas(SLRI_LINE) uint32_t state; /* primary: slri_run_state */
     uint32_t generation;               /* primary: changed while FREE */
-    uint32_t flags;
-    uint32_t cancelled; /* primary */
-    uint32_t lost;      /* primary */
-    /* Derived: slots that ended with a record or unhappily, by slot.next, in the order they ended. */
+    uint32_t flags;                    /* primary: changed while FREE */
+    uint32_t cancelled;                /* primary */
+    uint32_t lost;                     /* primary */
+    /* Derived: slots that slri_run_retains, by slot.next, in the order they ended. */
     uint32_t retained_head;
     uint32_t retained_tail;
+    uint32_t retained; /* derived: how many there are */
     uint64_t tasks;
     uint64_t live;       /* derived */
     uint64_t failed;     /* derived */
@@ -180,8 +183,8 @@ typedef struct {
     uint64_t extent;   /* primary: bytes up to the next header, a multiple of SLRI_LINE, | SLRI_BLOCK_USED */
     uint64_t previous; /* derived: bytes back to the previous header, 0 for the first */
     uint32_t held;     /* primary: references that processes hold */
-    uint32_t owner; /* primary: worker + 1 whose process allocated it; its references end with the process. 0: parent */
-    uint32_t kept;  /* derived: references of slots, callables and abandoned workers */
+    uint32_t owner;    /* primary: worker + 1 whose process has the references, which end with it. 0: the parent */
+    uint32_t kept;     /* derived: references of slots, callables and abandoned workers */
     uint32_t reserved;
     uint64_t serial;   /* tells blocks apart that had the same place */
     uint64_t bytes;    /* as asked for */

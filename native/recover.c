@@ -31,6 +31,7 @@ static void lose_runs(slr_region *region) {
         uint32_t ended = run->state == SLRI_RUN_ENDED ? SLRI_WORD_ENDED : 0;
         __atomic_store_n(&run->word, run->generation * SLRI_WORD_STEP | ended, __ATOMIC_RELEASE);
         run->live = run->failed = run->poisoned = 0;
+        run->retained = 0;
         run->first_failed = 0;
         run->retained_head = run->retained_tail = SLRI_NONE;
     }
@@ -46,10 +47,8 @@ static void keep_arguments(slr_region *region, const slri_slot *slot) {
 }
 
 static bool is_retained(const slr_region *region, const slri_slot *slot) {
-    if (!slri_run_find(region, slot->run))
-        return false;
-    return slot->state == SLR_TASK_FAILED || slot->state == SLR_TASK_POISONED ||
-           (slot->state == SLR_TASK_SUCCEEDED && slot->record);
+    const slri_run *run = slri_run_find(region, slot->run);
+    return run && slri_run_retains(run, slot);
 }
 
 static void hold_again(slri_worker *worker, uint32_t index) {

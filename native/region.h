@@ -185,7 +185,16 @@ static inline bool slri_task_live(uint32_t state) {
 
 /* ---- run.c ---- */
 slri_run *slri_run_find(const slr_region *region, slr_id run); /* NULL: stale */
+/* Whether a slot of the run stays, now that it has ended: with a record, unhappily, or in a stream. */
+bool slri_run_retains(const slri_run *run, const slri_slot *slot);
 void slri_run_retain(slr_region *region, slri_run *run, uint32_t slot);
+void slri_run_tell(slr_region *region, slri_run *run, uint32_t bit); /* sets it in the run's word, wakes who waits */
+void slri_run_drop_first(slr_region *region, slri_run *run);         /* of those that it retains */
+/* What a waiter looks for, under the lock: SLR_TIMEOUT while there is nothing. run: NULL, stale. */
+typedef int slri_run_look(const slr_region *region, slri_run *run, void *found);
+/* No lock needed: waits as slr_run_success says, until `look` gives anything else. */
+int slri_run_await(slr_region *region, slr_id run, uint32_t spin_us, int64_t timeout_ns, slri_run_look *look,
+                   void *found);
 void slri_run_settle(slr_region *region, slri_run *run, int64_t now_ns); /* ends it when sealed and nothing is live */
 
 /* ---- group.c ---- */

@@ -1,8 +1,8 @@
 /*
  * Runs: OPEN for submissions -> SEALED -> ENDED with the last task -> FREE when released.
  *
- * A run's word is what its waiters sleep on: the generation with ENDED and WAITED bits, so one word tells a waiter that
- * the run it knows has ended, or is not there any more.
+ * A run's word is what its waiters sleep on: the generation with a few bits, so one word tells a waiter that the run it
+ * knows has ended, has something to reap (stream.c), or is not there any more.
  */
 #include "region.h"
 
@@ -29,7 +29,7 @@ static uint32_t find_free(const slr_region *region) {
 }
 
 int slr_run_begin(slr_region *region, uint32_t flags, slr_id *out) {
-    if (!region || !out || flags & ~SLR_RUN_NOTIFY)
+    if (!region || !out || flags & ~(uint32_t)(SLR_RUN_NOTIFY | SLR_RUN_STREAM))
         return SLR_INVALID;
     int64_t now_ns = slri_now_ns();
     slri_lock(region);
@@ -56,6 +56,28 @@ int slr_run_begin(slr_region *region, uint32_t flags, slr_id *out) {
     return status;
 }
 
+bool slri_run_retains(const slri_run *run, const slri_slot *slot) {
+    bool ended_well = slot->state == SLR_TASK_SUCCEEDED || slot->state == SLR_TASK_CANCELLED;
+    return slot->state == SLR_TASK_FAILED || slot->state == SLR_TASK_POISONED || (ended_well && slot->record) ||
+           (ended_well && run->flags & SLR_RUN_STREAM);
+}
+
+void slri_run_tell(slr_region *region, slri_run *run, uint32_t bit) {
+    uint32_t word = run->word;
+    __atomic_store_n(&run->word, (word & ~SLRI_WORD_WAITED) | bit, __ATOMIC_RELEASE);
+    if (word & SLRI_WORD_WAITED)
+        slri_wake_later(region, &run->word);
+}
+
+/* Of a stream: there is something to reap. */
+static void announce(slr_region *region, slri_run *run) {
+    if (run->word & SLRI_WORD_RETAINED)
+        return;
+    slri_run_tell(region, run, SLRI_WORD_RETAINED);
+    if (run->flags & SLR_RUN_NOTIFY)
+        slri_notify_later(region);
+}
+
 void slri_run_retain(slr_region *region, slri_run *run, uint32_t index) {
     slri_slot *slot = &region->slots[index];
     slot->next = SLRI_NONE;
@@ -64,12 +86,33 @@ void slri_run_retain(slr_region *region, slri_run *run, uint32_t index) {
     else
         region->slots[run->retained_tail].next = index;
     run->retained_tail = index;
+    run->retained++;
     if (slot->state == SLR_TASK_FAILED) {
         run->failed++;
         if (!run->first_failed)
             run->first_failed = slri_id(slot->generation, index);
     }
     run->poisoned += slot->state == SLR_TASK_POISONED && !slri_is_group(slot);
+    if (run->flags & SLR_RUN_STREAM)
+        announce(region, run);
+}
+
+void slri_run_drop_first(slr_region *region, slri_run *run) {
+    uint32_t index = run->retained_head;
+    const slri_slot *slot = &region->slots[index];
+    uint64_t record = slot->record;
+    run->failed -= slot->state == SLR_TASK_FAILED;
+    run->poisoned -= slot->state == SLR_TASK_POISONED && !slri_is_group(slot);
+    if (run->first_failed == slri_id(slot->generation, index))
+        run->first_failed = 0;
+    run->retained_head = slot->next;
+    if (run->retained_head == SLRI_NONE)
+        run->retained_tail = SLRI_NONE;
+    run->retained--;
+    slri_slot_release(region, index);
+    SLRI_FAULT("run:release");
+    if (record)
+        slri_heap_unkeep(region, record);
 }
 
 void slri_run_settle(slr_region *region, slri_run *run, int64_t now_ns) {
@@ -78,10 +121,7 @@ void slri_run_settle(slr_region *region, slri_run *run, int64_t now_ns) {
     run->ended_ns = now_ns;
     slri_commit(&run->state, SLRI_RUN_ENDED);
     region->header->runs_live--;
-    uint32_t word = run->word;
-    __atomic_store_n(&run->word, (word & ~SLRI_WORD_WAITED) | SLRI_WORD_ENDED, __ATOMIC_RELEASE);
-    if (word & SLRI_WORD_WAITED)
-        slri_wake_later(region, &run->word);
+    slri_run_tell(region, run, SLRI_WORD_ENDED);
     slri_progress(region, &region->header->ends);
     if (run->flags & SLR_RUN_NOTIFY)
         slri_notify_later(region);
@@ -137,7 +177,8 @@ int slr_run_cancel(slr_region *region, slr_id id) {
 }
 
 /* Under the lock: SLR_OK or SLR_FAILED: ended, SLR_TIMEOUT: not yet. */
-static int look(const slr_region *region, const slri_run *run) {
+static int look_for_end(const slr_region *region, slri_run *run, void *found) {
+    (void)found;
     if (!run)
         return SLR_STALE;
     if (run->state == SLRI_RUN_ENDED)
@@ -145,27 +186,35 @@ static int look(const slr_region *region, const slri_run *run) {
     return region->header->closed ? SLR_CLOSED : SLR_TIMEOUT;
 }
 
-int slr_run_success(slr_region *region, slr_id id, uint32_t spin_us, int64_t timeout_ns) {
-    if (!region || (uint32_t)id >= region->header->config.runs)
-        return SLR_INVALID;
+int slri_run_await(slr_region *region, slr_id id, uint32_t spin_us, int64_t timeout_ns, slri_run_look *look,
+                   void *found) {
     int64_t now_ns = slri_now_ns(), deadline_ns = slri_deadline_ns(now_ns, timeout_ns);
     /* Whoever was just woken needs about as long to get going as sleeping and being woken would cost here. */
     int64_t spin_ns = spin_us * (__atomic_exchange_n(&region->woke, false, __ATOMIC_RELAXED) ? 2000ll : 1000ll);
     int64_t spin_until_ns = slri_deadline_ns(now_ns, spin_ns);
     uint32_t *word = &region->runs[(uint32_t)id].word;
-    uint32_t live = word_of((uint32_t)(id >> 32));
-    slri_spin(word, live, NULL, spin_until_ns < deadline_ns ? spin_until_ns : deadline_ns);
+    uint32_t value = __atomic_load_n(word, __ATOMIC_RELAXED);
+    if ((value & ~SLRI_WORD_WAITED) == word_of((uint32_t)(id >> 32)))
+        slri_spin(word, value, NULL, spin_until_ns < deadline_ns ? spin_until_ns : deadline_ns);
     for (int slept = SLR_OK;;) {
         slri_lock(region);
-        int status = look(region, slri_run_find(region, id));
+        int status = look(region, slri_run_find(region, id), found);
         bool waits = status == SLR_TIMEOUT && slept == SLR_OK && timeout_ns != 0;
-        if (waits)
-            __atomic_store_n(word, live | SLRI_WORD_WAITED, __ATOMIC_RELAXED);
+        if (waits) {
+            value = *word | SLRI_WORD_WAITED;
+            __atomic_store_n(word, value, __ATOMIC_RELAXED);
+        }
         slri_unlock(region);
         if (!waits)
             return status == SLR_TIMEOUT && slept != SLR_OK ? slept : status;
-        slept = slri_sleep(word, live | SLRI_WORD_WAITED, deadline_ns);
+        slept = slri_sleep(word, value, deadline_ns);
     }
+}
+
+int slr_run_success(slr_region *region, slr_id id, uint32_t spin_us, int64_t timeout_ns) {
+    if (!region || (uint32_t)id >= region->header->config.runs)
+        return SLR_INVALID;
+    return slri_run_await(region, id, spin_us, timeout_ns, look_for_end, NULL);
 }
 
 int slr_run_wait(slr_region *region, slr_id id, uint32_t spin_us, int64_t timeout_ns) {
@@ -180,15 +229,8 @@ int slr_run_release(slr_region *region, slr_id id) {
     slri_run *run = slri_run_find(region, id);
     int status = !run ? SLR_STALE : run->state != SLRI_RUN_ENDED ? SLR_INVALID : SLR_OK;
     if (status == SLR_OK) {
-        while (run->retained_head != SLRI_NONE) {
-            uint32_t index = run->retained_head;
-            uint64_t record = region->slots[index].record;
-            run->retained_head = region->slots[index].next;
-            slri_slot_release(region, index);
-            SLRI_FAULT("run:release");
-            if (record)
-                slri_heap_unkeep(region, record);
-        }
+        while (run->retained)
+            slri_run_drop_first(region, run);
         slri_commit(&run->state, SLRI_RUN_FREE);
     }
     slri_unlock(region);
@@ -217,6 +259,10 @@ int slr_run_query(slr_region *region, slr_id id, slr_run_info *out) {
     return run ? SLR_OK : SLR_STALE;
 }
 
+static bool is_failure(const slri_slot *slot) {
+    return (slot->state == SLR_TASK_FAILED || slot->state == SLR_TASK_POISONED) && !slri_is_group(slot);
+}
+
 int slr_run_failures(slr_region *region, slr_id id, slr_id *out, uint32_t room, uint32_t *count) {
     if (!region || !count || (room && !out))
         return SLR_INVALID;
@@ -224,7 +270,7 @@ int slr_run_failures(slr_region *region, slr_id id, slr_id *out, uint32_t room, 
     const slri_run *run = slri_run_find(region, id);
     uint32_t written = 0;
     for (uint32_t i = run ? run->retained_head : SLRI_NONE; i != SLRI_NONE && written < room; i = region->slots[i].next)
-        if (region->slots[i].state != SLR_TASK_SUCCEEDED && !slri_is_group(&region->slots[i]))
+        if (is_failure(&region->slots[i]))
             out[written++] = slri_id(region->slots[i].generation, i);
     slri_unlock(region);
     if (!run)

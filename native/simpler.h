@@ -118,8 +118,8 @@ void *slr_region_heap(const slr_region *region);           /* this process's add
 uint64_t slr_region_heap_bytes(const slr_region *region);  /* with what is kept back for error records */
 uint64_t slr_region_heap_offset(const slr_region *region); /* where heap offset 0 lies in the descriptor's file */
 /* This process's descriptor of the eventfd that is signalled when a REMOTE worker gets work and when a run that was
- * begun with SLR_RUN_NOTIFY ends; set once, SLR_INVALID after that. A duplicate is kept until slr_region_detach, so the
- * caller may close its own at any time. */
+ * begun with SLR_RUN_NOTIFY ends, or being a stream has something to reap; set once, SLR_INVALID after that. A
+ * duplicate is kept until slr_region_detach, so the caller may close its own at any time. */
 int slr_region_set_notify_fd(slr_region *region, int fd);
 /* The same for the eventfd of who watches the worker processes, signalled when a task is taken that may be late before
  * the watcher looks again: see slr_workers_overdue. Without one nobody is told. */
@@ -133,7 +133,8 @@ const char *slr_status_name(int status);
 int slr_heap_alloc(slr_region *region, uint64_t bytes, uint64_t *offset);
 /* The same for an error record: it may also have the last of the heap, which is kept back for error records. */
 int slr_heap_alloc_error(slr_region *region, uint64_t bytes, uint64_t *offset);
-/* One reference more. It counts as one of the process that allocated the block, and ends with it too. */
+/* One reference more. While a process has one, it counts as one of that process and ends with it too; else, as of a
+ * record that a task ended with, it is the caller's process's. */
 int slr_heap_ref(slr_region *region, uint64_t offset);
 /* Frees at the last. SLR_STALE: offset is not a live block's; SLR_INVALID: no process holds a reference to it. */
 int slr_heap_unref(slr_region *region, uint64_t offset);
@@ -216,6 +217,7 @@ int slr_worker_next(slr_region *region, uint32_t worker, int outcome, uint64_t r
 
 /* ---- runs ---- */
 #define SLR_RUN_NOTIFY 1
+#define SLR_RUN_STREAM 2 /* retains every task that ends, for slr_run_reap; takes no groups */
 int slr_run_begin(slr_region *region, uint32_t flags, slr_id *out);
 int slr_run_seal(slr_region *region, slr_id run);   /* no more submissions; the run ends with its last task */
 int slr_run_cancel(slr_region *region, slr_id run); /* what has not started never will; also seals */
@@ -226,6 +228,24 @@ int slr_run_wait(slr_region *region, slr_id run, uint32_t spin_us, int64_t timeo
 /* The same, and SLR_FAILED where it has ended, but was cancelled, or not all its tasks succeeded: see slr_run_query. */
 int slr_run_success(slr_region *region, slr_id run, uint32_t spin_us, int64_t timeout_ns);
 int slr_run_release(slr_region *region, slr_id run); /* ended runs only; frees what its tasks retained */
+/* ---- streams ---- runs whose tasks are looked at one by one as they end, by one thread at a time */
+typedef struct {
+    slr_id task;
+    uint64_t record_offset; /* result or error record, 0: none; valid until the task is forgotten */
+    uint64_t record_bytes;
+    uint32_t state;  /* slr_task_state: SUCCEEDED, FAILED, POISONED or CANCELLED */
+    uint32_t worker; /* that ran it; SLR_ANY_SUB when none did */
+} slr_ended;
+/* The first `room` tasks of the stream that have ended, in that order; while there are none, waits as slr_run_wait
+ * does. They are given again until slr_run_forget. SLR_OK and *count 0: slr_run_wake was called since the last SLR_OK.
+ * Once nothing is left to give: SLR_CLOSED: nothing more comes, the run has ended or the region was shut down;
+ * SLR_FAILED: the run is lost, what it has not given was dropped or is not told. SLR_TIMEOUT, SLR_INTERRUPTED. */
+int slr_run_reap(slr_region *region, slr_id run, slr_ended *out, uint32_t room, uint32_t *count, uint32_t spin_us,
+                 int64_t timeout_ns);
+/* Frees the first `count` tasks that slr_run_reap gives, and their records. SLR_INVALID: there are not so many. */
+int slr_run_forget(slr_region *region, slr_id run, uint32_t count);
+/* Has slr_run_reap return, the one that waits or the next: there is something else to see to. */
+int slr_run_wake(slr_region *region, slr_id run);
 /* For who waits for several: take `seen`, look at each run, then wait until any run has ended since. SLR_OK (look
  * again), SLR_TIMEOUT, SLR_INTERRUPTED. */
 uint32_t slr_runs_seen(const slr_region *region);

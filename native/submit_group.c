@@ -78,6 +78,8 @@ static int admit(slr_region *region, const group *g, slri_dependencies *dependen
         int status = slri_submission_check(region, &g->members[i]);
         if (status != SLR_OK)
             return status;
+        if (slri_run_find(region, g->members[i].run)->flags & SLR_RUN_STREAM)
+            return SLR_INVALID;
     }
     return slri_submission_room(region, &g->whole, g->n + 1, dependencies);
 }

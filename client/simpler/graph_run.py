@@ -23,7 +23,7 @@ from simpler.region_records import (
     fail,
     packed_as,
 )
-from simpler.submission import Submission, unused, write_submission
+from simpler.submission import Submission, unused, unused_submission, write_submission
 
 # The hot ones once, since looking up a function of the library costs as much as calling it.
 _begin, _submit, _seal, _wait = lib.slr_run_begin, lib.slr_submit, lib.slr_run_seal, lib.slr_run_success
@@ -53,7 +53,7 @@ class GraphRun:
         self.succeeded = False
         """Whether ``wait`` has found that all tasks succeeded, and nobody cancelled the run."""
         self.id = 0
-        self._submission: Submission | None = _unused_submission()
+        self._submission: Submission | None = unused_submission()
         """None while it is in use."""
         status = _begin(self._region, lib.SLR_RUN_NOTIFY if notify else 0, self._submission.to_task)
         if status != OK:
@@ -68,12 +68,12 @@ class GraphRun:
 
     def submit(self, worker: int, digest: bytes, op: int = 0, timeout_ns: int = 0) -> int:
         """A task without arguments and dependencies. Returns its id; raises CapacityError when there is no room."""
-        submission, self._submission = self._submission or _unused_submission(), None
+        submission, self._submission = self._submission or unused_submission(), None
         code = submission.pinned.get(digest) or submission.pin(digest)
         write_submission(submission.fields, 0, self.id, worker, op, code, 0, 0, 0, 0, 0, 0, 0, 0, timeout_ns)
         status = _submit(self._region, submission.raw, submission.to_task, submission.to_conflict)
         if status != OK:
-            _refuse(status, submission.answers[1])
+            refuse(status, submission.answers[1])
         task: int = submission.answers[0]
         self._submission = submission
         return task
@@ -94,7 +94,7 @@ class GraphRun:
 
         Raises CapacityError when there is no room, WriteConflict when two arguments write the same bytes.
         """
-        submission, self._submission = self._submission or _unused_submission(), None
+        submission, self._submission = self._submission or unused_submission(), None
         write_submission(
             submission.fields,
             0,
@@ -114,7 +114,7 @@ class GraphRun:
         )
         status = _submit(self._region, submission.raw, submission.to_task, submission.to_conflict)
         if status != OK:
-            _refuse(status, submission.answers[1])
+            refuse(status, submission.answers[1])
         task: int = submission.answers[0]
         self._submission = submission
         return task
@@ -145,7 +145,7 @@ class GraphRun:
         leader, conflict = ffi.new("slr_id *"), ffi.new("uint64_t *")
         status = lib.slr_submit_group(self._region, submissions, len(members), leader, ids, conflict)
         if status != OK:
-            _refuse(status, conflict[0])
+            refuse(status, conflict[0])
         return leader[0], list(ids)
 
     def seal(self) -> None:
@@ -200,14 +200,8 @@ class GraphRun:
             fail(status, what)
 
 
-def _unused_submission() -> Submission:
-    try:
-        return unused.pop()
-    except IndexError:
-        return Submission()
-
-
-def _refuse(status: int, conflict: int) -> NoReturn:
+def refuse(status: int, conflict: int) -> NoReturn:
+    """Raises the error for which a submission was refused; ``conflict``: slr_submit's second answer."""
     if status == lib.SLR_CONFLICT:
         raise WriteConflict(conflict >> 32, conflict & 0xFFFFFFFF)
     if status == lib.SLR_INVALID:  # all else that it refuses was looked at before

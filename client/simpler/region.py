@@ -15,6 +15,7 @@ from typing import Any
 from simpler import limits
 from simpler._native import ffi, lib
 from simpler.callable_table import CallableTable
+from simpler.completion_stream import CompletionStream
 from simpler.errors import SimplerError
 from simpler.graph_run import GraphRun
 from simpler.heap import Heap
@@ -256,6 +257,13 @@ class Region(Heap):
     def run_begin(self, *, notify: bool = False) -> GraphRun:
         """A new run. Raises CapacityError when too many are held."""
         return GraphRun(self._mapping, self._heap, notify=notify)
+
+    def stream_begin(self, *, notify: bool = False) -> CompletionStream:
+        """A new stream; it counts as a run. ``notify``: the eventfd is signalled whenever it is no longer empty.
+
+        Raises CapacityError when too many runs are held.
+        """
+        return CompletionStream(self._mapping, self._heap, notify=notify)
 
     def space_seen(self) -> int:
         """To be taken before a submission, for ``space_may_come`` after it found no room."""

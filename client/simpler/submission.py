@@ -66,6 +66,14 @@ unused: list[Submission] = []
 """Those that no run has."""
 
 
+def unused_submission() -> Submission:
+    """One that no run has, the caller's from now on."""
+    try:
+        return unused.pop()
+    except IndexError:
+        return Submission()
+
+
 class _Memory:
     """Bytes at one address, until there have to be more of them."""
 

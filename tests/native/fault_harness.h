@@ -14,6 +14,7 @@ typedef struct {
     uint64_t held; /* a block of the parent's */
     slr_id ended;  /* a run with a retained failure and a retained result */
     slr_id live;   /* a run with a task RUNNING on SUB1 and others waiting */
+    slr_id stream; /* a stream for it */
     slr_id dying;  /* a run for what the process that will die submits */
     slr_id failure;
     slr_id result;

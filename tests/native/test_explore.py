@@ -102,7 +102,7 @@ BUGS = {
     "the waiter of a run is not woken": (
         "run.c",
         "slri_wake_later(region, &run->word);",
-        "",
+        ";",
         "a_diamond",
         "nobody can go on",
     ),

@@ -50,6 +50,7 @@ static scene set_scene(void) {
     OK(slr_worker_complete(s.region, CHIP, s.result, SLR_TASK_SUCCEEDED, block_with(s.region, "result"), 6));
     OK(slr_run_seal(s.region, s.ended));
     s.dying = begin_run(s.region);
+    OK(slr_run_begin(s.region, SLR_RUN_STREAM, &s.stream));
     s.live = begin_run(s.region);
     s.running = submit_with(s.region, s.live, SUB1, X, s.held);
     CHECK(take(s.region, SUB1) == s.running);
@@ -95,6 +96,24 @@ static void run_a_group(slr_region *region, slr_id run, uint64_t block) {
     succeed(region, REMOTE, ids[1]);
 }
 
+/* One ends well, without a record, the other badly. */
+static void run_a_stream(slr_region *region, slr_id stream) {
+    slr_ended ended[2];
+    uint32_t count;
+    slr_id good = submit(region, call_of(stream, CHIP)), bad = submit(region, call_of(stream, CHIP));
+    CHECK(take(region, CHIP) == good);
+    succeed(region, CHIP, good);
+    CHECK(take(region, CHIP) == bad);
+    OK(slr_run_wake(region, stream));
+    OK(slr_worker_complete(region, CHIP, bad, SLR_TASK_FAILED, block_with(region, "bad"), 3));
+    OK(slr_run_reap(region, stream, ended, 2, &count, 0, 0));
+    CHECK(count == 2 && ended[0].task == good && ended[1].task == bad);
+    OK(slr_run_forget(region, stream, 2));
+    submit(region, call_of(stream, CHIP));
+    OK(slr_run_cancel(region, stream));
+    OK(slr_run_forget(region, stream, 1));
+}
+
 /* Comes past every fault point that is not recovery's. Plays the parent, and SUB0 and CHIP, which it attaches anew, and
  * REMOTE. */
 static void pass_every_point(const scene *s) {
@@ -110,6 +129,7 @@ static void pass_every_point(const scene *s) {
     OK(slr_callable_drop(region, digest, &failed));
     end_run(region, begin_run(region));
     run_a_group(region, s->dying, block);
+    run_a_stream(region, s->stream);
     slr_id run = s->dying, first = submit_with(region, run, SUB0, Y, block);
     submit_with(region, run, CHIP, Y, block);
     submit_with(region, run, SLR_ANY_SUB, Y, block);
@@ -170,6 +190,7 @@ static void clean_up(const scene *s) {
     int status = slr_run_release(s->region, s->dying);
     CHECK(status == SLR_OK || status == SLR_STALE);
     OK(slr_run_release(s->region, s->ended));
+    OK(slr_run_release(s->region, s->stream));
     OK(slr_run_release(s->region, s->live));
     OK(slr_heap_unref(s->region, s->held));
     for (uint32_t i = 0; i < small_config().callables; i++)
@@ -246,6 +267,7 @@ static void carry_on(const scene *s) {
     check_graph(s->region);
     check_what_had_ended(s);
     OK(slr_run_cancel(s->region, s->live));
+    OK(slr_run_cancel(s->region, s->stream));
     slr_run_cancel(s->region, s->dying); /* it may be over and released */
     succeed(s->region, SUB1, s->running);
     OK(slr_run_wait(s->region, s->live, 0, 0));

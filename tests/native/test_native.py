@@ -26,6 +26,7 @@ BUILDS = {  # how each program is compiled, and the library with it
     "test_worker.c": ADDRESS,
     "test_process.c": ADDRESS,
     "test_deadlines.c": ADDRESS,
+    "test_stream.c": [*ADDRESS, "-DSLR_FAULTS"],
     "test_faults.c": [*ADDRESS, "-DSLR_FAULTS"],
     "test_recovery.c": [*ADDRESS, "-DSLR_FAULTS"],
     "test_threads.c": ["-fsanitize=thread"],

@@ -163,7 +163,7 @@ static void the_eventfd_tells_of_ends_that_asked_for_it(void) {
     OK(slr_run_seal(region, run));
     CHECK(read(fd, &count, sizeof count) == sizeof count && count == 1);
     OK(slr_run_release(region, run));
-    STATUS(SLR_INVALID, slr_run_begin(region, 2, &run));
+    STATUS(SLR_INVALID, slr_run_begin(region, 4, &run));
     close(fd);
     drop_region(region);
 }
