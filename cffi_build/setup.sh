@@ -28,4 +28,6 @@ pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check)
 # The editable install's import hook is asked last. For a program next to a clone called simpler, Python would find that
 # folder first, as a package without code; what is on the path is found before such a folder.
 printf '%s\n' "$PWD/client" "$PWD/daemon" >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/simpler.pth"
+# For who runs it with PYTHONDONTWRITEBYTECODE: an executor's first result would wait for all to be compiled.
+"$venv/bin/python" -m compileall -q -j 0 client daemon
 touch "$venv/.native"

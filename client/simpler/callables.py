@@ -4,13 +4,13 @@
     RemoteCallable      imported by the worker             PYTHON_IMPORT
     ChipCallable        a kernel                           CHIP
 
-``content_of`` turns any of them into Content; ``load`` turns Content of the two Python kinds into a function again.
+``content_of`` turns any of them into Content; callable_loading.py makes functions of the two Python kinds again.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from traceback import format_exception_only
 from typing import Any
 
@@ -31,9 +31,8 @@ from simpler.descriptors import (
     unsupported,
 )
 from simpler.errors import RegistrationError
-from simpler.import_target import check_import_target, import_callable
+from simpler.import_target import check_import_target
 from simpler.unserializable import find_unserializable
-from simpler.user_traceback import user_traceback
 
 __all__ = [
     "KERNEL_INCLUDE",
@@ -47,7 +46,6 @@ __all__ = [
     "RemoteCallable",
     "content_of",
     "format_hashid",
-    "load",
     "parse_hashid",
     "validate_content",
 ]
@@ -134,37 +132,3 @@ def _pickled(target: Callable[..., Any]) -> bytes:
             code="CALLABLE_NOT_SERIALIZABLE",
             path=path,
         ) from error
-
-
-def load(content: Content, import_paths: Sequence[str] | None = None) -> Callable[..., Any]:
-    """The function that validated content of a Python kind stands for.
-
-    ``import_paths``: the folders that a PYTHON_IMPORT module must lie under; None allows whatever can be imported.
-    Raises RegistrationError: CALLABLE_IMPORT_FAILED with the whole text of what was raised, CALLABLE_KIND_UNSUPPORTED
-    for a kernel, which only a chip worker loads.
-    """
-    descriptor = content.decoded
-    if isinstance(descriptor, ImportDescriptor):
-        return import_callable(f"{descriptor.module}:{descriptor.qualname}", import_paths)
-    if isinstance(descriptor, SerializedDescriptor):
-        return _unpickled(content)
-    raise unsupported(f"{content.hashid} is a kernel; it runs on a chip worker", hashid=content.hashid)
-
-
-def _unpickled(content: Content) -> Callable[..., Any]:
-    import cloudpickle
-
-    try:
-        function = cloudpickle.loads(content.payload)
-    except (Exception, SystemExit) as error:  # loading imports modules, and they may raise anything
-        raise RegistrationError(
-            f"{content.hashid} cannot be loaded here; is what it imports installed on this host?\n"
-            + user_traceback(error),
-            code="CALLABLE_IMPORT_FAILED",
-            hashid=content.hashid,
-        ) from error
-    if not callable(function):
-        raise unsupported(
-            f"{content.hashid} holds an object of type {type(function).__name__}, not a callable", hashid=content.hashid
-        )
-    return function  # type: ignore[no-any-return]

@@ -18,9 +18,8 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import NamedTuple, NoReturn, TextIO
 
 from simpler.errors import StartupError
 
@@ -32,8 +31,7 @@ POLITE_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-@dataclass(frozen=True, slots=True)
-class ChildSpec:
+class ChildSpec(NamedTuple):
     """A child to fork: ``entry`` is "module:function", called as ``function(argument, fds)``."""
 
     entry: str

@@ -7,7 +7,7 @@ import os
 import selectors
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from simpler.child_output import ChildOutput, Forwarder
 from simpler.child_process import ChildSpec, fork_child, signal_name
@@ -17,8 +17,7 @@ from simpler.journal_output import JournalForwarder
 _STDERR = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(NamedTuple):
     """How a child ended: ``code`` or ``signal`` is set. ``stderr``: its last lines."""
 
     pid: int

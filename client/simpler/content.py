@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
+
+import msgspec
 
 from simpler.descriptors import (
     PAYLOAD_FORMAT_PICKLE,
@@ -45,8 +47,7 @@ def is_symbol(name: str) -> bool:
     return _SYMBOL.fullmatch(name) is not None
 
 
-@dataclass(frozen=True)
-class ChipBlob:
+class ChipBlob(NamedTuple):
     """The payload of a chip callable, and the blob that its descriptor's SHA-256 covers.
 
     The ELF object alone does not say which kernel is meant: two symbols of one object would share a hashid. So the blob
@@ -75,8 +76,7 @@ class ChipBlob:
         return blob
 
 
-@dataclass(frozen=True)
-class Content:
+class Content(msgspec.Struct, frozen=True, dict=True):
     """A callable as bytes. Equal bytes are equal content."""
 
     descriptor: bytes

@@ -17,9 +17,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar
+
+import msgspec
 
 from simpler.errors import RegistrationError
 
@@ -134,8 +135,7 @@ class Reader:
 # ---- the three descriptors
 
 
-@dataclass(frozen=True)
-class ChipDescriptor:
+class ChipDescriptor(msgspec.Struct, frozen=True):
     """A kernel for chips. ``blob_sha256`` covers the whole payload: symbol, signature and ELF object."""
 
     kind: ClassVar[CallableKind] = CallableKind.CHIP
@@ -156,8 +156,7 @@ class ChipDescriptor:
         return cls(arch, platform, runtime, blob, signature)
 
 
-@dataclass(frozen=True)
-class SerializedDescriptor:
+class SerializedDescriptor(msgspec.Struct, frozen=True):
     """A pickled Python callable."""
 
     kind: ClassVar[CallableKind] = CallableKind.PYTHON_SERIALIZED
@@ -173,8 +172,7 @@ class SerializedDescriptor:
         return cls(reader.u32("payload format"), reader.u32("serializer"), reader.raw(32, "the SHA-256 of the payload"))
 
 
-@dataclass(frozen=True)
-class ImportDescriptor:
+class ImportDescriptor(msgspec.Struct, frozen=True):
     """A Python callable that the worker imports by name."""
 
     kind: ClassVar[CallableKind] = CallableKind.PYTHON_IMPORT

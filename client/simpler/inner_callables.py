@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, NamedTuple
 
-from simpler.callables import CallableHandle, CallableKind, ChipBlob, Content, load
+from simpler.callable_loading import load
+from simpler.callables import CallableHandle, CallableKind, ChipBlob, Content
 from simpler.descriptors import format_hashid
 from simpler.errors import RegistrationError
 from simpler.inner_worker import InnerWorker

@@ -7,14 +7,13 @@ somebody's signal; one with a change in the second was the kernel's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from simpler.control_group import own_control_group, read_counts, read_limit
 
 
-@dataclass(frozen=True, slots=True)
-class OomAnswer:
+class OomAnswer(NamedTuple):
     """``killed``: True or False where the counts tell, None where they do not.
 
     ``limit``: which limit it was that ran out, when it was the control group's own.

@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from simpler import spawn_protocol as protocol
@@ -18,7 +18,17 @@ from simpler.child_process import require_one_thread
 from simpler.errors import ProtocolError, StartupError
 from simpler.spawn_protocol import Report, Request, Start
 
-_BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from simpler.spawner import main; main(int(sys.argv[2]))"
+# Neither cyclic garbage nor typing_extensions, which msgspec does without, is worth waiting for. And what lies in the
+# folder where the program happens to be is not looked at: the program itself may not see it.
+_BOOT = """
+import gc, sys
+gc.disable()
+sys.path[:] = [sys.argv[1], *filter(None, sys.path)]
+sys.modules["typing_extensions"] = None
+from simpler.spawner import main
+del sys.modules["typing_extensions"]
+main(int(sys.argv[2]))
+"""
 _CHILD_FD = 3
 _REAP_TIMEOUT_S = 2.0
 
@@ -39,10 +49,11 @@ class Spawner:
             raise
 
     @classmethod
-    def exec(cls, *, preload: Sequence[str], name: str) -> Spawner:
+    def exec(cls, *, preload: Sequence[str], name: str, env: Mapping[str, str] | None = None) -> Spawner:
         """Starts a fresh interpreter, whatever threads this process has. Takes as long as its imports.
 
-        ``preload``: modules to import before the first fork. Raises StartupError when there is no interpreter to start.
+        ``preload``: modules to import before the first fork. ``env``: its environment, instead of this process's.
+        Raises StartupError when there is no interpreter to start.
         """
         if not sys.executable:
             raise StartupError("sys.executable is empty: there is no Python interpreter to start workers with")
@@ -53,7 +64,7 @@ class Spawner:
             pid = os.posix_spawn(
                 sys.executable,
                 [sys.executable, "-c", _BOOT, library, str(_CHILD_FD)],
-                os.environ,
+                os.environ if env is None else env,
                 file_actions=[(os.POSIX_SPAWN_DUP2, child_end.fileno(), _CHILD_FD), *_standard_streams()],
                 setsigmask=[],
                 setsid=True,

@@ -258,6 +258,7 @@ def serve(owner: socket.socket, owner_pidfd: int, preload: Sequence[str], name: 
         _wait_until_read(owner, owner_pidfd)
         return
     gc.freeze()
+    gc.enable()  # which the boot of one that was exec'd has not
     SpawnerProcess(owner, owner_pidfd).run()
 
 

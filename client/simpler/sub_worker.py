@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from simpler.args import DecodedArgs, ReceivedArgs, decode
-from simpler.callables import Content, load
+from simpler.callable_loading import load
+from simpler.content import Content
 from simpler.errors import SimplerError
 from simpler.imported_memory import FORGET, Places
 from simpler.region import Region, Task

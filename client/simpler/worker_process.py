@@ -22,7 +22,8 @@ from typing import Protocol
 import msgspec
 
 from simpler import limits
-from simpler.callables import Content, format_hashid, validate_content
+from simpler.content import Content, validate_content
+from simpler.descriptors import format_hashid
 from simpler.error_record import encode_error
 from simpler.errors import RegistrationError, SimplerError, StaleHandle, StartupError
 from simpler.region import Op, Region, RegionClosed, Task

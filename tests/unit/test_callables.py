@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from simpler import limits
+from simpler.callable_loading import load
 from simpler.callables import (
     CallableKind,
     ChipBlob,
@@ -21,7 +22,6 @@ from simpler.callables import (
     Direction,
     RemoteCallable,
     content_of,
-    load,
     parse_hashid,
     validate_content,
 )

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from simpler.callables import RemoteCallable, content_of, load
+from simpler.callable_loading import load
+from simpler.callables import RemoteCallable, content_of
 from simpler.errors import RegistrationError
 from simpler.import_target import import_callable
 

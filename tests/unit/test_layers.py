@@ -59,6 +59,7 @@ LAYERS = (
     (
         "simpler.args",
         "simpler.callables",
+        "simpler.callable_loading",
         "simpler.device",
         "simpler.device_buffers",
         "simpler.device_memory",
@@ -88,6 +89,7 @@ LAYERS = (
         "simpler.journal",
         "simpler.user_traceback",
         "simpler.forks",
+        "simpler.environment",
         "simpler.control_group",
         "simpler._native",
     ),

@@ -20,7 +20,8 @@ from pathlib import Path
 import trio
 
 from simpler import spawn_protocol
-from simpler.callables import RemoteCallable, load
+from simpler.callable_loading import load
+from simpler.callables import RemoteCallable
 from simpler.error_record import encode_error
 from simpler.errors import SimplerError, StartupError
 from simpler.inner_worker import InnerWorker
