@@ -12,17 +12,14 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-KEPT = frozenset(
-    {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH"}
-)
-KEPT_PREFIXES = ("LC_",)
+from simpler.environment import SESSION
+
 _STAT_ENV_START, _STAT_ENV_END = 47, 48  # fields 50 and 51 of proc(5)'s stat, counted from the one behind the command
 
 
 def session_environment(inherited: Mapping[str, str], wanted: Mapping[str, str | None]) -> dict[str, str]:
-    """What of `inherited` is kept, with `wanted` laid over it; None unsets."""
-    kept = {name: value for name, value in inherited.items() if name in KEPT or name.startswith(KEPT_PREFIXES)}
-    merged: dict[str, str | None] = {**kept, **wanted}
+    """What of `inherited` sessions keep, with `wanted` laid over it; None unsets."""
+    merged: dict[str, str | None] = {**SESSION.of(inherited), **wanted}
     return {name: value for name, value in merged.items() if value is not None}
 
 
