@@ -160,6 +160,17 @@ class InnerCallables:
             value = value.result()
         return None if value is None else encode_result(value)
 
+    def check_on_subs(self, digest: bytes) -> None:
+        """Raises RegistrationError unless SUB workers here have the callable."""
+        entry = self._find(digest)
+        if entry.function is None or not entry.handles:
+            what = "a kernel" if entry.function is None else "a Python function"
+            raise RegistrationError(
+                f"{format_hashid(digest)} is {what}, and {self._where} has no SUB worker to run it; give it some "
+                "(num_sub_workers)",
+                code="CALLABLE_KIND_UNSUPPORTED",
+            )
+
     def _find(self, digest: bytes) -> _Registered:
         entry = self._registered.get(digest)
         if entry is None or not entry.references:

@@ -60,6 +60,20 @@ class InnerWorker(Worker):
         )
         self.init()
 
+    def init_notifying(self) -> None:
+        """``init``, with an ``ends_fd``."""
+        self._notifies = True
+        self.init()
+
+    @property
+    def ends_fd(self) -> int:
+        """The eventfd that is signalled when a run which notifies has ended, in whatever process."""
+        return self._ready().ends_fd
+
+    def look_after_workers(self) -> None:
+        """Fails what is waited for when nobody watches the workers any more."""
+        self._ready().look_after_workers()
+
     def register_content(self, content: Content, name: str) -> CallableHandle:
         """``register`` for what another process has named, serialized and checked."""
         return self._register(content, name, None)

@@ -73,6 +73,8 @@ CHUNK_BYTES = 4 << 20
 CHUNKS_IN_FLIGHT = 4
 INLINE_BYTES = 1 << 20
 """Largest ``host_inline`` tensor, or local array sent along with a task."""
+INLINE_RESULT_BYTES = 1 << 20
+"""Largest result of a SUB_CALL that travels in its reply; a larger one is copied as buffers are."""
 MESSAGE_ITEMS = 1 << 17
 """In all arrays and maps of one payload together: enough for MESSAGE_ARRAY_ITEMS tensors of any shape."""
 MESSAGE_ARRAY_ITEMS = 1 << 12

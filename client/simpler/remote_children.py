@@ -35,7 +35,8 @@ class RemoteChildren:
         self.specs: dict[int, RemoteWorkerSpec] = {}
         self._hub: RemoteHub | None = None
         self.notify_fd: int | None = None
-        """The eventfd that every process of the Worker signals when a remote child gets work; None without any."""
+        """The eventfd that every process of the Worker signals when a remote child gets work, or a run that notifies
+        ends; None until ``prepare``."""
 
     def __bool__(self) -> bool:
         return bool(self.specs)

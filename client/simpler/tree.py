@@ -63,8 +63,11 @@ class Tree:
         remote: RemoteChildren,
         above: Sequence[Region],
         replaced: bool,
+        notifies: bool,
     ) -> None:
+        """``notifies``: whether ``ends_fd`` is wanted, which all processes signal when a run that notifies ends."""
         self.options, self.registry, self.targets = options, registry, targets
+        self._notifies = notifies
         self._children, self._remote, self._replaced = children, remote, replaced
         self.region = Region.create(
             workers=targets.n_workers + 1,  # with that of targets.push_mailbox
@@ -96,7 +99,7 @@ class Tree:
         deadline = time.monotonic() + self.options.startup_timeout_s
         try:
             self.registrar.adopt()
-            if self._remote:
+            if self._remote or self._notifies:
                 self._remote.prepare(self.region)
             self._start_local(spawner, deadline)
             if self._remote:
@@ -108,6 +111,12 @@ class Tree:
             finally:
                 self.region.close()  # now, not when the error's traceback, which holds this object, goes
             raise
+
+    @property
+    def ends_fd(self) -> int:
+        """The eventfd that is signalled when a run which notifies has ended."""
+        assert self._remote.notify_fd is not None
+        return self._remote.notify_fd
 
     def _start_local(self, spawner: Spawner | None, deadline: float) -> None:
         if not self.targets.local:
@@ -198,7 +207,8 @@ class Tree:
 
     def _stop_local(self, grace_s: float) -> None:
         if self._local is not None:
-            self._local.stop(0 if self._runs else grace_s)  # whose task has not ended by now will not leave
+            is_busy = self._runs or self.region.stats().live
+            self._local.stop(0 if is_busy else grace_s)  # whose task has not ended by now will not leave
 
     # ---- runs
 

@@ -111,6 +111,7 @@ class Worker(WorkerMemory):
         self._registry = Registry()
         self._above: Sequence[Region] = ()  # the regions of the Workers above, from the nearest up
         self._replaced = False  # whether this process, or one above it, took the place of one that died
+        self._notifies = False  # whether somebody waits for the ends of runs by an eventfd
         self._tree: Tree | None = None
         self._pid = self._forks = 0  # of the process that called init
         self._last_run: tuple[int, str, int, int] | None = None  # id, orchestration function, its start and end in ns
@@ -222,6 +223,7 @@ class Worker(WorkerMemory):
                     remote=self._remote,
                     above=self._above,
                     replaced=self._replaced,
+                    notifies=self._notifies,
                 )
                 tree.start(spawner)
             except BaseException as error:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -22,12 +24,15 @@ from simpler.wire.command_messages import (
     PushReply,
     Register,
     RegisterReply,
+    SubCall,
+    SubCallReply,
 )
 from simpler.wire.conversation import Conversation
 from simpler.wire.frames import Flags, MessageType, encode_header
 from simpler.wire.link import Link
 from simpler.wire.messages import Message
 from simpler.wire.serving import Handler
+from simpler.wire.unanswered import Call
 from simplerd.runner.lane_socket import LaneSocket
 
 BIG = 1 << 20
@@ -35,8 +40,37 @@ ASKS = 99
 """MALLOC of so many bytes asks the client for something before it goes on."""
 
 
+class Later:
+    """Requests that end when the test says so."""
+
+    def __init__(self) -> None:
+        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.waiting: list[Call] = []
+        self._over: deque[tuple[Call, Message | Exception]] = deque()
+        self.looks = threading.Semaphore(0)
+        self.has_ended = False
+
+    @property
+    def are_under_way(self) -> bool:
+        return bool(self.waiting)
+
+    def settle(self, number: int, answer: Message | Exception) -> None:
+        self._over.append((self.waiting.pop(number), answer))
+        os.eventfd_write(self.fd, 1)
+
+    def ended(self) -> Iterator[tuple[Call, Message | Exception]]:
+        while self._over:
+            yield self._over.popleft()
+
+    def look_after_workers(self) -> None:
+        self.looks.release()
+
+    def end(self) -> None:
+        self.has_ended = True
+
+
 class Served:
-    """What the lane's thread does: each MALLOC as it is told to, everything else at once."""
+    """What the lane's thread does: each MALLOC as it is told to, each SUB_CALL later, everything else at once."""
 
     def __init__(self) -> None:
         self.seen: list[Message] = []
@@ -44,12 +78,19 @@ class Served:
         self.held = threading.Semaphore(0)
         self.begun = threading.Semaphore(0)
         self.refused: list[Exception] = []
+        self.later = Later()
         self.lane: LaneSocket
 
-    def serve(self, request: Message, data: memoryview) -> Message:
+    def serve(self, call: Call) -> Message | None:
+        request, data = call.request, call.data
+        assert request is not None
         self.seen.append(request)
         self.threads.add(threading.current_thread().name)
         match request:
+            case SubCall():
+                self.later.waiting.append(call)
+                self.begun.release()
+                return None
             case Malloc():
                 self.begun.release()
                 self.held.acquire()
@@ -76,7 +117,7 @@ async def lane(handler: Handler | None = None) -> AsyncIterator[tuple[Served, La
     conversation = Conversation(
         name="the client", place=lambda request, nbytes: memoryview(bytearray(nbytes)), at_once=None, pickles=True
     )
-    server = served.lane = LaneSocket(ours, conversation, served.serve, refused=served.refused.append)
+    server = served.lane = LaneSocket(ours, conversation, served.serve, served.later, refused=served.refused.append)
     client = Link(trio.SocketStream(trio.socket.from_stdlib_socket(theirs)), handler, name="the lane", pickles=True)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client.run)
@@ -91,6 +132,8 @@ async def lane(handler: Handler | None = None) -> AsyncIterator[tuple[Served, La
             nursery.cancel_scope.cancel()
     server.hang_up()
     assert server.join(5.0)
+    assert served.later.has_ended
+    os.close(served.later.fd)
 
 
 async def in_thread(wait: Callable[[], object]) -> None:
@@ -123,6 +166,43 @@ async def test_what_serving_raises_is_the_answer_and_the_lane_goes_on() -> None:
         reply, _ = await client.request(Free(buffer=14, generation=1))
         assert reply == FreeReply()
         assert [str(error) for error in served.refused] == ["not 13"]
+
+
+CALL = SubCall(digest=bytes(32), args=b"")
+
+
+async def test_what_is_answered_later_is_when_it_has_ended_while_others_are_served() -> None:
+    async with lane() as (served, _, client):  # X1
+        first, second = await client.begin(CALL), await client.begin(CALL)
+        await client.request(Free(buffer=1, generation=1))
+        served.later.settle(1, SubCallReply(result=b"second"))
+        assert client.reply_of(CALL, await second.wait()) == SubCallReply(result=b"second")
+        served.later.settle(0, ArgumentError("no such thing"))
+        with pytest.raises(ArgumentError, match="no such thing"):
+            client.reply_of(CALL, await first.wait())
+        assert [str(error) for error in served.refused] == ["no such thing"]
+
+
+async def test_what_ended_while_the_lane_was_busy_is_answered_after_that() -> None:
+    async with lane() as (served, _, client):
+        call, busy = await client.begin(CALL), await client.begin(Malloc(nbytes=1))
+        await in_thread(served.begun.acquire)
+        await in_thread(served.begun.acquire)
+        served.later.settle(0, SubCallReply())
+        served.held.release()
+        await busy.wait()
+        assert client.reply_of(CALL, await call.wait()) == SubCallReply()
+
+
+async def test_who_waits_for_something_later_looks_after_the_workers_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "SUPERVISION_INTERVAL_S", 0.01)
+    async with lane() as (served, _, client):
+        call = await client.begin(CALL)
+        await in_thread(served.later.looks.acquire)
+        served.later.settle(0, SubCallReply())
+        await call.wait()
 
 
 async def test_what_comes_while_a_request_takes_long_is_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:  # R4
@@ -242,13 +322,15 @@ async def test_a_client_that_reads_nothing_is_given_up(monkeypatch: pytest.Monke
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     conversation = Conversation(name="the client", place=lambda *_: memoryview(b""), at_once=None, pickles=True)
-    server = LaneSocket(ours, conversation, lambda *_: (FreeReply(), b""), refused=print)
+    later = Later()
+    server = LaneSocket(ours, conversation, lambda _: (FreeReply(), b""), later, refused=print)
     with theirs:
         theirs.settimeout(5)
         server.start()
         with pytest.raises(OSError, match=r"Broken pipe|reset by peer"):
             ask_and_never_listen(theirs)
         assert server.join(5.0)
+    os.close(later.fd)
     assert "has read nothing for 0.05 s" in str(conversation.cause)
 
 

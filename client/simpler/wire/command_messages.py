@@ -29,6 +29,32 @@ class Task(Request[TaskReply], frozen=True, kw_only=True):
     args: bytes
 
 
+class SubCallReply(Message, frozen=True, kw_only=True):
+    """The callable has returned. ``result``: the result record of what it returned, None for None.
+
+    A record of more than INLINE_RESULT_BYTES has ``nbytes``, and lies in a ``buffer`` that the client frees.
+    """
+
+    TYPE = MessageType.SUB_CALL
+    PAYLOAD_BYTES = limits.FRAME_PAYLOAD_BYTES
+    result: bytes | None = None
+    buffer: Natural = 0
+    generation: Natural = 0
+    nbytes: Natural = 0
+
+
+class SubCall(Request[SubCallReply], frozen=True, kw_only=True):
+    """Runs one callable on a SUB worker of the session (protocol 2), beside what else runs there; answered when that
+    has ended. ``args``: an encoded RemoteArgs; ``timeout_ns``: how long it may run, 0 for as long as it takes."""
+
+    TYPE = MessageType.SUB_CALL
+    REPLY = SubCallReply
+    PAYLOAD_BYTES = limits.FRAME_PAYLOAD_BYTES
+    digest: Digest
+    args: bytes
+    timeout_ns: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] = 0
+
+
 class RegisterReply(Message, frozen=True, kw_only=True):
     """The callable can be named by later tasks; after phase "prepare" only once it is committed."""
 

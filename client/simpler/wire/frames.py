@@ -46,6 +46,7 @@ class MessageType(IntEnum):
     COMMIT = 38
     ABORT = 39
     PUSH = 40
+    SUB_CALL = 41
     GRANT = 42
     IMPORT = 43
     RELEASE = 44

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from simpler import limits
-from simpler.wire.command_messages import Abort, Commit, Drop, Free, Malloc, Push, Register, Task, Trace, Unregister
+from simpler.wire.command_messages import (
+    Abort,
+    Commit,
+    Drop,
+    Free,
+    Malloc,
+    Push,
+    Register,
+    SubCall,
+    Task,
+    Trace,
+    Unregister,
+)
 from simpler.wire.control_messages import Attach, Close, Ended, Event, Fault, Hello, Open, Output, Ping, Resume
 from simpler.wire.data_messages import CopyFrom, CopyTo, Locate
 from simpler.wire.frames import ERROR_REPLY, Flags, MessageType
@@ -16,7 +28,7 @@ REQUESTS: dict[MessageType, type[Request[Message]]] = {
     cls.TYPE: cls
     for cls in (
         *(Hello, Open, Close, Ping, Resume, Attach),
-        *(Task, Register, Unregister, Commit, Abort, Malloc, Free, Drop, Trace, Push),
+        *(Task, SubCall, Register, Unregister, Commit, Abort, Malloc, Free, Drop, Trace, Push),
         *(Grant, Revoke, Import, Release),
         *(CopyTo, CopyFrom, Locate),
     )

@@ -95,6 +95,10 @@ class SessionBuffers:
         """A new buffer's id and generation; not zeroed. Raises CapacityError when the heap is full."""
         return self._add(_Own(self._region, self._region.alloc(nbytes)), nbytes)
 
+    def adopt(self, offset: int, nbytes: int) -> tuple[int, int]:
+        """The id and generation of a block of the heap that is there already; the caller's reference passes to it."""
+        return self._add(_Own(self._region, offset), nbytes)
+
     def add_import(self, imported: SharedImport | CopiedImport) -> tuple[int, int]:
         """The id and generation of an import, which belongs to this from here on."""
         return self._add(imported, imported.nbytes)

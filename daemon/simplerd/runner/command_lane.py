@@ -1,4 +1,7 @@
-"""What a session's client asks of it on the command lane, each in its turn, carried out in the orchestration thread."""
+"""What a session's client asks of it on the command lane, each in its turn, carried out in the orchestration thread.
+
+SUB_CALL is begun in its turn, and answered when it has ended: see sub_calls.py.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ from simpler.wire.command_messages import (
     MallocReply,
     Register,
     RegisterReply,
+    SubCall,
     Task,
     TaskReply,
     Trace,
@@ -42,6 +46,7 @@ from simpler.wire.import_messages import (
     RevokeReply,
 )
 from simpler.wire.messages import Message
+from simpler.wire.unanswered import Call
 from simplerd.runner.buffers import SessionBuffers
 from simplerd.runner.control_protocol import Launch
 from simplerd.runner.dispatcher import Dispatcher, Program
@@ -49,12 +54,14 @@ from simplerd.runner.grants import Grants
 from simplerd.runner.imports import Imports
 from simplerd.runner.located import located
 from simplerd.runner.session_trace import SessionTrace
+from simplerd.runner.sub_calls import SubCalls
 
 T = TypeVar("T")
 
 
 class CommandLane:
-    """TASK, REGISTER, COMMIT, ABORT, UNREGISTER, MALLOC, FREE, DROP, GRANT, REVOKE, IMPORT, RELEASE, TRACE."""
+    """TASK, SUB_CALL, REGISTER, COMMIT, ABORT, UNREGISTER, MALLOC, FREE, DROP, GRANT, REVOKE, IMPORT, RELEASE, TRACE,
+    and PING."""
 
     def __init__(
         self,
@@ -84,15 +91,23 @@ class CommandLane:
             raise ArgumentError(f"a callable of {nbytes} bytes; at most {limits.CALLABLE_BYTES} are taken")
         return memoryview(bytearray(nbytes))
 
-    def serve(self, request: Message, data: memoryview) -> Message | tuple[Message, Buffer]:
-        """Carries the request out and gives its reply. An error raised here is the reply."""
-        match request:
+    @property
+    def later(self) -> SubCalls:
+        """What is answered when it has ended."""
+        return self._dispatcher.calls
+
+    def serve(self, call: Call) -> Message | tuple[Message, Buffer] | None:
+        """Carries the request out and gives its reply; None: see ``later``. An error raised here is the reply."""
+        match request := call.request:
+            case SubCall():
+                self._dispatcher.calls.begin(call)
+                return None
             case Task():
                 return TaskReply(result=self._call(partial(self._dispatcher.run, request), request.digest))
             case Attach():
                 return AttachReply(clock_ns=time.monotonic_ns())
             case Register():
-                self._call(partial(self._dispatcher.register, request, bytes(data)), request.digest)
+                self._call(partial(self._dispatcher.register, request, bytes(call.data)), request.digest)
                 return RegisterReply()
             case Commit():
                 self._call(partial(self._dispatcher.commit, request.digest), request.digest)
@@ -127,7 +142,7 @@ class CommandLane:
                 return PingReply()
             case Trace():
                 return self._call(partial(self._trace.since, request.since_ns))
-        raise SimplerError(f"{request.TYPE.name} does not belong on a command lane", code="UNSUPPORTED")
+        raise SimplerError(f"{call.header.type.name} does not belong on a command lane", code="UNSUPPORTED")
 
     def _call(self, work: Callable[[], T], digest: bytes | None = None) -> T:
         hashid = {"hashid": format_hashid(digest)} if digest is not None else {}

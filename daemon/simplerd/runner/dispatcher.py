@@ -15,23 +15,19 @@ from contextlib import ExitStack
 from typing import NamedTuple, Protocol, TypeVar
 
 from simpler import limits
-from simpler.args import DecodedArgs, ReceivedArgs, TensorRecord
 from simpler.callables import validate_content
-from simpler.errors import ArgumentError, SimplerError
-from simpler.heap import Heap
-from simpler.imported_memory import ImportedMemory
+from simpler.errors import SimplerError
 from simpler.inner_callables import InnerCallables, KnownCallable
 from simpler.inner_worker import InnerWorker
-from simpler.region import Region
-from simpler.tensor import Access, DataType, TensorArgType
 from simpler.wire.command_messages import Push, Register, Task
 from simpler.wire.control_messages import PROTOCOL_2
 from simpler.wire.messages import Message, Request
-from simpler.wire.task_args import BufferTensor, InlineTensor, OutputTensor, RemoteArgs
+from simpler.wire.task_args import RemoteArgs
 from simplerd.runner.buffers import SessionBuffers
 from simplerd.runner.control_protocol import Launch
-from simplerd.runner.copied_import import CopiedImport
 from simplerd.runner.outputs import SessionOutputs
+from simplerd.runner.received import Receiver
+from simplerd.runner.sub_calls import SubCalls
 
 ReplyT = TypeVar("ReplyT", bound=Message)
 
@@ -44,27 +40,6 @@ class DispatchedRun(NamedTuple):
     started_ns: int
     ended_ns: int
     succeeded: bool
-
-
-class _Received:
-    """What the tensors of one task lie in, given back by ``borrowed``."""
-
-    def __init__(self, region: Region, borrowed: ExitStack) -> None:
-        self.borrowed = borrowed
-        self.places: dict[int, Heap | ImportedMemory] = {0: region}
-        self.copied: list[tuple[CopiedImport, TensorArgType, int, int]] = []
-        """Copies of other hosts' memory, with what the task does to which bytes of the heap."""
-
-    def add_copy(self, copy: CopiedImport, tag: TensorArgType, offset: int, nbytes: int) -> None:
-        """Fetches what the task is to find there. Raises ArgumentError for bytes that it has another copy of, too."""
-        for other, others_tag, *where in self.copied:
-            if Access.WRITE in tag.ordering | others_tag.ordering and copy.shares(offset, nbytes, other, *where):
-                raise ArgumentError(
-                    "two tensor arguments are the same bytes of another daemon's session, by two imports of which each "
-                    "has a copy of its own, and one is written; use one import for both"
-                )
-        copy.before(tag, offset, nbytes)
-        self.copied.append((copy, tag, offset, nbytes))
 
 
 class Program(Protocol):
@@ -83,10 +58,11 @@ class Dispatcher:
 
     def __init__(self, launch: Launch, worker: InnerWorker, buffers: SessionBuffers) -> None:
         assert worker.region is not None
-        self._worker, self._region = worker, worker.region
-        self._buffers = buffers
-        self._outputs = SessionOutputs(self._region, launch.session)
+        self._worker = worker
+        self._outputs = SessionOutputs(worker.region, launch.session)
+        self._receiver = Receiver(worker.region, buffers, self._outputs)
         self._callables = InnerCallables(worker, launch.import_paths, f"session {launch.session}")
+        self.calls = SubCalls(launch, worker, self._callables, self._receiver, buffers)
         self.runs: deque[DispatchedRun] = deque(maxlen=limits.TRACE_EVENTS)
         """The last runs, for the trace."""
         self.running: tuple[bytes, int] | None = None
@@ -127,9 +103,10 @@ class Dispatcher:
         self.running = task.digest, started_ns
         try:
             with ExitStack() as borrowed:
-                received = _Received(self._region, borrowed)
-                args = self._receive(RemoteArgs.decode(task.args), received)
-                parts = self._callables.run(task.digest, args, None)
+                received = self._receiver.receive(RemoteArgs.decode(task.args), borrowed)
+                if received.imports:
+                    borrowed.enter_context(self._worker.given(received.imports))
+                parts = self._callables.run(task.digest, received.args, None)
                 for copy, tag, offset, nbytes in received.copied:
                     copy.after(tag, offset, nbytes)
                 result = None if parts is None else b"".join(parts)  # they may lie in what is borrowed
@@ -150,35 +127,3 @@ class Dispatcher:
             )
         self.program.ask(Push(task=self.program.serving, topic=topic, value=record))
         return True
-
-    # ---- arguments
-
-    def _receive(self, remote: RemoteArgs, received: _Received) -> ReceivedArgs:
-        tensors = []
-        for tensor in remote.tensors:
-            tag, dtype = TensorArgType(tensor.tag), DataType(tensor.dtype)
-            place, offset = self._locate(tensor, tag, received)
-            tensors.append(TensorRecord(tag, dtype, tensor.shape, None, place, offset, tensor.nbytes))
-        imports = [memory for memory in received.places.values() if isinstance(memory, ImportedMemory)]
-        if imports:
-            received.borrowed.enter_context(self._worker.given(imports))
-        return ReceivedArgs(received.places, DecodedArgs(tensors, remote.scalars))
-
-    def _locate(
-        self, tensor: BufferTensor | InlineTensor | OutputTensor, tag: TensorArgType, received: _Received
-    ) -> tuple[int, int]:
-        """Which memory the tensor is in, and the offset of its first byte there."""
-        if isinstance(tensor, InlineTensor):
-            offset = self._region.store(tensor.data)
-            received.borrowed.callback(self._region.unref, offset)
-            return 0, offset
-        if isinstance(tensor, OutputTensor):
-            held = self._outputs.hold(tensor)
-        else:
-            name = tensor.buffer, tensor.generation
-            held = self._buffers.hold(*name, tensor.offset, tensor.nbytes, tag.rights, own=False)
-        received.borrowed.callback(held.release)
-        received.places[held.place] = held.memory
-        if held.copied is not None:
-            received.add_copy(held.copied, tag, held.offset, held.nbytes)
-        return held.place, held.offset

@@ -8,7 +8,8 @@ Rules
      client take this host for dead: TCP_USER_TIMEOUT counts a window that stays closed, too (tcp(7)).
   3. Both read under ``_reading``, the event loop only while ``_busy``: so what it read comes before what the thread
      reads next, and nothing is read ahead that the thread waits for already.
-  4. The thread only shuts the connection down; the descriptor is closed in the event loop, which may be waiting for it.
+  4. What is answered later is, as soon as it has ended and the thread waits for the next request.
+  5. The thread only shuts the connection down; the descriptor is closed in the event loop, which may be waiting for it.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
 import trio
 
@@ -42,15 +43,36 @@ _PIECE_BYTES = 256
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 ReplyT = TypeVar("ReplyT", bound=Message)
-Serve = Callable[[Message, memoryview], Message | tuple[Message, Buffer]]
+Serve = Callable[[Call], Message | tuple[Message, Buffer] | None]
+
+
+class Later(Protocol):
+    """Requests that are answered when they have ended, while others are served. Used in the thread."""
+
+    @property
+    def fd(self) -> int:
+        """An eventfd, readable when some may have ended since it was read."""
+
+    @property
+    def are_under_way(self) -> bool:
+        """Whether any is."""
+
+    def ended(self) -> Iterator[tuple[Call, Message | Exception]]:
+        """Those that have ended, each with its answer, or the error that is it; each is told once."""
+
+    def look_after_workers(self) -> None:
+        """Called every now and then by who waits for them: what cannot end any more has ended with an error then."""
+
+    def end(self) -> None:
+        """Nobody waits for them any more."""
 
 
 class LaneSocket:
     """Made and used in the event loop, save for what is said to be the thread's.
 
     ``connection``: non-blocking, perhaps of TLS; ``received``: what was read from it already. ``serve`` carries out a
-    request and gives its reply, and what it raises is the reply, too. ``refused`` is told, in the thread, what the peer
-    was refused.
+    request and gives its reply, and what it raises is the reply, too; with None it is among ``later``. ``refused`` is
+    told, in the thread, what the peer was refused.
     """
 
     def __init__(
@@ -58,16 +80,18 @@ class LaneSocket:
         connection: socket.socket,
         conversation: Conversation,
         serve: Serve,
+        later: Later,
         *,
         received: bytes = b"",
         refused: Callable[[Exception], None],
     ) -> None:
         self._socket = connection
         self._conversation = conversation
-        self._serve = serve
+        self._serve, self._later = serve, later
         self._refused = refused
         self._readable, self._writable = select.poll(), select.poll()
-        self._readable.register(connection, select.POLLIN)
+        for waited_for in (connection, later.fd):
+            self._readable.register(waited_for, select.POLLIN)
         self._writable.register(connection, select.POLLOUT)
         self._reading = threading.Lock()
         self._ahead: deque[memoryview] = deque([memoryview(received)] if received else ())
@@ -211,7 +235,21 @@ class LaneSocket:
         except SimplerError as lost:
             conversation.fail(lost)
         finally:
+            self._later.end()
             self.hang_up()
+
+    def _answer_later(self) -> None:
+        """Those that have ended meanwhile."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._later.fd)
+        for call, answer in self._later.ended():
+            if isinstance(answer, Exception):
+                self._refused(answer)
+                self._conversation.refuse(call, answer)
+            else:
+                self._conversation.reply(call, answer)
+            self._slept_after = -1
+        self._flush(limits.SEND_TIMEOUT_S)
 
     def _answer(self, call: Call) -> None:
         self.serving = call.header.sequence
@@ -220,10 +258,10 @@ class LaneSocket:
         try:
             if call.refusal is not None:
                 raise call.refusal
-            assert call.request is not None
-            answer = self._serve(call.request, call.data)
-            reply, data = answer if isinstance(answer, tuple) else (answer, b"")
-            self._conversation.reply(call, reply, data)
+            answer = self._serve(call)
+            if answer is not None:
+                reply, data = answer if isinstance(answer, tuple) else (answer, b"")
+                self._conversation.reply(call, reply, data)
         except Exception as error:  # whatever serving raises is the answer
             self._refused(error)
             self._conversation.refuse(call, error)
@@ -253,12 +291,19 @@ class LaneSocket:
             except _WOULD_BLOCK as would_block:
                 if self._slept_after == self._begun or not self._watch():
                     self._slept_after = self._begun
-                    self._wait(would_block, self._readable, None)
+                    self._sleep(would_block)
+                self._answer_later()
         if count == 0:
             self._conversation.hung_up()
             return False
         self._conversation.received(count)
         return True
+
+    def _sleep(self, would_block: OSError) -> None:
+        """Until something comes from the client or, of what is answered later, may have ended."""
+        timeout_s = limits.SUPERVISION_INTERVAL_S if self._later.are_under_way else None
+        while not self._wait(would_block, self._readable, timeout_s):
+            self._later.look_after_workers()
 
     def _watch(self) -> bool:
         """Whether something comes within LANE_SPIN_S: who does not sleep need not be woken."""

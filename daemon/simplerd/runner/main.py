@@ -110,7 +110,7 @@ def start(launch: Launch) -> tuple[InnerWorker, LaneSecurity]:
     )
     with contextlib.ExitStack() as undo:
         undo.callback(worker.close)
-        worker.init()
+        worker.init_notifying()
         for target in manifest.imports:
             load(RemoteCallable(target).content, launch.import_paths)
         security = LaneSecurity(

@@ -73,6 +73,7 @@ class SessionLanes:
             socket_of(stream),
             conversation,
             self._commands.serve,
+            self._commands.later,
             received=received,
             refused=partial(self._refusals.report, name),
         )

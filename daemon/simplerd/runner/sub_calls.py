@@ -1,0 +1,148 @@
+"""SUB_CALLs: callables that a session's client has run by the session's SUB workers, beside one another and all else.
+
+Rules
+  1. Each is a task of one completion stream, begun in the order in which they came, and answered when it has ended.
+  2. What a call borrows it keeps until it is answered.
+  3. A call that the client does not wait for any more, because its lane has ended, is not begun.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from functools import partial
+from typing import NamedTuple, NoReturn, TypeVar
+
+from simpler import limits
+from simpler.args import encode
+from simpler.completion_stream import Ended, StreamLost
+from simpler.descriptors import format_hashid
+from simpler.error_record import decode_error
+from simpler.errors import CapacityError, SimplerError, StateError, WorkerDied
+from simpler.inner_callables import InnerCallables
+from simpler.inner_worker import InnerWorker
+from simpler.region import ANY_SUB, RegionClosed, TaskState
+from simpler.wire.command_messages import SubCall, SubCallReply
+from simpler.wire.messages import Message
+from simpler.wire.task_args import RemoteArgs
+from simpler.wire.unanswered import Call
+from simplerd.runner.buffers import SessionBuffers
+from simplerd.runner.control_protocol import Launch
+from simplerd.runner.located import located
+from simplerd.runner.received import Receiver
+
+T = TypeVar("T")
+
+
+class _Begun(NamedTuple):
+    call: Call
+    digest: bytes
+    borrowed: ExitStack
+
+
+class SubCalls:
+    """Those of one session; used in the orchestration thread."""
+
+    def __init__(
+        self,
+        launch: Launch,
+        worker: InnerWorker,
+        callables: InnerCallables,
+        receiver: Receiver,
+        buffers: SessionBuffers,
+    ) -> None:
+        assert worker.region is not None
+        self._where = {"host": launch.host, "session": launch.session}
+        self._worker, self._callables = worker, callables
+        self._receiver, self._buffers = receiver, buffers
+        self._region = worker.region
+        self._stream = worker.region.stream_begin(notify=True)
+        self._begun: dict[int, _Begun] = {}
+
+    @property
+    def fd(self) -> int:
+        """Readable when some may have ended since it was read."""
+        return self._worker.ends_fd
+
+    @property
+    def are_under_way(self) -> bool:
+        """Whether any is."""
+        return bool(self._begun)
+
+    def begin(self, call: Call) -> None:
+        """Has a worker run it. Raises what refuses it at once."""
+        request = call.request
+        assert isinstance(request, SubCall)
+        self._located(partial(self._begin, call, request), call, request.digest)
+
+    def _begin(self, call: Call, request: SubCall) -> None:
+        self._callables.check_on_subs(request.digest)
+        with ExitStack() as borrowed:
+            received = self._receiver.receive(RemoteArgs.decode(request.args), borrowed)
+            if received.imports:
+                raise SimplerError("a SUB_CALL uses memory of its own session only, no imports", code="UNSUPPORTED")
+            payload = encode(received.decoded.tensors, received.decoded.scalars)
+            task = self._stream.submit(ANY_SUB, request.digest, payload, timeout_ns=request.timeout_ns)
+            self._begun[task] = _Begun(call._replace(request=None), request.digest, borrowed.pop_all())
+
+    def ended(self) -> Iterator[tuple[Call, Message | Exception]]:
+        """Those that have ended, each with its answer, or the error that is it."""
+        try:
+            while self._begun and (ended := self._stream.reap()):
+                for each in ended:
+                    begun = self._begun.pop(each.task)
+                    with begun.borrowed:
+                        yield begun.call, self._answer(each, begun)
+                self._stream.forget(len(ended))
+        except StreamLost as lost:
+            self._stream = self._region.stream_begin(notify=True)
+            yield from self._lost(lost)
+
+    def _lost(self, lost: StreamLost) -> Iterator[tuple[Call, Exception]]:
+        while self._begun:
+            begun = self._begun.popitem()[1]
+            with begun.borrowed:
+                yield begun.call, self._failure(begun, WorkerDied(lost.message))
+
+    def look_after_workers(self) -> None:
+        """What nobody runs any more has ended then."""
+        self._worker.look_after_workers()
+
+    def end(self) -> None:
+        """What has not begun never will; nobody waits for any of them."""
+        with suppress(RegionClosed):
+            self._stream.cancel()
+        while self._begun:
+            self._begun.popitem()[1].borrowed.close()
+
+    def _answer(self, ended: Ended, begun: _Begun) -> Message | Exception:
+        if ended.state == TaskState.SUCCEEDED:
+            return self._reply(ended)
+        if ended.record:
+            return self._failure(begun, decode_error(bytes(self._region.view(ended.record, ended.nbytes))))
+        if ended.state == TaskState.CANCELLED:
+            return self._failure(begun, StateError("the session ends"))
+        full = "the call failed, and the session's heap had no room for its error; raise heap_bytes"
+        return self._failure(begun, CapacityError(full))
+
+    def _reply(self, ended: Ended) -> SubCallReply:
+        if not ended.record:
+            return SubCallReply()
+        if ended.nbytes <= limits.INLINE_RESULT_BYTES:
+            return SubCallReply(result=bytes(self._region.view(ended.record, ended.nbytes)))
+        self._region.ref(ended.record)
+        buffer, generation = self._buffers.adopt(ended.record, ended.nbytes)
+        return SubCallReply(buffer=buffer, generation=generation, nbytes=ended.nbytes)
+
+    def _failure(self, begun: _Begun, error: SimplerError) -> Exception:
+        try:
+            self._located(partial(_raise, error), begun.call, begun.digest)
+        except Exception as located_error:
+            return located_error
+
+    def _located(self, work: Callable[[], T], call: Call, digest: bytes) -> T:
+        return located(work, **self._where, sequence=call.header.sequence, hashid=format_hashid(digest))
+
+
+def _raise(error: SimplerError) -> NoReturn:
+    raise error
