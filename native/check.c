@@ -263,7 +263,7 @@ static bool check_deadlines(check *c) {
     uint32_t timed = 0;
     for (uint32_t i = 0; i < region->header->slots_fresh; i++) {
         const slri_slot *slot = &region->slots[i];
-        if (slot->state != SLR_TASK_RUNNING || !slot->timeout_ns)
+        if (slot->state != SLR_TASK_RUNNING || !slri_is_timed(slot))
             continue;
         if (region->workers[slot->taker].timed != i)
             return slri_broken(c, "slot %u has a timeout that worker %u does not know", i, slot->taker);

@@ -7,7 +7,8 @@
  *      dies or is stopped in between holds the lock, or its death makes the watcher look.
  *   2. A worker whose task is late is condemned in the hold of the lock that finds it so. From then on nothing that it
  *      does counts: no task ends well after it was called late. Its death, reported as any other, ends the task.
- *   3. A task's time begins when it is taken. With as many tasks of one timeout as you like, the watcher wakes once in
+ *   3. A SLR_OP_SUB_CALL is watched in the session that runs it, not here.
+ *   4. A task's time begins when it is taken. With as many tasks of one timeout as you like, the watcher wakes once in
  *      that time; with none that has a timeout, never.
  */
 #include <unistd.h>
@@ -29,7 +30,7 @@ static void signal_watcher(const slr_region *region) {
 
 void slri_deadline_begin(slr_region *region, uint32_t index) {
     const slri_slot *slot = &region->slots[index];
-    if (!slot->timeout_ns)
+    if (!slri_is_timed(slot))
         return;
     region->workers[slot->taker].timed = index;
     int64_t deadline_ns = deadline_of(slot);

@@ -77,7 +77,7 @@ static void sort_out_slot(slr_region *region, uint32_t index, uint32_t *retained
         slot->fan_in = 0;
         slot->record = slot->record_bytes = 0;
         keep_arguments(region, slot);
-        if (slot->timeout_ns)
+        if (slri_is_timed(slot))
             region->workers[slot->taker].timed = index;
         slri_run_find(region, slot->run)->live++;
         header->live++;

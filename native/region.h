@@ -170,6 +170,10 @@ uint32_t slri_edges_left(const slr_region *region);
 static inline bool slri_is_group(const slri_slot *slot) {
     return slot->members > 0;
 }
+/* Whether the watcher of this region's workers is to end it when it is late: see deadline.c. */
+static inline bool slri_is_timed(const slri_slot *slot) {
+    return slot->timeout_ns && slot->op != SLR_OP_SUB_CALL;
+}
 /* The last of the slot's fan-in is done: into a mailbox, or ended as its run, its root or its worker's end decide. */
 void slri_task_arrive(slr_region *region, uint32_t slot, int64_t now_ns);
 /* Ends a slot, and with it whatever that decides; the record's kept reference passes to the slot. */

@@ -87,7 +87,8 @@ typedef enum {
     SLR_OP_CALL = 0,
     SLR_OP_REGISTER = 1,
     SLR_OP_UNREGISTER = 2,
-    SLR_OP_CONTROL = 3 /* a request to the worker itself; its payload says which, and its digest is all zeros */
+    SLR_OP_CONTROL = 3, /* a request to the worker itself; its payload says which, and its digest is all zeros */
+    SLR_OP_SUB_CALL = 4 /* for REMOTE workers: the callable itself, run on a SUB worker of the session */
 } slr_op;
 
 #define SLR_DIGEST_BYTES 32
@@ -242,9 +243,8 @@ typedef struct {
  * SLR_FAILED: the run is lost, what it has not given was dropped or is not told. SLR_TIMEOUT, SLR_INTERRUPTED. */
 int slr_run_reap(slr_region *region, slr_id run, slr_ended *out, uint32_t room, uint32_t *count, uint32_t spin_us,
                  int64_t timeout_ns);
-/* Frees the first `count` tasks that slr_run_reap gives, and their records; the first of them is `first`, or SLR_STALE:
- * somebody else has forgotten it meanwhile. SLR_INVALID: there are not so many. */
-int slr_run_forget(slr_region *region, slr_id run, slr_id first, uint32_t count);
+/* Frees the first `count` tasks that slr_run_reap gives, and their records. SLR_INVALID: there are not so many. */
+int slr_run_forget(slr_region *region, slr_id run, uint32_t count);
 /* Has slr_run_reap return, the one that waits or the next: there is something else to see to. */
 int slr_run_wake(slr_region *region, slr_id run);
 /* For who waits for several: take `seen`, look at each run, then wait until any run has ended since. SLR_OK (look
@@ -294,7 +294,8 @@ typedef struct {
     const slr_id *after;    /* explicit dependencies: a failure of one poisons this task */
     const uint64_t *blocks; /* heap blocks, each by any of its bytes, kept referenced until the task has ended */
     uint32_t n_blocks;
-    int64_t timeout_ns; /* how long it may run from when it is taken; 0: as long as it takes. Not for REMOTE workers */
+    int64_t timeout_ns; /* how long it may run from when it is taken; 0: as long as it takes. For REMOTE
+                         * workers with SLR_OP_SUB_CALL only: their sessions see to it */
 } slr_submission;
 
 /* Read after write and `after` are data dependencies (a failure poisons) when both tasks are of one run; write after

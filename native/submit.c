@@ -21,13 +21,16 @@ static bool ranges_valid(const slr_submission *submission) {
 }
 
 bool slri_submission_valid(const slr_region *region, const slr_submission *submission) {
-    if (submission->op > SLR_OP_CONTROL || !submission->digest || (submission->args_bytes && !submission->args) ||
+    if (submission->op > SLR_OP_SUB_CALL || !submission->digest || (submission->args_bytes && !submission->args) ||
         (submission->n_ranges && !submission->ranges) || (submission->n_after && !submission->after) ||
         (submission->n_blocks && !submission->blocks) || submission->timeout_ns < 0)
         return false;
-    if (submission->worker != SLR_ANY_SUB &&
-        (!slri_worker_exists(region, submission->worker) ||
-         (submission->timeout_ns && slri_is_kind(&region->workers[submission->worker], SLR_WORKER_REMOTE))))
+    if (submission->worker != SLR_ANY_SUB && !slri_worker_exists(region, submission->worker))
+        return false;
+    bool remote =
+        submission->worker != SLR_ANY_SUB && slri_is_kind(&region->workers[submission->worker], SLR_WORKER_REMOTE);
+    bool sub_call = submission->op == SLR_OP_SUB_CALL;
+    if (remote ? submission->timeout_ns && !sub_call : sub_call)
         return false;
     return ranges_valid(submission);
 }

@@ -243,6 +243,10 @@ class Region(Heap):
             done = self.failed(error)
         elif result is not None:
             done = self.succeeded([result])
+        return self.end(worker, task_id, done)
+
+    def end(self, worker: int, task_id: int, done: Done) -> bool:
+        """Ends a task as ``done`` says, whose record passes to it. False when it had been taken from the worker."""
         status = lib.slr_worker_complete(self._region, worker, task_id, *done)
         if status == OK:
             return True

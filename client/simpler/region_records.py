@@ -83,6 +83,7 @@ class Op(IntEnum):
     REGISTER = lib.SLR_OP_REGISTER
     UNREGISTER = lib.SLR_OP_UNREGISTER
     CONTROL = lib.SLR_OP_CONTROL
+    SUB_CALL = lib.SLR_OP_SUB_CALL
 
 
 class Task(NamedTuple):

@@ -155,6 +155,26 @@ static void a_timeout_must_be_possible(void) {
     drop_region(region);
 }
 
+/* X5 */
+static void the_session_of_a_sub_call_watches_its_timeout(void) {
+    slr_region *region = make_region();
+    slr_id run = begin_run(region), task;
+    uint64_t conflict;
+    slr_submission call = timed(run, SUB0, 0);
+    call.op = SLR_OP_SUB_CALL;
+    STATUS(SLR_INVALID, slr_submit(region, &call, &task, &conflict));
+    call.worker = REMOTE;
+    call.timeout_ns = SECOND;
+    task = submit(region, call);
+    slr_task taken;
+    OK(slr_worker_take(region, REMOTE, 0, 0, &taken));
+    CHECK(taken.id == task && taken.op == SLR_OP_SUB_CALL && taken.timeout_ns == SECOND);
+    slr_overdue late;
+    int64_t next_ns;
+    CHECK(overdue(region, INT64_MAX - 1, &late, &next_ns) == 0 && next_ns == INT64_MAX);
+    drop_region(region);
+}
+
 MAIN(CASE(a_late_task_is_told_once), CASE(a_condemned_worker_cannot_complete), CASE(a_completed_task_has_no_deadline),
      CASE(the_watcher_is_told_of_an_earlier_deadline_only), CASE(all_who_are_late_are_told_one_by_one),
-     CASE(a_timeout_must_be_possible))
+     CASE(a_timeout_must_be_possible), CASE(the_session_of_a_sub_call_watches_its_timeout))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 import pytest
 import trio
@@ -13,6 +14,8 @@ from simpler import limits
 from simpler.errors import ArgumentError, TaskError
 from simpler.graph_run import GraphRun
 from simpler.region import Region, WorkerKind
+from simpler.remote.large_calls import LargeCalls
+from simpler.remote.session import RemoteSession
 from simpler.remote.task_pump import TaskPump
 from simpler.wire.command_messages import Free, Task, TaskReply
 from simpler.wire.conversation import Conversation
@@ -73,9 +76,18 @@ async def pumping(region: Region) -> AsyncIterator[tuple[TaskPump, Session]]:
     ours.setblocking(False)
     link = Link(trio.SocketStream(trio.socket.from_stdlib_socket(ours)), name="the session", pickles=True)
     given_up: list[Exception] = []
-    pump = TaskPump(0, region, link, lambda *_: None, given_up.append)
     with theirs:
         async with trio.open_nursery() as nursery:
+            pump = TaskPump(
+                0,
+                region,
+                link,
+                large=LargeCalls(cast(RemoteSession, None), region),  # of which there are none here
+                start_soon=nursery.start_soon,
+                at_least=0,
+                on_dropped=lambda *_: None,
+                give_up=given_up.append,
+            )
             nursery.start_soon(link.run)
             nursery.start_soon(pump.run)
             await trio.testing.wait_all_tasks_blocked()

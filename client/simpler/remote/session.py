@@ -29,6 +29,7 @@ from simpler.region import Region, RegionClosed
 from simpler.region_records import unpack_trace
 from simpler.remote.connections import Connections
 from simpler.remote.health import Health
+from simpler.remote.large_calls import LargeCalls
 from simpler.remote.printer import Printer
 from simpler.remote.push_taker import PushTaker
 from simpler.remote.registration import SessionCallables
@@ -193,13 +194,25 @@ class RemoteSession(Handler):
     def _begin(self) -> None:
         self._region.attach_worker(self.worker)
         self._region.ready(self.worker)
-        self._pump = TaskPump(self.worker, self._region, self._wire.command, self._on_dropped, self._give_up)
+        self._pump = TaskPump(
+            self.worker,
+            self._region,
+            self._wire.command,
+            large=LargeCalls(self, self._region),
+            start_soon=self._start,
+            at_least=2 * len(self._opened.subs),
+            on_dropped=self._on_dropped,
+            give_up=self._give_up,
+        )
         self._move(SessionEvent.OPENED)
         for lane in (self._wire.command, self._wire.data):
             self._nursery.start_soon(self._guarded, self._watch, lane)
         self._nursery.start_soon(self._guarded, self._pump.run)
         if self._opened.resume:
             self._nursery.start_soon(self._guarded, self._watch_health)
+
+    def _start(self, work: Callable[..., Awaitable[None]], *args: object) -> None:
+        self._nursery.start_soon(self._guarded, work, *args)
 
     def _run_of(self, sequence: int) -> int | None:
         return None if self._pump is None else self._pump.run_of(sequence)

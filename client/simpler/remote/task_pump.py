@@ -9,7 +9,10 @@ Rules
   4. A request of the graph to drop an output goes out like a task. What becomes of it harms no run: what was not
      dropped then is, when the run has ended. Such drops go out before any later task, which may need the memory; those
      that the session refuses go out again with the next.
-  5. What frees memory goes out before any later task or request, too: FIRST_AHEAD at once, and the rest before the
+  5. A call of the session's SUB workers (SUB_CALL) goes out in its turn, too, but ends when it ends; so of those
+     there are always as many ahead as keep all SUB workers busy. One that is too large for a frame is carried by a
+     task of the event loop of its own: large_calls.py.
+  6. What frees memory goes out before any later task or request, too: FIRST_AHEAD at once, and the rest before the
      next of those.
 """
 
@@ -24,14 +27,17 @@ from functools import partial
 import trio
 
 from simpler import limits
+from simpler.args import DecodedArgs, decode
 from simpler.error_record import encode_error
 from simpler.errors import ArgumentError, CapacityError, SimplerError
 from simpler.region import Op, Region, RegionClosed
 from simpler.region_records import Task as GraphTask
-from simpler.wire.command_messages import Drop, Task
+from simpler.remote.large_calls import LargeCalls
+from simpler.wire.command_messages import Drop, SubCall, SubCallReply, Task, TaskReply
 from simpler.wire.link import Link
 from simpler.wire.messages import Message, Request
 from simpler.wire.pending import Pending
+from simpler.wire.task_args import RemoteArgs
 
 _log = logging.getLogger("simpler.remote")
 _AHEAD_NS = limits.AHEAD_S * 1e9
@@ -42,6 +48,7 @@ _LEARNING = 1.125
 class TaskPump:
     """Sends the tasks of ``worker`` down ``lane``.
 
+    ``start_soon``: of a nursery. ``at_least``: how many tasks are always sent ahead, if that is more than TASKS_AHEAD.
     ``on_dropped(run, worker, output)``: that is confirmed. ``give_up`` is told what a reply did that no reply may do.
     """
 
@@ -50,10 +57,16 @@ class TaskPump:
         worker: int,
         region: Region,
         lane: Link,
+        *,
+        large: LargeCalls,
+        start_soon: Callable[..., None],
+        at_least: int,
         on_dropped: Callable[[int, int, int], None],
         give_up: Callable[[Exception], None],
     ) -> None:
         self._worker = worker
+        self._large, self._start_soon = large, start_soon
+        self._least = max(limits.TASKS_AHEAD, at_least)
         self._region = region
         self._lane = lane
         self._on_dropped = on_dropped
@@ -69,7 +82,7 @@ class TaskPump:
         """One of those sent first was; then there is another event."""
         self._ahead = 0
         self._ahead_bytes = 0
-        self._window = limits.TASKS_AHEAD
+        self._window = self._least
         self._task_ns = _AHEAD_NS / limits.TASKS_AHEAD
         """About the median of the times between two replies."""
         self._replied_ns = 0
@@ -129,15 +142,48 @@ class TaskPump:
         return found
 
     def _enqueue(self, task: GraphTask) -> None:
-        nbytes = len(task.args)
-        try:
-            pending = self._lane.enqueue(_request(task), settled=partial(self._settled, task, nbytes))
-        except ArgumentError as too_large:
-            self._fail(task, too_large)
+        self._ahead += 1
+        self._ahead_bytes += len(task.args)
+        if task.op == Op.SUB_CALL:
+            self._enqueue_call(task, decode(task.args))
         else:
-            self._ahead += 1
-            self._ahead_bytes += nbytes
+            self._send(task, _request(task))
+
+    def _enqueue_call(self, task: GraphTask, args: DecodedArgs) -> None:
+        try:
+            self._large.check()
+        except SimplerError as unsupported:
+            self._not_sent(task, unsupported)
+            return
+        if args.tensors:
+            self._start_soon(self._send_large, task, args)
+        else:
+            self._send(task, _sub_call(task, RemoteArgs(scalars=list(args.scalars))))
+
+    async def _send_large(self, task: GraphTask, args: DecodedArgs) -> None:
+        try:
+            remote, buffers = await self._large.send(args)
+        except SimplerError as error:
+            self._not_sent(task, error)
+            return
+        self._send(task, _sub_call(task, remote), partial(self._large.give_back, buffers))
+        await self._lane.flush()
+
+    def _send(self, task: GraphTask, request: Task | SubCall | Drop, over: Callable[[], None] | None = None) -> None:
+        """Puts it behind what is to be sent. ``over`` is called once the session needs nothing of it any more."""
+        try:
+            pending = self._lane.enqueue(request, settled=partial(self._settled, task, over))
+        except ArgumentError as too_large:
+            if over is not None:
+                over()
+            self._not_sent(task, too_large)
+        else:
             self._runs[pending.sequence] = task.run
+
+    def _not_sent(self, task: GraphTask, error: SimplerError) -> None:
+        self._ahead -= 1
+        self._ahead_bytes -= len(task.args)
+        self._fail(task, error)
 
     def enqueue_first(self) -> bool:
         """Puts what frees memory behind what is to be sent, as far as there is room; False when there was nothing."""
@@ -178,15 +224,15 @@ class TaskPump:
         ahead = self._ahead
         if self._ahead_bytes >= limits.TASK_BYTES_AHEAD:
             return False
-        return ahead < limits.TASKS_AHEAD or (
-            ahead < self._window and self._ahead_bytes < limits.QUICK_TASK_BYTES_AHEAD
-        )
+        return ahead < self._least or (ahead < self._window and self._ahead_bytes < limits.QUICK_TASK_BYTES_AHEAD)
 
-    def _settled(self, task: GraphTask, nbytes: int, pending: Pending) -> None:
+    def _settled(self, task: GraphTask, over: Callable[[], None] | None, pending: Pending) -> None:
         """Its reply is there, or the lane is over: then the session ends what it held."""
         if pending.answer is None:
             return
-        self._ahead_bytes -= nbytes
+        if over is not None:
+            over()
+        self._ahead_bytes -= len(task.args)
         self._ahead -= 1
         del self._runs[pending.sequence]
         self._measure()
@@ -204,7 +250,7 @@ class TaskPump:
         now_ns = time.monotonic_ns()
         took_ns, self._replied_ns = now_ns - self._replied_ns, now_ns
         self._task_ns = max(1.0, self._task_ns * _LEARNING if took_ns > self._task_ns else self._task_ns / _LEARNING)
-        self._window = min(limits.QUICK_TASKS_AHEAD, max(limits.TASKS_AHEAD, int(_AHEAD_NS / self._task_ns)))
+        self._window = min(limits.QUICK_TASKS_AHEAD, max(self._least, int(_AHEAD_NS / self._task_ns)))
 
     def _end(self, task: GraphTask, failed: bool, payload: bytes) -> None:
         if task.op == Op.CONTROL:
@@ -215,11 +261,24 @@ class TaskPump:
         if failed:
             self._region.complete(self._worker, task.id, error=payload)
             return
-        result = Task.REPLY.decode(payload).result
+        if task.op == Op.SUB_CALL:
+            reply = SubCallReply.decode(payload)
+            if reply.nbytes:
+                self._start_soon(self._fetch_large, task, reply)
+                return
+            result = reply.result
+        else:
+            result = TaskReply.decode(payload).result
         try:
             self._region.complete(self._worker, task.id, result=result)
         except CapacityError as full:
             self._fail(task, full)
+
+    async def _fetch_large(self, task: GraphTask, reply: SubCallReply) -> None:
+        try:
+            self._region.end(self._worker, task.id, await self._large.fetch(reply))
+        except SimplerError as error:
+            self._fail(task, error)
 
     def _fail(self, task: GraphTask, error: SimplerError) -> None:
         record = encode_error(error, worker=self._worker, hashid=f"sha256:{task.digest.hex()}")
@@ -230,6 +289,10 @@ def _request(task: GraphTask) -> Task | Drop:
     if task.op == Op.CONTROL:
         return Drop(outputs=[_output(task)])
     return Task(digest=task.digest, args=task.args)
+
+
+def _sub_call(task: GraphTask, args: RemoteArgs) -> SubCall:
+    return SubCall(digest=task.digest, args=args.encode(), timeout_ns=task.timeout_ns)
 
 
 def _output(task: GraphTask) -> int:

@@ -1,0 +1,161 @@
+"""SUB_CALLs whose arguments or results are too large for a frame: they lie in buffers of the session meanwhile.
+
+Rules
+  1. Where the session's memory is mapped here, a copy is one in memory, in pieces between which the loop goes on; else
+     it goes over the data lane.
+  2. Who finds no room in the session's heap waits until another call has given its buffers back, with none of its own
+     held; alone it is refused.
+  3. Buffers are given back as soon as the call is answered, and nobody waits for that.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from simpler import limits
+from simpler.args import DecodedArgs, TensorRecord
+from simpler.errors import ArgumentError, CapacityError, SimplerError
+from simpler.region import Region
+from simpler.region_records import Done, TaskState
+from simpler.remote.transfers import copy_from, copy_to
+from simpler.tensor import TensorArgType
+from simpler.wire.command_messages import Free, Malloc, MallocReply, SubCallReply
+from simpler.wire.control_messages import PROTOCOL_2
+from simpler.wire.task_args import BufferTensor, RemoteArgs
+
+if TYPE_CHECKING:
+    from simpler.remote.session import RemoteSession
+
+_log = logging.getLogger("simpler.remote")
+_LOOK_S = 0.01
+"""How often it is looked whether the program's heap has room by now: nobody tells the loop when results are let go."""
+
+
+class LargeCalls:
+    """Those of one session; used in its loop."""
+
+    def __init__(self, session: RemoteSession, region: Region) -> None:
+        self._session, self._region = session, region
+        self._holders = 0
+        self._given_back = trio.Event()
+
+    def check(self) -> None:
+        """Raises SimplerError UNSUPPORTED when the session takes no SUB_CALL."""
+        self._session.require_protocol(PROTOCOL_2, "a call of a session's SUB workers")
+
+    async def send(self, args: DecodedArgs) -> tuple[RemoteArgs, list[MallocReply]]:
+        """The arguments with their tensors in the session, and the buffers that these are in, for ``give_back``.
+
+        Raises CapacityError where the session has no room at all, ArgumentError for a tensor that is no plain input.
+        """
+        for tensor in args.tensors:
+            _check(tensor)
+        while True:
+            buffers: list[MallocReply] = []
+            self._holders += 1
+            try:
+                for tensor in args.tensors:
+                    buffers.append((await self._session.request(Malloc(nbytes=tensor.nbytes)))[0])
+                for tensor, buffer in zip(args.tensors, buffers, strict=True):
+                    await self._write(buffer, self._region.view(tensor.offset, tensor.nbytes))
+                remote = RemoteArgs(tensors=[*map(_described, args.tensors, buffers)], scalars=list(args.scalars))
+                return remote, buffers
+            except CapacityError:
+                may_come = self._given_back
+                self.give_back(buffers)
+                if not self._holders:
+                    raise
+                await may_come.wait()
+            except BaseException:
+                self.give_back(buffers)
+                raise
+
+    def give_back(self, buffers: Sequence[MallocReply]) -> None:
+        """Of one call, once; without waiting."""
+        for buffer in buffers:
+            self._free(buffer.buffer, buffer.generation)
+        self._holders -= 1
+        self._given_back.set()
+        self._given_back = trio.Event()
+
+    async def fetch(self, reply: SubCallReply) -> Done:
+        """The result, now in the program's heap. Raises CapacityError where that has no room for long."""
+        record = 0
+        try:
+            record = await self._alloc(reply.nbytes)
+            await self._read(reply, self._region.view(record, reply.nbytes))
+            return Done(TaskState.SUCCEEDED, record, reply.nbytes)
+        except BaseException:
+            if record:
+                self._region.unref(record)
+            raise
+        finally:
+            self._free(reply.buffer, reply.generation)
+
+    async def _alloc(self, nbytes: int) -> int:
+        deadline = trio.current_time() + limits.CONTROL_TIMEOUT_S
+        while True:
+            try:
+                return self._region.alloc(nbytes)
+            except CapacityError as full:
+                if nbytes > self._region.heap_bytes or trio.current_time() > deadline:
+                    full.message = f"no room for a result of {nbytes} bytes: {full.message}"
+                    raise
+            await trio.sleep(_LOOK_S)
+
+    async def _write(self, buffer: MallocReply, data: memoryview) -> None:
+        place = await self._session.locate(buffer.buffer, buffer.generation)
+        memory = self._session.memory
+        if place is None or memory is None:
+            work = partial(copy_to, buffer=buffer.buffer, generation=buffer.generation, offset=0, data=data)
+            await self._session.on_data_lane(work)
+            return
+        for begin in range(0, len(data), limits.CHUNK_BYTES):
+            memory.copy_to(place + begin, data[begin : begin + limits.CHUNK_BYTES])
+            await trio.lowlevel.checkpoint()
+
+    async def _read(self, buffer: SubCallReply, data: memoryview) -> None:
+        place = await self._session.locate(buffer.buffer, buffer.generation)
+        memory = self._session.memory
+        if place is None or memory is None:
+            work = partial(copy_from, buffer=buffer.buffer, generation=buffer.generation, offset=0, data=data)
+            await self._session.on_data_lane(work)
+            return
+        for begin in range(0, len(data), limits.CHUNK_BYTES):
+            memory.copy_from(place + begin, data[begin : begin + limits.CHUNK_BYTES])
+            await trio.lowlevel.checkpoint()
+
+    def _free(self, buffer: int, generation: int) -> None:
+        self._session.ask_first(Free(buffer=buffer, generation=generation), _freed)
+        self._session.ring()
+
+
+def _check(tensor: TensorRecord) -> None:
+    if tensor.tag is not TensorArgType.INPUT or tensor.place or tensor.nbytes != _plain_bytes(tensor):
+        raise ArgumentError("a call to a session takes arrays of the program's heap, tagged INPUT and without gaps")
+
+
+def _plain_bytes(tensor: TensorRecord) -> int:
+    return -1 if tensor.strides else math.prod(tensor.shape) * tensor.dtype.itemsize
+
+
+def _described(tensor: TensorRecord, buffer: MallocReply) -> BufferTensor:
+    return BufferTensor(
+        tag=tensor.tag.value,
+        dtype=tensor.dtype.value,
+        shape=list(tensor.shape),
+        buffer=buffer.buffer,
+        generation=buffer.generation,
+        offset=0,
+    )
+
+
+def _freed(refusal: SimplerError | None) -> None:
+    if refusal is not None:
+        _log.warning("a buffer of a call could not be freed: %s", refusal.message)
