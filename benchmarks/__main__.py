@@ -7,10 +7,22 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import executors, growth, killed, local_tasks, remote_copies, remote_tasks, report, sessions, waking
+from benchmarks import (
+    executor_calls,
+    executors,
+    growth,
+    killed,
+    local_tasks,
+    remote_copies,
+    remote_tasks,
+    report,
+    sessions,
+    waking,
+)
 
 GROUPS = {
     "tasks": local_tasks,
+    "executor": executor_calls,
     "waking": waking,
     "killed": killed,
     "sessions": sessions,

@@ -5,15 +5,16 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+import multiprocessing.pool
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import loky
 
+from benchmarks.calls import nothing
 from benchmarks.measurement import Samples
-from benchmarks.tasks import nothing
 
 WORKERS = 2
 WARM_UP = 50
@@ -26,21 +27,54 @@ class Pool(Protocol):
         """Begins a call; what comes back has ``result()``."""
 
 
+class MappingPool(Pool, Protocol):
+    """What is measured of those that have it, too."""
+
+    def map(self, fn: Callable[..., object], items: Iterable[Any], /, *, chunksize: int) -> Iterable[object]:
+        """The results in order."""
+
+
 @contextmanager
-def process_pool() -> Iterator[Pool]:
+def process_pool() -> Iterator[MappingPool]:
     """The standard library's; its workers are spawned, since this process may have threads."""
     with ProcessPoolExecutor(WORKERS, mp_context=multiprocessing.get_context("spawn")) as executor:
         yield executor
 
 
 @contextmanager
-def loky_pool() -> Iterator[Pool]:
+def loky_pool() -> Iterator[MappingPool]:
     """loky's reusable executor, not reused."""
     executor = loky.get_reusable_executor(max_workers=WORKERS, timeout=None)
     try:
         yield executor
     finally:
         executor.shutdown(wait=True)
+
+
+@contextmanager
+def multiprocessing_pool() -> Iterator[MappingPool]:
+    """The standard library's older one, spawned too."""
+    with multiprocessing.get_context("spawn").Pool(WORKERS) as pool:
+        yield _OlderPool(pool)
+
+
+class _OlderPool:
+    def __init__(self, pool: multiprocessing.pool.Pool) -> None:
+        self._pool = pool
+
+    def submit(self, fn: Callable[..., object], /, *args: Any) -> Any:
+        return _OlderResult(self._pool.apply_async(fn, args))
+
+    def map(self, fn: Callable[..., object], items: Iterable[Any], /, *, chunksize: int) -> Iterable[object]:
+        return self._pool.map(fn, items, chunksize)
+
+
+class _OlderResult:
+    def __init__(self, result: multiprocessing.pool.AsyncResult[object]) -> None:
+        self._result = result
+
+    def result(self) -> object:
+        return self._result.get()
 
 
 @contextmanager

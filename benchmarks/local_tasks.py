@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from benchmarks.calls import nothing
 from benchmarks.executors import WORKERS, Pool, measure_pools
 from benchmarks.measurement import Result, Samples
-from benchmarks.tasks import gate, no_op, nothing, touch
+from benchmarks.tasks import gate, no_op, touch
 from simpler import CallableHandle, ChipCallable, Orchestrator, TaskArgs, TensorArgType, Worker
 
 WARM_UP_RUNS = 500

@@ -1,4 +1,4 @@
-"""What the benchmarks run in worker processes: nothing, in as many forms as there are systems to compare."""
+"""What the benchmarks run on sub-workers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,6 @@ import time
 from simpler.args import ReceivedArgs
 
 GATE_POLL_S = 0.001
-
-
-def nothing() -> None:
-    """For executors."""
 
 
 def no_op(args: ReceivedArgs) -> None:

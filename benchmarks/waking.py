@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 
 from benchmarks.bare import bare
+from benchmarks.calls import nothing
 from benchmarks.executors import WORKERS, Pool, measure_pools
 from benchmarks.measurement import Result, Samples
 from benchmarks.processors import apart
-from benchmarks.tasks import no_op, nothing
+from benchmarks.tasks import no_op
 from simpler import Orchestrator, Worker
 
 ROUNDS = 500
