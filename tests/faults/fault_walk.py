@@ -26,8 +26,9 @@ import numpy as np
 from faults import fault_points
 from faults.fault_scene import CHIP, INOUT, OTHER, PRELOAD, SUB, Scene, double, increase_when_open, small_pool
 from simpler import CallConfig, Orchestrator, TaskArgs, TensorArgType, Worker, limits
+from simpler.completion_stream import StreamLost
 from simpler.errors import WorkerDied
-from simpler.region import WorkerState
+from simpler.region import ANY_SUB, WorkerState
 from simpler.spawn import Spawner
 
 NOT_PASSED = 7
@@ -86,6 +87,7 @@ PROGRAM = [
     "heap:split",
     "heap:taken",
     "heap:merged",
+    "stream:forgotten",
     "unlocked:waking",
 ]
 
@@ -151,6 +153,42 @@ def run_is_lost(point: str, skip: int) -> None:
             sys.exit(NOT_PASSED)
         expect_death(scene.worker.submit(graph))
         scene.check_whole()
+
+
+def stream_is_lost(point: str, skip: int) -> None:
+    """A SUB worker dies with the lock held while a stream waits: what had ended is told, then that the rest is lost."""
+    if skip:
+        sys.exit(NOT_PASSED)
+    with small_pool() as scene:
+        region = scene.worker.region
+        assert region is not None
+        stream = region.stream_begin()
+        told = stream.submit(ANY_SUB, scene.ready.digest, b"")
+        assert [each.task for each in stream.reap(timeout_s=10)] == [told]
+
+        def graph(orch: Orchestrator, *_: Any) -> None:
+            scene.gates[0] = 0
+            orch.submit_sub(scene.arm, scene.arming(0, point, skip))
+            stream.submit(ANY_SUB, scene.ready.digest, b"")
+            scene.gates[0] = 1
+
+        expect_death(scene.worker.submit(graph))
+        assert [each.task for each in stream.reap(timeout_s=10)] == [told]
+        assert stream.forget(told, 1)
+        try:
+            raise AssertionError(f"the lost stream tells of {stream.reap(timeout_s=10)}")
+        except StreamLost:
+            forget_one(scene)
+        scene.check_whole()
+
+
+def forget_one(scene: Scene) -> None:
+    """A stream with one task, which is told and forgotten."""
+    assert scene.worker.region is not None
+    stream = scene.worker.region.stream_begin()
+    task = stream.submit(ANY_SUB, scene.ready.digest, b"")
+    assert [each.task for each in stream.reap(timeout_s=10)] == [task]
+    assert stream.forget(task, 1)
 
 
 def member_dies(point: str, skip: int) -> None:
@@ -314,6 +352,7 @@ def program_dies(point: str, skip: int) -> None:
         fault_points.arm(point, skip)
         scene.worker.run(lambda orch, *_: orch.submit_sub_group(scene.ready, [None]))
         scene.worker.unregister(scene.worker.register(lambda args: "another"))
+        forget_one(scene)
         scene.worker.run(lambda orch, *_: scene.graph(orch, scene.arm, point, fault_points.NEVER))
         run = scene.worker.submit(partial(cancelled, scene, point))
         scene.gates[0] = 1
@@ -335,6 +374,7 @@ def cancelled(scene: Scene, point: str, orch: Orchestrator, *unused: object) -> 
 ROLES: dict[str, tuple[list[str], Callable[[str, int], None]]] = {
     "worker": (WORKER, worker_dies),
     "lost": (["complete:moved"], run_is_lost),
+    "stream": (["complete:moved"], stream_is_lost),
     "member": (MEMBER, member_dies),
     "child": (CHILD, child_dies),
     "recoverer": (RECOVERER, recoverer_dies),

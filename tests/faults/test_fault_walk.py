@@ -44,7 +44,7 @@ def test_every_point_of_the_library_is_walked(library: Path) -> None:
     walk(library, "coverage")
 
 
-@pytest.mark.parametrize("role", ["worker", "lost", "member", "child", "recoverer", "spawner", "program"])
+@pytest.mark.parametrize("role", ["worker", "lost", "stream", "member", "child", "recoverer", "spawner", "program"])
 def test_a_death_at_any_point_is_survived(library: Path, role: str) -> None:  # W3, W4
     said = walk(library, role)
     deaths = re.findall(rf"^{role} [\w:]+: (\d)$", said, re.MULTILINE)
