@@ -243,8 +243,9 @@ typedef struct {
  * SLR_FAILED: the run is lost, what it has not given was dropped or is not told. SLR_TIMEOUT, SLR_INTERRUPTED. */
 int slr_run_reap(slr_region *region, slr_id run, slr_ended *out, uint32_t room, uint32_t *count, uint32_t spin_us,
                  int64_t timeout_ns);
-/* Frees the first `count` tasks that slr_run_reap gives, and their records. SLR_INVALID: there are not so many. */
-int slr_run_forget(slr_region *region, slr_id run, uint32_t count);
+/* Frees the first `count` tasks that slr_run_reap gives, and their records; the first of them is `first`, or SLR_STALE:
+ * somebody else has forgotten it meanwhile. SLR_INVALID: there are not so many. */
+int slr_run_forget(slr_region *region, slr_id run, slr_id first, uint32_t count);
 /* Has slr_run_reap return, the one that waits or the next: there is something else to see to. */
 int slr_run_wake(slr_region *region, slr_id run);
 /* For who waits for several: take `seen`, look at each run, then wait until any run has ended since. SLR_OK (look

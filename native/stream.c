@@ -61,12 +61,23 @@ int slr_run_reap(slr_region *region, slr_id id, slr_ended *out, uint32_t room, u
     return status;
 }
 
-int slr_run_forget(slr_region *region, slr_id id, uint32_t count) {
+static int may_forget(const slr_region *region, const slri_run *run, slr_id first, uint32_t count) {
+    if (!run)
+        return SLR_STALE;
+    if (!is_stream(run) || !count)
+        return SLR_INVALID;
+    uint32_t head = run->retained_head;
+    if (head == SLRI_NONE || slri_id(region->slots[head].generation, head) != first)
+        return SLR_STALE;
+    return count > run->retained ? SLR_INVALID : SLR_OK;
+}
+
+int slr_run_forget(slr_region *region, slr_id id, slr_id first, uint32_t count) {
     if (!region)
         return SLR_INVALID;
     slri_lock(region);
     slri_run *run = slri_run_find(region, id);
-    int status = !run ? SLR_STALE : !is_stream(run) || count > run->retained ? SLR_INVALID : SLR_OK;
+    int status = may_forget(region, run, first, count);
     for (uint32_t i = 0; status == SLR_OK && i < count; i++)
         slri_run_drop_first(region, run);
     SLRI_FAULT("stream:forgotten");

@@ -1,8 +1,9 @@
 """A run of the region whose tasks are told one by one as they end: for who has many of them under way for a long time.
 
 Rules
-  1. One thread at a time submits, and one at a time reaps and forgets; the two may be different ones. ``wake`` and
-     ``cancel`` are for any thread, at any time.
+  1. One thread at a time submits, and one at a time reaps and forgets; the two may be different ones. In the middle of
+     either a signal handler or a finalizer may come and do the same. ``wake`` and ``cancel`` are for any thread, at any
+     time.
   2. A task that has ended keeps its slot and its record until it is forgotten. How many may be there at once is the
      submitter's business: a stream that nobody reaps fills the region.
   3. When the holder of the region's lock has died, the stream is lost, and a new one has to be begun: what had ended is
@@ -18,7 +19,7 @@ from simpler._native import ffi, lib
 from simpler.errors import SimplerError
 from simpler.graph_run import refuse
 from simpler.mapping import Mapping
-from simpler.region_records import INTERRUPTED, OK, TIMEOUT, fail, packed_as
+from simpler.region_records import INTERRUPTED, OK, STALE, TIMEOUT, fail, packed_as
 from simpler.submission import Submission, unused, unused_submission, write_submission
 
 _begin, _submit, _reap, _forget = lib.slr_run_begin, lib.slr_submit, lib.slr_run_reap, lib.slr_run_forget
@@ -46,10 +47,25 @@ class Ended(NamedTuple):
     worker: int
 
 
+class _Answers:
+    """C memory for what slr_run_reap gives."""
+
+    __slots__ = ("_count", "_ended", "out", "to_count")
+
+    def __init__(self) -> None:
+        self.out = ffi.new("slr_ended[]", _ROOM)
+        self.to_count = ffi.new("uint32_t *")
+        self._ended = memoryview(ffi.buffer(self.out)).cast("B")
+        self._count = memoryview(ffi.buffer(self.to_count)).cast("I")
+
+    def read(self) -> list[Ended]:
+        return [Ended(*fields) for fields in _ended.iter_unpack(self._ended[: self._count[0] * _ended.size])]
+
+
 class CompletionStream:
     """Made by ``Region.stream_begin``."""
 
-    __slots__ = ("_answer", "_count", "_ended", "_mapping", "_out", "_region", "_submission", "heap", "id")
+    __slots__ = ("_answers", "_mapping", "_region", "_submission", "heap", "id")
 
     def __init__(self, mapping: Mapping, heap: memoryview, *, notify: bool) -> None:
         """Begins it. Raises CapacityError when too many runs are held."""
@@ -58,10 +74,8 @@ class CompletionStream:
         self.id = 0
         self._submission: Submission | None = unused_submission()
         """None while it is in use."""
-        self._out = ffi.new("slr_ended[]", _ROOM)
-        self._ended = memoryview(ffi.buffer(self._out)).cast("B")
-        self._count = ffi.new("uint32_t *")
-        self._answer = memoryview(ffi.buffer(self._count)).cast("I")
+        self._answers: _Answers | None = _Answers()
+        """None while they are in use."""
         flags = lib.SLR_RUN_STREAM | (lib.SLR_RUN_NOTIFY if notify else 0)
         status = _begin(self._region, flags, self._submission.to_task)
         if status != OK:
@@ -89,8 +103,7 @@ class CompletionStream:
 
         ``payload``: copied into the heap. ``blocks``: kept until it has ended. ``timeout_ns``: how long it may run, 0
         for as long as it takes; past it the worker is killed, and the task has failed. Raises CapacityError when there
-        is no room, RegionClosed after ``cancel``, a shutdown, or when the stream is lost. May be called from a signal
-        handler or a finalizer that came in the middle of another ``submit``.
+        is no room, RegionClosed after ``cancel``, a shutdown, or when the stream is lost.
         """
         submission, self._submission = self._submission or unused_submission(), None
         write_submission(
@@ -126,21 +139,30 @@ class CompletionStream:
         lost and empty.
         """
         timeout_ns = -1 if timeout_s is None else int(timeout_s * 1e9)
-        status = _reap(self._region, self.id, self._out, min(room, _ROOM), self._count, spin_us, timeout_ns)
+        answers, self._answers = self._answers or _Answers(), None
+        status = _reap(self._region, self.id, answers.out, min(room, _ROOM), answers.to_count, spin_us, timeout_ns)
+        ended = [] if status != OK else answers.read()
+        self._answers = answers
         if status != OK:
             if status in (TIMEOUT, INTERRUPTED):
-                return []
+                return ended
             if status == _FAILED:
                 raise StreamLost("a process died at a bad moment, and the tasks that were under way are lost")
             fail(status, "waiting for tasks to end")
-        nbytes = self._answer[0] * _ended.size
-        return [Ended(*fields) for fields in _ended.iter_unpack(self._ended[:nbytes])]
+        return ended
 
-    def forget(self, count: int) -> None:
-        """Frees the first ``count`` that ``reap`` gives, and their records."""
-        status = _forget(self._region, self.id, count)
-        if status != OK:
+    def forget(self, first: int, count: int) -> bool:
+        """Frees the first ``count`` that ``reap`` gives, and their records.
+
+        False, and nothing is done, when ``first`` is not the id of the first of them any more: a signal handler has
+        come and reaped meanwhile.
+        """
+        status = _forget(self._region, self.id, first, count)
+        if status == OK:
+            return True
+        if status != STALE:
             fail(status, "forgetting tasks that have ended")
+        return False
 
     def wake(self) -> None:
         """Has ``reap`` return, the one that waits or the next."""

@@ -9,13 +9,24 @@ from __future__ import annotations
 
 import pickle
 import struct
+from collections.abc import Sequence
 from itertools import accumulate
+from typing import NamedTuple
 
 from simpler.errors import TaskError
 
-_ALIGNMENT = 64
+Parts = Sequence[bytes | memoryview]
+"""Bytes that are to be written one after the other."""
+
+ALIGNMENT = 64
 _HEAD = struct.Struct("<II")
 _CODE = "RESULT_NOT_SERIALIZABLE"
+
+
+class EncodedResult(NamedTuple):
+    """What a callable of a SUB worker may return instead of a value: a record of its own, which is stored as it is."""
+
+    parts: Parts
 
 
 def encode_result(value: object, what: str = "what the callable returned") -> list[bytes | memoryview]:
@@ -28,26 +39,34 @@ def encode_result(value: object, what: str = "what the callable returned") -> li
     except Exception:  # what pickle cannot name, such as a class of __main__, cloudpickle sends by value
         buffers.clear()
         pickled = _pickled_by_value(value, buffers, what)
-    segments = [memoryview(pickled), *(buffer.raw() for buffer in buffers)]
-    head = _HEAD.pack(len(segments), 0) + b"".join(len(segment).to_bytes(8, "little") for segment in segments)
-    parts: list[bytes | memoryview] = []
-    for part in (memoryview(head), *segments):
-        parts += [part, bytes(-len(part) % _ALIGNMENT)]
-    return parts
+    return join_segments([pickled, *(buffer.raw() for buffer in buffers)])
 
 
 def decode_result(record: memoryview | bytes, what: str = "the task succeeded, but its result") -> object:
     """The value, independent of ``record``. Raises TaskError when its class cannot be imported here."""
-    record = memoryview(record)
-    count, _ = _HEAD.unpack_from(record)
-    lengths = [int.from_bytes(record[at : at + 8], "little") for at in range(_HEAD.size, _HEAD.size + 8 * count, 8)]
-    padded = [length + -length % _ALIGNMENT for length in (_HEAD.size + 8 * count, *lengths)]
-    starts = list(accumulate(padded))
-    segments = [record[start : start + length] for start, length in zip(starts, lengths, strict=False)]
+    segments = split_segments(memoryview(record))
     try:
         return pickle.loads(segments[0], buffers=[bytearray(segment) for segment in segments[1:]])
     except Exception as error:  # loading imports modules, and they may raise anything
         raise TaskError(f"{what} cannot be rebuilt here ({type(error).__name__}: {error})", code=_CODE) from error
+
+
+def join_segments(segments: Parts) -> list[bytes | memoryview]:
+    """The layout above, of any segments."""
+    head = _HEAD.pack(len(segments), 0) + b"".join(len(segment).to_bytes(8, "little") for segment in segments)
+    parts: list[bytes | memoryview] = []
+    for part in (head, *segments):
+        parts += [part, bytes(-len(part) % ALIGNMENT)]
+    return parts
+
+
+def split_segments(record: memoryview) -> list[memoryview]:
+    """Views of what ``join_segments`` was given."""
+    count, _ = _HEAD.unpack_from(record)
+    lengths = [int.from_bytes(record[at : at + 8], "little") for at in range(_HEAD.size, _HEAD.size + 8 * count, 8)]
+    padded = [length + -length % ALIGNMENT for length in (_HEAD.size + 8 * count, *lengths)]
+    starts = list(accumulate(padded))
+    return [record[start : start + length] for start, length in zip(starts, lengths, strict=False)]
 
 
 def _pickled_by_value(value: object, buffers: list[pickle.PickleBuffer], what: str) -> bytes:

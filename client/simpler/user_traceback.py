@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import traceback
 from pathlib import Path
 
@@ -11,7 +12,7 @@ _NOT_THE_USERS = (f"{Path(__file__).parent}/", f"{Path(importlib.__file__).paren
 
 def user_traceback(error: BaseException) -> str:
     """The whole of it, but for the frames at its head that are this library's and the import system's."""
-    shown = traceback.TracebackException.from_exception(error)
+    shown = traceback.TracebackException.from_exception(error, max_group_width=sys.maxsize, max_group_depth=sys.maxsize)
     while shown.stack and shown.stack[0].filename.startswith(_NOT_THE_USERS):
         del shown.stack[0]
     lines = shown.format() if shown.stack or shown.__cause__ or shown.__context__ else shown.format_exception_only()

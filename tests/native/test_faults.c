@@ -108,10 +108,10 @@ static void run_a_stream(slr_region *region, slr_id stream) {
     OK(slr_worker_complete(region, CHIP, bad, SLR_TASK_FAILED, block_with(region, "bad"), 3));
     OK(slr_run_reap(region, stream, ended, 2, &count, 0, 0));
     CHECK(count == 2 && ended[0].task == good && ended[1].task == bad);
-    OK(slr_run_forget(region, stream, 2));
-    submit(region, call_of(stream, CHIP));
+    OK(slr_run_forget(region, stream, good, 2));
+    slr_id never = submit(region, call_of(stream, CHIP));
     OK(slr_run_cancel(region, stream));
-    OK(slr_run_forget(region, stream, 1));
+    OK(slr_run_forget(region, stream, never, 1));
 }
 
 /* Comes past every fault point that is not recovery's. Plays the parent, and SUB0 and CHIP, which it attaches anew, and

@@ -54,12 +54,14 @@ static void what_ends_is_told_until_it_is_forgotten(void) {
     CHECK(reap_now(region, stream, ended) == 2 && ended[0].task == tasks[2] && !ended[0].record_offset);
     CHECK(ended[0].state == SLR_TASK_SUCCEEDED && ended[0].worker == REMOTE && ended[1].task == tasks[0]);
     CHECK(memcmp((char *)slr_region_heap(region) + ended[1].record_offset, "seven", ended[1].record_bytes) == 0);
-    STATUS(SLR_INVALID, slr_run_forget(region, stream, 3));
-    OK(slr_run_forget(region, stream, 1));
+    STATUS(SLR_INVALID, slr_run_forget(region, stream, tasks[2], 3));
+    STATUS(SLR_STALE, slr_run_forget(region, stream, tasks[0], 1));
+    OK(slr_run_forget(region, stream, tasks[2], 1));
+    STATUS(SLR_STALE, slr_run_forget(region, stream, tasks[2], 1));
     OK(slr_worker_complete(region, REMOTE, tasks[1], SLR_TASK_FAILED, record_of(region, "no"), 2));
     CHECK(reap_now(region, stream, ended) == 2 && ended[0].task == tasks[0] && ended[1].state == SLR_TASK_FAILED);
     CHECK(run_info(region, stream).failed == 1);
-    OK(slr_run_forget(region, stream, 2));
+    OK(slr_run_forget(region, stream, tasks[0], 2));
     check_graph(region);
     STATUS(SLR_TIMEOUT, status_now(region, stream));
     CHECK(run_info(region, stream).failed == 0 && run_info(region, stream).first_failed == 0);
@@ -79,7 +81,7 @@ static void only_so_many_as_there_is_room_for(void) {
         first = first ? first : task;
     }
     CHECK(reap_now(region, stream, ended) == ROOM && ended[0].task == first);
-    OK(slr_run_forget(region, stream, ROOM));
+    OK(slr_run_forget(region, stream, first, ROOM));
     CHECK(reap_now(region, stream, ended) == 1 && ended[0].task == task);
     end_stream(region, stream); /* with one that was not forgotten */
     drop_region(region);
@@ -95,12 +97,12 @@ static void cancelled_tasks_are_told_then_nothing_more_comes(void) {
     OK(slr_run_cancel(region, stream));
     CHECK(reap_now(region, stream, ended) == 1 && ended[0].task == queued && ended[0].state == SLR_TASK_CANCELLED);
     CHECK(ended[0].worker == SLR_ANY_SUB);
-    OK(slr_run_forget(region, stream, 1));
+    OK(slr_run_forget(region, stream, queued, 1));
     STATUS(SLR_TIMEOUT, status_now(region, stream)); /* one still runs */
     succeed(region, SUB0, running);
     CHECK(reap_now(region, stream, ended) == 1 && ended[0].task == running);
     check_graph(region);
-    OK(slr_run_forget(region, stream, 1));
+    OK(slr_run_forget(region, stream, running, 1));
     STATUS(SLR_CLOSED, status_now(region, stream));
     OK(slr_run_release(region, stream));
     STATUS(SLR_STALE, status_now(region, stream));
@@ -115,7 +117,7 @@ static void what_is_refused(void) {
     uint32_t count;
     uint64_t conflict;
     STATUS(SLR_INVALID, status_now(region, run));
-    STATUS(SLR_INVALID, slr_run_forget(region, run, 0));
+    STATUS(SLR_INVALID, slr_run_forget(region, run, 1, 1));
     STATUS(SLR_INVALID, slr_run_wake(region, run));
     STATUS(SLR_INVALID, slr_run_reap(region, stream, ended, 0, &count, 0, 0));
     STATUS(SLR_INVALID, slr_submit_group(region, members, 2, &group, ids, &conflict));
@@ -135,14 +137,16 @@ static void the_eventfd_tells_once_that_there_is_something(void) {
     OK(slr_region_set_notify_fd(region, fd));
     OK(slr_run_begin(region, SLR_RUN_STREAM | SLR_RUN_NOTIFY, &stream));
     for (int i = 0; i < 2; i++) {
+        slr_id first = 0;
         for (int j = 0; j < 2; j++) {
             slr_id task = submit(region, call_of(stream, SUB0));
+            first = first ? first : task;
             CHECK(take(region, SUB0) == task);
             CHECK(read(fd, &count, sizeof count) < 0 && errno == EAGAIN);
             succeed(region, SUB0, task);
             CHECK(j ? read(fd, &count, sizeof count) < 0 : read(fd, &count, sizeof count) == sizeof count);
         }
-        OK(slr_run_forget(region, stream, 2));
+        OK(slr_run_forget(region, stream, first, 2));
     }
     close(fd);
     end_stream(region, stream);
@@ -168,7 +172,7 @@ static void a_sleeping_reaper_is_woken(void) {
         slr_id task = submit(region, call_of(stream, SUB0));
         OK(slr_run_reap(region, stream, ended, ROOM, &count, 0, LATEST_NS));
         CHECK(count == 1 && ended[0].task == task);
-        OK(slr_run_forget(region, stream, 1));
+        OK(slr_run_forget(region, stream, task, 1));
     }
     OK(slr_run_wake(region, stream));
     OK(slr_run_reap(region, stream, ended, ROOM, &count, 0, LATEST_NS));
@@ -199,7 +203,7 @@ static void a_lost_stream_says_so(void) {
     CHECK(reap_now(region, s.dying, ended) == 1 && ended[0].task == done);
     CHECK(memcmp((char *)slr_region_heap(region) + ended[0].record_offset, "kept", 4) == 0);
     check_graph(region);
-    OK(slr_run_forget(region, s.dying, 1));
+    OK(slr_run_forget(region, s.dying, done, 1));
     STATUS(SLR_FAILED, status_now(region, s.dying));
     succeed(region, SUB0, running);
     CHECK(run_info(region, s.dying).lost);
@@ -222,7 +226,7 @@ static void a_record_outlives_its_writer_with_who_refers_to_it(void) {
     OK(slr_worker_complete(writer, SUB0, task, SLR_TASK_SUCCEEDED, record_of(writer, "mine"), 4));
     CHECK(reap_now(reader, stream, ended) == 1);
     OK(slr_heap_ref(reader, ended[0].record_offset));
-    OK(slr_run_forget(reader, stream, 1));
+    OK(slr_run_forget(reader, stream, task, 1));
     OK(slr_worker_died(reader, SUB0, NULL, 0, &failed));
     CHECK(memcmp((char *)slr_region_heap(reader) + ended[0].record_offset, "mine", 4) == 0);
     OK(slr_heap_unref(reader, ended[0].record_offset));

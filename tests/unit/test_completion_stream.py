@@ -62,21 +62,21 @@ def test_what_is_told_is_told_again_until_it_is_forgotten(region: Region) -> Non
     tasks = [stream.submit(ANY_SUB, DIGEST, b"x") for _ in range(3)]
     work_off(region)
     assert [each.task for each in stream.reap(room=2)] == tasks[:2]
-    stream.forget(2)
+    assert not stream.forget(tasks[1], 2)
+    assert stream.forget(tasks[0], 2)
     assert [each.task for each in stream.reap()] == tasks[2:]
-    stream.forget(1)
+    assert stream.forget(tasks[2], 1)
     assert stream.reap() == []
     assert region.stats().slots_used == region.stats().heap_used == 0
 
 
 def test_what_nobody_forgets_fills_the_region_and_then_makes_room(region: Region) -> None:
     stream = region.stream_begin()
-    for _ in range(8):
-        stream.submit(ANY_SUB, DIGEST, b"x")
+    tasks = [stream.submit(ANY_SUB, DIGEST, b"x") for _ in range(8)]
     assert work_off(region) == 8
     with pytest.raises(CapacityError, match="max_tasks"):
         stream.submit(ANY_SUB, DIGEST, b"x")
-    stream.forget(1)
+    assert stream.forget(tasks[0], 1)
     stream.submit(ANY_SUB, DIGEST, b"x")
 
 
@@ -89,7 +89,7 @@ def test_a_block_is_kept_until_the_task_has_ended_and_a_record_by_who_refers_to_
     work_off(region)
     (ended,) = stream.reap()
     region.ref(ended.record)
-    stream.forget(1)
+    assert stream.forget(ended.task, 1)
     assert region.stats().heap_used > 0
     assert record(stream, ended) == b"x"
     region.unref(ended.record)
@@ -127,12 +127,24 @@ def test_a_signal_is_seen_to_while_nothing_ends(region: Region) -> None:
     assert arrived == [signal.SIGALRM]
 
 
+def test_a_handler_that_reaps_meanwhile_is_noticed(region: Region) -> None:
+    stream = region.stream_begin()
+    first, second = (stream.submit(ANY_SUB, DIGEST, b"x") for _ in range(2))
+    work_off(region)
+    outer = stream.reap()
+    inner = stream.reap()
+    assert inner == outer
+    assert stream.forget(first, 1)
+    assert not stream.forget(first, 2)
+    assert [each.task for each in stream.reap()] == [second]
+
+
 def test_cancelled_tasks_are_told_and_then_that_no_more_come(region: Region) -> None:
     stream = region.stream_begin()
     queued = stream.submit(ANY_SUB, DIGEST, b"x")
     stream.cancel()
     assert stream.reap() == [Ended(queued, 0, 0, TaskState.CANCELLED, ANY_SUB)]
-    stream.forget(1)
+    assert stream.forget(queued, 1)
     for use in (stream.reap, lambda: stream.submit(ANY_SUB, DIGEST, b"x")):
         with pytest.raises(RegionClosed):
             use()

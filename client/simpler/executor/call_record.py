@@ -1,20 +1,33 @@
 """A call and its outcome as bytes, between the program and a worker process.
 
-Both are result records (result_record.py): a pickle of protocol 5 and its out-of-band buffers.
+Both are a head (u32 form, u32 length of what follows), what is read before anything of the user's is loaded, and a
+body. Of a call that is its options, which say in what surroundings its body is loaded; of an outcome, as msgpack, what
+the call took, the error and the output, which are known even where the value cannot be rebuilt. The body of form PICKLE
+is a pickle, none for the value None; of SEGMENTS, from the next multiple of 64 on, a pickle and its out-of-band buffers
+(result_record.py). CHUNK is added to the form of several calls in one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import pickle
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from traceback import format_exception_only
 from typing import Any, NamedTuple
 
-from simpler.error_record import decode_error, encode_error
-from simpler.errors import SimplerError, TaskError
+import msgspec
+
+from simpler.errors import TaskError
+from simpler.executor.captured_output import CapturedOutput
+from simpler.executor.failure import decode_failure, encode_failure
 from simpler.executor.metrics import CallMetrics
 from simpler.executor.options import CallOptions
-from simpler.result_record import decode_result, encode_result
+from simpler.executor.pickling import NotPicklable, Pickled, PickledOnce, dump, name_of, not_picklable
+from simpler.result_record import ALIGNMENT, Parts, join_segments, split_segments
 
-Parts = list[bytes | memoryview]
+_HEAD = struct.Struct("<II")
+_SEGMENTS, _CHUNK = 1, 2
+Loaded = tuple[Callable[..., Any], Sequence[Any], Mapping[str, Any], bool]
 
 
 class CallRecord(NamedTuple):
@@ -33,36 +46,135 @@ class Outcome(NamedTuple):
     value: Any
     error: BaseException | None
     metrics: CallMetrics
+    output: CapturedOutput | None = None
+
+
+class OpenedCall(NamedTuple):
+    """A call in the worker, before anything of the user's was loaded. ``options``: as ``CallOptions.encoded``."""
+
+    options: bytes
+    form: int
+    body: memoryview
+
+    def load(self) -> Loaded:
+        """``fn``, ``args``, ``kwargs`` and ``is_chunk``; to be called in the surroundings that the options ask for.
+
+        Raises TaskError NOT_LOADABLE for what cannot be loaded here; its cause is what was raised.
+        """
+        try:
+            fn, args, kwargs = _loaded(self.form, self.body)
+        except (Exception, SystemExit) as error:  # loading runs code of any class, and imports its module
+            raise _not_loaded("the call", "in the worker", error) from error
+        return fn, args, kwargs, bool(self.form & _CHUNK)
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[CallMetrics, bytes | None, CapturedOutput | None]).decode
 
 
 def encode_call(call: CallRecord) -> Parts:
-    """The record in parts. Raises TaskError for what cannot be pickled."""
-    return encode_result(tuple(call), "the call")
-
-
-def decode_call(record: memoryview | bytes) -> CallRecord:
-    """What ``encode_call`` wrote. Raises TaskError for what cannot be loaded here."""
-    fields: Any = decode_result(record, "the call")
-    return CallRecord(*fields)
-
-
-def encode_outcome(value: object, error: BaseException | None, metrics: CallMetrics) -> Parts:
-    """The record in parts."""
-    failure = None if error is None else encode_error(error, skip_frames_of=__file__)
+    """The record in parts. Raises NotPicklable, which names the part of the call that it is."""
+    fn, args, kwargs, options, is_chunk = call
     try:
-        return encode_result((value, failure, tuple(metrics)))
-    except TaskError as refused:
-        return encode_result((None, encode_error(refused), tuple(metrics)))
+        pickled = dump((fn, args, kwargs))
+    except Exception as refusal:  # any class may refuse in any way
+        what = f"the call of {name_of(fn)}"
+        error = not_picklable(what, _parts_of(call)) or NotPicklable(f"{what} cannot be pickled ({refusal})")
+        raise error from (error.__cause__ or refusal)
+    return _joined(_CHUNK if is_chunk else 0, options.encoded, pickled)
+
+
+def open_call(record: memoryview | bytes) -> OpenedCall:
+    """What ``encode_call`` wrote; its body is not read yet."""
+    form, options, body = _split(memoryview(record))
+    return OpenedCall(bytes(options), form, body)
+
+
+def encode_outcome(
+    value: object,
+    error: BaseException | None,
+    metrics: CallMetrics,
+    output: CapturedOutput | None = None,
+    *,
+    is_chunk: bool = False,
+) -> Parts:
+    """The record in parts. A value that cannot be pickled becomes an error that says so; of a chunk (``is_chunk``) the
+    values before it are kept.
+    """
+    pickled = None
+    if value is not None:
+        try:
+            pickled = dump(value)
+        except Exception as refusal:  # any class may refuse in any way
+            before, error = _refused(value, refusal, is_chunk)
+            return encode_outcome(before, error, metrics, output)
+    failure = None if error is None else encode_failure(error)
+    return _joined(0, _encode((metrics, failure, output)), pickled)
+
+
+def _refused(value: Any, refusal: Exception, is_chunk: bool) -> tuple[object, NotPicklable]:
+    """The values before the one that cannot be pickled, and the error for that one."""
+    what = "what the function returned"
+    for at, each in enumerate(value if is_chunk else [value]):
+        error = not_picklable(what, [("the result", each)])
+        if error is not None:
+            return value[:at] if is_chunk else None, error
+    error = NotPicklable(f"{what} cannot be pickled ({refusal})")
+    error.__cause__ = refusal
+    return None, error
 
 
 def decode_outcome(record: memoryview | bytes) -> Outcome:
-    """What ``encode_outcome`` wrote. Raises TaskError for a value that cannot be rebuilt here."""
-    fields: Any = decode_result(record)
-    value, failure, metrics = fields
-    return Outcome(value, None if failure is None else _raised(decode_error(failure)), CallMetrics(*metrics))
+    """What ``encode_outcome`` wrote, independent of ``record``. Of a value that cannot be rebuilt here, an error."""
+    form, meta, body = _split(memoryview(record))
+    metrics, failure, output = _decode(meta)
+    error: BaseException | None = None
+    value = None
+    if failure is not None:
+        error = decode_failure(failure, f"In worker {metrics.worker_id} (pid {metrics.pid}) on {metrics.node_id}:")
+    if body:
+        try:
+            value = _loaded(form, body)
+        except (Exception, SystemExit) as reason:  # loading runs code of any class, and imports its module
+            error = _not_loaded("what the function returned", "here", reason)
+            error.__cause__ = reason
+    return Outcome(value, error, metrics, output)
 
 
-def _raised(error: SimplerError) -> BaseException:
-    if isinstance(error, TaskError) and error.__cause__ is not None:
-        return error.__cause__
-    return error
+def _joined(form: int, meta: bytes, pickled: Pickled | None) -> Parts:
+    if pickled is None:
+        return [_HEAD.pack(form, len(meta)) + meta]
+    if not pickled.buffers:
+        return [_HEAD.pack(form, len(meta)) + meta, *pickled.parts]
+    head = _HEAD.pack(form | _SEGMENTS, len(meta)) + meta
+    segments = join_segments([b"".join(pickled.parts), *(buffer.raw() for buffer in pickled.buffers)])
+    return [head, bytes(-len(head) % ALIGNMENT), *segments]
+
+
+def _split(record: memoryview) -> tuple[int, memoryview, memoryview]:
+    form, nbytes = _HEAD.unpack_from(record)
+    end = start = _HEAD.size + nbytes
+    if form & _SEGMENTS:
+        start += -end % ALIGNMENT
+    return form, record[_HEAD.size : end], record[start:]
+
+
+def _loaded(form: int, body: memoryview) -> Any:
+    if not form & _SEGMENTS:
+        return pickle.loads(body)
+    pickled, *buffers = split_segments(body)
+    return pickle.loads(pickled, buffers=[bytearray(buffer) for buffer in buffers])
+
+
+def _not_loaded(what: str, where: str, error: BaseException) -> TaskError:
+    why = "".join(format_exception_only(error)).strip()
+    return TaskError(f"{what} cannot be rebuilt {where} ({why})", code="NOT_LOADABLE")
+
+
+def _parts_of(call: CallRecord) -> Iterator[tuple[str, object]]:
+    fn = call.fn.fn if isinstance(call.fn, PickledOnce) else call.fn
+    yield name_of(fn), fn
+    for at, value in enumerate(call.args):
+        yield f"args[{at}]", value
+    for key, value in call.kwargs.items():
+        yield f"kwargs[{key!r}]", value

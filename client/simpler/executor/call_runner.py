@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 from simpler.args import ReceivedArgs
 from simpler.errors import ArgumentError, TaskError
-from simpler.executor.call_record import CallRecord, Parts, decode_call, encode_outcome
+from simpler.executor.call_record import OpenedCall, encode_outcome, open_call
 from simpler.executor.metrics import CallMetrics
+from simpler.result_record import EncodedResult, Parts
 from simpler.user_traceback import user_traceback
 
 INITIALIZER_FAILED = "INITIALIZER_FAILED"
@@ -61,17 +62,17 @@ class CallRunner:
     def __reduce__(self) -> tuple[Any, ...]:
         return CallRunner, (self._config,)
 
-    def __call__(self, args: ReceivedArgs) -> bytes:
+    def __call__(self, args: ReceivedArgs) -> EncodedResult:
         """Runs the call in scalar 0, and gives its outcome's record."""
         record = args.scalar(0)
         assert isinstance(record, bytes)
-        return b"".join(self.run(record))
+        return EncodedResult(self.run(record))
 
     def run(self, record: bytes | memoryview) -> Parts:
         """Runs the call of ``record``; its outcome's record. Raises TaskError INITIALIZER_FAILED."""
         if not self._is_begun:
             self._begin()
-        return _run(decode_call(record))
+        return _run(open_call(record))
 
     def _begin(self) -> None:
         if self._config.initializer:
@@ -96,17 +97,19 @@ def _initialize(pickled: bytes) -> None:
         raise failed from error
 
 
-def _run(call: CallRecord) -> Parts:
+def _run(call: OpenedCall) -> Parts:
     started, begun, used = time.time(), time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
     value: object = None
     error: BaseException | None = None
+    is_chunk = False
     try:
-        if call.is_chunk:
+        fn, args, kwargs, is_chunk = call.load()
+        if is_chunk:
             value = values = []
-            for item in call.args:
-                values.append(call.fn(*item))
+            for item in args:
+                values.append(fn(*item))
         else:
-            value = call.fn(*call.args, **call.kwargs)
+            value = fn(*args, **kwargs)
     except BaseException as raised:
         error = raised
     now = resource.getrusage(resource.RUSAGE_SELF)
@@ -121,4 +124,4 @@ def _run(call: CallRecord) -> Parts:
         os.environ.get("SIMPLER_WORKER_ID", ""),
         socket.gethostname(),
     )
-    return encode_outcome(value, error, metrics)
+    return encode_outcome(value, error, metrics, is_chunk=is_chunk)

@@ -11,7 +11,9 @@ from simpler.callables import CallableHandle
 from simpler.executor.call_record import CallRecord, decode_outcome, encode_call
 from simpler.executor.call_runner import CallRunner, RunnerConfig
 from simpler.executor.future import CallFuture
+from simpler.executor.pickling import NotPicklable
 from simpler.orchestrator import Orchestrator
+from simpler.region import TaskState
 from simpler.run import RunHandle
 from simpler.worker import Worker
 
@@ -27,7 +29,11 @@ class SessionBackend:
 
     def execute(self, call: CallRecord, future: CallFuture) -> None:
         """Begins the call."""
-        record = b"".join(encode_call(call))
+        try:
+            record = b"".join(encode_call(call))
+        except NotPicklable as error:
+            future.set_exception(error)
+            return
         worker = self._started()
         future.set_running_or_notify_cancel()
 
@@ -56,8 +62,13 @@ class SessionBackend:
 
 def _settle(future: CallFuture, run: RunHandle) -> None:
     try:
-        record = run.result().result()
-        value, error, future.metrics = decode_outcome(record)
+        task = run.result()
+        info = run.state.graph.task(task.id)
+        assert info is not None
+        if info.state is not TaskState.SUCCEEDED:
+            task.result()
+        assert info.record is not None
+        value, error, future.metrics, future.output = decode_outcome(info.record)
     except BaseException as failure:
         error = failure
     if error is None:

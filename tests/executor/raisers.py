@@ -1,0 +1,136 @@
+"""Functions that fail in a worker, each in its own way, and the exceptions that they raise."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import types
+from typing import Any, NoReturn
+
+
+class Refused(Exception):
+    """An exception whose ``__init__`` takes other arguments than its ``args`` has."""
+
+    def __init__(self, what: str, *, code: int) -> None:
+        super().__init__(f"{what} was refused")
+        self.code = code
+
+
+class Wrapping(Exception):
+    """An exception that makes its message of its only argument."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"no {what}")
+
+
+class Holding(Exception):
+    """An exception that cannot be pickled."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.lock = threading.Lock()
+
+
+class Sulking:
+    """Cannot be pickled, for a reason of its own."""
+
+    def __reduce__(self) -> NoReturn:
+        raise RuntimeError("I stay here")
+
+
+class Leaving:
+    """Ends the process that loads it."""
+
+    def __init__(self, status: int = 3) -> None:
+        self.status = status
+
+    def __setstate__(self, state: dict[str, Any]) -> NoReturn:
+        sys.exit(state["status"])
+
+
+def refuse(what: str, code: int) -> NoReturn:
+    """Raises Refused."""
+    raise Refused(what, code=code)
+
+
+def wrap(what: str) -> NoReturn:
+    """Raises Wrapping."""
+    raise Wrapping(what)
+
+
+def hold(message: str) -> NoReturn:
+    """Raises Holding."""
+    raise Holding(message)
+
+
+def chain() -> NoReturn:
+    """Raises an error with a cause that has a context, and a note."""
+    try:
+        try:
+            raise KeyError("innermost")
+        except KeyError:
+            raise ValueError("in the middle")  # noqa: B904  # for its context
+    except ValueError as cause:
+        error = RuntimeError("outermost", 7)
+        error.add_note("a note")
+        raise error from cause
+
+
+def unsendable_cause() -> NoReturn:
+    """Raises an error that can be pickled, with a cause that cannot be."""
+    raise ValueError("the error") from Holding("the cause")
+
+
+def group() -> NoReturn:
+    """Raises a group within a group."""
+    inner = ExceptionGroup("inner", [KeyError("a"), Refused("it", code=4)])
+    raise ExceptionGroup("outer", [ValueError(number) for number in range(20)] + [inner])
+
+
+def interrupt() -> NoReturn:
+    """Raises KeyboardInterrupt."""
+    raise KeyboardInterrupt
+
+
+def leave(status: object) -> NoReturn:
+    """Raises SystemExit."""
+    sys.exit(status)  # type: ignore[arg-type]
+
+
+def say(message: str) -> NoReturn:
+    """Raises ValueError."""
+    raise ValueError(message)
+
+
+def stranger_class() -> type[Exception]:
+    """A class of a module that is in this process alone."""
+    module = types.ModuleType("only_here")
+    sys.modules["only_here"] = module
+    exec("class Stranger(Exception): pass", vars(module))  # so that pickle finds it by name here
+    stranger: type[Exception] = module.Stranger
+    return stranger
+
+
+def raise_stranger() -> NoReturn:
+    """Raises an exception that the program cannot rebuild."""
+    raise stranger_class()("I am new here")
+
+
+def return_stranger() -> Exception:
+    """Returns what the program cannot rebuild."""
+    return stranger_class()("I am new here")
+
+
+def return_sulking() -> dict[str, object]:
+    """Returns something with a part that cannot be pickled."""
+    return {"fine": 1, "not": [0, Sulking()]}
+
+
+def return_leaving() -> Leaving:
+    """Returns what ends who loads it."""
+    return Leaving()
+
+
+def return_lock() -> object:
+    """Returns what no process can send to another."""
+    return threading.Lock()
