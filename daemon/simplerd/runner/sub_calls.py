@@ -93,7 +93,7 @@ class SubCalls:
                     begun = self._begun.pop(each.task)
                     with begun.borrowed:
                         yield begun.call, self._answer(each, begun)
-                self._stream.forget(len(ended))
+                self._stream.forget(ended[0].task, len(ended))
         except StreamLost as lost:
             self._stream = self._region.stream_begin(notify=True)
             yield from self._lost(lost)
