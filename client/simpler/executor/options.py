@@ -46,8 +46,8 @@ class CallOptions(msgspec.Struct, frozen=True):
     python_path: Sequence[str | os.PathLike[str]] = ()
     output: Output = "show"
     encoded: bytes = b""
-    """What the worker has to know, once for all calls with these options; b"" when it need not know anything. It follows
-    from the others, whatever it is set to."""
+    """What the worker has to know, once for all calls with these options; b"" when it need not know anything.
+    It follows from the others, whatever it is set to."""
 
     def __post_init__(self) -> None:
         _check_number("timeout_s", self.timeout_s, (int, float), _LONGEST_TIMEOUT_S, "seconds above 0, or None")
