@@ -58,7 +58,7 @@ class ArgumentError(SimplerError, ValueError):
     default_code = "ARGUMENT"
 
 
-class StateError(SimplerError):
+class StateError(SimplerError, RuntimeError):
     """The right call at the wrong moment, such as ``submit`` on a closed Worker."""
 
     default_code = "STATE"

@@ -250,3 +250,13 @@ DEVICE_PROBE_TIMEOUT_S = 30.0
 """A device that takes longer to be opened would let no session become ready in time either."""
 DEVICE_PROBES = 12
 """Of a device that goes on failing, about an hour and a half; then an operator has to say so."""
+
+CALLS_AHEAD = 2
+"""Calls of an executor that each of its workers has or is about to get; all others can still be cancelled."""
+QUICK_CALLS_AHEAD = 64
+"""The same for calls that are over so quickly that the workers have them all done within CALLS_AHEAD_S."""
+CALLS_AHEAD_S = 0.004
+"""How long what the workers of an executor have keeps them busy: as long as a program's threads may take to send more,
+which get the interpreter every 5 ms (sys.getswitchinterval) when another computes."""
+COLLECTOR_INTERVAL_S = 0.005
+"""How often an executor's own thread looks for results while the program's threads take them themselves."""

@@ -389,6 +389,10 @@ class Worker(WorkerMemory):
             self._last_run = (state.graph.id, name, begun_ns, time.monotonic_ns())
         return run
 
+    def look_after_workers(self) -> None:
+        """Fails what is waited for when the workers' spawner has ended. For who waits on ``region`` by himself."""
+        self._ready().look_after_workers()
+
     # ---- observation
 
     def stats(self) -> WorkerStats:

@@ -13,6 +13,7 @@ PAGE = ROOT / "docs/states.md"
 LIVES = {
     "A Worker": "simpler.worker_life",
     "A pool of workers, in their spawner": "simpler.pool",
+    "The backend of an executor": "simpler.executor.executor_life",
     "A callable, with one of its workers": "simpler.registration",
     "A remote session, in the program that opened it": "simpler.remote.session_life",
     "The daemon": "simplerd.daemon_life",

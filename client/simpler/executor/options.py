@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
@@ -18,7 +19,8 @@ _LONGEST_TIMEOUT_S = 1e9
 _MOST_BYTES = 1 << 62
 
 
-class CallOptions(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class CallOptions:
     """Settings of one call. Raises ArgumentError for what cannot be, before anything is sent.
 
     ``timeout_s``: seconds that it may run, None for as long as it takes. When they are over its worker is killed and
@@ -42,12 +44,11 @@ class CallOptions(msgspec.Struct, frozen=True):
     timeout_s: float | None = None
     memory_bytes: int | None = None
     cwd: str | os.PathLike[str] | None = None
-    env_updates: Mapping[str, str | None] = {}
+    env_updates: Mapping[str, str | None] = field(default_factory=dict, hash=False)
     python_path: Sequence[str | os.PathLike[str]] = ()
     output: Output = "show"
-    encoded: bytes = b""
-    """What the worker has to know, once for all calls with these options; b"" when it need not know anything.
-    It follows from the others, whatever it is set to."""
+    encoded: bytes = field(init=False, repr=False, compare=False)
+    """What the worker has to know, once for all calls with these options; b"" when it need not know anything."""
 
     def __post_init__(self) -> None:
         _check_number("timeout_s", self.timeout_s, (int, float), _LONGEST_TIMEOUT_S, "seconds above 0, or None")
@@ -60,7 +61,7 @@ class CallOptions(msgspec.Struct, frozen=True):
         self._set("encoded", b"" if told == _NOTHING_TO_TELL else msgspec.msgpack.encode(told))
 
     def _set(self, name: str, value: object) -> None:
-        msgspec.structs.force_setattr(self, name, value)
+        object.__setattr__(self, name, value)
 
     def __reduce__(self) -> tuple[Any, ...]:
         told = (self.timeout_s, self.memory_bytes, self.cwd, dict(self.env_updates), self.python_path, self.output)
