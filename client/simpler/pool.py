@@ -86,6 +86,8 @@ class _Member:
     def __init__(self, worker: PoolWorker) -> None:
         self.worker = worker
         self.child: Child | None = None
+        self.processes = 0
+        """How many have had the id."""
         self.ready = False
         self.report = b""
         self.report_fd = -1
@@ -99,6 +101,11 @@ class _Member:
         """Whether its process is killed because that was too late."""
         self.outlived: tuple[Ending, float] | None = None
         """How its process has ended, and until when to wait for those below it."""
+
+    @property
+    def process_name(self) -> str:
+        """The worker's for the first process; a replacement has a number besides. It says so of itself, too."""
+        return self.worker.name if self.processes <= 1 else f"{self.worker.name}#{self.processes}"
 
 
 class Pool:
@@ -187,7 +194,15 @@ class Pool:
 
     def _fork(self, member: _Member, fds: list[int]) -> None:
         worker = member.worker
-        spec = ChildSpec(worker.entry, worker.argument, worker.name, die_with_parent=True, env=self._env)
+        member.processes += 1
+        identity = {"SIMPLER_WORKER_ID": member.process_name, "SIMPLER_NODE_ID": socket.gethostname()}
+        spec = ChildSpec(
+            worker.entry,
+            worker.argument,
+            member.process_name,
+            die_with_parent=True,
+            env={**(self._env or {}), **identity},
+        )
         member.child = self._children.fork(spec, fds, lambda ending: self._ended(member, ending))
         member.late, member.never_ready = None, False
 
@@ -262,7 +277,7 @@ class Pool:
         record = encode_error(error)
         self._region.worker_died(member.worker.worker, record)
         if self._state is PoolState.RUNNING:
-            self._children.say(member.worker.name, cause)  # one that has no task has nobody else to tell
+            self._children.say(member.process_name, cause)  # one that has no task has nobody else to tell
             if member.late is None:
                 member.deaths_in_a_row = 1 if tasks > member.tasks_at_death else member.deaths_in_a_row + 1
                 member.tasks_at_death = tasks
@@ -302,6 +317,7 @@ class Pool:
                 timeout_ns=timeout_ns,
                 worker=member.worker.worker,
                 worker_name=member.worker.name,
+                worker_id=member.process_name,
                 pid=ending.pid,
                 host=socket.gethostname(),
             )
@@ -313,6 +329,7 @@ class Pool:
             cause + stderr,
             worker=member.worker.worker,
             worker_name=member.worker.name,
+            worker_id=member.process_name,
             pid=ending.pid,
             host=socket.gethostname(),
             out_of_memory=memory.word,
@@ -320,7 +337,7 @@ class Pool:
         )
 
     def _describe(self, member: _Member, ending: Ending) -> str:
-        return f"worker {member.worker.name} (pid {ending.pid} on {socket.gethostname()}) was {ending}".replace(
+        return f"worker {member.process_name} (pid {ending.pid} on {socket.gethostname()}) was {ending}".replace(
             "was exited", "exited"
         )
 
