@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NATIVE = ROOT / "native"
 INCLUDE = ROOT / "client" / "simpler" / "include"
-HEADERS = (NATIVE / "simpler.h", INCLUDE / "simpler_kernel.h", NATIVE / "device.h")
+HEADERS = (NATIVE / "simpler.h", INCLUDE / "simpler_kernel.h", NATIVE / "device.h", NATIVE / "keeper.h")
 BEGIN, END = "/* cffi: begin */", "/* cffi: end */"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,7 +37,14 @@ def test_options_that_cannot_be_are_refused_with_what_would_be_right(wrong: dict
 
 def test_a_worker_is_told_all_but_the_timeout() -> None:
     options = CallOptions(5.0, 1 << 20, "/tmp", {"A": "1", "B": None}, ["/opt", Path("/srv")], "capture")
-    assert decode_options(options.encoded) == replace(options, timeout_s=None)
+    assert decode_options(options.encoded) == options.replaced(timeout_s=None)
+
+
+def test_options_are_checked_again_when_some_are_changed() -> None:
+    with pytest.raises(ArgumentError, match="memory_bytes=0"):
+        CallOptions(cwd="/tmp").replaced(memory_bytes=0)
+    with pytest.raises(TypeError, match="timeout"):
+        CallOptions().replaced(timeout=1)
 
 
 def test_options_that_a_worker_need_not_know_are_not_sent() -> None:

@@ -149,6 +149,7 @@ def test_only_the_bindings_touch_the_native_module() -> None:
         "simpler.heap",
         "simpler.graph_run",
         "simpler.completion_stream",
+        "simpler.executor.hygiene",
         "simpler.callable_table",
         "simpler.submission",
         "simpler.region_records",

@@ -1,18 +1,26 @@
-"""The worker's side of an executor: what a worker process runs for each call."""
+"""The worker's side of an executor: what a worker process runs for each call.
+
+The order is fixed: a call's options are in force before anything of it is unpickled; what it took is measured before
+its outcome is pickled, and the process is put back after that, since a value's class may run code and import modules.
+"""
 
 from __future__ import annotations
 
 import os
-import resource
 import socket
-import time
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from simpler.args import ReceivedArgs
 from simpler.errors import ArgumentError, TaskError
 from simpler.executor.call_record import OpenedCall, encode_outcome, open_call
+from simpler.executor.hygiene import Keeper
+from simpler.executor.hygiene import keeper as process_keeper
+from simpler.executor.import_scope import import_scope
 from simpler.executor.metrics import CallMetrics
+from simpler.executor.options import decode_options
+from simpler.executor.surroundings import Surroundings
 from simpler.result_record import EncodedResult, Parts
 from simpler.user_traceback import user_traceback
 
@@ -57,7 +65,8 @@ class CallRunner:
 
     def __init__(self, config: RunnerConfig) -> None:
         self._config = config
-        self._is_begun = False
+        self._keeper: Keeper | None = None
+        self._failure: TaskError | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CallRunner, (self._config,)
@@ -70,17 +79,83 @@ class CallRunner:
 
     def run(self, record: bytes | memoryview) -> Parts:
         """Runs the call of ``record``; its outcome's record. Raises TaskError INITIALIZER_FAILED."""
-        if not self._is_begun:
-            self._begin()
-        return _run(open_call(record))
+        keeper = self._keeper or self._begin()
+        call = open_call(record)
+        try:
+            if not call.options:
+                return self._outcome(keeper, call, None)
+            options = decode_options(call.options)
+            with import_scope([str(path) for path in options.python_path]):
+                return self._outcome(keeper, call, Surroundings(options, self._config.folder))
+        finally:
+            try:
+                keeper.restore()
+            except KeyboardInterrupt:  # it was meant for the call
+                keeper.restore()
+                raise
 
-    def _begin(self) -> None:
+    def _outcome(self, keeper: Keeper, call: OpenedCall, surroundings: Surroundings | None) -> Parts:
+        value: object = None
+        error: BaseException | None = None
+        is_chunk = False
+        keeper.begin()
+        try:
+            if surroundings is not None:
+                surroundings.begin()
+            fn, args, kwargs, is_chunk = call.load()
+            if surroundings is not None:
+                surroundings.limit_memory()
+            if is_chunk:
+                value = values = []
+                for item in args:
+                    values.append(fn(*item))
+                    keeper.restore()
+                    if surroundings is not None:
+                        surroundings.apply()
+            else:
+                value = fn(*args, **kwargs)
+        except BaseException as raised:
+            error = raised
+        used = keeper.usage(error)
+        _flush()
+        output = None if surroundings is None else surroundings.finish()
+        try:
+            return encode_outcome(value, error, self._metrics(used), output, is_chunk=is_chunk)
+        finally:
+            error = None  # its traceback has this frame
+
+    def _metrics(self, used: list[float]) -> CallMetrics:
+        started, ended, wall_s, user_s, system_s, peak_rss_bytes = used
+        return CallMetrics(started, ended, wall_s, user_s, system_s, int(peak_rss_bytes), *self._identity)
+
+    def _begin(self) -> Keeper:
+        """Before the first call of this process."""
+        if self._failure is not None:
+            raise self._failure
+        worker_id = os.environ.setdefault("SIMPLER_WORKER_ID", f"{self._config.name}.{os.getpid()}")
+        node_id = os.environ.setdefault("SIMPLER_NODE_ID", socket.gethostname())
+        self._identity = os.getpid(), worker_id, node_id
         if self._config.initializer:
-            _initialize(self._config.initializer)
-        self._is_begun = True
+            try:
+                _initialize(self._config.initializer, worker_id)
+            except TaskError as failure:
+                self._failure = failure
+                raise
+            process_keeper().remember()
+        self._keeper = process_keeper()
+        return self._keeper
 
 
-def _initialize(pickled: bytes) -> None:
+def _flush() -> None:
+    """What Python holds back of a line that the call has begun."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (AttributeError, OSError, ValueError):  # the call may have put anything there
+        pass
+
+
+def _initialize(pickled: bytes, worker_id: str) -> None:
     import cloudpickle
 
     try:
@@ -89,39 +164,8 @@ def _initialize(pickled: bytes) -> None:
     except BaseException as error:
         text = user_traceback(error)
         failed = TaskError(
-            f"the executor's initializer failed in {os.environ.get('SIMPLER_WORKER_ID', '')} (pid {os.getpid()} on "
-            f"{socket.gethostname()}):\n{text}",
+            f"the executor's initializer failed in {worker_id} (pid {os.getpid()} on {socket.gethostname()}):\n{text}",
             code=INITIALIZER_FAILED,
         )
         failed.remote_traceback = text
         raise failed from error
-
-
-def _run(call: OpenedCall) -> Parts:
-    started, begun, used = time.time(), time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
-    value: object = None
-    error: BaseException | None = None
-    is_chunk = False
-    try:
-        fn, args, kwargs, is_chunk = call.load()
-        if is_chunk:
-            value = values = []
-            for item in args:
-                values.append(fn(*item))
-        else:
-            value = fn(*args, **kwargs)
-    except BaseException as raised:
-        error = raised
-    now = resource.getrusage(resource.RUSAGE_SELF)
-    metrics = CallMetrics(
-        started,
-        time.time(),
-        time.perf_counter() - begun,
-        now.ru_utime - used.ru_utime,
-        now.ru_stime - used.ru_stime,
-        now.ru_maxrss << 10,
-        os.getpid(),
-        os.environ.get("SIMPLER_WORKER_ID", ""),
-        socket.gethostname(),
-    )
-    return encode_outcome(value, error, metrics, is_chunk=is_chunk)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from simpler.errors import ArgumentError
 
@@ -19,8 +19,7 @@ _LONGEST_TIMEOUT_S = 1e9
 _MOST_BYTES = 1 << 62
 
 
-@dataclass(frozen=True, slots=True)
-class CallOptions:
+class CallOptions(msgspec.Struct, frozen=True, dict=True):
     """Settings of one call. Raises ArgumentError for what cannot be, before anything is sent.
 
     ``timeout_s``: seconds that it may run, None for as long as it takes. When they are over its worker is killed and
@@ -44,24 +43,28 @@ class CallOptions:
     timeout_s: float | None = None
     memory_bytes: int | None = None
     cwd: str | os.PathLike[str] | None = None
-    env_updates: Mapping[str, str | None] = field(default_factory=dict, hash=False)
+    env_updates: Mapping[str, str | None] = {}
     python_path: Sequence[str | os.PathLike[str]] = ()
     output: Output = "show"
-    encoded: bytes = field(init=False, repr=False, compare=False)
-    """What the worker has to know, once for all calls with these options; b"" when it need not know anything."""
 
     def __post_init__(self) -> None:
         _check_number("timeout_s", self.timeout_s, (int, float), _LONGEST_TIMEOUT_S, "seconds above 0, or None")
         _check_number("memory_bytes", self.memory_bytes, (int,), _MOST_BYTES, "a whole number of bytes, or None")
-        self._set("cwd", None if self.cwd is None else _path("cwd", self.cwd))
-        self._set("env_updates", MappingProxyType(_environment(self.env_updates)))
-        self._set("python_path", _paths("python_path", self.python_path))
+        cwd = None if self.cwd is None else _path("cwd", self.cwd)
+        force_setattr(self, "cwd", cwd)
+        force_setattr(self, "env_updates", MappingProxyType(_environment(self.env_updates)))
+        force_setattr(self, "python_path", _paths("python_path", self.python_path))
         _require(self.output in OUTPUTS, "output", self.output, " or ".join(map(repr, OUTPUTS)))
-        told = (self.memory_bytes, self.cwd, dict(self.env_updates), self.python_path, self.output)
-        self._set("encoded", b"" if told == _NOTHING_TO_TELL else msgspec.msgpack.encode(told))
 
-    def _set(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)
+    @functools.cached_property
+    def encoded(self) -> bytes:
+        """What the worker has to know, once for all calls with these options; b"" when it need not know anything."""
+        told = (self.memory_bytes, self.cwd, dict(self.env_updates), self.python_path, self.output)
+        return b"" if told == _NOTHING_TO_TELL else msgspec.msgpack.encode(told)
+
+    def replaced(self, **changes: Any) -> CallOptions:
+        """These with some of them changed. Raises ArgumentError as the class does, TypeError for what is no option."""
+        return msgspec.structs.replace(self, **changes)
 
     def __reduce__(self) -> tuple[Any, ...]:
         told = (self.timeout_s, self.memory_bytes, self.cwd, dict(self.env_updates), self.python_path, self.output)

@@ -1,0 +1,139 @@
+"""A worker process is after each call as it was before it, in what the next call would notice.
+
+Put back, whatever changed it, C code included: the working directory, os.environ and the environment of C, sys.path,
+umask, signal mask, signal dispositions, timers. Not put back: loaded modules and what is in them, sys.excepthook,
+filters of warnings, threads, child processes, descriptors and files that the call left.
+
+Rules
+  1. One keeper per process, since all that is the process's. What it puts back is how the process was when ``remember``
+     was called last: before the first call, after the initializer.
+  2. To compare all signals takes longer than a quick call (native/keeper.h); so ``signal.signal`` and its like are
+     wrapped, and say that there is something to be looked at.
+  3. A process that a call has forked, and that came out of it as the worker did, ends there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from simpler._native import ffi, lib
+from simpler.errors import StartupError
+
+_ENVIRONMENT, _SIGNALS = lib.SLR_ENVIRONMENT_CHANGED, lib.SLR_SIGNALS_CHANGED
+_DIRECTORY, _FORKED = lib.SLR_DIRECTORY_LOST, lib.SLR_FORKED
+_begin, _usage, _restore = lib.slr_keeper_begin, lib.slr_keeper_usage, lib.slr_keeper_restore
+_USAGE_FIELDS = 6
+_SIGNAL_NUMBERS = range(1, 65)
+_WATCHED = ((sys.modules["_signal"], "signal"), (signal, "siginterrupt"), (signal, "setitimer"), (signal, "alarm"))
+
+
+class Keeper:
+    """Puts back, and measures."""
+
+    def __init__(self) -> None:
+        self._usage = ffi.new("slr_usage *")
+        self._numbers = ffi.cast("double *", self._usage)
+        self._is_suspect = False
+        for module, name in _WATCHED:
+            setattr(module, name, self._watched(getattr(module, name)))
+        self.remember()
+
+    def _watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def noted(*args: Any) -> Any:
+            self._is_suspect = True
+            return function(*args)
+
+        return noted
+
+    def remember(self) -> None:
+        """How the process is now is how it is to be."""
+        self._native = _native_keeper()
+        self._directory = os.getcwd()  # noqa: PTH109  # as chdir takes it
+        self._path, self._path_entries = sys.path, sys.path.copy()
+        self._environ, self._environment = os.environ, dict(os.environb)
+        self._handlers = {number: _handler(number) for number in _SIGNAL_NUMBERS}
+        self._is_suspect = False
+
+    def begin(self) -> None:
+        """A call begins: measures from now on."""
+        if changes := _begin(self._native):
+            self._put_back(changes)
+
+    def usage(self, error: BaseException | None) -> list[float]:
+        """Since ``begin``: the fields of slr_usage (native/keeper.h), in their order. ``error``: what was raised."""
+        if _usage(self._native, self._usage):
+            _leave(error)
+        used: list[float] = ffi.unpack(self._numbers, _USAGE_FIELDS)
+        return used
+
+    def restore(self) -> None:
+        """A call has ended."""
+        suspect = self._is_suspect
+        changes = _restore(self._native, suspect)
+        if changes or suspect:
+            self._put_back(changes | (_SIGNALS if suspect else 0))
+            self._is_suspect = False
+        if sys.path is not self._path or self._path != self._path_entries:
+            sys.path = self._path
+            self._path[:] = self._path_entries
+        if os.environ is not self._environ:
+            os.environ = self._environ  # noqa: B003  # the object; what is in it is compared by its own means
+
+    def _put_back(self, changes: int) -> None:
+        if changes & _FORKED:
+            _leave(None)
+        if changes & _SIGNALS:
+            for number, handler in self._handlers.items():
+                if handler is not None and _handler(number) is not handler:
+                    signal.signal(number, handler)
+            lib.slr_keeper_restore_signals(self._native)
+        if changes & _ENVIRONMENT:
+            os.environ = self._environ  # noqa: B003
+            os.environb.clear()
+            lib.slr_environment_clear()
+            os.environb.update(self._environment)
+            lib.slr_keeper_remember_environment(self._native)
+        if changes & _DIRECTORY:
+            os.chdir(self._directory)
+            self._native = _native_keeper()
+
+
+@functools.cache
+def keeper() -> Keeper:
+    """This process's."""
+    return Keeper()
+
+
+def _native_keeper() -> Any:
+    made = ffi.new("slr_keeper **")
+    if lib.slr_keeper_create(made) != lib.SLR_OK:
+        raise StartupError.of_system(
+            "a worker cannot remember how it began", OSError(ffi.errno, os.strerror(ffi.errno))
+        )
+    return ffi.gc(made[0], lib.slr_keeper_destroy)
+
+
+def _handler(number: int) -> Callable[..., Any] | int | None:
+    """What Python does on the signal; None for what C code has set, and for the numbers that libc keeps for itself."""
+    try:
+        return signal.getsignal(number)
+    except ValueError:
+        return None
+
+
+def _leave(error: BaseException | None) -> NoReturn:
+    """Ends this process as one that multiprocessing forked for a function of its own."""
+    if error is not None:
+        traceback.print_exception(error)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.flush()
+    os._exit(error is not None)

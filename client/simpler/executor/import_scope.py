@@ -1,0 +1,101 @@
+"""``python_path``: modules that shadow installed ones for one call.
+
+Rules
+  1. Within the scope modules that are loaded already but would be found on the entries first are out of sys.modules;
+     they come back at its end.
+  2. What was loaded from the entries is forgotten at the end, and with it whatever was loaded meanwhile and holds
+     something of it. Other modules that the call was the first to import stay.
+  3. CPython loads an extension module once per process. A package with such modules is put aside instead of forgotten,
+     and is there again in the next scope that finds it at the same place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.machinery import ExtensionFileLoader, PathFinder
+from types import FunctionType, ModuleType
+
+_NEVER_SHADOWED = {*sys.builtin_module_names, "__main__", "importlib", "simpler"}
+_put_aside: dict[str, dict[str, ModuleType]] = {}
+"""The modules of each package of rule 3, by the file that it is from."""
+
+
+@contextlib.contextmanager
+def import_scope(python_path: Sequence[str]) -> Iterator[None]:
+    """The scope of one call, which puts the entries onto sys.path itself (surroundings.py)."""
+    loaded, finders = sys.modules.copy(), sys.path_importer_cache.copy()
+    for entry in python_path:
+        sys.path_importer_cache.pop(entry, None)  # files may have come since it last listed the folder
+    names = _tops({**loaded, **{name: module for modules in _put_aside.values() for name, module in modules.items()}})
+    origins = {name: origin for name in names if (origin := _origin_on(python_path, name))}
+    _remove(origins)
+    for origin in origins.values():
+        sys.modules.update(_put_aside.get(origin, {}))
+    try:
+        yield
+    finally:
+        _forget(python_path, loaded)
+        sys.modules.update(loaded)
+        sys.path_importer_cache.clear()
+        sys.path_importer_cache.update(finders)
+        importlib.invalidate_caches()
+
+
+def _top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _tops(names: Iterable[str]) -> set[str]:
+    return {_top(name) for name in names} - _NEVER_SHADOWED
+
+
+def _origin_on(python_path: Sequence[str], name: str) -> str | None:
+    """The file that an import would load from there; a mere folder is found only where there is nothing else."""
+    spec = PathFinder.find_spec(name, list(python_path))
+    return None if spec is None or spec.loader is None else spec.origin
+
+
+def _remove(tops: Iterable[str]) -> None:
+    for name in list(sys.modules):
+        if _top(name) in tops:
+            del sys.modules[name]
+
+
+def _forget(python_path: Sequence[str], loaded: dict[str, ModuleType]) -> None:
+    new = {name: module for name, module in sys.modules.items() if loaded.get(name) is not module}
+    folders = tuple(f"{entry}/" for entry in python_path)
+    gone = {_top(name) for name, module in new.items() if _origin(module).startswith(folders)}
+    extensions = {_top(name) for name, module in new.items() if _is_extension(module)}
+    for top in gone & extensions:
+        _put_aside[_origin(new.get(top))] = {name: module for name, module in new.items() if _top(name) == top}
+    stay = extensions | _tops(loaded) | _NEVER_SHADOWED
+    while tainted := {_top(name) for name, module in new.items() if _holds_something_of(gone, module)} - stay - gone:
+        gone |= tainted
+    _remove(gone)
+
+
+def _origin(module: ModuleType | None) -> str:
+    """Where it was found; of a package without an ``__init__`` its first folder."""
+    spec = getattr(module, "__spec__", None)
+    if spec is None:
+        return ""
+    places = [spec.origin, *(spec.submodule_search_locations or ())]
+    return next((place for place in places if isinstance(place, str)), "")
+
+
+def _is_extension(module: ModuleType) -> bool:
+    return isinstance(getattr(getattr(module, "__spec__", None), "loader", None), ExtensionFileLoader)
+
+
+def _holds_something_of(gone: set[str], module: ModuleType) -> bool:
+    return any(_top(_home(value)) in gone for value in list(vars(module).values()))
+
+
+def _home(value: object) -> str:
+    """The module that it belongs to."""
+    if isinstance(value, ModuleType):
+        return value.__name__
+    return str((value if isinstance(value, (type, FunctionType)) else type(value)).__module__)

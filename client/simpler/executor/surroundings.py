@@ -1,0 +1,54 @@
+"""What one call's options ask for: folder, environment, module path, limit of memory, and where its output goes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+from simpler.executor.captured_output import Capture, CapturedOutput, discarded
+from simpler.executor.memory_limit import memory_limit
+from simpler.executor.options import CallOptions
+
+
+class Surroundings:
+    """Those of one call. ``folder``: where captured output goes."""
+
+    def __init__(self, options: CallOptions, folder: str | None) -> None:
+        self._options, self._folder = options, folder
+        self._capture: Capture | None = None
+        self._over = contextlib.ExitStack()
+
+    def begin(self) -> None:
+        """Before the call is loaded. Raises OSError for a folder that is not there."""
+        if self._options.output == "capture":
+            self._capture = self._over.enter_context(Capture(self._folder))
+        elif self._options.output == "discard":
+            self._over.enter_context(discarded())
+        self.apply()
+
+    def apply(self) -> None:
+        """What hygiene takes away, and the next item of a chunk needs again."""
+        options = self._options
+        sys.path[:0] = map(str, options.python_path)
+        for name, value in options.env_updates.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        if options.cwd is not None:
+            try:
+                os.chdir(options.cwd)
+            except OSError as error:
+                error.add_note("it is the call's option cwd, in the worker process")
+                raise
+
+    def limit_memory(self) -> None:
+        """Once the call is loaded: its arguments do not count."""
+        if self._options.memory_bytes is not None:
+            self._over.enter_context(memory_limit(self._options.memory_bytes))
+
+    def finish(self) -> CapturedOutput | None:
+        """After the call; what it printed, if that is wanted."""
+        self._over.close()
+        return None if self._capture is None else self._capture.output

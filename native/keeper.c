@@ -1,0 +1,202 @@
+#include "keeper.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    LAST_STANDARD_SIGNAL = 31,
+    LAST_SIGNAL = 64,
+    KERNEL_SIGSET_BYTES = 8,
+    TIMERS = 3,
+};
+
+/* struct sigaction as the kernel has it, which is to be compared whole: at most a handler, flags, a restorer, a mask.
+ */
+typedef struct {
+    uint64_t words[4];
+} disposition;
+
+struct slr_keeper {
+    pid_t process;
+    int directory, clear_refs; /* clear_refs: -1 where /proc does not let it be written */
+    mode_t umask;
+    sigset_t mask;
+    disposition dispositions[LAST_SIGNAL + 1];
+    int is_timer_set[TIMERS];
+    char **environment; /* the pointers in environ: setenv(3) never changes a string in place */
+    int64_t due_ns;
+    int64_t begun_ns;
+    double started;
+    struct rusage used;
+};
+
+static int64_t now_ns(clockid_t clock) {
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+/* By the system call: libc refuses the signals that it keeps for itself, and would make them look changed. */
+static int get_disposition(int number, disposition *out) {
+    memset(out, 0, sizeof *out);
+    return (int)syscall(SYS_rt_sigaction, number, NULL, out, KERNEL_SIGSET_BYTES);
+}
+
+static int is_disposition_changed(const slr_keeper *keeper, int number) {
+    disposition now;
+    get_disposition(number, &now);
+    return memcmp(&now, &keeper->dispositions[number], sizeof now) != 0;
+}
+
+static int are_signals_changed(const slr_keeper *keeper, int last) {
+    for (int number = 1; number <= last; number++)
+        if (number != SIGKILL && number != SIGSTOP && is_disposition_changed(keeper, number))
+            return 1;
+    return 0;
+}
+
+void slr_keeper_restore_signals(slr_keeper *keeper) {
+    for (int number = 1; number <= LAST_SIGNAL; number++)
+        if (is_disposition_changed(keeper, number))
+            syscall(SYS_rt_sigaction, number, &keeper->dispositions[number], NULL, KERNEL_SIGSET_BYTES);
+}
+
+static int is_timer_set(int which) {
+    struct itimerval timer;
+    getitimer(which, &timer);
+    return timer.it_value.tv_sec || timer.it_value.tv_usec;
+}
+
+static void stop_timers(const slr_keeper *keeper) {
+    static const struct itimerval stopped;
+    for (int which = 0; which < TIMERS; which++)
+        if (!keeper->is_timer_set[which] && is_timer_set(which))
+            setitimer(which, &stopped, NULL);
+}
+
+static int is_environment_changed(const slr_keeper *keeper) {
+    char **now = environ, **then = keeper->environment;
+    if (!now)
+        return *then != NULL;
+    while (*then && *now == *then) {
+        now++;
+        then++;
+    }
+    return *now != *then;
+}
+
+slr_status slr_keeper_remember_environment(slr_keeper *keeper) {
+    size_t count = 0;
+    while (environ && environ[count])
+        count++;
+    char **copy = realloc(keeper->environment, (count + 1) * sizeof *copy);
+    if (!copy)
+        return SLR_SYSTEM;
+    if (count)
+        memcpy(copy, environ, count * sizeof *copy);
+    copy[count] = NULL;
+    keeper->environment = copy;
+    return SLR_OK;
+}
+
+void slr_environment_clear(void) {
+    clearenv();
+}
+
+static void remember_signals(slr_keeper *keeper) {
+    pthread_sigmask(SIG_SETMASK, NULL, &keeper->mask);
+    for (int number = 1; number <= LAST_SIGNAL; number++)
+        get_disposition(number, &keeper->dispositions[number]);
+    for (int which = 0; which < TIMERS; which++)
+        keeper->is_timer_set[which] = is_timer_set(which);
+}
+
+slr_status slr_keeper_create(slr_keeper **out) {
+    slr_keeper *keeper = calloc(1, sizeof *keeper);
+    if (!keeper)
+        return SLR_SYSTEM;
+    keeper->process = getpid();
+    keeper->clear_refs = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC);
+    keeper->directory = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (keeper->directory < 0 || slr_keeper_remember_environment(keeper) != SLR_OK) {
+        int error = errno;
+        slr_keeper_destroy(keeper);
+        errno = error;
+        return SLR_SYSTEM;
+    }
+    keeper->umask = umask(0);
+    umask(keeper->umask);
+    remember_signals(keeper);
+    *out = keeper;
+    return SLR_OK;
+}
+
+void slr_keeper_destroy(slr_keeper *keeper) {
+    if (keeper->clear_refs >= 0)
+        close(keeper->clear_refs);
+    if (keeper->directory >= 0)
+        close(keeper->directory);
+    free(keeper->environment);
+    free(keeper);
+}
+
+/* The signals up to `last` and the timers. */
+static int look(slr_keeper *keeper, int64_t now, int last) {
+    keeper->due_ns = now + SLR_KEEP_DUE_NS;
+    stop_timers(keeper);
+    return are_signals_changed(keeper, last) ? SLR_SIGNALS_CHANGED : 0;
+}
+
+int slr_keeper_begin(slr_keeper *keeper) {
+    int64_t now = now_ns(CLOCK_MONOTONIC);
+    int changes = now < keeper->due_ns ? 0 : look(keeper, now, LAST_STANDARD_SIGNAL);
+    if (keeper->clear_refs >= 0 && pwrite(keeper->clear_refs, "5", 1, 0) < 0)
+        keeper->clear_refs = -1;
+    getrusage(RUSAGE_SELF, &keeper->used);
+    keeper->started = (double)now_ns(CLOCK_REALTIME) / 1e9;
+    keeper->begun_ns = now_ns(CLOCK_MONOTONIC);
+    return changes;
+}
+
+static double seconds_between(struct timeval begin, struct timeval end) {
+    return (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_usec - begin.tv_usec) / 1e6;
+}
+
+int slr_keeper_usage(slr_keeper *keeper, slr_usage *usage) {
+    if (getpid() != keeper->process)
+        return SLR_FORKED;
+    struct rusage now;
+    getrusage(RUSAGE_SELF, &now);
+    usage->wall_s = (double)(now_ns(CLOCK_MONOTONIC) - keeper->begun_ns) / 1e9;
+    usage->started = keeper->started;
+    usage->ended = (double)now_ns(CLOCK_REALTIME) / 1e9;
+    usage->user_s = seconds_between(keeper->used.ru_utime, now.ru_utime);
+    usage->system_s = seconds_between(keeper->used.ru_stime, now.ru_stime);
+    usage->peak_rss_bytes = (double)now.ru_maxrss * 1024;
+    return 0;
+}
+
+int slr_keeper_restore(slr_keeper *keeper, int suspect) {
+    if (getpid() != keeper->process)
+        return SLR_FORKED;
+    int changes = is_environment_changed(keeper) ? SLR_ENVIRONMENT_CHANGED : 0;
+    int64_t now = now_ns(CLOCK_MONOTONIC);
+    if (suspect || now >= keeper->due_ns)
+        changes |= look(keeper, now, suspect ? LAST_SIGNAL : LAST_STANDARD_SIGNAL);
+    umask(keeper->umask);
+    if (fchdir(keeper->directory) < 0) {
+        keeper->directory = keeper->clear_refs = -1; /* the numbers may be another's by now */
+        changes |= SLR_DIRECTORY_LOST;
+    }
+    pthread_sigmask(SIG_SETMASK, &keeper->mask, NULL);
+    return changes;
+}

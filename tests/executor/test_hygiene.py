@@ -1,0 +1,97 @@
+"""A worker is after each call as it was before."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from executor import calls, disorder
+from executor.conftest import MakeExecutor
+from simpler.errors import WorkerDied
+from simpler.executor import SimplerExecutor
+
+WAIT_S = 60
+
+
+@pytest.fixture
+def one_worker(make_executor: MakeExecutor) -> SimplerExecutor:
+    """An executor whose calls all meet what those before them have left."""
+    return make_executor(1)
+
+
+# X4
+@pytest.mark.parametrize(
+    "leave",
+    [
+        disorder.change_folder,
+        disorder.change_folder_in_c,
+        disorder.lengthen_path,
+        disorder.replace_path,
+        disorder.change_environment,
+        disorder.replace_environment,
+        disorder.change_environment_in_c,
+        disorder.change_umask,
+        disorder.handle_signals,
+        disorder.ignore_in_c,
+        disorder.block_signals,
+        disorder.start_timers,
+        disorder.start_timer_in_c,
+    ],
+)
+def test_a_call_leaves_its_process_as_it_was(one_worker: SimplerExecutor, leave: Callable[[], None]) -> None:
+    before = one_worker.submit(disorder.state).result(WAIT_S)
+    one_worker.submit(leave).result(WAIT_S)
+    assert one_worker.submit(disorder.state).result(WAIT_S) == before
+
+
+# X4
+def test_a_call_that_raises_leaves_its_process_as_it_was(one_worker: SimplerExecutor) -> None:
+    def leave_and_raise() -> None:
+        disorder.change_folder()
+        disorder.handle_signals()
+        raise ValueError("after that")
+
+    before = one_worker.submit(disorder.state).result(WAIT_S)
+    with pytest.raises(ValueError, match="after that"):
+        one_worker.submit(leave_and_raise).result(WAIT_S)
+    assert one_worker.submit(disorder.state).result(WAIT_S) == before
+
+
+# X4
+def test_the_items_of_a_map_do_not_meet_what_others_have_left(one_worker: SimplerExecutor) -> None:
+    found = set(one_worker.map(disorder.folder_then_leave, range(30), chunksize=10, timeout=WAIT_S))
+    assert found == {(str(Path.cwd()), None, signal.SIG_DFL)}
+
+
+# X4
+def test_a_call_that_closes_all_files_costs_nobody_but_itself(one_worker: SimplerExecutor) -> None:
+    folder = one_worker.submit(disorder.state).result(WAIT_S)["cwd"]
+    one_worker.submit(disorder.close_all_files).result(WAIT_S)
+    assert one_worker.submit(disorder.state).result(WAIT_S)["cwd"] == folder
+
+
+# X4
+def test_sigint_in_a_call_is_a_keyboard_interrupt_even_after_one_that_ignored_it(one_worker: SimplerExecutor) -> None:
+    pid = one_worker.submit(calls.pid).result(WAIT_S)
+    one_worker.submit(disorder.handle_signals).result(WAIT_S)
+    with pytest.raises(KeyboardInterrupt):
+        one_worker.submit(disorder.signal_oneself, signal.SIGINT).result(WAIT_S)
+    assert one_worker.submit(calls.pid).result(WAIT_S) == pid
+
+
+# X4
+def test_sigterm_in_a_call_ends_its_process_even_after_one_that_ignored_it(one_worker: SimplerExecutor) -> None:
+    one_worker.submit(disorder.handle_signals).result(WAIT_S)
+    with pytest.raises(WorkerDied, match="SIGTERM"):
+        one_worker.submit(disorder.signal_oneself, signal.SIGTERM).result(WAIT_S)
+
+
+@pytest.mark.parametrize(("fork", "code"), [(disorder.come_out_twice, 0), (disorder.raise_twice, 1)])
+def test_a_process_that_comes_out_of_a_call_as_the_worker_did_ends_there(
+    one_worker: SimplerExecutor, fork: Callable[[], int], code: int
+) -> None:
+    assert one_worker.submit(fork).result(WAIT_S) == code
+    assert one_worker.submit(calls.add, 1).result(WAIT_S) == 2
