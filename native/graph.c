@@ -228,8 +228,8 @@ static void leave_group(slr_region *region, uint32_t index, int64_t now_ns, uint
         group->root = poison_of(region, index);
     if (--group->unended)
         return;
-    slri_slot_move(group, member->state == SLR_TASK_CANCELLED ? SLRI_CANCEL : group->root ? SLRI_POISON : SLRI_SUCCEED);
     group->ended_order = member->ended_order;
+    slri_slot_move(group, member->state == SLR_TASK_CANCELLED ? SLRI_CANCEL : group->root ? SLRI_POISON : SLRI_SUCCEED);
     SLRI_FAULT("group:ended");
     settle_consumers(region, leader, now_ns, worklist);
     retain_or_release(region, leader);
@@ -241,9 +241,10 @@ static void finish(slr_region *region, uint32_t index, int64_t now_ns, uint32_t 
     slri_run *run = slri_run_find(region, slot->run);
     if (slot->state == SLR_TASK_RUNNING)
         region->workers[slot->taker].held--;
+    slot->ended_order = header->tasks; /* before it has ended: recovery goes by it */
     slri_slot_move(slot, slot->verdict);
     SLRI_FAULT("complete:moved");
-    slot->ended_order = header->tasks++;
+    header->tasks++;
     header->failures += slot->state == SLR_TASK_FAILED;
     header->poisoned += slot->state == SLR_TASK_POISONED;
     header->cancelled += slot->state == SLR_TASK_CANCELLED;

@@ -162,6 +162,7 @@ typedef struct {
     bool gives_up; /* a worker that died is abandoned, not replaced */
     bool cancels;  /* a thread of the parent, at any time */
     bool closes;   /* the same */
+    bool streams;  /* the runs are streams: their tasks are reaped one by one */
 } explored_plan;
 
 extern explored_plan plan;

@@ -221,7 +221,7 @@ static void check_run(void) {
     CHECK(run.cancelled == run.lost || plan.cancels);
     for (uint32_t i = 0; i < ACTORS; i++)
         CHECK(!world.actors[i].holds);
-    if (run.lost)
+    if (run.lost || plan.streams) /* of a stream all was told, and is forgotten */
         return;
     for (uint32_t i = 0; i < world.seen.submitted; i++) {
         if (slr_task_query(region, world.seen.ids[i], &infos[i]) != SLR_OK)
@@ -233,6 +233,44 @@ static void check_run(void) {
     CHECK(run.tasks == world.seen.submitted && run.failed == failed && run.poisoned == poisoned);
 }
 
+static void check_told(const slr_ended *ended, bool *told) {
+    uint32_t number = 0;
+    while (number < world.seen.submitted && world.seen.ids[number] != ended->task)
+        number++;
+    CHECK(number < world.seen.submitted && !told[number]);
+    told[number] = true;
+    if (ended->state == SLR_TASK_SUCCEEDED)
+        CHECK(world.seen.done[number] && plan.tasks[number].ends != FAILS);
+    else if (ended->state == SLR_TASK_FAILED)
+        CHECK((world.seen.done[number] && plan.tasks[number].ends == FAILS) || world.seen.deaths);
+    else
+        CHECK(ended->state == SLR_TASK_CANCELLED && !world.seen.begun[number] && plan.cancels);
+}
+
+/* Each task is told once, and forgotten, until all have been or the stream is lost. */
+static void reap_all(void) {
+    slr_region *region = world_region(PARENT);
+    bool told[MOST_TASKS] = {false};
+    uint32_t count, left = world.seen.submitted;
+    slr_ended ended[2];
+    while (left) {
+        doing("reap");
+        int status = slr_run_reap(region, world.seen.run, ended, 2, &count, plan.spin_us, -1);
+        if (status == SLR_INTERRUPTED)
+            continue;
+        if (status == SLR_FAILED && world.seen.deaths)
+            return;
+        OK(status);
+        CHECK(count && count <= left);
+        for (uint32_t i = 0; i < count; i++)
+            check_told(&ended[i], told);
+        doing("forget");
+        status = slr_run_forget(region, world.seen.run, ended[0].task, count);
+        OK(status);
+        left -= count;
+    }
+}
+
 static void make_run(bool last) {
     slr_region *region = world_region(PARENT);
     int status;
@@ -242,7 +280,7 @@ static void make_run(bool last) {
     memset(world.seen.late, 0, sizeof world.seen.late);
     world.seen.submitted = 0;
     doing("begin a run");
-    status = slr_run_begin(region, 0, &world.seen.run);
+    status = slr_run_begin(region, plan.streams ? SLR_RUN_STREAM : 0, &world.seen.run);
     if (status == SLR_CLOSED && plan.closes)
         return;
     OK(status);
@@ -256,6 +294,8 @@ static void make_run(bool last) {
     CHECK(world.seen.submitted == plan.n_tasks || world.seen.deaths || plan.cancels || plan.closes);
     if (last)
         world_forget_private(PARENT);
+    if (plan.streams)
+        reap_all();
     doing("seal");
     OK(slr_run_seal(region, world.seen.run));
     do {

@@ -187,6 +187,36 @@ static void a_member_of_a_group_is_late(void) {
     build_world();
 }
 
+/* G10: what ends is told once, in whatever order the workers come to it. */
+static void a_stream(void) {
+    PLAN(FREE_TASK, {.ends = RETURNS}, {.ends = FAILS});
+    plan.streams = true;
+    build_world();
+}
+
+static void a_stream_is_watched(void) {
+    PLAN(FREE_TASK, {.ends = RETURNS});
+    plan.streams = true;
+    plan.spin_us = 50;
+    build_world();
+}
+
+/* G5 */
+static void a_stream_is_cancelled(void) {
+    PLAN(FREE_TASK, {.ends = RETURNS});
+    plan.streams = true;
+    plan.cancels = true;
+    build_world();
+}
+
+/* W4: it may be lost with it. */
+static void a_worker_of_a_stream_dies(void) {
+    PLAN(FREE_TASK, {.ends = RETURNS});
+    plan.streams = true;
+    plan.deaths = 1;
+    build_world();
+}
+
 #define SCENARIO(name) {#name, name}
 const scenario scenarios[] = {
     SCENARIO(a_diamond),
@@ -213,5 +243,9 @@ const scenario scenarios[] = {
     SCENARIO(a_worker_of_a_group_is_given_up),
     SCENARIO(tasks_are_late),
     SCENARIO(a_member_of_a_group_is_late),
+    SCENARIO(a_stream),
+    SCENARIO(a_stream_is_watched),
+    SCENARIO(a_stream_is_cancelled),
+    SCENARIO(a_worker_of_a_stream_dies),
 };
 const size_t n_scenarios = sizeof scenarios / sizeof *scenarios;

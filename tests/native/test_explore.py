@@ -106,6 +106,20 @@ BUGS = {
         "a_diamond",
         "nobody can go on",
     ),
+    "who reaps a stream is not woken": (
+        "run.c",
+        "slri_run_tell(region, run, SLRI_WORD_RETAINED);",
+        "run->word |= SLRI_WORD_RETAINED;",
+        "a_stream",
+        "nobody can go on",
+    ),
+    "what a stream has told is not forgotten": (
+        "stream.c",
+        "slri_run_drop_first(region, run);",
+        ";",
+        "a_stream",
+        "!told[number]",
+    ),
     "a worker is woken but its doorbell not rung": (
         "mailbox.c",
         "ring(worker);\n    if (slri_is_kind",
