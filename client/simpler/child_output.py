@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from simpler import limits
 from simpler.journal_output import JournalForwarder
+from simpler.plain_text import escape_bytes
 
 _STDERR = 2
 _READ_BYTES = 1 << 16
@@ -71,7 +72,7 @@ def _broken(line: bytes) -> list[bytes]:
 
 
 class Forwarder:
-    """Writes lines to our stderr as it takes them."""
+    """Writes lines to our stderr as it takes them. Control characters are escaped: it may be a terminal."""
 
     def __init__(self, selector: selectors.BaseSelector, on_drained: Callable[[], None]) -> None:
         self._selector, self._on_drained = selector, on_drained
@@ -93,7 +94,7 @@ class Forwarder:
                 return
         prefix = f"[{name}] ".encode()
         for line in lines:
-            self._pending += prefix + line + b"\n"
+            self._pending += prefix + escape_bytes(line) + b"\n"
 
     def flush_some(self) -> None:
         """Writes what a writable stderr takes at once."""

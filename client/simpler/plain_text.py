@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+_STEERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
 
 def escape(text: str) -> str:
     """``text`` with everything that is not printable (``str.isprintable``) written as an escape.
@@ -14,3 +18,16 @@ def escape(text: str) -> str:
 def encodable(text: str) -> str:
     """``text`` with lone surrogates, which are no Unicode text (JSON and msgpack refuse them), written as an escape."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def escape_controls(text: str) -> str:
+    """``text`` with what would steer a terminal or break a line written as an escape; tabs and newlines stay.
+
+    Unlike ``escape`` it leaves all that people write, such as spaces of other scripts and the joiners of emoji.
+    """
+    return _STEERS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def escape_bytes(line: bytes) -> bytes:
+    """The same for UTF-8; bytes that are not are written as an escape, too."""
+    return escape_controls(line.decode("utf-8", "backslashreplace")).encode()

@@ -170,6 +170,17 @@ async def test_lines_come_out_whole_with_what_is_missing_said(pipe: tuple[int, i
     assert len(read) < 2 * PRINTED_BYTES
 
 
+async def test_a_session_cannot_steer_the_terminal(pipe: tuple[int, int]) -> None:  # X9
+    reading, writing = pipe
+    printer = Printer(writing)
+    printer.write("[h s] ", ["\x1b[2J gone\r"])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(printer.run)
+        await trio.lowlevel.wait_readable(reading)
+        nursery.cancel_scope.cancel()
+    assert os.read(reading, 100) == b"[h s] \\x1b[2J gone\\r\n"
+
+
 async def test_what_others_left_out_is_said_though_nothing_follows(pipe: tuple[int, int]) -> None:  # R9
     reading, writing = pipe
     printer = Printer(writing)

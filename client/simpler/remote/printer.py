@@ -1,7 +1,8 @@
 """What the processes of sessions print, on its way to this program's stderr.
 
 Rules
-  1. Lines come out whole, in the order in which they came, each with the host and the session before it.
+  1. Lines come out whole, in the order in which they came, each with the host and the session before it. Control
+     characters in them are escaped.
   2. Nobody waits for who reads our stderr: lines wait here, up to PRINTED_BYTES; what comes then is left out, and it is
      said how much. It goes to descriptor 2 itself, as what local workers print does, no more than poll(2) has room for.
 """
@@ -14,6 +15,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 import trio
+
+from simpler.plain_text import escape_controls
 
 PRINTED_BYTES = 1 << 18
 WRITE_BYTES = 4096
@@ -61,7 +64,7 @@ class Printer:
             self._add(prefix, f"({lines} lines were too many, and are only in the log of that host)")
 
     def _add(self, prefix: str, line: str) -> None:
-        self._waiting += f"{prefix}{line}\n".encode(errors="backslashreplace")
+        self._waiting += f"{prefix}{escape_controls(line)}\n".encode()
 
     async def _drain(self) -> None:
         while self._waiting or self._left_out:
