@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from simpler.executor.call_runner import CallRunner, RunnerConfig
 from simpler.executor.dispatcher import Target
+from simpler.executor.spawning import start_spawner
 from simpler.region import ANY_SUB, Region
-from simpler.worker import Worker
+
+if TYPE_CHECKING:
+    from simpler.worker import Worker
 
 
 class Ground(Protocol):
@@ -30,18 +33,25 @@ class Ground(Protocol):
 
 
 class LocalGround:
-    """Sub-workers of a Worker on this host."""
+    """Sub-workers of a Worker on this host. ``environment``: theirs, whole."""
 
     digest: bytes
 
-    def __init__(self, n_workers: int, config: RunnerConfig) -> None:
-        self._n_workers = n_workers
-        self._worker = Worker(3, num_sub_workers=n_workers, name=config.name)
-        self._config = config
+    def __init__(self, n_workers: int, config: RunnerConfig, environment: Mapping[str, str]) -> None:
+        self._n_workers, self._config, self._environment = n_workers, config, environment
+        self._worker: Worker | None = None
 
     def start(self) -> tuple[Region, Sequence[Target]]:
-        """Starts the Worker."""
-        self.digest = self._worker.register(CallRunner(self._config)).digest
+        """Starts the Worker. What it needs in this process is imported and made while its spawner boots."""
+        spawner = start_spawner(self._config.name, self._environment)
+        try:
+            from simpler.worker import Worker
+
+            self._worker = Worker(3, num_sub_workers=self._n_workers, name=self._config.name, spawner=spawner)
+            self.digest = self._worker.register(CallRunner(self._config)).digest
+        except BaseException:
+            spawner.close()
+            raise
         self._worker.init()
         region = self._worker.region
         assert region is not None
@@ -49,15 +59,18 @@ class LocalGround:
 
     def look_after(self) -> None:
         """Sees the end of the spawner."""
-        self._worker.look_after_workers()
+        if self._worker is not None:
+            self._worker.look_after_workers()
 
     def is_gone(self, target: Target) -> bool:
         """Whether all of them were given up."""
-        region = self._worker.region
+        region = None if self._worker is None else self._worker.region
         return region is None or all(region.worker_info(worker).abandoned for worker in range(self._n_workers))
 
     def close(self, *, interrupted: bool) -> None:
         """Closes the Worker."""
+        if self._worker is None:
+            return
         if interrupted:
             self._worker.__exit__(KeyboardInterrupt)
         else:

@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Mapping
 
 from simpler.executor.call_record import CallRecord
 from simpler.executor.call_runner import RunnerConfig
 from simpler.executor.engine import CallEngine
 from simpler.executor.future import CallFuture
 from simpler.executor.ground import LocalGround
+from simpler.executor.settings import worker_environment
 
 
 class SessionBackend:
     """Runs each call as a task on a SUB worker.
 
-    Nothing is started before the first call. A backend that is dropped without ``shutdown`` ends its workers once its
-    calls are over. At the end of the program those finish, as a ProcessPoolExecutor's do.
+    ``environment``: the environment variables of the worker processes, all of them; by default what the allow-list
+    keeps of this process's. Nothing is started before the first call. A backend that is dropped without ``shutdown``
+    ends its workers once its calls are over. At the end of the program those finish, as a ProcessPoolExecutor's do.
     """
 
-    def __init__(self, max_workers: int, *, config: RunnerConfig | None = None) -> None:
+    def __init__(
+        self,
+        max_workers: int,
+        *,
+        config: RunnerConfig | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.max_workers = max_workers
         config = config or RunnerConfig()
-        self._engine = CallEngine(LocalGround(max_workers, config), config.name)
+        ground = LocalGround(max_workers, config, worker_environment() if environment is None else environment)
+        self._engine = CallEngine(ground, config.name)
         _engines.add(self._engine)
 
     def __del__(self) -> None:

@@ -71,7 +71,7 @@ def resolve(
     )
 
 
-def worker_environment(environ: Mapping[str, str], also: Collection[str] = ()) -> dict[str, str]:
+def worker_environment(environ: Mapping[str, str] = os.environ, also: Collection[str] = ()) -> dict[str, str]:
     """The environment of worker processes: what PROGRAM keeps of ``environ``, and the variables named in ``also``."""
     kept = PROGRAM.of(environ, also)
     kept.pop(_OF_THE_PROGRAM_ALONE, None)

@@ -1,0 +1,60 @@
+"""What of the program a call finds around itself: which environment variables, which descriptors."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from executor import surroundings
+from executor.conftest import MakeExecutor
+
+pytestmark = pytest.mark.slow
+PLANTED = {
+    name: f"planted-{number}"
+    for number, name in enumerate(
+        (
+            *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "GITHUB_TOKEN", "OPENAI_API_KEY"),
+            *("DATABASE_URL", "HF_TOKEN", "PGPASSWORD", "SIMPLER_API_KEY", "PYTHON_TOKEN", "SOME_UNKNOWN_THING"),
+        )
+    )
+}
+
+
+def test_secrets_reach_no_user_code(make_session_executor: MakeExecutor, monkeypatch: pytest.MonkeyPatch) -> None:  # X3
+    for name, value in PLANTED.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    found = make_session_executor().submit(surroundings.environments).result()
+    assert not [name for name, value in PLANTED.items() if value in found or name in found]
+    assert "OMP_NUM_THREADS" in found
+
+
+def test_the_environment_is_that_of_when_the_executor_was_made(
+    make_session_executor: MakeExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:  # X3
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    executor = make_session_executor()
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert executor.submit(surroundings.variable, "OMP_NUM_THREADS").result() == "3"
+
+
+def test_no_descriptor_of_the_program_is_open_in_a_worker(
+    make_session_executor: MakeExecutor, tmp_path: Path
+) -> None:  # X4
+    ours, theirs = socket.socketpair()
+    with (tmp_path / "file").open("w") as file, ours, theirs:
+        for open_here in (file, ours, theirs):
+            os.set_inheritable(open_here.fileno(), True)
+        planted = {(os.fstat(each.fileno()).st_dev, os.fstat(each.fileno()).st_ino) for each in (file, ours, theirs)}
+        executor = make_session_executor(1)
+        assert planted.isdisjoint(executor.submit(surroundings.open_files).result())
+        assert executor.submit(surroundings.standard_input).result() == b""
+
+
+def test_calls_may_start_processes_and_threads(make_session_executor: MakeExecutor) -> None:  # X8
+    executor = make_session_executor(1)
+    for _ in range(2):
+        assert executor.submit(surroundings.fork_and_thread).result() == ("yes\n", 7, ["yes"])
