@@ -19,14 +19,13 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from simpler import forks, limits
 from simpler.args import encode
 from simpler.completion_stream import CompletionStream, Ended, StreamLost
 from simpler.error_record import decode_error
 from simpler.errors import CapacityError, SimplerError, StateError, WorkerDied
-from simpler.executor.broken import ExecutorBroken
 from simpler.executor.call_record import CallRecord, decode_outcome, encode_call
 from simpler.executor.call_runner import INITIALIZER_FAILED
 from simpler.executor.claim import Claim, Waiter
@@ -36,7 +35,9 @@ from simpler.executor.executor_life import TRANSITIONS, ExecutorEvent, ExecutorL
 from simpler.executor.future import CallFuture
 from simpler.executor.ground import Ground
 from simpler.region import ANY_SUB, Region, RegionClosed, TaskState
-from simpler.registry import display_name
+
+if TYPE_CHECKING:
+    from simpler.executor.broken import ExecutorBroken
 
 _SUCCEEDED, _FAILED = int(TaskState.SUCCEEDED), int(TaskState.FAILED)
 _log = logging.getLogger("simpler.executor")
@@ -489,10 +490,14 @@ class CallEngine:
         self._collector.kick()
 
     def _broken_error(self) -> ExecutorBroken:
+        from simpler.executor.broken import ExecutorBroken  # whose base's module takes 8 ms to import
+
         error = ExecutorBroken(f"the executor can run no more calls: {self._broken}")
         error.__cause__ = self._broken
         return error
 
 
 def _name(call: Call) -> str:
+    from simpler.registry import display_name
+
     return display_name(call.fn)
