@@ -69,8 +69,8 @@ def _dumps(part: Any) -> bytes:
 
 
 def _values_are_registered() -> bool:
-    cloudpickle = sys.modules.get("cloudpickle")
-    return cloudpickle is not None and bool(cloudpickle.list_registry_pickle_by_value())
+    registry = getattr(sys.modules.get("cloudpickle"), "list_registry_pickle_by_value", None)
+    return registry is not None and bool(registry())  # None also while another thread imports it
 
 
 def _by_value(value: object) -> Pickled:
