@@ -65,6 +65,21 @@ PUSHES_SENT_AHEAD = 64
 PUSH_TIMEOUT_S = 30.0
 """How long to push may wait for room: the listeners are called one after the other, and one may be slow."""
 
+# ---- map of an executor
+CHUNK_S = 0.02
+"""How long a worker is to be busy with one chunk of inputs: what it costs to send one is about 1/200 of that."""
+SMALLEST_CHUNK_S = 0.001
+"""No chunk is made smaller for a fair share: nobody notices a worker that idles for that long at the end."""
+CHUNK_GROWTH = 8
+"""How much larger than one that is over a chunk may be."""
+CHUNK_SHARES = 2
+"""Into how many chunks per worker the inputs that are left are split at least."""
+CHUNKS_PER_WORKER = 3
+"""Sent and not over: one that runs, one that lies ready for the worker, and one while it is heard that one is over."""
+PROGRESS_REFRESH_S = 0.1
+PROGRESS_LINE_S = 10.0
+"""How often progress is shown: on a terminal, and where each line stays."""
+
 # ---- frames between hosts
 FRAME_PAYLOAD_BYTES = 16 << 20
 FRAME_DATA_BYTES = 64 << 20

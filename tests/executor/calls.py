@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import subprocess
 from pathlib import Path
 
 
@@ -30,3 +32,20 @@ def tell_and_read(begun: Path, fifo: Path) -> bytes:
     """The same, that says first that it has begun: whoever reads that pipe gets its process."""
     begun.write_text(str(os.getpid()))
     return fifo.read_bytes()
+
+
+def pass_gate(path: Path) -> Path:
+    """A call that lasts until the gate is open."""
+    with path.open() as gate:
+        fcntl.flock(gate, fcntl.LOCK_SH)
+    return path
+
+
+def one_member_set(member: int) -> set[int]:
+    """A result that can be referred to weakly."""
+    return {member}
+
+
+def printenv(name: str) -> str:
+    """What a program that the call starts finds in its environment."""
+    return subprocess.run(["printenv", name], capture_output=True, text=True, check=False).stdout.strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,3 +62,25 @@ def fifo(tmp_path: Path) -> Path:
     path = tmp_path / "fifo"
     os.mkfifo(path)
     return path
+
+
+class Gate:
+    """What calls.pass_gate waits at until it is opened; ``open_gate`` is one that nobody waits at."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.open_gate = folder / "gate", folder / "open-gate"
+        self.open_gate.touch()
+        self._lock = self.path.open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def open(self) -> None:
+        """Lets all through, those who come later too."""
+        self._lock.close()
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """Something that calls wait for, and are told at any time that they need not any more."""
+    closed = Gate(tmp_path)
+    yield closed
+    closed.open()

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from simpler.executor.backend import ExecutorBackend
+    from simpler.executor.call_record import CallRecord
     from simpler.executor.captured_output import CapturedOutput
-    from simpler.executor.executor import SimplerExecutor
+    from simpler.executor.executor import ExecutorView, SimplerExecutor
     from simpler.executor.future import CallFuture
+    from simpler.executor.lifecycle import LifecycleObservable, LifecycleObserver
     from simpler.executor.metrics import CallMetrics
     from simpler.executor.options import CallOptions
     from simpler.executor.session_backend import SessionBackend
@@ -21,8 +23,12 @@ _HOMES = {
     "CallFuture": "future",
     "CallMetrics": "metrics",
     "CallOptions": "options",
+    "CallRecord": "call_record",
     "CapturedOutput": "captured_output",
     "ExecutorBackend": "backend",
+    "ExecutorView": "executor",
+    "LifecycleObservable": "lifecycle",
+    "LifecycleObserver": "lifecycle",
     "SessionBackend": "session_backend",
     "SimplerExecutor": "executor",
 }
@@ -31,8 +37,12 @@ __all__ = [
     "CallFuture",
     "CallMetrics",
     "CallOptions",
+    "CallRecord",
     "CapturedOutput",
     "ExecutorBackend",
+    "ExecutorView",
+    "LifecycleObservable",
+    "LifecycleObserver",
     "SessionBackend",
     "SimplerExecutor",
 ]

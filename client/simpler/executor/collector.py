@@ -82,6 +82,10 @@ class Collector:
         """The functions that wait for a future's end are to be called."""
         self._queue.put(future)
 
+    def call_functions(self) -> None:
+        """Calls those of all futures that are done."""
+        self._call_back(None)
+
     def has_calls_to_make(self) -> bool:
         """Whether it was kicked, or is to call functions."""
         return not self._queue.empty()
@@ -102,7 +106,7 @@ class Collector:
         self.waiter.thread = threading.get_ident()
         self._engine.start()
         self.serve()
-        self._call_back(None)  # what was left of them by the last results
+        self.call_functions()  # of a future that was settled since
 
     def _turn(self) -> float | None:
         """Does what is to be done now. Returns how long to sleep then, None: until it is kicked."""

@@ -88,7 +88,8 @@ class CallEngine:
         try:
             payload = encode([], [b"".join(encode_call(call))])
         except Exception as error:
-            future.settle(None, error)
+            if future.settle(None, error):
+                self._collector.call(future)
             return
         timeout_s = call.options.timeout_s
         self._dispatcher.add(Call(future, call.fn, call.options, payload, int((timeout_s or 0) * 1e9)))
@@ -317,6 +318,7 @@ class CallEngine:
         for call in [self._outstanding.pop(task) for task in list(self._outstanding)]:
             self._settle(call, None, WorkerDied(f"{_name(call)}: the executor was ended while its worker ran it"))
         if self._life is ExecutorLife.DRAINING:
+            self._collector.call_functions()  # who waits for the end waits for these, too
             self._move(ExecutorEvent.DRAINED)
             self._closed.set()
         for waiter in list(self._standing_by):
@@ -434,6 +436,8 @@ class CallEngine:
     def _settle_outcome(self, call: Call, outcome: _Outcome) -> None:
         if outcome.state == _SUCCEEDED:
             value, error, call.future.metrics, call.future.output = decode_outcome(outcome.record)
+            if error is not None and value:
+                call.future.results_before_error = value
             self._settle(call, value, error)
         else:
             self._settle(call, None, self._failure(call, outcome))

@@ -66,6 +66,8 @@ class CallFuture(Unserializable, Future[Any]):
     """Once it is done; None for a call that never ran to its end in a worker: cancelled, killed, or lost."""
     output: CapturedOutput | None = None
     """What a call with ``output="capture"`` printed, once it is done; also of one that was killed on this host."""
+    results_before_error: Sequence[Any] = ()
+    """Of a chunk of a map whose future has an error: the results of the inputs before it."""
 
     # What most futures leave as it is stands here once for all of them.
     owner: FutureOwner | None = None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from simpler.executor.call_record import CallRecord
 from simpler.executor.call_runner import RunnerConfig
 from simpler.executor.engine import CallEngine
 from simpler.executor.future import CallFuture
 from simpler.executor.ground import LocalGround
+from simpler.executor.lifecycle import Lifecycle
 from simpler.executor.settings import worker_environment
 
 
@@ -34,6 +35,7 @@ class SessionBackend:
         ground = LocalGround(max_workers, config, worker_environment() if environment is None else environment)
         self._engine = CallEngine(ground, config.name)
         _engines.add(self._engine)
+        self._lifecycle = Lifecycle()
 
     def __del__(self) -> None:
         engine = getattr(self, "_engine", None)  # None: it could not be made
@@ -42,10 +44,20 @@ class SessionBackend:
 
     def execute(self, call: CallRecord, future: CallFuture) -> None:
         """Begins the call. Raises StateError after ``shutdown``, ExecutorBroken when no worker is left."""
+        is_observed = bool(self._lifecycle.observers)
+        if is_observed:
+            self._lifecycle.begun(call, future)
         self._engine.execute(call, future)
+        if is_observed:
+            self._engine.demand()
+
+    def observe(self, observer: object) -> Callable[[], None]:
+        """Has ``observer`` told of calls (lifecycle.py), until what is returned is called."""
+        return self._lifecycle.observe(observer)
 
     def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
         """Ends the workers once their calls are over; from any thread, also in a function that a future calls."""
+        self._lifecycle.shut_down()
         self._engine.shutdown(wait=wait, cancel_futures=cancel_futures)
 
     def interrupt(self) -> None:
