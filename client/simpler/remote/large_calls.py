@@ -3,8 +3,8 @@
 Rules
   1. Where the session's memory is mapped here, a copy is one in memory, in pieces between which the loop goes on; else
      it goes over the data lane.
-  2. Who finds no room in the session's heap waits until another call has given its buffers back, with none of its own
-     held; alone it is refused.
+  2. One call at a time has buffers made. Where the session's heap has no room for all of them it gives back those it
+     has, and waits until another call has ended; with none under way it is refused.
   3. Buffers are given back as soon as the call is answered, and nobody waits for that.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -38,12 +38,14 @@ _LOOK_S = 0.01
 
 
 class LargeCalls:
-    """Those of one session; used in its loop."""
+    """Those of one session; used in its loop. ``under_way``: how many calls its pump has taken and not seen end."""
 
-    def __init__(self, session: RemoteSession, region: Region) -> None:
-        self._session, self._region = session, region
-        self._holders = 0
-        self._given_back = trio.Event()
+    def __init__(self, session: RemoteSession, region: Region, under_way: Callable[[], int]) -> None:
+        self._session, self._region, self._under_way = session, region, under_way
+        self._making = trio.Lock()
+        self._to_send = self._to_fetch = 0
+        self._over = trio.Event()
+        """A call has ended; then there is another event."""
 
     def check(self) -> None:
         """Raises SimplerError UNSUPPORTED when the session takes no SUB_CALL."""
@@ -56,37 +58,52 @@ class LargeCalls:
         """
         for tensor in args.tensors:
             _check(tensor)
-        while True:
-            buffers: list[MallocReply] = []
-            self._holders += 1
+        self._to_send += 1
+        try:
+            async with self._making:
+                buffers = await self._made(args.tensors)
             try:
-                for tensor in args.tensors:
-                    buffers.append((await self._session.request(Malloc(nbytes=tensor.nbytes)))[0])
                 for tensor, buffer in zip(args.tensors, buffers, strict=True):
                     await self._write(buffer, self._region.view(tensor.offset, tensor.nbytes))
-                remote = RemoteArgs(tensors=[*map(_described, args.tensors, buffers)], scalars=list(args.scalars))
-                return remote, buffers
-            except CapacityError:
-                may_come = self._given_back
-                self.give_back(buffers)
-                if not self._holders:
-                    raise
-                await may_come.wait()
             except BaseException:
                 self.give_back(buffers)
                 raise
+        finally:
+            self._to_send -= 1
+        remote = RemoteArgs(tensors=[*map(_described, args.tensors, buffers)], scalars=list(args.scalars))
+        return remote, buffers
+
+    async def _made(self, tensors: Sequence[TensorRecord]) -> list[MallocReply]:
+        while True:
+            is_alone, over = self._under_way() == self._to_send and not self._to_fetch, self._over
+            made: list[MallocReply] = []
+            try:
+                for tensor in tensors:
+                    made.append((await self._session.request(Malloc(nbytes=tensor.nbytes)))[0])
+                return made
+            except CapacityError:
+                self.give_back(made)
+                if is_alone:
+                    raise
+            except BaseException:
+                self.give_back(made)
+                raise
+            await over.wait()
 
     def give_back(self, buffers: Sequence[MallocReply]) -> None:
         """Of one call, once; without waiting."""
         for buffer in buffers:
             self._free(buffer.buffer, buffer.generation)
-        self._holders -= 1
-        self._given_back.set()
-        self._given_back = trio.Event()
+
+    def one_is_over(self) -> None:
+        """A call has ended, and what it had is given back."""
+        self._over.set()
+        self._over = trio.Event()
 
     async def fetch(self, reply: SubCallReply) -> Done:
         """The result, now in the program's heap. Raises CapacityError where that has no room for long."""
         record = 0
+        self._to_fetch += 1
         try:
             record = await self._alloc(reply.nbytes)
             await self._read(reply, self._region.view(record, reply.nbytes))
@@ -96,7 +113,9 @@ class LargeCalls:
                 self._region.unref(record)
             raise
         finally:
+            self._to_fetch -= 1
             self._free(reply.buffer, reply.generation)
+            self.one_is_over()
 
     async def _alloc(self, nbytes: int) -> int:
         deadline = trio.current_time() + limits.CONTROL_TIMEOUT_S

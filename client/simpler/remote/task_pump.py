@@ -58,14 +58,14 @@ class TaskPump:
         region: Region,
         lane: Link,
         *,
-        large: LargeCalls,
+        large: Callable[[Callable[[], int]], LargeCalls],
         start_soon: Callable[..., None],
         at_least: int,
         on_dropped: Callable[[int, int, int], None],
         give_up: Callable[[Exception], None],
     ) -> None:
         self._worker = worker
-        self._large, self._start_soon = large, start_soon
+        self._large, self._start_soon = large(lambda: self._ahead), start_soon
         self._least = max(limits.TASKS_AHEAD, at_least)
         self._region = region
         self._lane = lane
@@ -236,6 +236,7 @@ class TaskPump:
         self._ahead -= 1
         del self._runs[pending.sequence]
         self._measure()
+        self._large.one_is_over()
         try:
             self._end(task, pending.answer.failed, pending.answer.payload)
         except RegionClosed:  # the Worker is closing
