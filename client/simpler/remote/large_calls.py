@@ -43,7 +43,8 @@ class LargeCalls:
     def __init__(self, session: RemoteSession, region: Region, under_way: Callable[[], int]) -> None:
         self._session, self._region, self._under_way = session, region, under_way
         self._making = trio.Lock()
-        self._to_send = self._to_fetch = 0
+        self._asking = self._fetching = 0
+        """How many have no buffers yet, and how many results are still being copied."""
         self._over = trio.Event()
         """A call has ended; then there is another event."""
 
@@ -58,24 +59,24 @@ class LargeCalls:
         """
         for tensor in args.tensors:
             _check(tensor)
-        self._to_send += 1
+        self._asking += 1
         try:
             async with self._making:
                 buffers = await self._made(args.tensors)
-            try:
-                for tensor, buffer in zip(args.tensors, buffers, strict=True):
-                    await self._write(buffer, self._region.view(tensor.offset, tensor.nbytes))
-            except BaseException:
-                self.give_back(buffers)
-                raise
         finally:
-            self._to_send -= 1
+            self._asking -= 1
+        try:
+            for tensor, buffer in zip(args.tensors, buffers, strict=True):
+                await self._write(buffer, self._region.view(tensor.offset, tensor.nbytes))
+        except BaseException:
+            self.give_back(buffers)
+            raise
         remote = RemoteArgs(tensors=[*map(_described, args.tensors, buffers)], scalars=list(args.scalars))
         return remote, buffers
 
     async def _made(self, tensors: Sequence[TensorRecord]) -> list[MallocReply]:
         while True:
-            is_alone, over = self._under_way() == self._to_send and not self._to_fetch, self._over
+            is_alone, over = self._under_way() == self._asking and not self._fetching, self._over
             made: list[MallocReply] = []
             try:
                 for tensor in tensors:
@@ -103,7 +104,7 @@ class LargeCalls:
     async def fetch(self, reply: SubCallReply) -> Done:
         """The result, now in the program's heap. Raises CapacityError where that has no room for long."""
         record = 0
-        self._to_fetch += 1
+        self._fetching += 1
         try:
             record = await self._alloc(reply.nbytes)
             await self._read(reply, self._region.view(record, reply.nbytes))
@@ -113,7 +114,7 @@ class LargeCalls:
                 self._region.unref(record)
             raise
         finally:
-            self._to_fetch -= 1
+            self._fetching -= 1
             self._free(reply.buffer, reply.generation)
             self.one_is_over()
 

@@ -183,6 +183,7 @@ class TaskPump:
     def _not_sent(self, task: GraphTask, error: SimplerError) -> None:
         self._ahead -= 1
         self._ahead_bytes -= len(task.args)
+        self._large.one_is_over()
         self._fail(task, error)
 
     def enqueue_first(self) -> bool:
