@@ -85,8 +85,11 @@ class CallRunner:
             if not call.options:
                 return self._outcome(keeper, call, None)
             options = decode_options(call.options)
+            surroundings = Surroundings(options, self._config.folder)
+            if not options.python_path:
+                return self._outcome(keeper, call, surroundings)
             with import_scope([str(path) for path in options.python_path]):
-                return self._outcome(keeper, call, Surroundings(options, self._config.folder))
+                return self._outcome(keeper, call, surroundings)
         finally:
             try:
                 keeper.restore()
