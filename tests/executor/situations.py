@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
+import linecache
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -119,3 +122,20 @@ def refuse() -> None:
 def lengthen_path(folder: str) -> None:
     """An initializer that has modules of a folder found, after all others."""
     sys.path.append(folder)
+
+
+def sizes() -> dict[str, int]:
+    """Of what a process gathers over many calls; the resident bytes are its own, without shared pages."""
+    import cloudpickle.cloudpickle
+
+    gc.collect()
+    resident, shared = map(int, Path("/proc/self/statm").read_text().split()[1:3])
+    return {
+        "bytes": (resident - shared) * resource.getpagesize(),
+        "objects": len(gc.get_objects()),
+        "modules": len(sys.modules),
+        "finders": len(sys.path_importer_cache),
+        "source lines": len(linecache.cache),
+        "classes by value": len(cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID),
+        "descriptors": len(os.listdir("/proc/self/fd")),  # noqa: PTH208
+    }
