@@ -286,6 +286,13 @@ int slr_heap_alloc_error(slr_region *region, uint64_t bytes, uint64_t *offset) {
     return alloc(region, bytes, 0, offset);
 }
 
+int slr_heap_alloc_sparing(slr_region *region, uint64_t bytes, uint64_t spare, uint64_t *offset) {
+    if (!region)
+        return SLR_INVALID;
+    uint64_t most = region->header->config.heap_bytes - SLRI_RESERVE_BYTES;
+    return alloc(region, bytes, SLRI_RESERVE_BYTES + (spare < most ? spare : most), offset);
+}
+
 int slr_heap_ref(slr_region *region, uint64_t offset) {
     if (!region)
         return SLR_INVALID;

@@ -87,7 +87,7 @@ bool slri_spin(const uint32_t *word, uint32_t value, const uint32_t *length, int
 
 /* ---- heap.c ---- */
 void slri_heap_init(slr_region *region);
-/* No reference yet; 0: full. `reserve`: how much of it is kept back, 0 or SLRI_RESERVE_BYTES. */
+/* No reference yet; 0: full. `reserve`: how much of it is kept back. */
 uint64_t slri_heap_take(slr_region *region, uint64_t bytes, uint64_t reserve);
 void slri_heap_untake(slr_region *region, uint64_t offset); /* in the same hold: nobody has missed it, or is told */
 slri_block *slri_heap_live(slr_region *region, uint64_t offset); /* NULL: not the offset of a live block */

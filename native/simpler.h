@@ -134,6 +134,8 @@ const char *slr_status_name(int status);
 int slr_heap_alloc(slr_region *region, uint64_t bytes, uint64_t *offset);
 /* The same for an error record: it may also have the last of the heap, which is kept back for error records. */
 int slr_heap_alloc_error(slr_region *region, uint64_t bytes, uint64_t *offset);
+/* The same for something large that can be kept elsewhere: SLR_HEAP_FULL unless `spare` bytes stay free. */
+int slr_heap_alloc_sparing(slr_region *region, uint64_t bytes, uint64_t spare, uint64_t *offset);
 /* One reference more. While a process has one, it counts as one of that process and ends with it too; else, as of a
  * record that a task ended with, it is the caller's process's. */
 int slr_heap_ref(slr_region *region, uint64_t offset);

@@ -172,6 +172,17 @@ class ReceivedArgs(Unserializable):
             writeable=record.tag is not TensorArgType.INPUT,
         )
 
+    @property
+    def heap(self) -> Heap:
+        """That of the Worker that the task was submitted to."""
+        heap: Heap = self._heaps[0]  # type: ignore[assignment]  # imports have other places
+        return heap
+
+    def place(self, index: int) -> tuple[Heap | ImportedMemory, TensorRecord]:
+        """Where tensor ``index`` lies."""
+        record = _at(self._decoded.tensors, index, "tensor")
+        return self._heaps[record.place], record
+
     def scalar(self, index: int) -> Any:
         """Scalar ``index``: an int, float, bool, bytes or str."""
         return _at(self._decoded.scalars, index, "scalar")

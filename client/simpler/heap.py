@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from simpler._native import ffi, lib
-from simpler.mapping import Mapping
+from simpler.mapping import Mapping, memory_at
 from simpler.region_records import OK, fail
 from simpler.tensor import DataType
 from simpler.unserializable import Unserializable
@@ -67,11 +67,24 @@ class Heap(Unserializable):
             fail(status, f"allocating {nbytes} bytes in a heap of {counts.heap_bytes}, {used}")
         return int(out[0])
 
+    def alloc_sparing(self, nbytes: int, spare_bytes: int) -> int | None:
+        """The same for something large that can be kept elsewhere: None unless ``spare_bytes`` stay free."""
+        out = ffi.new("uint64_t *")
+        status = lib.slr_heap_alloc_sparing(self._region, nbytes, spare_bytes, out)
+        return int(out[0]) if status == OK else None
+
     def store(self, data: bytes | memoryview) -> int:
         """A new block that holds a copy of ``data``."""
         offset = self.alloc(len(data))
         self._heap[offset : offset + len(data)] = data
         return offset
+
+    def write(self, offset: int, parts: Iterable[bytes | memoryview]) -> None:
+        """Copies the parts there, one after the other."""
+        for part in parts:
+            end = offset + len(part)
+            self._heap[offset:end] = part
+            offset = end
 
     def ref(self, offset: int) -> None:
         """One more reference to the block that starts at ``offset``."""
@@ -94,6 +107,11 @@ class Heap(Unserializable):
                 lib.slr_heap_unref(mapping.raw, offset)
 
         return release
+
+    def lasting_view(self, offset: int, nbytes: int, release: Callable[[], None]) -> memoryview:
+        """Writable bytes of the heap. ``release`` is called once that view and all that was made of it are gone."""
+        address = int(ffi.cast("uintptr_t", self._base)) + offset
+        return memory_at(address, nbytes, lambda keep=self._mapping: release())  # type: ignore[misc]
 
     def view(self, offset: int, nbytes: int) -> memoryview:
         """Writable bytes of the heap."""

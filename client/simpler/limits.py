@@ -23,6 +23,19 @@ IMPORTS_MAPPED = 64
 HIGHEST_LEVEL_WITH_LOCAL = 14
 """The processes below a Worker of this host get a descriptor for each Worker above: MAX_FDS of spawn_protocol.py."""
 
+# ---- calls of executors: where their arguments and results lie
+INLINE_CALL_BYTES = 64 << 10
+"""Larger ones have a heap block of their own, over which their arrays lie without a copy."""
+SPARE_FOR_SMALL = 1 / 4
+"""The share of the heap that large results leave free: what is small always finds room."""
+SPARE_FOR_RESULTS = 1 / 2
+"""The share that large arguments leave free."""
+LARGEST_IN_HEAP = 1 / 4
+"""The share that one call or result may take. More would mostly be memory that was never touched before, which takes
+longer than writing a file."""
+SPILL_MAPPED_BYTES = 1 << 20
+"""Smaller files are read, not mapped: a process has some 65,000 mappings (vm.max_map_count)."""
+
 # ---- worker life
 STARTUP_TIMEOUT_S = 60.0
 SPIN_US = 50

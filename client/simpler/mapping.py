@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from simpler import forks
 from simpler._native import ffi, lib
+
+
+def memory_at(address: int, nbytes: int, release: Callable[[], object]) -> memoryview:
+    """Writable bytes of this process. ``release`` is called once that view and all that was made of it are gone: in any
+    thread, at any moment.
+    """
+    memory = ffi.gc(ffi.cast("char *", address), lambda _: release())
+    return memoryview(ffi.buffer(memory, nbytes)).cast("B")
 
 
 class Mapping:

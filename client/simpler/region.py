@@ -217,10 +217,8 @@ class Region(Heap):
     def succeeded(self, parts: Sequence[bytes | memoryview]) -> Done:
         """How a task ends whose result record is ``parts``, one after the other. Raises CapacityError without room."""
         nbytes = sum(map(len, parts))
-        at = record = self.alloc(nbytes)
-        for part in parts:
-            self._heap[at : at + len(part)] = part
-            at += len(part)
+        record = self.alloc(nbytes)
+        self.write(record, parts)
         return Done(TaskState.SUCCEEDED, record, nbytes)
 
     def failed(self, error: bytes) -> Done:

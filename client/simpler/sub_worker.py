@@ -12,6 +12,7 @@ from simpler.content import Content
 from simpler.errors import SimplerError
 from simpler.imported_memory import FORGET, Places
 from simpler.region import Region, Task
+from simpler.region_records import Done
 from simpler.result_record import EncodedResult, encode_result
 from simpler.worker_process import WorkerSpec, run_worker
 
@@ -37,12 +38,12 @@ class SubExecutor:
         """Forgets the function."""
         del self._functions[digest]
 
-    def call(self, task: Task) -> Sequence[bytes | memoryview] | None:
-        """Calls the task's function; its return value, pickled, unless it is None or encoded already."""
+    def call(self, task: Task) -> Sequence[bytes | memoryview] | Done | None:
+        """Calls the task's function; its return value, pickled, unless it is None or a record already."""
         args = self._received(task.args) if task.args else self._no_args
         value = self._functions[task.digest](args)
-        if value is None:
-            return None
+        if value is None or type(value) is Done:
+            return value
         return value.parts if type(value) is EncodedResult else encode_result(value)
 
     def _received(self, payload: bytes) -> ReceivedArgs:

@@ -93,8 +93,8 @@ class Executor(Protocol):
     def unload(self, digest: bytes) -> None:
         """Forgets a callable that was loaded."""
 
-    def call(self, task: Task) -> Sequence[bytes | memoryview] | None:
-        """Runs a task. Returns its result record in parts, or None."""
+    def call(self, task: Task) -> Sequence[bytes | memoryview] | Done | None:
+        """Runs a task. Returns its result record in parts, or where it has stored that itself, or None."""
 
     def control(self, task: Task) -> Sequence[bytes | memoryview] | None:
         """Does what a request to the worker itself asks; ``task.args`` says what. Returns as ``call`` does.
@@ -198,6 +198,8 @@ class _TaskLoop:
     def _done(self, task: Task) -> Done:
         try:
             result = self._perform(task)
+            if isinstance(result, Done):
+                return result
             return SUCCEEDED if result is None else self._region.succeeded(result)
         except BaseException as error:
             record = self._record(task, error)
@@ -207,7 +209,7 @@ class _TaskLoop:
                 raise SystemExit(1) from error
             return self._region.failed(record)
 
-    def _perform(self, task: Task) -> Sequence[bytes | memoryview] | None:
+    def _perform(self, task: Task) -> Sequence[bytes | memoryview] | Done | None:
         if task.op == _CALL and task.digest in self._loaded:
             return self._executor.call(task)
         if task.op == _CONTROL:

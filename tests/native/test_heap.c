@@ -41,6 +41,19 @@ static void references_are_counted(void) {
     drop_region(region);
 }
 
+static void what_is_to_stay_free_stays_free(void) {
+    slr_region *region = heap_of(1 << 20);
+    uint64_t offset, block = alloc(region, 256 << 10), spare = 512 << 10;
+    STATUS(SLR_HEAP_FULL, slr_heap_alloc_sparing(region, 256 << 10, spare, &offset)); /* its header is too much */
+    STATUS(SLR_HEAP_FULL, slr_heap_alloc_sparing(region, 64, UINT64_MAX, &offset));
+    OK(slr_heap_alloc_sparing(region, 128 << 10, spare, &offset));
+    OK(slr_heap_unref(region, offset));
+    OK(slr_heap_unref(region, block));
+    OK(slr_heap_alloc_sparing(region, 1000 << 10, 0, &offset));
+    OK(slr_heap_unref(region, offset));
+    drop_region(region);
+}
+
 static void no_block_where_none_begins(void) {
     slr_region *region = make_region();
     uint64_t offset = alloc(region, 500);
@@ -195,7 +208,7 @@ static void a_dead_workers_blocks_are_freed(void) {
     drop_region(region);
 }
 
-MAIN(CASE(blocks_are_aligned_and_writable), CASE(references_are_counted), CASE(no_block_where_none_begins),
-     CASE(finds_the_block_around_a_byte), CASE(tells_where_an_address_is), CASE(finds_blocks_at_every_distance),
-     CASE(full_heap_merges_into_one_block), CASE(a_full_heap_has_room_for_errors), CASE(random_use_agrees_with_a_model),
-     CASE(a_dead_workers_blocks_are_freed))
+MAIN(CASE(blocks_are_aligned_and_writable), CASE(references_are_counted), CASE(what_is_to_stay_free_stays_free),
+     CASE(no_block_where_none_begins), CASE(finds_the_block_around_a_byte), CASE(tells_where_an_address_is),
+     CASE(finds_blocks_at_every_distance), CASE(full_heap_merges_into_one_block), CASE(a_full_heap_has_room_for_errors),
+     CASE(random_use_agrees_with_a_model), CASE(a_dead_workers_blocks_are_freed))

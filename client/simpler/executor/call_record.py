@@ -85,7 +85,9 @@ def encode_call(call: CallRecord) -> Parts:
 
 
 def open_call(record: memoryview | bytes) -> OpenedCall:
-    """What ``encode_call`` wrote; its body is not read yet."""
+    """What ``encode_call`` wrote; its body is not read yet. ``record``: bytes, or a writable view that lasts as long as
+    the arrays which are loaded from it.
+    """
     form, options, body = _split(memoryview(record))
     return OpenedCall(bytes(options), form, body)
 
@@ -125,7 +127,9 @@ def _refused(value: Any, refusal: Exception, is_chunk: bool) -> tuple[object, No
 
 
 def decode_outcome(record: memoryview | bytes) -> Outcome:
-    """What ``encode_outcome`` wrote, independent of ``record``. Of a value that cannot be rebuilt here, an error."""
+    """What ``encode_outcome`` wrote. Of a value that cannot be rebuilt here, an error. ``record``: bytes, or a writable
+    view that lasts as long as the arrays which are loaded from it.
+    """
     form, meta, body = _split(memoryview(record))
     metrics, failure, output = _decode(meta)
     error: BaseException | None = None
@@ -163,7 +167,7 @@ def _loaded(form: int, body: memoryview) -> Any:
     if not form & _SEGMENTS:
         return pickle.loads(body)
     pickled, *buffers = split_segments(body)
-    return pickle.loads(pickled, buffers=[bytearray(buffer) for buffer in buffers])
+    return pickle.loads(pickled, buffers=[bytearray(each) if each.readonly else each for each in buffers])
 
 
 def _not_loaded(what: str, where: str, error: BaseException) -> TaskError:

@@ -20,7 +20,9 @@ from simpler.executor.hygiene import keeper as process_keeper
 from simpler.executor.import_scope import import_scope
 from simpler.executor.metrics import CallMetrics
 from simpler.executor.options import decode_options
+from simpler.executor.placement import run_placed
 from simpler.executor.surroundings import Surroundings
+from simpler.region_records import Done
 from simpler.result_record import EncodedResult, Parts
 from simpler.user_traceback import user_traceback
 
@@ -71,11 +73,9 @@ class CallRunner:
     def __reduce__(self) -> tuple[Any, ...]:
         return CallRunner, (self._config,)
 
-    def __call__(self, args: ReceivedArgs) -> EncodedResult:
-        """Runs the call in scalar 0, and gives its outcome's record."""
-        record = args.scalar(0)
-        assert isinstance(record, bytes)
-        return EncodedResult(self.run(record))
+    def __call__(self, args: ReceivedArgs) -> EncodedResult | Done:
+        """Runs a call that ``place_call`` placed, and places its outcome's record."""
+        return run_placed(args, self.run, self._config.folder)
 
     def run(self, record: bytes | memoryview) -> Parts:
         """Runs the call of ``record``; its outcome's record. Raises TaskError INITIALIZER_FAILED."""

@@ -18,6 +18,7 @@ from typing import Any
 from simpler import limits
 from simpler.executor.future import CallFuture
 from simpler.executor.options import CallOptions
+from simpler.executor.placement import PlacedCall
 
 _AHEAD_NS = limits.CALLS_AHEAD_S * 1e9
 _LEARNING = 1.25
@@ -25,16 +26,15 @@ _LEARNING = 1.25
 
 
 class Call:
-    """A call that is on its way. ``payload``, ``blocks``: what its task is given; not kept once it is sent."""
+    """A call that is on its way. ``placed``: what its task is given; once it is sent, only what is to be kept of it."""
 
-    __slots__ = ("blocks", "fn", "future", "options", "payload", "target", "timeout_ns")
+    __slots__ = ("fn", "future", "options", "placed", "target", "timeout_ns")
 
     def __init__(
-        self, future: CallFuture, fn: Callable[..., Any], options: CallOptions, payload: bytes, timeout_ns: int
+        self, future: CallFuture, fn: Callable[..., Any], options: CallOptions, placed: PlacedCall, timeout_ns: int
     ) -> None:
         self.future, self.fn, self.options = future, fn, options
-        self.payload, self.timeout_ns = payload, timeout_ns
-        self.blocks: Sequence[int] = ()
+        self.placed, self.timeout_ns = placed, timeout_ns
         self.target: Target | None = None
 
 
@@ -107,7 +107,7 @@ class Dispatcher:
 
     def sent(self, call: Call, target: Target, task: int) -> None:
         """It is with its target, as ``task``."""
-        call.target, call.payload, call.blocks = target, b"", ()
+        call.target, call.placed = target, call.placed.when_sent()
         target.in_flight.add(task)
         self._pending.pop(call.future, None)
 

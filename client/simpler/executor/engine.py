@@ -22,10 +22,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from simpler import forks, limits
-from simpler.args import encode
 from simpler.completion_stream import CompletionStream, Ended, StreamLost
 from simpler.error_record import decode_error
-from simpler.errors import CapacityError, SimplerError, StateError, WorkerDied
+from simpler.errors import CapacityError, SimplerError, StateError, TaskTimeout, WorkerDied
 from simpler.executor.call_record import CallRecord, decode_outcome, encode_call
 from simpler.executor.call_runner import INITIALIZER_FAILED
 from simpler.executor.claim import Claim, Waiter
@@ -44,12 +43,12 @@ _log = logging.getLogger("simpler.executor")
 
 
 class _Outcome(NamedTuple):
-    """How a task has ended, with a copy of its record."""
+    """How a task has ended, with its record, which lasts."""
 
     task: int
     state: int
     worker: int
-    record: bytes
+    record: bytes | memoryview
 
 
 class CallEngine:
@@ -86,13 +85,13 @@ class CallEngine:
         self._check_open()
         future.owner = self
         try:
-            payload = encode([], [b"".join(encode_call(call))])
+            placed = self._ground.places.place(encode_call(call))
         except Exception as error:
             if future.settle(None, error):
                 self._collector.call(future)
             return
         timeout_s = call.options.timeout_s
-        self._dispatcher.add(Call(future, call.fn, call.options, payload, int((timeout_s or 0) * 1e9)))
+        self._dispatcher.add(Call(future, call.fn, call.options, placed, int((timeout_s or 0) * 1e9)))
         self.activity += 1
         if self._life is not ExecutorLife.OPEN and self._is_too_late(future):
             self._check_open()
@@ -242,6 +241,7 @@ class CallEngine:
         """Starts the workers; when that fails the executor is broken."""
         try:
             self._region, targets = self._ground.start()
+            self._ground.places.heap = self._region
             self._stream = self._region.stream_begin()
         except BaseException as error:
             self.give_up(error)
@@ -317,6 +317,7 @@ class CallEngine:
         self._stream = self._region = None
         for call in [self._outstanding.pop(task) for task in list(self._outstanding)]:
             self._settle(call, None, WorkerDied(f"{_name(call)}: the executor was ended while its worker ran it"))
+        self._ground.places.close()
         if self._life is ExecutorLife.DRAINING:
             self._collector.call_functions()  # who waits for the end waits for these, too
             self._move(ExecutorEvent.DRAINED)
@@ -359,7 +360,10 @@ class CallEngine:
             return
         worker, timeout_ns, op = target.worker, call.timeout_ns, target.op
         try:
-            task = stream.submit(worker, self._ground.digest, call.payload, call.blocks, timeout_ns=timeout_ns, op=op)
+            if call.placed.waiting:
+                call.placed = self._ground.places.place(call.placed.waiting)
+            payload, blocks, *_ = call.placed
+            task = stream.submit(worker, self._ground.digest, payload, blocks, timeout_ns=timeout_ns, op=op)
             self._outstanding[task] = call
             self._dispatcher.sent(call, target, task)
         except CapacityError as full:
@@ -405,9 +409,9 @@ class CallEngine:
                 self._ground.look_after()
 
     def _take(self, stream: CompletionStream, ended: list[Ended]) -> None:
-        heap = stream.heap
+        hold = self._ground.places.hold
         for task, record, nbytes, state, worker in ended:
-            self._ended.append(_Outcome(task, state, worker, bytes(heap[record : record + nbytes])))
+            self._ended.append(_Outcome(task, state, worker, hold(record, nbytes)))
         stream.forget(ended[0].task, len(ended))
         now_ns = time.monotonic_ns()
         for target in self._dispatcher.targets:
@@ -435,7 +439,12 @@ class CallEngine:
 
     def _settle_outcome(self, call: Call, outcome: _Outcome) -> None:
         if outcome.state == _SUCCEEDED:
-            value, error, call.future.metrics, call.future.output = decode_outcome(outcome.record)
+            try:
+                record = self._ground.places.open(outcome.record)
+            except SimplerError as lost:
+                self._settle(call, None, lost)
+                return
+            value, error, call.future.metrics, call.future.output = decode_outcome(record)
             if error is not None and value:
                 call.future.results_before_error = value
             self._settle(call, value, error)
@@ -450,7 +459,9 @@ class CallEngine:
         """Of a task that did not end by itself: its worker died, or it never had one."""
         if outcome.state != _FAILED or not outcome.record:
             return WorkerDied(f"{_name(call)} was not run: the workers were ended before its turn came")
-        error = decode_error(outcome.record)
+        error = decode_error(bytes(outcome.record))
+        if isinstance(error, (WorkerDied, TaskTimeout)) and isinstance(pid := error.context.get("pid"), int):
+            self._ground.places.worker_died(pid)
         error.message = f"{_name(call)}: {error.message}"
         if error.code == INITIALIZER_FAILED or self._is_last(call.target):
             self.give_up(error)

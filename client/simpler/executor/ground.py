@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from simpler.executor.call_runner import CallRunner, RunnerConfig
 from simpler.executor.dispatcher import Target
+from simpler.executor.placement import Places
 from simpler.executor.spawning import start_spawner
 from simpler.region import ANY_SUB, Region
 
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
 
 
 class Ground(Protocol):
-    """Where calls run. ``digest``: of the callable that runs them, once it was started."""
+    """Where calls run. ``digest``: of the callable that runs them, once it was started. ``places``: of its calls."""
 
     digest: bytes
+    places: Places
 
     def start(self) -> tuple[Region, Sequence[Target]]:
         """Returns with the workers ready. Raises what kept them from starting, and has undone everything then."""
@@ -39,6 +41,7 @@ class LocalGround:
 
     def __init__(self, n_workers: int, config: RunnerConfig, environment: Mapping[str, str]) -> None:
         self._n_workers, self._config, self._environment = n_workers, config, environment
+        self.places = Places(spills=True)
         self._worker: Worker | None = None
 
     def start(self) -> tuple[Region, Sequence[Target]]:
@@ -48,7 +51,8 @@ class LocalGround:
             from simpler.worker import Worker
 
             self._worker = Worker(3, num_sub_workers=self._n_workers, name=self._config.name, spawner=spawner)
-            self.digest = self._worker.register(CallRunner(self._config)).digest
+            config = self._config._replace(folder=self.places.folder().path)
+            self.digest = self._worker.register(CallRunner(config)).digest
         except BaseException:
             spawner.close()
             raise
