@@ -22,7 +22,7 @@ from simpler.executor.captured_output import CapturedOutput
 from simpler.executor.failure import decode_failure, encode_failure
 from simpler.executor.metrics import CallMetrics
 from simpler.executor.options import CallOptions
-from simpler.executor.pickling import NotPicklable, Pickled, PickledOnce, dump, name_of, not_picklable
+from simpler.executor.pickling import NotPicklable, Pickled, PickledOnce, dump, is_small, name_of, not_picklable
 from simpler.result_record import ALIGNMENT, Parts, join_segments, split_segments
 
 _HEAD = struct.Struct("<II")
@@ -76,7 +76,8 @@ def encode_call(call: CallRecord) -> Parts:
     """The record in parts. Raises NotPicklable, which names the part of the call that it is."""
     fn, args, kwargs, options, is_chunk = call
     try:
-        pickled = dump((fn, args, kwargs))
+        may_copy = not kwargs and not is_chunk and all(map(is_small, args))
+        pickled = dump((fn, args, kwargs), may_copy=may_copy)
     except Exception as refusal:  # any class may refuse in any way
         what = f"the call of {name_of(fn)}"
         error = not_picklable(what, _parts_of(call)) or NotPicklable(f"{what} cannot be pickled ({refusal})")
@@ -106,7 +107,7 @@ def encode_outcome(
     pickled = None
     if value is not None:
         try:
-            pickled = dump(value)
+            pickled = dump(value, may_copy=is_small(value))
         except Exception as refusal:  # any class may refuse in any way
             before, error = _refused(value, refusal, is_chunk)
             return encode_outcome(before, error, metrics, output)
