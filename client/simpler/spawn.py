@@ -18,10 +18,12 @@ from simpler.child_process import require_one_thread
 from simpler.errors import ProtocolError, StartupError
 from simpler.spawn_protocol import Report, Request, Start
 
-# Neither cyclic garbage nor typing_extensions, which msgspec does without, is worth waiting for. And what lies in the
-# folder where the program happens to be is not looked at: the program itself may not see it.
+# Whoever waits for the end of a pipe that this process has inherited is not kept waiting by the imports. Neither cyclic
+# garbage nor typing_extensions, which msgspec does without, is worth waiting for. And what lies in the folder where the
+# program happens to be is not looked at: the program itself may not see it.
 _BOOT = """
-import gc, sys
+import gc, os, sys
+os.closerange(int(sys.argv[2]) + 1, (1 << 31) - 1)
 gc.disable()
 sys.path[:] = [sys.argv[1], *filter(None, sys.path)]
 sys.modules["typing_extensions"] = None

@@ -54,6 +54,13 @@ def test_no_descriptor_of_the_program_is_open_in_a_worker(
         assert executor.submit(surroundings.standard_input).result() == b""
 
 
+def test_a_worker_has_loaded_no_more_than_any_call_needs(make_session_executor: MakeExecutor) -> None:  # X8
+    loaded = make_session_executor(1).submit(eval, "set(__import__('sys').modules)").result()
+    assert "simpler.executor.call_runner" in loaded
+    slow = {"numpy", "cloudpickle", "dataclasses", "inspect", "logging", "subprocess", "tempfile", "trio", "asyncio"}
+    assert slow.isdisjoint(loaded)
+
+
 def test_calls_may_start_processes_and_threads(make_session_executor: MakeExecutor) -> None:  # X8
     executor = make_session_executor(1)
     for _ in range(2):
