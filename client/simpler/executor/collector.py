@@ -64,6 +64,7 @@ class Collector:
     def __init__(self, engine: Collecting) -> None:
         self._engine = engine
         self._queue: SimpleQueue[CallFuture | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="simpler-executor", daemon=True)
         self._seen_activity = -1
         self.is_asleep = False
         """Whether it does not look by itself, so that whoever has something for it must kick it."""
@@ -72,7 +73,11 @@ class Collector:
 
     def start(self) -> None:
         """Starts the thread."""
-        threading.Thread(target=self._run, name="simpler-executor", daemon=True).start()
+        self._thread.start()
+
+    def join(self) -> None:
+        """Returns once the thread has ended, which it does after the workers. Not for the thread itself."""
+        self._thread.join()
 
     def kick(self) -> None:
         """There is something for it to do, now. May be called anywhere, in signal handlers and finalizers too."""
@@ -112,6 +117,8 @@ class Collector:
         """Does what is to be done now. Returns how long to sleep then, None: until it is kicked."""
         engine = self._engine
         engine.end_if_drained()
+        if engine.is_over():
+            return 0.0
         others_were_here = engine.activity != self._seen_activity
         self._seen_activity = engine.activity
         if engine.is_idle() or engine.is_served():

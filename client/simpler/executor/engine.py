@@ -162,6 +162,7 @@ class CallEngine:
             assert self._stream is not None  # in a handler that came while this thread reaped: nobody else can
             self._reap(self._stream, 0, limits.SUPERVISION_INTERVAL_S)
         self._closed.wait()
+        self._collector.join()
 
     def _check_open(self) -> None:
         if self._forks != forks.generation:
