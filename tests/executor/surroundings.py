@@ -53,6 +53,13 @@ def fork_and_thread() -> tuple[str, int, list[str]]:
     return printed, child.exitcode or 0, said
 
 
+def nested(depth: int) -> list[tuple[int, int]]:
+    """An executor inside the call, and so on: of each level the process, and how many workers it would have."""
+    with SimplerExecutor() as inner:
+        here = (os.getpid(), inner._max_workers)
+        return [here] if depth == 0 else [here, *inner.submit(nested, depth - 1).result()]
+
+
 def nested_and_stay(pids: Path, fifo: Path, depth: int) -> None:
     """Executors within executors, of which the innermost call says which processes there are, and waits without end."""
     with pids.open("a") as out:

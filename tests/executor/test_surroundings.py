@@ -32,6 +32,20 @@ def test_secrets_reach_no_user_code(make_session_executor: MakeExecutor, monkeyp
     assert "OMP_NUM_THREADS" in found
 
 
+def test_the_user_may_name_variables_to_pass(
+    make_session_executor: MakeExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:  # X3
+    monkeypatch.setenv("GITHUB_TOKEN", "wanted")
+    monkeypatch.setenv("OTHER_THING", "wanted")
+    monkeypatch.setenv("SIMPLER_EXECUTOR_ENV_ALLOW", "OTHER_THING")
+    by_variable = make_session_executor()
+    by_argument = make_session_executor(env_allow=["GITHUB_TOKEN"])
+    for name, passes in (("OTHER_THING", by_variable), ("GITHUB_TOKEN", by_argument)):
+        for executor in (by_variable, by_argument):
+            expected = "wanted" if executor is passes else None
+            assert executor.submit(surroundings.variable, name).result() == expected
+
+
 def test_the_environment_is_that_of_when_the_executor_was_made(
     make_session_executor: MakeExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # X3
@@ -65,3 +79,9 @@ def test_calls_may_start_processes_and_threads(make_session_executor: MakeExecut
     executor = make_session_executor(1)
     for _ in range(2):
         assert executor.submit(surroundings.fork_and_thread).result() == ("yes\n", 7, ["yes"])
+
+
+def test_executors_nest_with_one_worker_at_each_level(make_session_executor: MakeExecutor) -> None:  # X8
+    levels = make_session_executor(2).submit(surroundings.nested, 2).result()
+    assert len({pid for pid, _ in levels}) == 3
+    assert [workers for _, workers in levels] == [1, 1, 1]
