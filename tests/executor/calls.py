@@ -49,3 +49,9 @@ def one_member_set(member: int) -> set[int]:
 def printenv(name: str) -> str:
     """What a program that the call starts finds in its environment."""
     return subprocess.run(["printenv", name], capture_output=True, text=True, check=False).stdout.strip()
+
+
+def surroundings() -> tuple[Path, dict[str, str]]:
+    """Where a call runs, and with which environment; prints it, too."""
+    print("in", Path.cwd())
+    return Path.cwd(), dict(os.environ)

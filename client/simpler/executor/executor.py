@@ -158,7 +158,12 @@ class SimplerExecutor(ExecutorView, concurrent.futures.Executor):
             self._backend = made
         else:
             config = RunnerConfig.of(name=name, initializer=initializer, initargs=initargs)
-            self._backend = SessionBackend(settings.max_workers, config=config, environment=settings.environment)
+            self._backend = SessionBackend(
+                settings.max_workers,
+                config=config,
+                environment=settings.environment,
+                endpoints=settings.endpoints,
+            )
         self._name = name
         self._has_mapped = False
         self._is_shut_down = False

@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
 
 class Ground(Protocol):
-    """Where calls run. ``digest``: of the callable that runs them, once it was started. ``places``: of its calls."""
+    """Where calls run: ``n_workers`` processes. ``digest``: of the callable that runs them, once it was started.
+    ``places``: of its calls.
+    """
 
     digest: bytes
     places: Places
+    n_workers: int
 
     def start(self) -> tuple[Region, Sequence[Target]]:
         """Returns with the workers ready. Raises what kept them from starting, and has undone everything then."""
@@ -40,7 +43,7 @@ class LocalGround:
     digest: bytes
 
     def __init__(self, n_workers: int, config: RunnerConfig, environment: Mapping[str, str]) -> None:
-        self._n_workers, self._config, self._environment = n_workers, config, environment
+        self.n_workers, self._config, self._environment = n_workers, config, environment
         self.places = Places(spills=True)
         self._worker: Worker | None = None
 
@@ -50,7 +53,7 @@ class LocalGround:
         try:
             from simpler.worker import Worker
 
-            self._worker = Worker(3, num_sub_workers=self._n_workers, name=self._config.name, spawner=spawner)
+            self._worker = Worker(3, num_sub_workers=self.n_workers, name=self._config.name, spawner=spawner)
             config = self._config._replace(folder=self.places.folder().path)
             self.digest = self._worker.register(CallRunner(config)).digest
         except BaseException:
@@ -59,7 +62,7 @@ class LocalGround:
         self._worker.init()
         region = self._worker.region
         assert region is not None
-        return region, [Target(ANY_SUB, self._n_workers)]
+        return region, [Target(ANY_SUB, self.n_workers)]
 
     def look_after(self) -> None:
         """Sees the end of the spawner."""
@@ -69,13 +72,17 @@ class LocalGround:
     def is_gone(self, target: Target) -> bool:
         """Whether all of them were given up."""
         region = None if self._worker is None else self._worker.region
-        return region is None or all(region.worker_info(worker).abandoned for worker in range(self._n_workers))
+        return region is None or all(region.worker_info(worker).abandoned for worker in range(self.n_workers))
 
     def close(self, *, interrupted: bool) -> None:
         """Closes the Worker."""
-        if self._worker is None:
-            return
-        if interrupted:
-            self._worker.__exit__(KeyboardInterrupt)
-        else:
-            self._worker.close()
+        if self._worker is not None:
+            end_worker(self._worker, interrupted=interrupted)
+
+
+def end_worker(worker: Worker, *, interrupted: bool) -> None:
+    """Closes it; ``interrupted``: as who leaves its ``with`` block by Ctrl-C."""
+    if interrupted:
+        worker.__exit__(KeyboardInterrupt)
+    else:
+        worker.close()

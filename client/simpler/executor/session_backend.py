@@ -1,16 +1,16 @@
-"""Calls on the SUB workers of a local Worker."""
+"""Calls on the SUB workers of a Worker on this host, or of sessions."""
 
 from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from simpler.executor.call_record import CallRecord
 from simpler.executor.call_runner import RunnerConfig
 from simpler.executor.engine import CallEngine
 from simpler.executor.future import CallFuture
-from simpler.executor.ground import LocalGround
+from simpler.executor.ground import Ground, LocalGround
 from simpler.executor.lifecycle import Lifecycle
 from simpler.executor.settings import worker_environment
 
@@ -18,9 +18,13 @@ from simpler.executor.settings import worker_environment
 class SessionBackend:
     """Runs each call as a task on a SUB worker.
 
-    ``environment``: the environment variables of the worker processes, all of them; by default what the allow-list
-    keeps of this process's. Nothing is started before the first call. A backend that is dropped without ``shutdown``
-    ends its workers once its calls are over. At the end of the program those finish, as a ProcessPoolExecutor's do.
+    ``endpoints``: daemons to open a session at each, as "unix:/path", "host:port" or a RemoteWorkerSpec; none for
+    workers of this host. ``max_workers``: how many; of sessions all together, without those of a RemoteWorkerSpec
+    that says how many it has. ``environment``: the environment variables of worker processes on this host, all of them;
+    by default what the allow-list keeps of this process's.
+
+    Nothing is started before the first call. A backend that is dropped without ``shutdown`` ends its workers once its
+    calls are over. At the end of the program those finish, as a ProcessPoolExecutor's do.
     """
 
     def __init__(
@@ -29,10 +33,18 @@ class SessionBackend:
         *,
         config: RunnerConfig | None = None,
         environment: Mapping[str, str] | None = None,
+        endpoints: Sequence[object] = (),
     ) -> None:
-        self.max_workers = max_workers
+        """Raises ArgumentError for an endpoint that cannot be."""
         config = config or RunnerConfig()
-        ground = LocalGround(max_workers, config, worker_environment() if environment is None else environment)
+        ground: Ground
+        if endpoints:
+            from simpler.executor.sessions_ground import SessionsGround
+
+            ground = SessionsGround(endpoints, max_workers, config)
+        else:
+            ground = LocalGround(max_workers, config, worker_environment() if environment is None else environment)
+        self.max_workers = ground.n_workers
         self._engine = CallEngine(ground, config.name)
         _engines.add(self._engine)
         self._lifecycle = Lifecycle()

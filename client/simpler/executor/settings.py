@@ -33,7 +33,7 @@ class Settings(NamedTuple):
 
     backend: BackendName
     max_workers: int
-    endpoints: tuple[str, ...]
+    endpoints: tuple[Any, ...]
     options: CallOptions
     environment: Mapping[str, str]
 
@@ -65,7 +65,7 @@ def resolve(
     return Settings(
         given.value("backend", _checked_backend(backend), _backend, "session"),
         _checked_count(given.value("max_workers", max_workers, _count, None)) or default_max_workers(environ),
-        tuple(given.value("endpoints", endpoints, _names, ())),
+        tuple(given.value("endpoints", _checked_endpoints(endpoints), _names, ())),
         options,
         worker_environment(environ, _checked_names(allowed)),
     )
@@ -179,6 +179,12 @@ def _checked_count(count: int | None) -> int | None:
             f"max_workers must be greater than 0, not {count!r}; expected a whole number, or None to have it chosen"
         )
     return count
+
+
+def _checked_endpoints(endpoints: Sequence[Any] | None) -> Sequence[Any] | None:
+    if endpoints is not None and (isinstance(endpoints, str) or not isinstance(endpoints, Sequence)):
+        raise ArgumentError(f"endpoints={endpoints!r} is not possible; expected a list, [{endpoints!r}] for one alone")
+    return endpoints
 
 
 def _checked_names(names: Collection[str]) -> Collection[str]:

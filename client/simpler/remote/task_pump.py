@@ -28,8 +28,8 @@ import trio
 
 from simpler import limits
 from simpler.args import DecodedArgs, decode
-from simpler.error_record import encode_error
-from simpler.errors import ArgumentError, CapacityError, SimplerError
+from simpler.error_record import decode_error, encode_error
+from simpler.errors import ArgumentError, CapacityError, SessionLost, SimplerError
 from simpler.region import Op, Region, RegionClosed
 from simpler.region_records import Task as GraphTask
 from simpler.remote.large_calls import LargeCalls
@@ -262,6 +262,8 @@ class TaskPump:
             return
         if failed:
             self._region.complete(self._worker, task.id, error=payload)
+            if task.op == Op.SUB_CALL and isinstance(lost := decode_error(payload, trust_pickle=False), SessionLost):
+                self._give_up(lost)
             return
         if task.op == Op.SUB_CALL:
             reply = SubCallReply.decode(payload)

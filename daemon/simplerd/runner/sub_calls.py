@@ -3,7 +3,9 @@
 Rules
   1. Each is a task of one completion stream, begun in the order in which they came, and answered when it has ended.
   2. What a call borrows it keeps until it is answered.
-  3. A call that the client does not wait for any more, because its lane has ended, is not begun.
+  3. When no SUB worker will come back, because their spawner has died, calls are answered that the session is lost: its
+     client then gives it up.
+  4. A call that the client does not wait for any more, because its lane has ended, is not begun.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from simpler.args import encode
 from simpler.completion_stream import Ended, StreamLost
 from simpler.descriptors import format_hashid
 from simpler.error_record import decode_error
-from simpler.errors import CapacityError, SimplerError, StateError, WorkerDied
+from simpler.errors import CapacityError, SessionLost, SimplerError, StateError, WorkerDied
 from simpler.inner_callables import InnerCallables
 from simpler.inner_worker import InnerWorker
 from simpler.region import ANY_SUB, RegionClosed, TaskState
@@ -55,6 +57,8 @@ class SubCalls:
         self._where = {"host": launch.host, "session": launch.session}
         self._worker, self._callables = worker, callables
         self._receiver, self._buffers = receiver, buffers
+        n_chips = len(launch.manifest.device_ids)
+        self._workers = range(n_chips, n_chips + launch.manifest.num_sub_workers)
         self._region = worker.region
         self._stream = worker.region.stream_begin(notify=True)
         self._begun: dict[int, _Begun] = {}
@@ -119,11 +123,17 @@ class SubCalls:
         if ended.state == TaskState.SUCCEEDED:
             return self._reply(ended)
         if ended.record:
-            return self._failure(begun, decode_error(bytes(self._region.view(ended.record, ended.nbytes))))
+            error = decode_error(bytes(self._region.view(ended.record, ended.nbytes)))
+            if isinstance(error, WorkerDied) and self._has_no_workers():
+                error = SessionLost(f"the session has no SUB workers any more: {error.message}")
+            return self._failure(begun, error)
         if ended.state == TaskState.CANCELLED:
             return self._failure(begun, StateError("the session ends"))
         full = "the call failed, and the session's heap had no room for its error; raise heap_bytes"
         return self._failure(begun, CapacityError(full))
+
+    def _has_no_workers(self) -> bool:
+        return all(self._region.worker_info(worker).abandoned for worker in self._workers)
 
     def _reply(self, ended: Ended) -> SubCallReply:
         if not ended.record:

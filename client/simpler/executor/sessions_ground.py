@@ -1,0 +1,85 @@
+"""Calls in sessions: on the SUB workers of other hosts, or of a daemon on this one, behind one Worker of level 4.
+
+Rules
+  1. All sessions are opened at once; when one cannot be, none is, and the executor is broken by that error.
+  2. A session that is lost later costs the calls that it had. The others go on with the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from simpler import limits
+from simpler.errors import ArgumentError
+from simpler.executor.call_runner import CallRunner, RunnerConfig
+from simpler.executor.dispatcher import Target
+from simpler.executor.ground import end_worker
+from simpler.executor.placement import Places
+from simpler.region import Op, Region
+
+if TYPE_CHECKING:
+    from simpler.remote.spec import RemoteWorkerSpec
+    from simpler.worker import Worker
+
+
+class SessionsGround:
+    """A session at each of ``endpoints``: its address, or a RemoteWorkerSpec that says more.
+
+    ``n_workers``: of all those together that do not say how many they have (num_sub_workers). Raises ArgumentError for
+    what cannot be an endpoint.
+    """
+
+    digest: bytes
+
+    def __init__(self, endpoints: Sequence[object], n_workers: int, config: RunnerConfig) -> None:
+        self._specs = _specs(endpoints, n_workers)
+        self._config = config
+        self.places = Places(spills=False)
+        self.n_workers = sum(spec.num_sub_workers for spec in self._specs)
+        self._worker: Worker | None = None
+
+    def start(self) -> tuple[Region, Sequence[Target]]:
+        """Opens the sessions."""
+        from simpler.worker import Worker
+
+        self._worker = Worker(4, name=self._config.name)
+        sessions = [self._worker.add_remote_worker(spec) for spec in self._specs]
+        self.digest = self._worker.register(CallRunner(self._config)).digest
+        self._worker.init()
+        region = self._worker.region
+        assert region is not None
+        counts = [spec.num_sub_workers for spec in self._specs]
+        return region, [Target(session, count, op=Op.SUB_CALL) for session, count in zip(sessions, counts, strict=True)]
+
+    def look_after(self) -> None:
+        """The thread that carries the sessions sees for itself that they live."""
+
+    def is_gone(self, target: Target) -> bool:
+        """Whether its session is lost."""
+        region = None if self._worker is None else self._worker.region
+        return region is None or region.worker_info(target.worker).abandoned
+
+    def close(self, *, interrupted: bool) -> None:
+        """Closes the sessions."""
+        if self._worker is not None:
+            end_worker(self._worker, interrupted=interrupted)
+
+
+def _specs(endpoints: Sequence[object], n_workers: int) -> list[RemoteWorkerSpec]:
+    from simpler.remote.spec import RemoteWorkerSpec
+
+    specs = []
+    for endpoint in endpoints:
+        if isinstance(endpoint, str):
+            specs.append(RemoteWorkerSpec(endpoint))
+        elif isinstance(endpoint, RemoteWorkerSpec):
+            specs.append(endpoint)
+        else:
+            raise ArgumentError(
+                f"endpoint {endpoint!r} is not possible; expected 'unix:/path', 'host:port' or a RemoteWorkerSpec"
+            )
+    silent = [spec for spec in specs if not spec.num_sub_workers]
+    share = min(-(-n_workers // max(len(silent), 1)), limits.SUB_WORKERS_PER_SESSION)
+    return [spec if spec.num_sub_workers else replace(spec, num_sub_workers=share) for spec in specs]
