@@ -189,14 +189,15 @@ int slr_keeper_restore(slr_keeper *keeper, int suspect) {
     if (getpid() != keeper->process)
         return SLR_FORKED;
     int changes = is_environment_changed(keeper) ? SLR_ENVIRONMENT_CHANGED : 0;
+    if (fchdir(keeper->directory) < 0) {
+        keeper->directory = keeper->clear_refs = -1; /* the numbers may be another's by now */
+        changes |= SLR_DIRECTORY_LOST;
+        suspect = 1; /* a keeper of how the process is then will take this one's place */
+    }
     int64_t now = now_ns(CLOCK_MONOTONIC);
     if (suspect || now >= keeper->due_ns)
         changes |= look(keeper, now, suspect ? LAST_SIGNAL : LAST_STANDARD_SIGNAL);
     umask(keeper->umask);
-    if (fchdir(keeper->directory) < 0) {
-        keeper->directory = keeper->clear_refs = -1; /* the numbers may be another's by now */
-        changes |= SLR_DIRECTORY_LOST;
-    }
     pthread_sigmask(SIG_SETMASK, &keeper->mask, NULL);
     return changes;
 }

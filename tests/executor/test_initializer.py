@@ -49,3 +49,5 @@ def test_one_that_fails_breaks_the_executor_and_says_why(make_executor: MakeExec
 def test_one_that_cannot_be_sent_is_refused_at_once(make_executor: MakeExecutor) -> None:
     with pytest.raises(ArgumentError, match=r"initializer=.*cannot be pickled"):
         make_executor(1, initializer=print, initargs=(threading.Lock(),))
+    with pytest.raises(ArgumentError, match="initializer=7 is not possible; expected a function"):
+        make_executor(1, initializer=7)

@@ -53,6 +53,8 @@ class RunnerConfig(NamedTuple):
         """With the initializer pickled. Raises ArgumentError when it or its arguments cannot be."""
         if initializer is None:
             return cls(name, b"", folder)
+        if not callable(initializer):
+            raise ArgumentError(f"initializer={initializer!r} is not possible; expected a function")
         import cloudpickle
 
         try:

@@ -31,7 +31,8 @@ _DIRECTORY, _FORKED = lib.SLR_DIRECTORY_LOST, lib.SLR_FORKED
 _begin, _usage, _restore = lib.slr_keeper_begin, lib.slr_keeper_usage, lib.slr_keeper_restore
 _USAGE_FIELDS = 6
 _SIGNAL_NUMBERS = range(1, 65)
-_WATCHED = ((sys.modules["_signal"], "signal"), (signal, "siginterrupt"), (signal, "setitimer"), (signal, "alarm"))
+_OF_C = sys.modules["_signal"]
+_WATCHED = ("signal", "siginterrupt", "setitimer", "alarm")
 
 
 class Keeper:
@@ -41,11 +42,15 @@ class Keeper:
         self._usage = ffi.new("slr_usage *")
         self._numbers = ffi.cast("double *", self._usage)
         self._is_suspect = False
-        for module, name in _WATCHED:
-            setattr(module, name, self._watched(getattr(module, name)))
+        for name in _WATCHED:
+            function = getattr(_OF_C, name)
+            noted = self._noted(function)
+            for module in (_OF_C, signal):
+                if getattr(module, name) is function:  # signal.signal is a function of Python, which calls the other
+                    setattr(module, name, noted)
         self.remember()
 
-    def _watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _noted(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def noted(*args: Any) -> Any:
             self._is_suspect = True
