@@ -6,6 +6,7 @@ import pytest
 
 from executor import calls, situations
 from executor.conftest import MakeExecutor
+from simpler.errors import WorkerDied
 from simpler.executor import CapturedOutput, SimplerExecutor
 from simpler.executor.options import OUTPUTS
 
@@ -53,3 +54,11 @@ def test_it_is_captured_of_a_call_that_raises_and_of_none_that_did_not_ask(execu
     other = executor.submit(calls.add, 1)
     other.result(WAIT_S)
     assert other.output is None
+
+
+def test_it_is_kept_of_a_call_whose_process_is_killed(make_session_executor: MakeExecutor) -> None:
+    executor = make_session_executor(1).options(output="capture")
+    for last_words in ("of the first", "of its replacement"):
+        future = executor.submit(situations.speak_and_die, last_words)
+        assert isinstance(future.exception(WAIT_S), WorkerDied)
+        assert future.output == CapturedOutput(f"{last_words}\n", "")

@@ -72,8 +72,7 @@ def discarded() -> Iterator[None]:
 
 def left_output(folder: str, pid: int) -> CapturedOutput | None:
     """What a process that was killed in a call had printed there, whose files are removed; None when it left none."""
-    texts = [_taken(_path(folder, pid, stream)) for stream in _STREAMS.values()]
-    stdout, stderr = texts
+    stdout, stderr = (_taken(_path(folder, pid, stream)) for stream in _STREAMS.values())
     return None if stdout is None and stderr is None else CapturedOutput(stdout or "", stderr or "")
 
 
@@ -93,7 +92,7 @@ def _taken(path: str) -> str | None:
 
 
 def _path(folder: str, pid: int, stream: str) -> str:
-    return f"{folder}/output-{pid}.{stream}"
+    return f"{folder}/{pid}-{stream}"  # as spilled files, which are removed when the process has died
 
 
 def _text(fd: int) -> str:

@@ -462,6 +462,8 @@ class CallEngine:
             return WorkerDied(f"{_name(call)} was not run: the workers were ended before its turn came")
         error = decode_error(bytes(outcome.record))
         if isinstance(error, (WorkerDied, TaskTimeout)) and isinstance(pid := error.context.get("pid"), int):
+            if call.options.output == "capture":
+                call.future.output = self._ground.places.left_output(pid)
             self._ground.places.worker_died(pid)
         error.message = f"{_name(call)}: {error.message}"
         if error.code == INITIALIZER_FAILED or self._is_last(call.target):

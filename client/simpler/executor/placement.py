@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from simpler import limits
 from simpler.args import ReceivedArgs, TensorRecord, encode
+from simpler.executor.captured_output import CapturedOutput, left_output
 from simpler.heap import Heap
 from simpler.region_records import Done, TaskState
 from simpler.result_record import EncodedResult, Parts
@@ -137,6 +138,10 @@ class Places:
 
         _, nbytes, inode = _FILE.unpack_from(record)
         return self.folder().take(SpillRef(bytes(record[_FILE.size :]).decode(), nbytes, inode))
+
+    def left_output(self, pid: int) -> CapturedOutput | None:
+        """What a call had printed whose process has died; None where there is no file of it on this host."""
+        return None if self._folder is None else left_output(self._folder.path, pid)
 
     def worker_died(self, pid: int) -> None:
         """Nobody takes what it had written and told nobody of."""
