@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import resource
 import signal
@@ -38,6 +39,7 @@ def state() -> dict[str, object]:
         "timers": [
             signal.getitimer(which) for which in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
         ],
+        "streams": [type(stream).__name__ for stream in (sys.stdin, sys.stdout, sys.stderr)],
         "limit": resource.getrlimit(resource.RLIMIT_DATA),
     }
 
@@ -111,6 +113,24 @@ def start_timers() -> None:
 def start_timer_in_c() -> None:
     """Of which Python knows nothing."""
     _libc.alarm(3600)
+
+
+def replace_streams() -> None:
+    """As who wants to see what is printed, and forgets."""
+    sys.stdout = sys.stderr = io.StringIO()
+
+
+def have_signals_told() -> None:
+    """As event loops do, that are left without being closed."""
+    reading, writing = os.pipe2(os.O_NONBLOCK)
+    signal.set_wakeup_fd(writing)
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    os.close(reading)
+
+
+def wakeup_fd() -> int:
+    """What it is."""
+    return signal.set_wakeup_fd(-1)
 
 
 def close_all_files() -> None:

@@ -39,12 +39,19 @@ def one_worker(make_executor: MakeExecutor) -> SimplerExecutor:
         disorder.block_signals,
         disorder.start_timers,
         disorder.start_timer_in_c,
+        disorder.replace_streams,
     ],
 )
 def test_a_call_leaves_its_process_as_it_was(one_worker: SimplerExecutor, leave: Callable[[], None]) -> None:
     before = one_worker.submit(disorder.state).result(WAIT_S)
     one_worker.submit(leave).result(WAIT_S)
     assert one_worker.submit(disorder.state).result(WAIT_S) == before
+
+
+# X4
+def test_signals_are_not_told_to_an_event_loop_that_is_gone(one_worker: SimplerExecutor) -> None:
+    one_worker.submit(disorder.have_signals_told).result(WAIT_S)
+    assert one_worker.submit(disorder.wakeup_fd).result(WAIT_S) == -1
 
 
 # X4

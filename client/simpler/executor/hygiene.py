@@ -1,8 +1,9 @@
 """A worker process is after each call as it was before it, in what the next call would notice.
 
 Put back, whatever changed it, C code included: the working directory, os.environ and the environment of C, sys.path,
-umask, signal mask, signal dispositions, timers. Not put back: loaded modules and what is in them, sys.excepthook,
-filters of warnings, threads, child processes, descriptors and files that the call left.
+sys.stdin, sys.stdout and sys.stderr, umask, signal mask, signal dispositions, timers. Not put back: loaded modules and
+what is in them, sys.excepthook, filters of warnings, limits of resources, threads, child processes, descriptors and
+files that the call left.
 
 Rules
   1. One keeper per process, since all that is the process's. What it puts back is how the process was when ``remember``
@@ -63,8 +64,11 @@ class Keeper:
         self._native = _native_keeper()
         self._directory = os.getcwd()  # noqa: PTH109  # as chdir takes it
         self._path, self._path_entries = sys.path, sys.path.copy()
+        self._streams = sys.stdin, sys.stdout, sys.stderr
         self._environ, self._environment = os.environ, dict(os.environb)
         self._handlers = {number: _handler(number) for number in _SIGNAL_NUMBERS}
+        self._wakeup_fd = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(self._wakeup_fd)
         self._is_suspect = False
 
     def begin(self) -> None:
@@ -89,6 +93,7 @@ class Keeper:
         if sys.path is not self._path or self._path != self._path_entries:
             sys.path = self._path
             self._path[:] = self._path_entries
+        sys.stdin, sys.stdout, sys.stderr = self._streams
         if os.environ is not self._environ:
             os.environ = self._environ  # noqa: B003  # the object; what is in it is compared by its own means
 
@@ -99,6 +104,7 @@ class Keeper:
             for number, handler in self._handlers.items():
                 if handler is not None and _handler(number) is not handler:
                     signal.signal(number, handler)
+            signal.set_wakeup_fd(self._wakeup_fd)
             lib.slr_keeper_restore_signals(self._native)
         if changes & _ENVIRONMENT:
             os.environ = self._environ  # noqa: B003

@@ -27,7 +27,8 @@ class CallOptions(msgspec.Struct, frozen=True, dict=True):
 
     ``memory_bytes``: how much private memory the call may take *more* than its worker has when it begins; what it asks
     for beyond raises MemoryError in it. That is RLIMIT_DATA of setrlimit(2): heap, private writable mappings and the
-    stacks of new threads count, shared memory and mapped files do not. None: no limit but the machine's.
+    stacks of new threads count, shared memory and mapped files do not. Child processes have the same bound, each for
+    itself. None: no limit but the machine's.
 
     ``cwd``: the folder that it runs in; a relative one is made absolute here, at once.
 
