@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from executor import calls
@@ -89,6 +90,15 @@ def test_what_a_call_raises_is_raised_here_with_its_traceback_there(both: Simple
     with pytest.raises(ZeroDivisionError) as raised:
         both.submit(calls.divide, 1, 0).result(TIMEOUT_S)
     assert "calls.py" in str(raised.value.__cause__)
+
+
+@pytest.mark.parametrize("nbytes", [100 << 10, 3 << 20, 40 << 20])
+def test_arguments_and_results_of_any_size_reach_sessions(both: SimplerExecutor, nbytes: int) -> None:  # X2
+    data = np.random.default_rng(nbytes).integers(0, 256, nbytes, "uint8")
+    kept = [both.submit(np.bitwise_xor, data, number).result(TIMEOUT_S) for number in range(4)]
+    for number, result in enumerate(kept):
+        assert np.array_equal(result, data ^ number)
+    assert both.submit(len, data).result(TIMEOUT_S) == nbytes
 
 
 def test_a_function_that_a_session_cannot_import_is_named(

@@ -145,6 +145,14 @@ def test_what_a_call_raises_is_its_error(calls: Calls) -> None:
     assert isinstance(error.__cause__, KeyError)
 
 
+def test_small_tensors_go_along_with_their_call(calls: Calls) -> None:
+    block = calls.region.store(bytes(range(200)))
+    calls.begin(FAR, "tensor", blocks=(block, 200))
+    doubled, count = calls.next()[1]
+    assert (doubled.tolist(), count) == ([number * 2 % 256 for number in range(200)], 1)
+    calls.region.unref(block)
+
+
 @pytest.mark.parametrize("session", [NEAR, FAR])
 def test_large_arguments_and_results_go_by_way_of_buffers(calls: Calls, session: int) -> None:  # X2
     data = np.random.default_rng(7).integers(0, 100, 5 * MIB, "uint8")

@@ -3,6 +3,8 @@
 Rules
   1. All sessions are opened at once; when one cannot be, none is, and the executor is broken by that error.
   2. A session that is lost later costs the calls that it had. The others go on with the rest.
+  3. Files would not reach other hosts, so what is large lies in the heaps, here and there. They are as large as can be,
+     which takes no memory before it is used.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class SessionsGround:
         """Opens the sessions."""
         from simpler.worker import Worker
 
-        self._worker = Worker(4, name=self._config.name)
+        self._worker = Worker(4, name=self._config.name, heap_bytes=limits.SESSION_HEAP_BYTES)
         sessions = [self._worker.add_remote_worker(spec) for spec in self._specs]
         self.digest = self._worker.register(CallRunner(self._config)).digest
         self._worker.init()
@@ -73,7 +75,7 @@ def _specs(endpoints: Sequence[object], n_workers: int) -> list[RemoteWorkerSpec
     specs = []
     for endpoint in endpoints:
         if isinstance(endpoint, str):
-            specs.append(RemoteWorkerSpec(endpoint))
+            specs.append(RemoteWorkerSpec(endpoint, heap_bytes=limits.SESSION_HEAP_BYTES))
         elif isinstance(endpoint, RemoteWorkerSpec):
             specs.append(endpoint)
         else:

@@ -1,4 +1,4 @@
-"""SUB_CALLs whose arguments or results are too large for a frame: they lie in buffers of the session meanwhile.
+"""SUB_CALLs whose arguments or results are too large to be sent along: they lie in buffers of the session meanwhile.
 
 Rules
   1. Where the session's memory is mapped here, a copy is one in memory, in pieces between which the loop goes on; else
@@ -27,7 +27,7 @@ from simpler.remote.transfers import copy_from, copy_to
 from simpler.tensor import TensorArgType
 from simpler.wire.command_messages import Free, Malloc, MallocReply, SubCallReply
 from simpler.wire.control_messages import PROTOCOL_2
-from simpler.wire.task_args import BufferTensor, RemoteArgs
+from simpler.wire.task_args import BufferTensor, InlineTensor, RemoteArgs
 
 if TYPE_CHECKING:
     from simpler.remote.session import RemoteSession
@@ -52,13 +52,27 @@ class LargeCalls:
         """Raises SimplerError UNSUPPORTED when the session takes no SUB_CALL."""
         self._session.require_protocol(PROTOCOL_2, "a call of a session's SUB workers")
 
+    def sent_along(self, args: DecodedArgs) -> RemoteArgs | None:
+        """The arguments with small tensors in them; None where ``send`` has to see to them. Raises as it does."""
+        for tensor in args.tensors:
+            _check(tensor)
+        if sum(tensor.nbytes for tensor in args.tensors) > limits.INLINE_BYTES:
+            return None
+        return RemoteArgs(tensors=[self._inline(tensor) for tensor in args.tensors], scalars=list(args.scalars))
+
+    def _inline(self, tensor: TensorRecord) -> InlineTensor:
+        return InlineTensor(
+            tag=tensor.tag.value,
+            dtype=tensor.dtype.value,
+            shape=list(tensor.shape),
+            data=bytes(self._region.view(tensor.offset, tensor.nbytes)),
+        )
+
     async def send(self, args: DecodedArgs) -> tuple[RemoteArgs, list[MallocReply]]:
         """The arguments with their tensors in the session, and the buffers that these are in, for ``give_back``.
 
         Raises CapacityError where the session has no room at all, ArgumentError for a tensor that is no plain input.
         """
-        for tensor in args.tensors:
-            _check(tensor)
         self._asking += 1
         try:
             async with self._making:

@@ -152,13 +152,14 @@ class TaskPump:
     def _enqueue_call(self, task: GraphTask, args: DecodedArgs) -> None:
         try:
             self._large.check()
-        except SimplerError as unsupported:
-            self._not_sent(task, unsupported)
+            remote = self._large.sent_along(args)
+        except SimplerError as refused:
+            self._not_sent(task, refused)
             return
-        if args.tensors:
+        if remote is None:
             self._start_soon(self._send_large, task, args)
         else:
-            self._send(task, _sub_call(task, RemoteArgs(scalars=list(args.scalars))))
+            self._send(task, _sub_call(task, remote))
 
     async def _send_large(self, task: GraphTask, args: DecodedArgs) -> None:
         try:
