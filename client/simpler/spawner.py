@@ -258,7 +258,6 @@ def serve(owner: socket.socket, owner_pidfd: int, preload: Sequence[str], name: 
         _wait_until_read(owner, owner_pidfd)
         return
     gc.freeze()
-    gc.enable()  # which the boot of one that was exec'd has not
     SpawnerProcess(owner, owner_pidfd).run()
 
 
@@ -292,6 +291,7 @@ def _preload(modules: Sequence[str]) -> protocol.PreloadFailed | None:
 
 def main(fd: int) -> None:
     """The entry of a spawner that was exec'd: ``fd`` is its end of the socket, on which Start comes first."""
+    gc.enable()  # which the boot of this process has disabled until here
     owner = socket.socket(fileno=fd)
     owner.set_inheritable(False)
     packet, received, flags, _ = owner.recvmsg(

@@ -153,6 +153,8 @@ if child == 0:
         code = 0 if "forked copy" in str(error) else 2
     executor.shutdown()
     del executor
+    with SimplerExecutor(1) as own:
+        code = code or own.submit(calls.add, -1).result()
     os._exit(code)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 assert executor.submit(calls.pid).result() == worker
