@@ -85,3 +85,18 @@ def test_executors_nest_with_one_worker_at_each_level(make_session_executor: Mak
     levels = make_session_executor(2).submit(surroundings.nested, 2).result()
     assert len({pid for pid, _ in levels}) == 3
     assert [workers for _, workers in levels] == [1, 1, 1]
+
+
+def test_variables_say_what_no_argument_says(
+    make_session_executor: MakeExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:  # X8
+    monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "1000")
+    assert "1 workers" in repr(make_session_executor(None))
+    monkeypatch.setenv("SIMPLER_EXECUTOR_MAX_WORKERS", "3")
+    monkeypatch.setenv("SIMPLER_EXECUTOR_OUTPUT", "capture")
+    executor = make_session_executor(None)
+    assert "3 workers" in repr(executor)
+    told = executor.submit(print, "kept")
+    assert told.result() is None
+    assert told.output is not None
+    assert told.output.stdout == "kept\n"
