@@ -31,6 +31,11 @@ def variable_of_a_child(name: str) -> str:
     return subprocess.check_output(["/bin/sh", "-c", f"echo ${{{name}-unset}}"], text=True).strip()
 
 
+def time_zone() -> str:
+    """By which the C library tells the time."""
+    return time.strftime("%Z", time.localtime(0))
+
+
 def take_memory(nbytes: int) -> int:
     """As much as that, for a moment; its process."""
     bytearray(nbytes)

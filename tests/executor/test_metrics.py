@@ -19,6 +19,7 @@ MIB = 1 << 20
 
 
 # X6
+@pytest.mark.slow
 @pytest.mark.parametrize("fn", [situations.compute, situations.compute_and_fail])
 def test_every_call_has_metrics_of_its_own(executor: SimplerExecutor, fn: object) -> None:
     before = time.time()
@@ -43,6 +44,7 @@ def executor_pid(executor: SimplerExecutor, worker_id: str) -> int:
 
 
 # X6
+@pytest.mark.slow
 def test_the_peak_of_memory_is_that_of_the_call(make_executor: MakeExecutor) -> None:
     executor = make_executor(1)
     small, large, after = (executor.submit(situations.touch_memory, size) for size in (1, 128 * MIB, 1))

@@ -55,6 +55,13 @@ def test_variables_are_set_and_unset_for_one_call(one_worker: SimplerExecutor) -
     assert (situation, home is None) == (None, False)
 
 
+def test_a_time_zone_is_that_of_one_call(one_worker: SimplerExecutor) -> None:
+    before = one_worker.submit(situations.time_zone).result(WAIT_S)
+    assert one_worker.options(env_updates={"TZ": "XYZ-7"}).submit(situations.time_zone).result(WAIT_S) == "XYZ"
+    assert one_worker.submit(situations.time_zone).result(WAIT_S) == before
+
+
+@pytest.mark.slow
 def test_a_call_gets_no_more_memory_than_it_may_have(one_worker: SimplerExecutor) -> None:
     bounded = one_worker.options(memory_bytes=64 * MIB)
     with pytest.raises(MemoryError):

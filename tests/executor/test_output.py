@@ -41,6 +41,7 @@ def test_it_is_captured_whole_whoever_printed_it(executor: SimplerExecutor) -> N
     assert future.output.stderr == "word for stderr\n"
 
 
+@pytest.mark.slow
 def test_no_output_is_too_long_to_be_captured(executor: SimplerExecutor) -> None:
     future = executor.options(output="capture").submit(situations.speak_at_length, 30_000)
     future.result(WAIT_S)

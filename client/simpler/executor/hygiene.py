@@ -1,9 +1,9 @@
 """A worker process is after each call as it was before it, in what the next call would notice.
 
-Put back, whatever changed it, C code included: the working directory, os.environ and the environment of C, sys.path,
-sys.stdin, sys.stdout and sys.stderr, umask, signal mask, signal dispositions, timers. Not put back: loaded modules and
-what is in them, sys.excepthook, filters of warnings, limits of resources, threads, child processes, descriptors and
-files that the call left.
+Put back, whatever changed it, C code included: the working directory, os.environ and the environment of C with the time
+zone, sys.path, sys.stdin, sys.stdout and sys.stderr, umask, signal mask, signal dispositions, timers. Not put back:
+loaded modules and what is in them, sys.excepthook, filters of warnings, the locale, limits of resources, threads, child
+processes, descriptors and files that the call left.
 
 Rules
   1. One keeper per process, since all that is the process's. What it puts back is how the process was when ``remember``
@@ -20,6 +20,7 @@ import functools
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -108,10 +109,13 @@ class Keeper:
             lib.slr_keeper_restore_signals(self._native)
         if changes & _ENVIRONMENT:
             os.environ = self._environ  # noqa: B003
+            zone = os.environ.get("TZ")
             os.environb.clear()
             lib.slr_environment_clear()
             os.environb.update(self._environment)
             lib.slr_keeper_remember_environment(self._native)
+            if os.environ.get("TZ") != zone:
+                time.tzset()
         if changes & _DIRECTORY:
             os.chdir(self._directory)
             self._native = _native_keeper()

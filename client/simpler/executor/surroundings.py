@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 
 from simpler.executor.captured_output import Capture, CapturedOutput, discarded
 from simpler.executor.memory_limit import memory_limit
@@ -36,6 +37,8 @@ class Surroundings:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+        if "TZ" in options.env_updates:
+            time.tzset()
         if options.cwd is not None:
             try:
                 os.chdir(options.cwd)
