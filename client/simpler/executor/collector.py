@@ -103,7 +103,9 @@ class Collector:
         """Its work, until the workers were ended. Also called by a function that it has called, and that waits here."""
         while not self._engine.is_over():
             try:
-                self._sleep(self._turn())
+                timeout_s = self._turn()
+                if not self._engine.is_over():  # else nobody would kick it
+                    self._sleep(timeout_s)
             except Exception as unexpected:  # a mistake here must keep nobody waiting for ever
                 self._engine.give_up(unexpected)
 
