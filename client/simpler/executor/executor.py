@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-import msgspec.structs
-
 from simpler import limits
 from simpler.errors import ArgumentError, StateError
 from simpler.executor.backend import ExecutorBackend
@@ -103,7 +101,7 @@ class ExecutorView:
         What is not named stays as it is; ``env_updates`` and ``python_path`` are replaced as a whole. Raises
         ArgumentError for what cannot be.
         """
-        return ExecutorView(self._executor, msgspec.structs.replace(self._options, **changes))
+        return ExecutorView(self._executor, self._options.replaced(**changes))
 
 
 class SimplerExecutor(ExecutorView, concurrent.futures.Executor):
