@@ -23,6 +23,7 @@ COMPUTING := tests/fuzz tests/install tests/native
 test: setup
 	@tests/systemd/setup.sh
 	@tests/cli/setup.sh "$(VENV)"
+	@tests/executor/setup.sh "$(VENV)"
 	said="$$(mktemp -d)"
 	trap 'kill $$(jobs -p) 2>/dev/null || true; rm -rf "$$said"' EXIT
 	beside() { exec env --default-signal=INT,QUIT $(BIN)/pytest -p no:cacheprovider "$$@" 2>&1; }

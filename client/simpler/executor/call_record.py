@@ -111,6 +111,8 @@ def encode_outcome(
         except Exception as refusal:  # any class may refuse in any way
             before, error = _refused(value, refusal, is_chunk)
             return encode_outcome(before, error, metrics, output)
+        except (SystemExit, KeyboardInterrupt) as ended:  # as if the function had raised it
+            return encode_outcome(None, ended, metrics, output)
     failure = None if error is None else encode_failure(error)
     return _joined(0, _encode((metrics, failure, output)), pickled)
 
