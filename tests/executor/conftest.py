@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import multiprocessing.resource_tracker
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import joblib.externals.loky.backend.resource_tracker
+import loky.backend.resource_tracker
 import pytest
 
 from simpler.executor import SimplerExecutor
 
+SETTLE_S = 30.0
 MakeExecutor = Callable[..., SimplerExecutor]
 """Called with what SimplerExecutor is called with; two workers unless ``max_workers`` says otherwise."""
+
+
+def await_threads(*names: str) -> None:
+    """Returns when those of these names have ended: of executors that nobody has any more, or nobody waits for."""
+    for thread in threading.enumerate():
+        if thread.name in names:
+            thread.join(SETTLE_S)
 
 
 @contextlib.contextmanager
@@ -43,11 +55,42 @@ def session_executor(make_session_executor: MakeExecutor) -> SimplerExecutor:
     return make_session_executor()
 
 
-@pytest.fixture(params=["session"])
-def make_executor(request: pytest.FixtureRequest) -> Iterator[MakeExecutor]:
-    """Makes executors on each backend in turn: for what must be the same whatever runs the calls."""
-    with _closing_all() as make:
+@pytest.fixture(scope="session")
+def trackers() -> None:
+    """The processes that loky and multiprocessing keep for as long as a program lasts, here for the whole run.
+
+    joblib has a loky of its own, whose context is every loky's once joblib was imported.
+    """
+    joblib.externals.loky.backend.resource_tracker.ensure_running()
+    loky.backend.resource_tracker.ensure_running()
+    multiprocessing.resource_tracker.ensure_running()
+
+
+@pytest.fixture
+def loky_site(trackers: None) -> Iterator[None]:
+    """Where executors may run on loky: of each process that has ended, a thread still closes a pipe."""
+    yield
+    await_threads("simpler-executor-loky", "QueueFeederThread")
+
+
+@pytest.fixture
+def make_loky_executor(loky_site: None) -> Iterator[MakeExecutor]:
+    """Makes executors on loky's processes."""
+    with _closing_all(backend="loky") as make:
         yield make
+
+
+@pytest.fixture
+def loky_executor(make_loky_executor: MakeExecutor) -> SimplerExecutor:
+    """One of those."""
+    return make_loky_executor()
+
+
+@pytest.fixture(params=["session", "loky"])
+def make_executor(request: pytest.FixtureRequest, trackers: None) -> MakeExecutor:
+    """Makes executors on each backend in turn: for what must be the same whatever runs the calls."""
+    make: MakeExecutor = request.getfixturevalue(f"make_{request.param}_executor")
+    return make
 
 
 @pytest.fixture

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from simpler.executor.backend import ExecutorBackend
+    from simpler.executor.broken import ExecutorBroken
     from simpler.executor.call_record import CallRecord
     from simpler.executor.captured_output import CapturedOutput
     from simpler.executor.executor import ExecutorView, SimplerExecutor
     from simpler.executor.future import CallFuture
     from simpler.executor.lifecycle import LifecycleObservable, LifecycleObserver
+    from simpler.executor.loky_backend import LokyBackend
     from simpler.executor.metrics import CallMetrics
     from simpler.executor.options import CallOptions
     from simpler.executor.session_backend import SessionBackend
@@ -29,6 +31,8 @@ _HOMES = {
     "ExecutorView": "executor",
     "LifecycleObservable": "lifecycle",
     "LifecycleObserver": "lifecycle",
+    "ExecutorBroken": "broken",
+    "LokyBackend": "loky_backend",
     "SessionBackend": "session_backend",
     "SimplerExecutor": "executor",
 }
@@ -43,6 +47,8 @@ __all__ = [
     "ExecutorView",
     "LifecycleObservable",
     "LifecycleObserver",
+    "ExecutorBroken",
+    "LokyBackend",
     "SessionBackend",
     "SimplerExecutor",
 ]

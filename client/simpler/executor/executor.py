@@ -17,7 +17,7 @@ from simpler.executor.future import CallFuture
 from simpler.executor.lifecycle import LifecycleObservable
 from simpler.executor.options import CallOptions, Output
 from simpler.executor.session_backend import SessionBackend
-from simpler.executor.settings import BackendName, resolve
+from simpler.executor.settings import BackendName, Settings, resolve
 
 if TYPE_CHECKING:
     from simpler.executor.call_map import CallMap
@@ -156,12 +156,7 @@ class SimplerExecutor(ExecutorView, concurrent.futures.Executor):
             self._backend = made
         else:
             config = RunnerConfig.of(name=name, initializer=initializer, initargs=initargs)
-            self._backend = SessionBackend(
-                settings.max_workers,
-                config=config,
-                environment=settings.environment,
-                endpoints=settings.endpoints,
-            )
+            self._backend = _backend_of(settings, config)
         self._name = name
         self._has_mapped = False
         self._is_shut_down = False
@@ -221,6 +216,17 @@ class SimplerExecutor(ExecutorView, concurrent.futures.Executor):
                 future.set_exception(refused)  # which observers wait for
             raise
         return future
+
+
+def _backend_of(settings: Settings, config: RunnerConfig) -> ExecutorBackend:
+    n_workers, environment, endpoints = settings.max_workers, settings.environment, settings.endpoints
+    if settings.backend == "session":
+        return SessionBackend(n_workers, config=config, environment=environment, endpoints=endpoints)
+    if endpoints:
+        raise ArgumentError(f"endpoints={endpoints!r} beside the backend 'loky', which runs calls on this host alone")
+    from simpler.executor.loky_backend import LokyBackend
+
+    return LokyBackend(n_workers, config=config, environment=environment)
 
 
 def _refuse_beside_backend(given: Mapping[str, object]) -> None:
