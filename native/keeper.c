@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -200,4 +201,38 @@ int slr_keeper_restore(slr_keeper *keeper, int suspect) {
     umask(keeper->umask);
     pthread_sigmask(SIG_SETMASK, &keeper->mask, NULL);
     return changes;
+}
+
+static struct rlimit unlimited;
+static int is_limited;
+
+/* Pages of data and stack: the sixth number of /proc/self/statm, proc(5). */
+static int64_t data_pages(void) {
+    unsigned long pages;
+    FILE *statm = fopen("/proc/self/statm", "re");
+    if (!statm)
+        return -1;
+    int found = fscanf(statm, "%*u %*u %*u %*u %*u %lu", &pages);
+    fclose(statm);
+    return found == 1 ? (int64_t)pages : -1;
+}
+
+slr_status slr_memory_limit(uint64_t more_bytes) {
+    int64_t pages = data_pages();
+    if (pages < 0 || getrlimit(RLIMIT_DATA, &unlimited) < 0)
+        return SLR_SYSTEM;
+    struct rlimit limit = unlimited;
+    rlim_t bytes = (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + more_bytes;
+    if (bytes < limit.rlim_cur) /* RLIM_INFINITY is the largest number */
+        limit.rlim_cur = bytes;
+    if (setrlimit(RLIMIT_DATA, &limit) < 0)
+        return SLR_SYSTEM;
+    is_limited = 1;
+    return SLR_OK;
+}
+
+void slr_memory_unlimit(void) {
+    if (is_limited)
+        setrlimit(RLIMIT_DATA, &unlimited);
+    is_limited = 0;
 }

@@ -62,6 +62,12 @@ void slr_environment_clear(void);
 /* The environment is to be as it is now. */
 slr_status slr_keeper_remember_environment(slr_keeper *keeper);
 
+/* Lets the process have `more_bytes` of private memory beyond what it has: the soft RLIMIT_DATA of setrlimit(2). */
+slr_status slr_memory_limit(uint64_t more_bytes);
+
+/* Gives back what was possible before; nothing when there is no limit. It needs no memory itself. */
+void slr_memory_unlimit(void);
+
 /* cffi: end */
 
 #endif

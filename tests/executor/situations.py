@@ -42,6 +42,13 @@ def take_memory(nbytes: int) -> int:
     return os.getpid()
 
 
+def fill_memory(size: int) -> None:
+    """With small objects, to the last byte that it may have."""
+    kept = []
+    while True:
+        kept.append([None] * size)
+
+
 def touch_memory(nbytes: int) -> int:
     """The same, every page of it."""
     return len(b"x" * nbytes)

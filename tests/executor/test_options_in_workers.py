@@ -11,7 +11,7 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from executor import situations
+from executor import calls, situations
 from executor.conftest import MakeExecutor
 from simpler.executor import SimplerExecutor
 
@@ -68,6 +68,15 @@ def test_a_call_gets_no_more_memory_than_it_may_have(one_worker: SimplerExecutor
         bounded.submit(situations.take_memory, 256 * MIB).result(WAIT_S)
     pid = bounded.submit(situations.take_memory, 16 * MIB).result(WAIT_S)
     assert one_worker.submit(situations.take_memory, 256 * MIB).result(WAIT_S) == pid
+
+
+@pytest.mark.slow
+def test_a_call_that_has_all_its_memory_in_use_can_still_tell_so(one_worker: SimplerExecutor) -> None:
+    bounded, pid = one_worker.options(memory_bytes=8 * MIB), one_worker.submit(calls.pid).result(WAIT_S)
+    for size in range(1, 20):
+        error = bounded.submit(situations.fill_memory, size).exception(WAIT_S)
+        assert isinstance(error, (MemoryError, SystemError))  # CPython raises the latter where it forgets which it was
+    assert one_worker.submit(calls.pid).result(WAIT_S) == pid
 
 
 # X9

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from simpler.args import ReceivedArgs
 from simpler.errors import ArgumentError, TaskError
 from simpler.executor.call_record import OpenedCall, encode_outcome, open_call
-from simpler.executor.hygiene import Keeper
+from simpler.executor.hygiene import Keeper, unlimit_memory
 from simpler.executor.hygiene import keeper as process_keeper
 from simpler.executor.import_scope import import_scope
 from simpler.executor.metrics import CallMetrics
@@ -120,6 +120,7 @@ class CallRunner:
             else:
                 value = fn(*args, **kwargs)
         except BaseException as raised:
+            unlimit_memory()  # first of all: what comes now needs some, and all may be in the hands of the call
             error = raised
         used = keeper.usage(error)
         _flush()

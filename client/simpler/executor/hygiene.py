@@ -121,6 +121,16 @@ class Keeper:
             self._native = _native_keeper()
 
 
+unlimit_memory: Callable[[], None] = lib.slr_memory_unlimit
+"""Gives back what ``limit_memory`` took; without needing memory, as a function of Python would."""
+
+
+def limit_memory(more_bytes: int) -> None:
+    """Lets this process have that much more private memory than it has."""
+    if lib.slr_memory_limit(more_bytes) != lib.SLR_OK:
+        raise OSError(ffi.errno, f"its memory cannot be limited: {os.strerror(ffi.errno)}")
+
+
 @functools.cache
 def keeper() -> Keeper:
     """This process's."""

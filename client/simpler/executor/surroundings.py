@@ -8,7 +8,7 @@ import sys
 import time
 
 from simpler.executor.captured_output import Capture, CapturedOutput, discarded
-from simpler.executor.memory_limit import memory_limit
+from simpler.executor.hygiene import limit_memory, unlimit_memory
 from simpler.executor.options import CallOptions
 
 
@@ -49,9 +49,10 @@ class Surroundings:
     def limit_memory(self) -> None:
         """Once the call is loaded: its arguments do not count."""
         if self._options.memory_bytes is not None:
-            self._over.enter_context(memory_limit(self._options.memory_bytes))
+            limit_memory(self._options.memory_bytes)
 
     def finish(self) -> CapturedOutput | None:
         """After the call; what it printed, if that is wanted."""
+        unlimit_memory()
         self._over.close()
         return None if self._capture is None else self._capture.output
