@@ -12,8 +12,9 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 from simpler._native import ffi, lib
 from simpler.errors import SimplerError
@@ -47,6 +48,10 @@ class Ended(NamedTuple):
     worker: int
 
 
+_as_ended: Callable[[tuple[Any, ...]], Ended] = partial(tuple.__new__, Ended)
+"""In a third of the time of ``Ended(*fields)``."""
+
+
 class _Answers:
     """C memory for what slr_run_reap gives."""
 
@@ -59,7 +64,7 @@ class _Answers:
         self._count = memoryview(ffi.buffer(self.to_count)).cast("I")
 
     def read(self) -> list[Ended]:
-        return [Ended(*fields) for fields in _ended.iter_unpack(self._ended[: self._count[0] * _ended.size])]
+        return list(map(_as_ended, _ended.iter_unpack(self._ended[: self._count[0] * _ended.size])))
 
 
 class CompletionStream:

@@ -286,5 +286,8 @@ QUICK_CALLS_AHEAD = 64
 CALLS_AHEAD_S = 0.004
 """How long what the workers of an executor have keeps them busy: as long as a program's threads may take to send more,
 which get the interpreter every 5 ms (sys.getswitchinterval) when another computes."""
+SUBMITS_PER_LOOK = 32
+"""How many calls a thread submits that the workers have no room for, before it looks for results: workers must not
+have been idle for long by then, and a look that finds nothing costs as much as submitting a call."""
 COLLECTOR_INTERVAL_S = 0.005
 """How often an executor's own thread looks for results while the program's threads take them themselves."""

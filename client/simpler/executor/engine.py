@@ -2,7 +2,7 @@
 
 Rules
   1. Whoever waits works: a thread that waits for a future reaps the stream of tasks that have ended, settles the
-     futures of all that it finds, and sends the calls that wait. One thread at a time reaps (``_reaping``), one sends
+     futures of all that it finds, and sends the calls that wait. One that submits many looks now and then, too. One thread at a time reaps (``_reaping``), one sends
      (``_pumping``); those that wait meanwhile stand by, and one of them takes over when the reaper leaves. Where nobody
      waits the Collector does it.
   2. No lock is held while anything is waited for, sent, decoded or called, so that signal handlers, finalizers and
@@ -19,7 +19,7 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from simpler import forks, limits
 from simpler.completion_stream import CompletionStream, Ended, StreamLost
@@ -42,13 +42,8 @@ _SUCCEEDED, _FAILED = int(TaskState.SUCCEEDED), int(TaskState.FAILED)
 _log = logging.getLogger("simpler.executor")
 
 
-class _Outcome(NamedTuple):
-    """How a task has ended, with its record, which lasts."""
-
-    task: int
-    state: int
-    worker: int
-    record: bytes | memoryview
+_Outcome = tuple[int, int, int, bytes | memoryview]
+"""How a task has ended: its id, its TaskState, its worker, and its record, which lasts."""
 
 
 class CallEngine:
@@ -97,6 +92,8 @@ class CallEngine:
             self._check_open()
         if self._stream is not None:
             self._pump()
+            if self._dispatcher and self.activity % limits.SUBMITS_PER_LOOK == 0:
+                self._look_in_passing(self._stream)
         if self._collector.is_asleep:
             self._collector.kick()
 
@@ -189,6 +186,16 @@ class CallEngine:
 
     def _move(self, event: ExecutorEvent) -> None:
         self._life = TRANSITIONS[self._life, event]
+
+    def _look_in_passing(self, stream: CompletionStream) -> None:
+        """For who submits more than the workers may have: they would be idle until somebody waits for the results."""
+        me = Waiter()
+        try:
+            if not self._interrupted and self._reaping.take(me):
+                self._reap(stream, 0, 0.0)
+        finally:
+            self._reaping.give_back(me)
+            self._hand_over()
 
     # ---- who reaps
 
@@ -344,12 +351,13 @@ class CallEngine:
 
     def _pump(self) -> None:
         """Sends what there is room for, unless another thread does. That one looks again when it leaves."""
-        me = Waiter()
-        while self._dispatcher.next() is not None:  # nobody has room before there is a stream
+        find_next, me = self._dispatcher.next, None
+        while find_next() is not None:  # nobody has room before there is a stream
+            me = me or Waiter()
             try:
                 if not self._pumping.take(me):
                     return
-                while (found := self._dispatcher.next()) is not None:
+                while (found := find_next()) is not None:
                     self._send(self._stream, *found)
             finally:
                 self._pumping.give_back(me)
@@ -412,7 +420,7 @@ class CallEngine:
     def _take(self, stream: CompletionStream, ended: list[Ended]) -> None:
         hold = self._ground.places.hold
         for task, record, nbytes, state, worker in ended:
-            self._ended.append(_Outcome(task, state, worker, hold(record, nbytes)))
+            self._ended.append((task, state, worker, hold(record, nbytes)))
         stream.forget(ended[0].task, len(ended))
         now_ns = time.monotonic_ns()
         for target in self._dispatcher.targets:
@@ -421,27 +429,30 @@ class CallEngine:
         self._pump()
 
     def _settle_ended(self) -> None:
-        while self._ended:
-            outcome = self._ended[0]
-            call = self._outstanding.get(outcome.task) or self._called_early(outcome)
+        ended, outstanding = self._ended, self._outstanding
+        while ended:
+            outcome = ended[0]
+            task = outcome[0]
+            call = outstanding.get(task) or self._called_early(outcome)
             if call is not None:
                 self._settle_outcome(call, outcome)
-                self._outstanding.pop(outcome.task, None)
-                self._dispatcher.ended(call, outcome.task)
-            with suppress(IndexError):
-                if self._ended[0] is outcome:
-                    self._ended.popleft()
+                outstanding.pop(task, None)
+                self._dispatcher.ended(call, task)
+            if ended and ended[0] is outcome:
+                ended.popleft()
 
     def _called_early(self, outcome: _Outcome) -> Call | None:
         """The call of a task that whoever sends it has not noted yet; None: it will find the outcome when it does."""
-        self._early[outcome.task] = outcome
-        call = self._outstanding.get(outcome.task)
-        return None if call is None or self._early.pop(outcome.task, None) is None else call
+        task = outcome[0]
+        self._early[task] = outcome
+        call = self._outstanding.get(task)
+        return None if call is None or self._early.pop(task, None) is None else call
 
     def _settle_outcome(self, call: Call, outcome: _Outcome) -> None:
-        if outcome.state == _SUCCEEDED:
+        _, state, _, record = outcome
+        if state == _SUCCEEDED:
             try:
-                record = self._ground.places.open(outcome.record)
+                record = self._ground.places.open(record)
             except SimplerError as lost:
                 self._settle(call, None, lost)
                 return
@@ -458,9 +469,10 @@ class CallEngine:
 
     def _failure(self, call: Call, outcome: _Outcome) -> BaseException:
         """Of a task that did not end by itself: its worker died, or it never had one."""
-        if outcome.state != _FAILED or not outcome.record:
+        _, state, worker, record = outcome
+        if state != _FAILED or not record:
             return WorkerDied(f"{_name(call)} was not run: the workers were ended before its turn came")
-        error = decode_error(bytes(outcome.record))
+        error = decode_error(bytes(record))
         if isinstance(error, (WorkerDied, TaskTimeout)) and isinstance(pid := error.context.get("pid"), int):
             if call.options.output == "capture":
                 call.future.output = self._ground.places.left_output(pid)
@@ -468,7 +480,7 @@ class CallEngine:
         error.message = f"{_name(call)}: {error.message}"
         if error.code == INITIALIZER_FAILED or self._is_last(call.target):
             self.give_up(error)
-            if outcome.worker == ANY_SUB or error.code == INITIALIZER_FAILED:
+            if worker == ANY_SUB or error.code == INITIALIZER_FAILED:
                 return self._broken_error()
         return error
 
