@@ -39,7 +39,7 @@ def encode_result(value: object, what: str = "what the callable returned") -> li
     except Exception:  # what pickle cannot name, such as a class of __main__, cloudpickle sends by value
         buffers.clear()
         pickled = _pickled_by_value(value, buffers, what)
-    return join_segments([pickled, *(buffer.raw() for buffer in buffers)])
+    return join_segments([[pickled], *([buffer.raw()] for buffer in buffers)])
 
 
 def decode_result(record: memoryview | bytes, what: str = "the task succeeded, but its result") -> object:
@@ -51,17 +51,18 @@ def decode_result(record: memoryview | bytes, what: str = "the task succeeded, b
         raise TaskError(f"{what} cannot be rebuilt here ({type(error).__name__}: {error})", code=_CODE) from error
 
 
-def join_segments(segments: Parts) -> list[bytes | memoryview]:
-    """The layout above, of any segments."""
-    head = _HEAD.pack(len(segments), 0) + b"".join(len(segment).to_bytes(8, "little") for segment in segments)
-    parts: list[bytes | memoryview] = []
-    for part in (head, *segments):
-        parts += [part, bytes(-len(part) % ALIGNMENT)]
+def join_segments(segments: Sequence[Parts]) -> list[bytes | memoryview]:
+    """The layout above, of segments that are in parts themselves."""
+    lengths = [sum(map(len, segment)) for segment in segments]
+    head = _HEAD.pack(len(segments), 0) + b"".join(length.to_bytes(8, "little") for length in lengths)
+    parts: list[bytes | memoryview] = [head, bytes(-len(head) % ALIGNMENT)]
+    for segment, length in zip(segments, lengths, strict=True):
+        parts += [*segment, bytes(-length % ALIGNMENT)]
     return parts
 
 
 def split_segments(record: memoryview) -> list[memoryview]:
-    """Views of what ``join_segments`` was given."""
+    """Views of the segments that ``join_segments`` was given."""
     count, _ = _HEAD.unpack_from(record)
     lengths = [int.from_bytes(record[at : at + 8], "little") for at in range(_HEAD.size, _HEAD.size + 8 * count, 8)]
     padded = [length + -length % ALIGNMENT for length in (_HEAD.size + 8 * count, *lengths)]

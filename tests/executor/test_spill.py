@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from simpler import limits
-from simpler.errors import SimplerError, StartupError
+from simpler.errors import CapacityError, SimplerError, StartupError
 from simpler.executor.spill import SpillFolder, SpillRef
 
 SIZE = limits.SPILL_MAPPED_BYTES + 5
@@ -165,5 +165,5 @@ def test_a_folder_that_was_removed_takes_nothing_more(folder: SpillFolder) -> No
     folder.discard(ref.name)
     folder.discard_of(1)
     folder.remove()
-    with pytest.raises(OSError, match="Bad file descriptor"):
+    with pytest.raises(CapacityError, match="the folder was removed"):
         folder.write([b"late"])

@@ -154,7 +154,7 @@ def _joined(form: int, meta: bytes, pickled: Pickled | None) -> Parts:
     if not pickled.buffers:
         return [_HEAD.pack(form, len(meta)) + meta, *pickled.parts]
     head = _HEAD.pack(form | _SEGMENTS, len(meta)) + meta
-    segments = join_segments([b"".join(pickled.parts), *(buffer.raw() for buffer in pickled.buffers)])
+    segments = join_segments([pickled.parts, *([buffer.raw()] for buffer in pickled.buffers)])
     return [head, bytes(-len(head) % ALIGNMENT), *segments]
 
 

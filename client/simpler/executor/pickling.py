@@ -79,13 +79,16 @@ def _in_one_piece(value: object) -> Pickled | None:
 
 def _in_parts(value: object) -> Pickled | None:
     """The same, large bytes objects as parts of their own."""
-    collected, buffers = _Collected(), list[pickle.PickleBuffer]()
+    collected = _Collected()
+    buffers: list[pickle.PickleBuffer] = []
     try:
         pickle.Pickler(collected, 5, buffer_callback=buffers.append).dump(value)
     except Exception:  # as above
         return None
-    names_main = any(b"__main__" in part for part in collected if len(part) <= _LONGEST_FRAME_BYTES)
-    return None if names_main else Pickled(collected, buffers)
+    for part in collected:
+        if len(part) <= _LONGEST_FRAME_BYTES and b"__main__" in part:
+            return None
+    return Pickled(collected, buffers)
 
 
 def _dumps(part: Any) -> bytes:

@@ -88,15 +88,17 @@ class SpillFolder:
         """A new file of those bytes. Raises CapacityError when there is no room for it."""
         name = f"{os.getpid()}-{os.urandom(8).hex()}"
         nbytes = sum(map(len, parts))
-        fd = os.open(name, _NEW, 0o600, dir_fd=self._folder)
+        try:
+            fd = os.open(name, _NEW, 0o600, dir_fd=self._folder)
+        except OSError as error:
+            raise _no_room(nbytes, self.path, error) from error
         try:
             _write_all(fd, parts)
             return SpillRef(name, nbytes, os.fstat(fd).st_ino)
-        except OSError as error:
+        except BaseException as error:
             self.discard(name)
-            raise _no_room(nbytes, self.path, error) from error
-        except BaseException:
-            self.discard(name)
+            if isinstance(error, OSError):
+                raise _no_room(nbytes, self.path, error) from error
             raise
         finally:
             os.close(fd)
@@ -204,9 +206,11 @@ def _write_all(fd: int, parts: Parts) -> None:
 def _no_room(nbytes: int, path: str, error: OSError) -> SimplerError:
     advice = {
         errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
+        errno.EMFILE: "raise the limit of open files (ulimit -n)",
+        errno.EBADF: "the folder was removed, because the executor was shut down",
         errno.EDQUOT: "free some of the quota, or name another folder in TMPDIR",
     }.get(error.errno or 0, "free some space, or name a folder on a larger disk in TMPDIR")
-    return CapacityError(f"{nbytes} bytes do not fit into a file in {path}: {error.strerror}; {advice}", path=path)
+    return CapacityError(f"{nbytes} bytes cannot be put into a file in {path}: {error.strerror}; {advice}", path=path)
 
 
 def _check(fd: int, path: str, ref: SpillRef) -> None:
