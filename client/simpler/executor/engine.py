@@ -2,9 +2,9 @@
 
 Rules
   1. Whoever waits works: a thread that waits for a future reaps the stream of tasks that have ended, settles the
-     futures of all that it finds, and sends the calls that wait. One that submits many looks now and then, too. One thread at a time reaps (``_reaping``), one sends
-     (``_pumping``); those that wait meanwhile stand by, and one of them takes over when the reaper leaves. Where nobody
-     waits the Collector does it.
+     futures of all that it finds, and sends the calls that wait. One that submits many looks now and then, too. One
+     thread at a time reaps (``_reaping``), one sends (``_pumping``); those that wait meanwhile stand by, and one of
+     them takes over when the reaper leaves. Where nobody waits the Collector does it.
   2. No lock is held while anything is waited for, sent, decoded or called, so that signal handlers, finalizers and
      functions that are called back may do whatever a program may. What is shared are single steps on dicts and deques.
   3. What has ended is written to ``_ended`` before the stream forgets it, and taken out once its future is settled; to
