@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def parent(pid: int) -> int:
 
 def call_until_broken(executor: SimplerExecutor) -> None:
     while True:
-        with pytest.raises((WorkerDied, SessionLost)):
+        with suppress(WorkerDied, SessionLost):  # or it is over before its worker is
             executor.submit(calls.pid).result(TIMEOUT_S)
 
 
