@@ -76,7 +76,7 @@ class CallRunner:
         return CallRunner, (self._config,)
 
     def __call__(self, args: ReceivedArgs) -> EncodedResult | Done:
-        """Runs a call that ``place_call`` placed, and places its outcome's record."""
+        """Runs a call that ``Places`` placed, and places its outcome."""
         return run_placed(args, self.run, self._config.folder)
 
     def run(self, record: bytes | memoryview) -> Parts:
