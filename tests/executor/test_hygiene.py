@@ -8,12 +8,28 @@ from pathlib import Path
 
 import pytest
 
-from executor import calls, disorder
+from executor import calls, disorder, situations
 from executor.conftest import MakeExecutor
 from simpler.errors import WorkerDied
 from simpler.executor import SimplerExecutor
 
 WAIT_S = 60
+DISORDER = (
+    disorder.change_folder,
+    disorder.change_folder_in_c,
+    disorder.lengthen_path,
+    disorder.replace_path,
+    disorder.change_environment,
+    disorder.replace_environment,
+    disorder.change_environment_in_c,
+    disorder.change_umask,
+    disorder.handle_signals,
+    disorder.ignore_in_c,
+    disorder.block_signals,
+    disorder.start_timers,
+    disorder.start_timer_in_c,
+    disorder.replace_streams,
+)
 
 
 @pytest.fixture
@@ -23,29 +39,11 @@ def one_worker(make_executor: MakeExecutor) -> SimplerExecutor:
 
 
 # X4
-@pytest.mark.parametrize(
-    "leave",
-    [
-        disorder.change_folder,
-        disorder.change_folder_in_c,
-        disorder.lengthen_path,
-        disorder.replace_path,
-        disorder.change_environment,
-        disorder.replace_environment,
-        disorder.change_environment_in_c,
-        disorder.change_umask,
-        disorder.handle_signals,
-        disorder.ignore_in_c,
-        disorder.block_signals,
-        disorder.start_timers,
-        disorder.start_timer_in_c,
-        disorder.replace_streams,
-    ],
-)
-def test_a_call_leaves_its_process_as_it_was(one_worker: SimplerExecutor, leave: Callable[[], None]) -> None:
+def test_calls_leave_their_process_as_it_was(one_worker: SimplerExecutor) -> None:
     before = one_worker.submit(disorder.state).result(WAIT_S)
-    one_worker.submit(leave).result(WAIT_S)
-    assert one_worker.submit(disorder.state).result(WAIT_S) == before
+    for leave in DISORDER:
+        one_worker.submit(leave).result(WAIT_S)
+        assert one_worker.submit(disorder.state).result(WAIT_S) == before, leave.__name__
 
 
 # X4
@@ -74,10 +72,24 @@ def test_the_items_of_a_map_do_not_meet_what_others_have_left(one_worker: Simple
 
 
 # X4
-def test_a_call_that_closes_all_files_costs_nobody_but_itself(one_worker: SimplerExecutor) -> None:
+def test_a_call_that_closes_all_files_costs_nobody_but_itself(make_session_executor: MakeExecutor) -> None:
+    one_worker = make_session_executor(1)
     folder = one_worker.submit(disorder.state).result(WAIT_S)["cwd"]
     one_worker.submit(disorder.close_all_files).result(WAIT_S)
     assert one_worker.submit(disorder.state).result(WAIT_S)["cwd"] == folder
+
+
+def test_calls_run_in_a_folder_that_was_removed(
+    make_session_executor: MakeExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    executor = make_session_executor(1)
+    assert executor.submit(disorder.change_folder).result(WAIT_S) is None
+    with pytest.raises(FileNotFoundError):
+        executor.submit(situations.folder).result(WAIT_S)
 
 
 # X4

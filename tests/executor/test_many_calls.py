@@ -42,9 +42,9 @@ def class_of_its_own(number: int) -> Callable[[], int]:
 
 
 # X9
-def test_a_process_is_no_larger_after_many_calls(make_executor: MakeExecutor, tmp_path: Path) -> None:
+def test_a_process_is_no_larger_after_many_calls(make_session_executor: MakeExecutor, tmp_path: Path) -> None:
     (tmp_path / "shadow.py").write_text("class Thing:\n  pass\nVALUE = 7\n")
-    executor = make_executor(1)
+    executor = make_session_executor(1)
     of_many_kinds(executor, str(tmp_path), 2_000)
     before = executor.submit(situations.sizes).result(WAIT_S)
     of_many_kinds(executor, str(tmp_path), 18_000)

@@ -71,7 +71,8 @@ def test_a_call_gets_no_more_memory_than_it_may_have(one_worker: SimplerExecutor
 
 
 @pytest.mark.slow
-def test_a_call_that_has_all_its_memory_in_use_can_still_tell_so(one_worker: SimplerExecutor) -> None:
+def test_a_call_that_has_all_its_memory_in_use_can_still_tell_so(make_session_executor: MakeExecutor) -> None:
+    one_worker = make_session_executor(1)
     bounded, pid = one_worker.options(memory_bytes=8 * MIB), one_worker.submit(calls.pid).result(WAIT_S)
     for size in range(1, 20, 2):
         error = bounded.submit(situations.fill_memory, size).exception(WAIT_S)

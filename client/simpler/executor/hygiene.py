@@ -63,7 +63,7 @@ class Keeper:
     def remember(self) -> None:
         """How the process is now is how it is to be."""
         self._native = _native_keeper()
-        self._directory = os.getcwd()  # noqa: PTH109  # as chdir takes it
+        self._directory = _directory()
         self._path, self._path_entries = sys.path, sys.path.copy()
         self._streams = sys.stdin, sys.stdout, sys.stderr
         self._environ, self._environment = os.environ, dict(os.environb)
@@ -117,7 +117,8 @@ class Keeper:
             if os.environ.get("TZ") != zone:
                 time.tzset()
         if changes & _DIRECTORY:
-            os.chdir(self._directory)
+            if self._directory is not None:
+                os.chdir(self._directory)
             self._native = _native_keeper()
 
 
@@ -144,6 +145,14 @@ def _native_keeper() -> Any:
             "a worker cannot remember how it began", OSError(ffi.errno, os.strerror(ffi.errno))
         )
     return ffi.gc(made[0], lib.slr_keeper_destroy)
+
+
+def _directory() -> str | None:
+    """The working directory; None for one that was removed, which a process may be in all the same."""
+    try:
+        return os.getcwd()  # noqa: PTH109  # as chdir takes it
+    except OSError:
+        return None
 
 
 def _handler(number: int) -> Callable[..., Any] | int | None:
