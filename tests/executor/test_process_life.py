@@ -137,6 +137,26 @@ def test_ctrl_c_at_a_programs_end_ends_what_it_waits_for(tmp_path: Path, fifo: P
             assert end_soon(pidfds)
 
 
+WAITS = """
+import sys
+from pathlib import Path
+from simpler import SimplerExecutor
+from executor import calls
+executor = SimplerExecutor(1)
+futures = [executor.submit(calls.tell_and_read, Path(sys.argv[1]), Path(sys.argv[2])) for _ in range(9)]
+futures[0].result()
+"""
+
+
+def test_a_program_that_ctrl_c_ends_does_not_wait_for_its_calls(tmp_path: Path, fifo: Path) -> None:  # X8
+    begun = tmp_path / "begun"
+    os.mkfifo(begun)
+    with program(WAITS, begun, fifo) as run, watched([int(begun.read_text())]) as pidfds:
+        run.send_signal(signal.SIGINT)
+        assert run.wait(PATIENCE_S) == -signal.SIGINT
+        assert end_soon(pidfds)
+
+
 FORKS = """
 import os, sys
 from simpler import SimplerExecutor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -81,8 +82,15 @@ _engines: weakref.WeakSet[CallEngine] = weakref.WeakSet()
 
 
 def _finish_all() -> None:
+    """At the end of the program. One that Ctrl-C ends waits for no calls: unlike a ProcessPoolExecutor's, the workers
+    do not get that signal themselves.
+    """
+    was_interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt and not hasattr(sys, "ps1")
     for engine in list(_engines):
-        engine.shutdown(wait=True, cancel_futures=False)
+        if was_interrupted:
+            engine.interrupt()
+        else:
+            engine.shutdown(wait=True, cancel_futures=False)
 
 
 # As concurrent.futures.process does: before the interpreter ends its threads, and not after, as atexit is.
