@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from daemon.conftest import Client, client_of, until
+from simpler import limits
 from simpler.callables import content_of
 from simpler.errors import RegistrationError, SessionLost, SimplerError, TaskError, TaskTimeout, WorkerDied
 from simpler.result_record import decode_result
@@ -34,8 +35,8 @@ def daemon() -> Iterator[ForegroundDaemon]:
         yield running
 
 
-async def lane_of(client: Client, workers: int = 2) -> tuple[OpenReply, Link]:
-    session = await client.open(num_sub_workers=workers)
+async def lane_of(client: Client, workers: int = 2, heap_bytes: int = 1 << 24) -> tuple[OpenReply, Link]:
+    session = await client.open(num_sub_workers=workers, heap_bytes=heap_bytes)
     return session, await client.lane(session, "command")
 
 
@@ -180,6 +181,16 @@ async def test_a_call_reads_buffers_and_its_large_result_is_one(daemon: Foregrou
         assert np.array_equal(decode_result(record), numbers * 2)  # type: ignore[arg-type]
         for buffer in (named, result):
             await lane.request(Free(**buffer))
+        await client.close(session)
+
+
+async def test_what_answered_calls_brought_does_not_count_any_more(daemon: ForegroundDaemon) -> None:
+    async with client_of(daemon.endpoint, protocol=2) as client:
+        session, lane = await lane_of(client, heap_bytes=1 << 26)
+        length = await registered(lane, lambda args: len(args.scalar(0)))
+        call = call_of(length, bytes(limits.FRAME_PAYLOAD_BYTES - 1024))
+        for _ in range(limits.REQUEST_BYTES_HELD // limits.FRAME_PAYLOAD_BYTES + 1):
+            assert await value(lane, call) == limits.FRAME_PAYLOAD_BYTES - 1024
         await client.close(session)
 
 

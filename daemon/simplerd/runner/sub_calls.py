@@ -87,7 +87,7 @@ class SubCalls:
                 raise SimplerError("a SUB_CALL uses memory of its own session only, no imports", code="UNSUPPORTED")
             payload = encode(received.decoded.tensors, received.decoded.scalars)
             task = self._stream.submit(ANY_SUB, request.digest, payload, timeout_ns=request.timeout_ns)
-            self._begun[task] = _Begun(call._replace(request=None), request.digest, borrowed.pop_all())
+            self._begun[task] = _Begun(call, request.digest, borrowed.pop_all())
 
     def ended(self) -> Iterator[tuple[Call, Message | Exception]]:
         """Those that have ended, each with its answer, or the error that is it."""
