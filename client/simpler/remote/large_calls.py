@@ -112,8 +112,9 @@ class LargeCalls:
 
     def one_is_over(self) -> None:
         """A call has ended, and what it had is given back."""
-        self._over.set()
-        self._over = trio.Event()
+        if self._asking:
+            self._over.set()
+            self._over = trio.Event()
 
     async def fetch(self, reply: SubCallReply) -> Done:
         """The result, now in the program's heap. Raises CapacityError where that has no room for long."""

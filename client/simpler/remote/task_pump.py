@@ -23,6 +23,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import NamedTuple
 
 import trio
 
@@ -43,6 +44,14 @@ _log = logging.getLogger("simpler.remote")
 _AHEAD_NS = limits.AHEAD_S * 1e9
 _LEARNING = 1.125
 """By how much the measured time of a task follows one more measurement."""
+
+
+class _Sent(NamedTuple):
+    """A task that counts as sent ahead, with ``nbytes``. ``over`` is called once the session needs nothing of it."""
+
+    task: GraphTask
+    nbytes: int
+    over: Callable[[], None] | None = None
 
 
 class TaskPump:
@@ -142,50 +151,58 @@ class TaskPump:
         return found
 
     def _enqueue(self, task: GraphTask) -> None:
-        self._ahead += 1
-        self._ahead_bytes += len(task.args)
         if task.op == Op.SUB_CALL:
             self._enqueue_call(task, decode(task.args))
         else:
-            self._send(task, _request(task))
+            self._send(self._counted(task, len(task.args)), _request(task))
 
     def _enqueue_call(self, task: GraphTask, args: DecodedArgs) -> None:
         try:
             self._large.check()
             remote = self._large.sent_along(args)
         except SimplerError as refused:
-            self._not_sent(task, refused)
+            self._fail(task, refused)
             return
         if remote is None:
-            self._start_soon(self._send_large, task, args)
+            self._start_soon(self._send_large, self._counted(task, len(task.args)), args)
         else:
-            self._send(task, _sub_call(task, remote))
+            request = _sub_call(task, remote)
+            self._send(self._counted(task, len(request.args)), request)
 
-    async def _send_large(self, task: GraphTask, args: DecodedArgs) -> None:
+    async def _send_large(self, sent: _Sent, args: DecodedArgs) -> None:
         try:
             remote, buffers = await self._large.send(args)
         except SimplerError as error:
-            self._not_sent(task, error)
+            self._not_sent(sent, error)
             return
-        self._send(task, _sub_call(task, remote), partial(self._large.give_back, buffers))
+        sent = sent._replace(over=partial(self._large.give_back, buffers))
+        self._send(sent, _sub_call(sent.task, remote))
         await self._lane.flush()
 
-    def _send(self, task: GraphTask, request: Task | SubCall | Drop, over: Callable[[], None] | None = None) -> None:
-        """Puts it behind what is to be sent. ``over`` is called once the session needs nothing of it any more."""
-        try:
-            pending = self._lane.enqueue(request, settled=partial(self._settled, task, over))
-        except ArgumentError as too_large:
-            if over is not None:
-                over()
-            self._not_sent(task, too_large)
-        else:
-            self._runs[pending.sequence] = task.run
+    def _counted(self, task: GraphTask, nbytes: int) -> _Sent:
+        self._ahead += 1
+        self._ahead_bytes += nbytes
+        return _Sent(task, nbytes)
 
-    def _not_sent(self, task: GraphTask, error: SimplerError) -> None:
+    def _over(self, sent: _Sent) -> None:
         self._ahead -= 1
-        self._ahead_bytes -= len(task.args)
+        self._ahead_bytes -= sent.nbytes
+        if sent.over is not None:
+            sent.over()
         self._large.one_is_over()
-        self._fail(task, error)
+
+    def _send(self, sent: _Sent, request: Task | SubCall | Drop) -> None:
+        """Puts it behind what is to be sent."""
+        try:
+            pending = self._lane.enqueue(request, settled=partial(self._settled, sent))
+        except ArgumentError as too_large:
+            self._not_sent(sent, too_large)
+        else:
+            self._runs[pending.sequence] = sent.task.run
+
+    def _not_sent(self, sent: _Sent, error: SimplerError) -> None:
+        self._over(sent)
+        self._fail(sent.task, error)
 
     def enqueue_first(self) -> bool:
         """Puts what frees memory behind what is to be sent, as far as there is room; False when there was nothing."""
@@ -228,19 +245,15 @@ class TaskPump:
             return False
         return ahead < self._least or (ahead < self._window and self._ahead_bytes < limits.QUICK_TASK_BYTES_AHEAD)
 
-    def _settled(self, task: GraphTask, over: Callable[[], None] | None, pending: Pending) -> None:
+    def _settled(self, sent: _Sent, pending: Pending) -> None:
         """Its reply is there, or the lane is over: then the session ends what it held."""
         if pending.answer is None:
             return
-        if over is not None:
-            over()
-        self._ahead_bytes -= len(task.args)
-        self._ahead -= 1
         del self._runs[pending.sequence]
+        self._over(sent)
         self._measure()
-        self._large.one_is_over()
         try:
-            self._end(task, pending.answer.failed, pending.answer.payload)
+            self._end(sent.task, pending.answer.failed, pending.answer.payload)
         except RegionClosed:  # the Worker is closing
             return
         except Exception as unexpected:
