@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,29 @@ def test_options_that_cannot_be_are_refused_before_anything_is_sent(wrong: dict[
 def test_what_a_backend_is_made_with_is_for_the_backend(given: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError, match=f"{next(iter(given))}=.*give it to that backend"):
         SimplerExecutor(backend=InOrder(), **given)
+
+
+def test_an_executor_that_is_dropped_needs_no_garbage_collector() -> None:
+    executor = SimplerExecutor(backend=InOrder())
+    assert list(executor.options(timeout_s=3).map(abs, range(3))) == [0, 1, 2]
+    dropped = weakref.ref(executor)
+    del executor
+    assert dropped() is None
+
+
+def test_an_executor_left_by_ctrl_c_interrupts_its_calls() -> None:
+    class Interruptible(InOrder):
+        interrupted = 0
+
+        def interrupt(self) -> None:
+            self.interrupted += 1
+
+    backend = Interruptible()
+    for reason in (KeyboardInterrupt, SystemExit, LookupError):
+        with pytest.raises(reason), SimplerExecutor(backend=backend):
+            raise reason
+    assert backend.interrupted == 2
+    assert backend.shutdowns == [(True, False)] * 3
 
 
 def test_what_cannot_be_called_is_refused() -> None:

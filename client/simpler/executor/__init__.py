@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from simpler.executor.broken import ExecutorBroken
     from simpler.executor.call_record import CallRecord
     from simpler.executor.captured_output import CapturedOutput
-    from simpler.executor.executor import ExecutorView, SimplerExecutor
+    from simpler.executor.executor import SimplerExecutor
     from simpler.executor.future import CallFuture
     from simpler.executor.lifecycle import LifecycleObservable, LifecycleObserver
     from simpler.executor.loky_backend import LokyBackend
     from simpler.executor.metrics import CallMetrics
     from simpler.executor.options import CallOptions
     from simpler.executor.session_backend import SessionBackend
+    from simpler.executor.view import ExecutorView
 
 _HOMES = {
     "CallFuture": "future",
@@ -28,7 +29,7 @@ _HOMES = {
     "CallRecord": "call_record",
     "CapturedOutput": "captured_output",
     "ExecutorBackend": "backend",
-    "ExecutorView": "executor",
+    "ExecutorView": "view",
     "LifecycleObservable": "lifecycle",
     "LifecycleObserver": "lifecycle",
     "ExecutorBroken": "broken",

@@ -24,7 +24,8 @@ from typing import Any, TypeVar, Unpack
 import trio
 
 from simpler.errors import ArgumentError
-from simpler.executor.executor import ExecutorView, OptionChanges, SimplerExecutor
+from simpler.executor.executor import SimplerExecutor
+from simpler.executor.view import ExecutorView, OptionChanges
 
 T = TypeVar("T")
 

@@ -48,14 +48,14 @@ threading._register_atexit(_send_rest)  # type: ignore[attr-defined]
 
 
 class CallMap:
-    """One ``map``. ``executor``: whose it is. ``send``: submits a chunk; ``most_sent`` may be sent and not over.
+    """One ``map``. ``entrance``: the executor's. ``send``: submits a chunk; ``most_sent`` may be sent and not over.
 
     ``buffersize``: None to take all inputs at once.
     """
 
     def __init__(
         self,
-        executor: object,
+        entrance: object,
         send: Callable[[list[Arguments]], CallFuture],
         inputs: Iterator[Arguments],
         sizes: ChunkSizes,
@@ -64,7 +64,7 @@ class CallMap:
         most_sent: int,
         progress: Progress | None,
     ) -> None:
-        self.executor = executor
+        self.entrance = entrance
         self._send_chunk, self._inputs, self._sizes = send, inputs, sizes
         self._buffersize, self._most_sent, self._progress = buffersize, most_sent, progress
         self._room = buffersize or 0
@@ -195,11 +195,11 @@ class CallMap:
             n_inputs, sending_s = self._sent.pop(chunk, (0, 0.0))
             if n_inputs == 0:
                 return
-            has_failed = chunk.cancelled() or chunk.exception() is not None
+            has_failed = not chunk.cancelled() and chunk.exception() is not None
             if chunk.metrics is not None and not has_failed:
                 self._sizes.took(n_inputs, max(chunk.metrics.wall_s, sending_s))
             self._send(with_rest=self._all_taken or not self._sent)
-            if self._progress is not None:
+            if self._progress is not None and not chunk.cancelled():
                 n_done = len(chunk.results_before_error) if has_failed else n_inputs
                 self._progress.advance(n_done, int(has_failed))
                 if self._all_taken and not self._waiting and not self._sent:
