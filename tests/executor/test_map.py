@@ -51,6 +51,18 @@ class Chunks:
 
 
 @pytest.fixture
+def make_executor(make_session_executor: MakeExecutor) -> MakeExecutor:
+    """On one backend: what goes out when, and what comes back where, is for the map alone to say."""
+    return make_session_executor
+
+
+@pytest.fixture
+def executor(session_executor: SimplerExecutor) -> SimplerExecutor:
+    """The same."""
+    return session_executor
+
+
+@pytest.fixture
 def chunks(executor: SimplerExecutor) -> Chunks:
     """What the executor of the test sends."""
     observer = Chunks()

@@ -62,7 +62,9 @@ class _Bar:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        self._bar = Bar(*columns, console=Console(stderr=True), auto_refresh=False)
+        # What the program prints on the same terminal goes above the bar; what goes elsewhere is left alone.
+        above = sys.stdout.isatty()
+        self._bar = Bar(*columns, console=Console(stderr=True), auto_refresh=False, redirect_stdout=above)
         self._task = self._bar.add_task(name, total=total, failed="")
         self._next_at = 0.0
         self._bar.start()
