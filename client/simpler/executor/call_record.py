@@ -26,7 +26,7 @@ from simpler.executor.pickling import NotPicklable, Pickled, PickledOnce, dump, 
 from simpler.result_record import ALIGNMENT, Parts, join_segments, split_segments
 
 _HEAD = struct.Struct("<II")
-_SEGMENTS, _CHUNK = 1, 2
+_SEGMENTS, _CHUNK, _FAILED = 1, 2, 4
 Loaded = tuple[Callable[..., Any], Sequence[Any], Mapping[str, Any], bool]
 
 
@@ -45,8 +45,8 @@ class Outcome(NamedTuple):
 
     value: Any
     error: BaseException | None
-    metrics: CallMetrics
-    output: CapturedOutput | None = None
+    told: bytes
+    """What the call took, and what it printed, for ``decode_told``: most programs never ask."""
 
 
 class OpenedCall(NamedTuple):
@@ -114,7 +114,7 @@ def encode_outcome(
         except (SystemExit, KeyboardInterrupt) as ended:  # as if the function had raised it
             return encode_outcome(None, ended, metrics, output)
     failure = None if error is None else encode_failure(error)
-    return _joined(0, _encode((metrics, failure, output)), pickled)
+    return _joined(0 if failure is None else _FAILED, _encode((metrics, failure, output)), pickled)
 
 
 def _refused(value: Any, refusal: Exception, is_chunk: bool) -> tuple[object, NotPicklable]:
@@ -134,10 +134,11 @@ def decode_outcome(record: memoryview | bytes) -> Outcome:
     view that lasts as long as the arrays which are loaded from it.
     """
     form, meta, body = _split(memoryview(record))
-    metrics, failure, output = _decode(meta)
     error: BaseException | None = None
     value = None
-    if failure is not None:
+    if form & _FAILED:
+        metrics, failure, _ = _decode(meta)
+        assert failure is not None
         error = decode_failure(failure, f"In worker {metrics.worker_id} (pid {metrics.pid}) on {metrics.node_id}:")
     if body:
         try:
@@ -145,7 +146,13 @@ def decode_outcome(record: memoryview | bytes) -> Outcome:
         except (Exception, SystemExit) as reason:  # loading runs code of any class, and imports its module
             error = _not_loaded("what the function returned", "here", reason)
             error.__cause__ = reason
-    return Outcome(value, error, metrics, output)
+    return Outcome(value, error, bytes(meta))
+
+
+def decode_told(told: bytes) -> tuple[CallMetrics, CapturedOutput | None]:
+    """What is in an outcome besides."""
+    metrics, _, output = _decode(told)
+    return metrics, output
 
 
 def _joined(form: int, meta: bytes, pickled: Pickled | None) -> Parts:

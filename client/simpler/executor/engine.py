@@ -456,7 +456,8 @@ class CallEngine:
             except SimplerError as lost:
                 self._settle(call, None, lost)
                 return
-            value, error, call.future.metrics, call.future.output = decode_outcome(record)
+            value, error, told = decode_outcome(record)
+            call.future.tell(told)
             if error is not None and value:
                 call.future.results_before_error = value
             self._settle(call, value, error)
@@ -475,7 +476,7 @@ class CallEngine:
         error = decode_error(bytes(record))
         if isinstance(error, (WorkerDied, TaskTimeout)) and isinstance(pid := error.context.get("pid"), int):
             if call.options.output == "capture":
-                call.future.output = self._ground.places.left_output(pid)
+                call.future.tell_output(self._ground.places.left_output(pid))
             self._ground.places.worker_died(pid)
         error.message = f"{_name(call)}: {error.message}"
         if error.code == INITIALIZER_FAILED or self._is_last(call.target):

@@ -17,6 +17,7 @@ from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from threading import Condition
 from typing import Any, Protocol
 
+from simpler.executor.call_record import decode_told
 from simpler.executor.captured_output import CapturedOutput
 from simpler.executor.claim import Waiter
 from simpler.executor.metrics import CallMetrics
@@ -62,10 +63,6 @@ class CallFuture(Unserializable, Future[Any]):
 
     _why_not = "a future is for the process that submitted the call; pass on its result()"
 
-    metrics: CallMetrics | None = None
-    """Once it is done; None for a call that never ran to its end in a worker: cancelled, killed, or lost."""
-    output: CapturedOutput | None = None
-    """What a call with ``output="capture"`` printed, once it is done; also of one that was killed on this host."""
     results_before_error: Sequence[Any] = ()
     """Of a chunk of a map whose future has an error: the results of the inputs before it."""
 
@@ -76,9 +73,22 @@ class CallFuture(Unserializable, Future[Any]):
     _result: Any = None
     _exception: BaseException | None = None
     _done_callbacks: Sequence[Callable[[Any], object]] = ()
+    _installed: Sequence[Any] = ()
+    _told = b""
+    _left_output: CapturedOutput | None = None
 
     def __init__(self) -> None:
         self._condition = _Condition()  # type: ignore[assignment]
+
+    @property
+    def metrics(self) -> CallMetrics | None:
+        """Once it is done; None for a call that never ran to its end in a worker: cancelled, killed, or lost."""
+        return decode_told(self._told)[0] if self._told else None
+
+    @property
+    def output(self) -> CapturedOutput | None:
+        """What a call with ``output="capture"`` printed, once it is done; also of one that was killed on this host."""
+        return decode_told(self._told)[1] if self._told else self._left_output
 
     @property
     def _waiters(self) -> list[Any]:  # type: ignore[override]
@@ -140,7 +150,7 @@ class CallFuture(Unserializable, Future[Any]):
             if self._state in _DONE:
                 return True
             self._state = CANCELLED_AND_NOTIFIED
-            for waiter in self.__dict__.get("_installed", ()):
+            for waiter in self._installed:
                 waiter.add_cancelled(self)
             self._condition.notify_all()
         owner.cancelled(self)
@@ -156,6 +166,14 @@ class CallFuture(Unserializable, Future[Any]):
                 self._state = RUNNING
             return self._state == RUNNING
 
+    def tell(self, told: bytes) -> None:
+        """What it took, and what it printed; before it is settled."""
+        self._told = told
+
+    def tell_output(self, output: CapturedOutput | None) -> None:
+        """The same of one that was killed."""
+        self._left_output = output
+
     def settle(self, value: object, error: BaseException | None) -> bool:
         """It is done, unless it was before. Returns whether there are functions to call (``call_back``)."""
         with self._condition:
@@ -163,7 +181,7 @@ class CallFuture(Unserializable, Future[Any]):
                 return False
             self._result, self._exception = value, error
             self._state = FINISHED
-            for waiter in self.__dict__.get("_installed", ()):
+            for waiter in self._installed:
                 (waiter.add_result if error is None else waiter.add_exception)(self)
             self._condition.notify_all()
         return bool(self._done_callbacks)

@@ -265,7 +265,7 @@ class _Pool:
             future.set_exception(self._broken)
             return
         outcome = decode_outcome(record)
-        future.metrics, future.output = outcome.metrics, outcome.output
+        future.tell(outcome.told)
         if outcome.error is None:
             future.set_result(outcome.value)
         else:
