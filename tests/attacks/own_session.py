@@ -177,6 +177,18 @@ def a_task_that_was_never_registered(scene: Scene) -> str:
     return task(scene)
 
 
+@attack(r"CALLABLE_NOT_REGISTERED|is not registered")
+def a_call_that_was_never_registered(scene: Scene) -> str:
+    """A SUB_CALL with a digest of nothing."""
+    return asked(scene.opened().command, T.SUB_CALL, {"digest": bytes(32), "args": b""})
+
+
+@attack(r"ARGUMENT.*timeout_ns")
+def a_call_with_time_before_it_begins(scene: Scene) -> str:
+    """A SUB_CALL that may run for less than no time."""
+    return asked(scene.opened().command, T.SUB_CALL, {"digest": bytes(32), "args": b"", "timeout_ns": -1})
+
+
 @attack(r"ARGUMENT.*digest")
 def a_digest_that_is_too_short(scene: Scene) -> str:
     """A TASK with half a digest."""

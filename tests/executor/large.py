@@ -21,6 +21,11 @@ def spill_results() -> None:
     limits.LARGEST_IN_HEAP = 0
 
 
+def leave_room(nbytes: int) -> None:
+    """From now on this worker's large results may have only that much of the heap."""
+    limits.SPARE_FOR_SMALL = 1 - nbytes / limits.HEAP_BYTES
+
+
 def same(value: object) -> object:
     """What it was given."""
     return value

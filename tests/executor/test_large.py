@@ -100,6 +100,25 @@ def test_memory_that_a_killed_worker_had_is_used_again(
     assert (busy.result(timeout=60), future.result(timeout=60)) == (b"", MIB)
 
 
+def test_results_that_a_program_keeps_leave_room_for_others(one: SimplerExecutor, tmp_path: Path) -> None:
+    one.submit(large.leave_room, 3 * MIB).result(timeout=60)
+    results = [one.submit(large.ones, MIB + number).result(timeout=60) for number in range(6)]
+    assert [large.total(result) for result in results] == [MIB + number for number in range(6)]
+    assert files(tmp_path) == []
+
+
+def test_without_a_folder_for_files_the_heap_must_do(
+    one: SimplerExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "missing"))
+    monkeypatch.setattr(limits, "LARGEST_IN_HEAP", 0)
+    assert one.submit(large.double, np.ones(MIB, np.uint8)).result(timeout=60) == 2 * MIB  # before there are workers
+    assert one.submit(large.double, np.ones(MIB, np.uint8)).result(timeout=60) == 2 * MIB
+    assert large.total(one.submit(large.ones, MIB).result(timeout=60)) == MIB
+    (said,) = caplog.messages
+    assert "/missing/simpler-" in said
+
+
 def test_files_are_used_and_removed(spilling: SimplerExecutor, tmp_path: Path) -> None:
     array = np.arange(2 * MIB, dtype=np.uint8)
     for size in (limits.INLINE_CALL_BYTES, MIB, 2 * MIB):  # read, or mapped

@@ -24,6 +24,7 @@ BUILDS = {  # how each program is compiled, and the library with it
     "test_programs.c": ADDRESS,
     "test_run.c": ADDRESS,
     "test_worker.c": ADDRESS,
+    "test_keeper.c": ADDRESS,
     "test_process.c": ADDRESS,
     "test_deadlines.c": ADDRESS,
     "test_stream.c": [*ADDRESS, "-DSLR_FAULTS"],

@@ -370,7 +370,7 @@ class CallEngine:
         worker, timeout_ns, op = target.worker, call.timeout_ns, target.op
         try:
             if call.placed.waiting:
-                call.placed = self._ground.places.place(call.placed.waiting)
+                call.placed = self._ground.places.place_at_last(call.placed.waiting)
             payload, blocks, *_ = call.placed
             task = stream.submit(worker, self._ground.digest, payload, blocks, timeout_ns=timeout_ns, op=op)
             self._outstanding[task] = call

@@ -54,7 +54,8 @@ class LocalGround:
             from simpler.worker import Worker
 
             self._worker = Worker(3, num_sub_workers=self.n_workers, name=self._config.name, spawner=spawner)
-            config = self._config._replace(folder=self.places.folder().path)
+            folder = self.places.folder()
+            config = self._config if folder is None else self._config._replace(folder=folder.path)
             self.digest = self._worker.register(CallRunner(config)).digest
         except BaseException:
             spawner.close()

@@ -10,8 +10,9 @@ class CallMetrics(NamedTuple):
 
     ``started``, ``ended``: seconds since the epoch. ``wall_s``: by a clock that nobody sets. ``user_s``, ``system_s``:
     processor time of all threads of the process. ``peak_rss_bytes``: the most memory that the process had in use
-    during this call (where /proc/self/clear_refs cannot be written, proc(5): since the process began). ``worker_id``,
-    ``node_id``: which process on which host, as in its environment (SIMPLER_WORKER_ID, SIMPLER_NODE_ID).
+    during this call (where /proc/self/clear_refs cannot be written, proc(5): since the process began; on loky no less
+    than the program had when it started the process). ``worker_id``, ``node_id``: which process on which host, as in
+    its environment (SIMPLER_WORKER_ID, SIMPLER_NODE_ID).
     """
 
     started: float

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from simpler import limits
 from simpler.args import ReceivedArgs, TensorRecord, encode
+from simpler.errors import StartupError
 from simpler.executor.captured_output import CapturedOutput, left_output
 from simpler.heap import Heap
 from simpler.region_records import Done, TaskState
@@ -90,32 +91,44 @@ class Places:
         self.heap: Heap | None = None
 
     def place(self, parts: Parts) -> PlacedCall:
-        """Places what ``encode_call`` gave; nothing of the user's memory is needed any more then.
-
-        Raises CapacityError when a disk is full, StartupError when there is no folder for files.
+        """Places what ``encode_call`` gave, or a copy that waits until something has room; nothing of the user's memory
+        is needed any more then. Raises CapacityError when a disk is full.
         """
         nbytes = sum(map(len, parts))
         if nbytes <= limits.INLINE_CALL_BYTES:
             return PlacedCall(encode([], [b"".join(parts)]))
         heap = self.heap
-        if heap is not None:
-            block = _in_heap(heap, parts, nbytes, limits.SPARE_FOR_RESULTS, self._spills)
+        if heap is not None and _suits(heap, nbytes, self._spills):
+            block = heap.alloc_sparing(nbytes, int(heap.heap_bytes * limits.SPARE_FOR_RESULTS))
             if block is not None:
-                tensor = TensorRecord(TensorArgType.INPUT, DataType.UINT8, [nbytes], None, 0, block, nbytes)
-                return PlacedCall(encode([tensor], []), (block,), Reference(heap, block))
-        if self._spills:
-            folder = self.folder()
+                return _in_block(heap, block, parts, nbytes)
+        folder = self.folder()
+        if folder is not None:
             ref = folder.write(parts)
             return PlacedCall(encode([], list(ref)), file=SpilledFile(folder, ref.name))
         return PlacedCall(b"", waiting=[b"".join(parts)])
 
-    def folder(self) -> SpillFolder:
-        """The executor's, which is made when it is asked for first."""
+    def place_at_last(self, parts: Parts) -> PlacedCall:
+        """Places what has waited and is to be sent now. Raises CapacityError when there is still no room."""
+        heap = self.heap
+        assert heap is not None
+        nbytes = sum(map(len, parts))
+        return _in_block(heap, heap.alloc(nbytes), parts, nbytes)
+
+    def folder(self) -> SpillFolder | None:
+        """The executor's, which is made when it is asked for first; None where there is none."""
         with self._making:
-            if self._folder is None:
+            if self._spills and self._folder is None:
                 from simpler.executor.spill import SpillFolder
 
-                self._folder = SpillFolder.create()
+                try:
+                    self._folder = SpillFolder.create()
+                except StartupError as refused:
+                    self._spills = False
+                    import logging  # which workers do without
+
+                    log = logging.getLogger("simpler.executor")
+                    log.warning("without files, the shared memory must do for calls and results: %s", refused.message)
             return self._folder
 
     def hold(self, offset: int, nbytes: int) -> bytes | memoryview:
@@ -137,7 +150,8 @@ class Places:
         from simpler.executor.spill import SpillRef
 
         _, nbytes, inode = _FILE.unpack_from(record)
-        return self.folder().take(SpillRef(bytes(record[_FILE.size :]).decode(), nbytes, inode))
+        assert self._folder is not None
+        return self._folder.take(SpillRef(bytes(record[_FILE.size :]).decode(), nbytes, inode))
 
     def left_output(self, pid: int) -> CapturedOutput | None:
         """What a call had printed whose process has died; None where there is no file of it on this host."""
@@ -194,25 +208,29 @@ def _stored(args: ReceivedArgs, parts: Parts, folder: str | None) -> EncodedResu
     if nbytes <= limits.INLINE_CALL_BYTES:
         return EncodedResult(parts)
     heap = args.heap
-    block = _in_heap(heap, parts, nbytes, limits.SPARE_FOR_SMALL, folder is not None)
+    if folder is None:
+        block: int | None = heap.alloc(nbytes)
+    elif _suits(heap, nbytes, True):
+        block = heap.alloc_sparing(nbytes, int(heap.heap_bytes * limits.SPARE_FOR_SMALL))
+    else:
+        block = None
     if block is not None:
+        heap.write(block, parts)
         return Done(TaskState.SUCCEEDED, block, nbytes)
     assert folder is not None
     name, size, inode = _folder(folder).write(parts)
     return EncodedResult([_FILE.pack(_IN_FILE, size, inode) + name.encode()])
 
 
-def _in_heap(heap: Heap, parts: Parts, nbytes: int, spare: float, may_be_elsewhere: bool) -> int | None:
-    """A block with the parts; None where they had better be elsewhere. ``spare``: the share that is to stay free."""
-    if not may_be_elsewhere:
-        block: int | None = heap.alloc(nbytes)
-    elif nbytes > heap.heap_bytes * limits.LARGEST_IN_HEAP:
-        return None
-    else:
-        block = heap.alloc_sparing(nbytes, int(heap.heap_bytes * spare))
-    if block is not None:
-        heap.write(block, parts)
-    return block
+def _suits(heap: Heap, nbytes: int, may_be_elsewhere: bool) -> bool:
+    """Whether a record of that size belongs into the heap, where it has room."""
+    return not may_be_elsewhere or nbytes <= heap.heap_bytes * limits.LARGEST_IN_HEAP
+
+
+def _in_block(heap: Heap, block: int, parts: Parts, nbytes: int) -> PlacedCall:
+    heap.write(block, parts)
+    tensor = TensorRecord(TensorArgType.INPUT, DataType.UINT8, [nbytes], None, 0, block, nbytes)
+    return PlacedCall(encode([tensor], []), (block,), Reference(heap, block))
 
 
 @functools.cache  # a worker is one executor's
