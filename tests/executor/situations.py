@@ -64,6 +64,11 @@ def file_of(module: str) -> str | None:
     return importlib.import_module(module).__file__
 
 
+def identity_of(module: str) -> tuple[int, int]:
+    """Of a module that is there already, in this process."""
+    return os.getpid(), id(sys.modules[module])
+
+
 def module_path() -> list[str]:
     """Where modules are looked for."""
     return sys.path

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import msgpack
+import numpy as np
 import pytest
 
 from executor import calls, situations
@@ -137,3 +138,13 @@ def test_a_package_with_extension_modules_may_be_on_the_path_of_many_calls(
         assert there.submit(situations.file_of, "msgpack").result(WAIT_S) == str(tmp_path / "msgpack/__init__.py")
         assert there.submit(situations.file_of, "msgpack._cmsgpack").result(WAIT_S).startswith(str(tmp_path))
         assert one_worker.submit(situations.file_of, "msgpack").result(WAIT_S) == msgpack.__file__
+
+
+# X9
+def test_the_folder_of_what_is_installed_may_be_on_the_path(one_worker: SimplerExecutor) -> None:
+    installed = one_worker.options(python_path=[Path(msgpack.__file__).parents[1]])
+    loaded = one_worker.submit(situations.identity_of, "msgpack").result(WAIT_S)
+    for _ in range(2):
+        assert installed.submit(situations.identity_of, "msgpack").result(WAIT_S) == loaded
+        for each in (installed, one_worker):
+            assert each.submit(situations.attribute, "numpy", "__version__").result(WAIT_S) == np.__version__

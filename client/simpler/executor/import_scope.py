@@ -1,8 +1,8 @@
 """``python_path``: modules that shadow installed ones for one call.
 
 Rules
-  1. Within the scope modules that are loaded already but would be found on the entries first are out of sys.modules;
-     they come back at its end.
+  1. Within the scope modules that are loaded already, but of which another would be found on the entries, are out of
+     sys.modules; they come back at its end.
   2. What was loaded from the entries is forgotten at the end, and with it whatever was loaded meanwhile and holds
      something of it. Other modules that the call was the first to import stay.
   3. CPython loads an extension module once per process. A package with such modules is put aside instead of forgotten,
@@ -26,18 +26,19 @@ _put_aside: dict[str, dict[str, ModuleType]] = {}
 @contextlib.contextmanager
 def import_scope(python_path: Sequence[str]) -> Iterator[None]:
     """The scope of one call, which puts the entries onto sys.path itself (surroundings.py)."""
-    loaded, finders = sys.modules.copy(), sys.path_importer_cache.copy()
+    loaded, finders, path = sys.modules.copy(), sys.path_importer_cache.copy(), sys.path.copy()
     for entry in python_path:
         sys.path_importer_cache.pop(entry, None)  # files may have come since it last listed the folder
     names = _tops({**loaded, **{name: module for modules in _put_aside.values() for name, module in modules.items()}})
-    origins = {name: origin for name in names if (origin := _origin_on(python_path, name))}
+    found = {name: _origin_on(python_path, name) for name in names}
+    origins = {name: origin for name, origin in found.items() if origin and origin != _origin(loaded.get(name))}
     _remove(origins)
     for origin in origins.values():
         sys.modules.update(_put_aside.get(origin, {}))
     try:
         yield
     finally:
-        _forget(python_path, loaded)
+        _forget(python_path, loaded, path)
         sys.modules.update(loaded)
         sys.path_importer_cache.clear()
         sys.path_importer_cache.update(finders)
@@ -64,10 +65,12 @@ def _remove(tops: Iterable[str]) -> None:
             del sys.modules[name]
 
 
-def _forget(python_path: Sequence[str], loaded: dict[str, ModuleType]) -> None:
+def _forget(python_path: Sequence[str], loaded: dict[str, ModuleType], path: Sequence[str]) -> None:
+    """``path``: sys.path without the entries, where some of it may be found as well: that stays."""
     new = {name: module for name, module in sys.modules.items() if loaded.get(name) is not module}
     folders = tuple(f"{entry}/" for entry in python_path)
     gone = {_top(name) for name, module in new.items() if _origin(module).startswith(folders)}
+    gone = {top for top in gone if _origin_on(path, top) != _origin(new.get(top))}
     extensions = {_top(name) for name, module in new.items() if _is_extension(module)}
     for top in gone & extensions:
         _put_aside[_origin(new.get(top))] = {name: module for name, module in new.items() if _top(name) == top}
