@@ -45,8 +45,8 @@ def executor_pid(executor: SimplerExecutor, worker_id: str) -> int:
 
 # X6
 @pytest.mark.slow
-def test_the_peak_of_memory_is_that_of_the_call(make_executor: MakeExecutor) -> None:
-    executor = make_executor(1)
+def test_the_peak_of_memory_is_that_of_the_call(make_session_executor: MakeExecutor) -> None:
+    executor = make_session_executor(1)
     peaks = []
     for size in (128 * MIB, 1):
         future = executor.submit(situations.touch_memory, size)
