@@ -41,19 +41,15 @@ class Call:
 class Target:
     """Who runs calls: ``n_workers`` that share the queue of worker id ``worker``. ``op``: how they are asked."""
 
-    __slots__ = ("_ended_ns", "_task_ns", "_window", "_window_low", "in_flight", "n_workers", "op", "worker")
+    __slots__ = ("_ended_ns", "_task_ns", "_window_low", "in_flight", "n_workers", "op", "window", "worker")
 
     def __init__(self, worker: int, n_workers: int, op: int = 0) -> None:
         self.worker, self.n_workers, self.op = worker, n_workers, op
         self.in_flight: set[int] = set()
-        self._window = self._window_low = limits.CALLS_AHEAD * n_workers
-        self._task_ns = _AHEAD_NS / self._window
-        self._ended_ns = 0
-
-    @property
-    def window(self) -> int:
+        self.window = self._window_low = limits.CALLS_AHEAD * n_workers
         """How many calls it is given at once."""
-        return self._window
+        self._task_ns = _AHEAD_NS / self.window
+        self._ended_ns = 0
 
     def load(self) -> float:
         """How many calls it has for each of its workers."""
@@ -65,7 +61,7 @@ class Target:
         self._task_ns = self._task_ns * _LEARNING if took_ns > self._task_ns else self._task_ns / _LEARNING
         self._task_ns = min(max(self._task_ns, 1.0), _AHEAD_NS / self._window_low)
         quick = min(int(_AHEAD_NS / self._task_ns), limits.QUICK_CALLS_AHEAD * self.n_workers)
-        self._window = max(self._window_low, quick)
+        self.window = max(self._window_low, quick)
 
 
 class Dispatcher:

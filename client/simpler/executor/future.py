@@ -42,19 +42,17 @@ class FutureOwner(Protocol):
 class _Condition(RLock):  # type: ignore[misc]  # it may have subclasses, whatever the stubs say
     """A Condition that costs no more than its lock, until somebody waits for it."""
 
-    __slots__ = ("_real",)
-
-    _real: Condition
+    _real: Condition | None = None
 
     def wait(self, timeout: float | None = None) -> bool:
         """As of threading.Condition."""
-        if not hasattr(self, "_real"):
+        if self._real is None:
             self._real = Condition(self)
         return self._real.wait(timeout)
 
     def notify_all(self) -> None:
         """As of threading.Condition."""
-        if hasattr(self, "_real"):
+        if self._real is not None:
             self._real.notify_all()
 
 
