@@ -78,7 +78,9 @@ class LocalWorkers:
         """
         workers = [self._pool_worker(worker, name, deadline) for worker, name in self._names.items()]
         options, rings = self._options, self._notify_fd is not None
-        request = PoolRequest(workers, deadline, options.startup_timeout_s, dict(options.env), rings)
+        request = PoolRequest(
+            workers, deadline, options.startup_timeout_s, dict(options.env), rings, options.tasks_may_kill
+        )
         self._spawner.send(request, self._fds())
         try:
             report, fds = self._spawner.receive(max(0.0, deadline - time.monotonic()) + _REPORT_S)

@@ -7,6 +7,7 @@ Rules
      process takes its id at once. The parent is not asked; it sees the deaths in the region. A DIST worker is dead
      when what was below it has ended, too: until then that may be at work on the arrays that the task was given.
   3. A worker that dies more often in a row than limits.MAX_RESTARTS, with no task completed in between, is given up.
+     Where tasks may kill their workers, a death in the middle of one does not count.
   4. A worker whose task runs for longer than its timeout is killed and replaced, and its task fails with TaskTimeout.
      That is no death in a row: the task was late, not the worker at fault.
   5. A replacement must be READY within startup_timeout_s too, or it is killed and counts as one more death.
@@ -118,7 +119,7 @@ class Pool:
         self, children: Children, request: PoolRequest, fds: list[int], send: Callable[[Report], None]
     ) -> None:
         self._children, self._send = children, send
-        self._env = request.env
+        self._env, self._tasks_may_kill = request.env, request.tasks_may_kill
         self._fds = fds
         self._region = Region.attach(fds[0])
         if request.rings_remote_workers:
@@ -275,10 +276,12 @@ class Pool:
         tasks = self._region.worker_info(member.worker.worker).tasks
         cause, error = self._death(member, ending)
         record = encode_error(error)
-        self._region.worker_died(member.worker.worker, record)
+        failed = self._region.worker_died(member.worker.worker, record)
         if self._state is PoolState.RUNNING:
-            self._children.say(member.process_name, cause)  # one that has no task has nobody else to tell
-            if member.late is None:
+            is_forgiven = bool(failed) and self._tasks_may_kill  # who asked for the task is told
+            if not is_forgiven:
+                self._children.say(member.process_name, cause)
+            if member.late is None and not is_forgiven:
                 member.deaths_in_a_row = 1 if tasks > member.tasks_at_death else member.deaths_in_a_row + 1
                 member.tasks_at_death = tasks
             self._replace(member, record)

@@ -96,7 +96,7 @@ class PoolRequest(msgspec.Struct, frozen=True, tag="pool"):
 
     The region's descriptor is followed by its eventfd where it ``rings_remote_workers``, then by the regions of the
     Workers above. All must be READY before ``deadline``, in seconds of CLOCK_MONOTONIC, which all processes of a host
-    share; whoever replaces one of them, within ``startup_timeout_s``.
+    share; whoever replaces one of them, within ``startup_timeout_s``. ``tasks_may_kill``: as of Worker.
     """
 
     workers: list[PoolWorker]
@@ -104,6 +104,7 @@ class PoolRequest(msgspec.Struct, frozen=True, tag="pool"):
     startup_timeout_s: float
     env: dict[str, str | None] | None = None
     rings_remote_workers: bool = False
+    tasks_may_kill: bool = False
 
 
 class PoolStop(msgspec.Struct, frozen=True, tag="pool-stop"):

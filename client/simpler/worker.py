@@ -54,8 +54,9 @@ class Worker(WorkerMemory):
     runs and callables may be held at once; virtual memory until used. ``preload``: modules that workers have imported
     before they start. ``env``: laid over this process's environment for the workers; None unsets. ``name``: shown in
     process lists, traces and errors. ``import_paths``: the folders that RemoteCallable modules must lie under; None
-    allows any. ``spawner``: an own one, for a process that forked it before it had threads; it belongs to the Worker
-    from here on.
+    allows any. ``tasks_may_kill``: whether a worker that dies in a task is always replaced; otherwise one that dies
+    limits.MAX_RESTARTS times in a row, without completing a task, is given up. ``spawner``: an own one, for a process
+    that forked it before it had threads; it belongs to the Worker from here on.
 
     Raises LevelError for children that the level does not take, ArgumentError for values that cannot be.
     """
@@ -79,6 +80,7 @@ class Worker(WorkerMemory):
         env: Mapping[str, str | None] | None = None,
         name: str | None = None,
         import_paths: Sequence[str] | None = None,
+        tasks_may_kill: bool = False,
         spawner: Spawner | None = None,
     ) -> None:
         self._options = WorkerOptions(
@@ -98,6 +100,7 @@ class Worker(WorkerMemory):
             env={} if env is None else env,
             name="" if name is None else name,
             import_paths=import_paths,
+            tasks_may_kill=tasks_may_kill,
         )
         if spawner is not None and not isinstance(spawner, Spawner):
             raise ArgumentError(f"spawner={spawner!r} is not possible; expected a Spawner")

@@ -57,6 +57,7 @@ class WorkerOptions:
     env: Mapping[str, str | None]
     name: str
     import_paths: Sequence[str] | None
+    tasks_may_kill: bool = False
 
     def __post_init__(self) -> None:
         for what in ("device_ids", "preload", "import_paths"):

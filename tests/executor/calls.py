@@ -108,3 +108,9 @@ def count(file: Path) -> None:
 def refuse(why: str) -> None:
     """An initializer that fails."""
     raise LookupError(why)
+
+
+def append(path: Path, text: str) -> None:
+    """A call whose order among others is seen afterwards."""
+    with path.open("a") as file:
+        file.write(text)

@@ -1,7 +1,11 @@
 """A right that one thread has at a time, and that nobody waits for.
 
-It is no lock: whoever does not get it has something else to do. Taking it is one step of the interpreter, so that
-neither a signal handler that raises nor one that asks for the same right can leave it taken or stand still.
+Rules
+  1. It is no lock: whoever does not get it has something else to do. A signal handler that comes while its thread has
+     it may use it as well (``may``); so what is done with it must bear being done in the middle of itself.
+  2. A signal handler may also raise, at any call of a function and at the beginning of one. So it is taken inside the
+     ``try`` that ends with giving it back, and given back there without calling anything:
+     ``if claim.held and claim.held[0] is me: del claim.held[0]``, as only who has it may do.
 """
 
 from __future__ import annotations
@@ -14,9 +18,11 @@ from contextlib import suppress
 class Waiter:
     """A thread that waits for something, until ``ring``. It may also stand in ``Future._waiters``."""
 
-    __slots__ = ("_bell", "thread")
+    __slots__ = ("_bell", "is_over", "thread")
 
     def __init__(self) -> None:
+        self.is_over = False
+        """Whether it has given up waiting."""
         self.thread = threading.get_ident()
         self._bell: LockType | None = None
 
@@ -43,21 +49,24 @@ class Waiter:
 class Claim:
     """The right itself."""
 
-    __slots__ = ("_held",)
+    __slots__ = ("held",)
 
     def __init__(self) -> None:
-        self._held: dict[int, Waiter] = {}
+        self.held: dict[int, Waiter] = {}
+        """By 0, who has it."""
 
     @property
     def holder(self) -> Waiter | None:
         """Who has it."""
-        return self._held.get(0)
+        return self.held.get(0)
 
     def take(self, who: Waiter) -> bool:
-        """Whether ``who`` has it now, or had it before. To be called inside the ``try`` that ends with giving back."""
-        return self._held.setdefault(0, who) is who
+        """Whether ``who`` has it now, or had it before. One step of the interpreter."""
+        return self.held.setdefault(0, who) is who
 
-    def give_back(self, who: Waiter) -> None:
-        """It is free again, if it was ``who`` that had it."""
-        if self._held.get(0) is who:
-            del self._held[0]
+    def may(self, who: Waiter) -> bool:
+        """The same, also for a signal handler whose thread has it."""
+        if self.take(who):
+            return True
+        holder = self.holder
+        return holder is not None and holder.thread == who.thread

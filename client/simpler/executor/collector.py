@@ -51,6 +51,9 @@ class Collecting(Protocol):
     def is_demanded(self) -> bool:
         """Whether somebody is to be told of a result who does not wait for it himself."""
 
+    def pass_on(self) -> None:
+        """Has who stands by take results, if nobody does."""
+
     def collect(self, who: Waiter) -> None:
         """Takes results as they come, until another thread wants to, or there is something else to do here."""
 
@@ -124,6 +127,7 @@ class Collector:
         others_were_here = engine.activity != self._seen_activity
         self._seen_activity = engine.activity
         if engine.is_idle() or engine.is_served():
+            engine.pass_on()
             return limits.COLLECTOR_INTERVAL_S if others_were_here else None
         if others_were_here and not engine.is_demanded():
             engine.look(self.waiter)
@@ -134,9 +138,8 @@ class Collector:
     def _sleep(self, timeout_s: float | None) -> None:
         if timeout_s is None:
             self.is_asleep = True
-            if not (self._engine.is_idle() or self._engine.is_served()):
-                self.is_asleep = False
-                return
+            if not self._engine.is_idle():
+                timeout_s = limits.SUPERVISION_INTERVAL_S if self._engine.is_served() else 0.0
         try:
             found = self._queue.get(timeout_s != 0, timeout_s)
         except Empty:

@@ -26,9 +26,12 @@ _LEARNING = 1.25
 
 
 class Call:
-    """A call that is on its way. ``placed``: what its task is given; once it is sent, only what is to be kept of it."""
+    """A call that is on its way. ``placed``: what its task is given; once it is sent, only what is to be kept of it.
 
-    __slots__ = ("fn", "future", "options", "placed", "target", "timeout_ns")
+    ``is_being_sent``: a signal handler that comes just then passes over it.
+    """
+
+    __slots__ = ("fn", "future", "is_being_sent", "options", "placed", "target", "timeout_ns")
 
     def __init__(
         self, future: CallFuture, fn: Callable[..., Any], options: CallOptions, placed: PlacedCall, timeout_ns: int
@@ -36,6 +39,7 @@ class Call:
         self.future, self.fn, self.options = future, fn, options
         self.placed, self.timeout_ns = placed, timeout_ns
         self.target: Target | None = None
+        self.is_being_sent = False
 
 
 class Target:
@@ -97,9 +101,12 @@ class Dispatcher:
         if target is None or len(target.in_flight) >= target.window:
             return None
         try:
-            return next(iter(self._pending.values())), target
-        except (StopIteration, RuntimeError):  # another thread has removed one, or added one: who did looks again
-            return None
+            for call in self._pending.values():
+                if not call.is_being_sent:
+                    return call, target
+        except RuntimeError:  # another thread has removed one, or added one: who did looks again
+            pass
+        return None
 
     def sent(self, call: Call, target: Target, task: int) -> None:
         """It is with its target, as ``task``."""

@@ -107,15 +107,17 @@ class CallEngine:
             while not future.is_settled():
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 stream = self._stream
-                if stream is not None and self._may_reap(me):
+                if stream is not None and self._reaping.may(me):
                     self._reap(stream, limits.SPIN_US, left)
                 else:
                     self._stand_by(me, future, left)
                 if left == 0.0:
                     break
         finally:
-            self._reaping.give_back(me)
-            self._hand_over()
+            me.is_over = True
+            if self._reaping.held and self._reaping.held[0] is me:
+                del self._reaping.held[0]
+            self.pass_on()
         return future.is_settled()
 
     def cancelled(self, future: CallFuture) -> None:
@@ -194,17 +196,11 @@ class CallEngine:
             if not self._interrupted and self._reaping.take(me):
                 self._reap(stream, 0, 0.0)
         finally:
-            self._reaping.give_back(me)
-            self._hand_over()
+            if self._reaping.held and self._reaping.held[0] is me:
+                del self._reaping.held[0]
+            self.pass_on()
 
     # ---- who reaps
-
-    def _may_reap(self, me: Waiter) -> bool:
-        """Also in a signal handler that came while this thread was reaping."""
-        if self._reaping.take(me):
-            return True
-        holder = self._reaping.holder
-        return holder is not None and holder.thread == me.thread
 
     def _stand_by(self, me: Waiter, future: CallFuture, timeout_s: float | None) -> None:
         me.arm()
@@ -219,18 +215,28 @@ class CallEngine:
                 self._wake_reaper()
             me.sleep(timeout_s)
         finally:
-            self._standing_by.remove(me)
+            with suppress(ValueError):
+                self._standing_by.remove(me)
             future.uninstall(me)
 
-    def _hand_over(self) -> None:
-        """To whoever stands by longest, or else to the collector."""
+    def pass_on(self) -> None:
+        """Has somebody take results, if nobody does: who began to stand by last, or else the collector.
+
+        Where a signal handler has kept this from being done, the collector does it a little later.
+        """
         if self._reaping.holder is not None:
             return
-        with suppress(IndexError):
-            self._standing_by[0].ring()
-            return
-        if not self.is_idle() and (self._demanded or self._collector.is_asleep):
+        if self._somebody_stands_by():
+            with suppress(IndexError):
+                self._standing_by[-1].ring()  # the latest: an earlier one may be below a signal handler that waits
+        elif not self.is_idle() and (self._demanded or self._collector.is_asleep):
             self._collector.kick()
+
+    def _somebody_stands_by(self) -> bool:
+        with suppress(IndexError):
+            while self._standing_by[-1].is_over:  # interrupted before it was taken out
+                self._standing_by.pop()
+        return bool(self._standing_by)
 
     def _wake_reaper(self) -> None:
         stream = self._stream
@@ -256,7 +262,7 @@ class CallEngine:
         else:
             self._dispatcher.targets = targets
             self._pump()
-        self._hand_over()
+        self.pass_on()
 
     def is_over(self) -> bool:
         """Whether the workers were ended."""
@@ -276,7 +282,7 @@ class CallEngine:
     def is_served(self) -> bool:
         """Whether another thread takes results, or is about to."""
         holder = self._reaping.holder
-        return bool(self._standing_by) or (holder is not None and holder is not self._collector.waiter)
+        return self._somebody_stands_by() or (holder is not None and holder is not self._collector.waiter)
 
     def is_demanded(self) -> bool:
         """Whether somebody is to be told of a result who does not wait for it himself; until no call is left."""
@@ -292,8 +298,9 @@ class CallEngine:
                     return
                 self._reap_or_end(limits.SUPERVISION_INTERVAL_S)
         finally:
-            self._reaping.give_back(who)
-            self._hand_over()
+            if self._reaping.holder is who:
+                del self._reaping.held[0]
+            self.pass_on()
 
     def look(self, who: Waiter) -> None:
         """Takes the results that are there."""
@@ -301,8 +308,9 @@ class CallEngine:
             if self._reaping.take(who):
                 self._reap_or_end(0.0)
         finally:
-            self._reaping.give_back(who)
-            self._hand_over()
+            if self._reaping.holder is who:
+                del self._reaping.held[0]
+            self.pass_on()
 
     def _reap_or_end(self, timeout_s: float) -> None:
         if self._interrupted:
@@ -345,7 +353,8 @@ class CallEngine:
         except SimplerError:  # there is nothing left in a stream that is over
             return
         finally:
-            self._reaping.give_back(me)
+            if self._reaping.holder is me:
+                del self._reaping.held[0]
 
     # ---- to the workers
 
@@ -355,12 +364,13 @@ class CallEngine:
         while find_next() is not None:  # nobody has room before there is a stream
             me = me or Waiter()
             try:
-                if not self._pumping.take(me):
+                if not self._pumping.may(me):
                     return
                 while (found := find_next()) is not None:
                     self._send(self._stream, *found)
             finally:
-                self._pumping.give_back(me)
+                if self._pumping.held and self._pumping.held[0] is me:
+                    del self._pumping.held[0]
 
     def _send(self, stream: CompletionStream | None, call: Call, target: Target) -> None:
         assert stream is not None
@@ -368,7 +378,9 @@ class CallEngine:
             self._dispatcher.remove(call.future)
             return
         worker, timeout_ns, op = target.worker, call.timeout_ns, target.op
+        task = 0
         try:
+            call.is_being_sent = True
             if call.placed.waiting:
                 call.placed = self._ground.places.place_at_last(call.placed.waiting)
             payload, blocks, *_ = call.placed
@@ -376,13 +388,16 @@ class CallEngine:
             self._outstanding[task] = call
             self._dispatcher.sent(call, target, task)
         except CapacityError as full:
+            call.is_being_sent = False
             self._no_room(call, full)
         except RegionClosed:
+            call.is_being_sent = False
             if stream is self._stream:  # lost: who reaps sees that too, and begins another
                 self._begin_again(stream)
         except BaseException:  # of a signal handler: whether the task was submitted is not known
             self._dispatcher.remove(call.future)
-            self._settle(call, None, StateError(f"{_name(call)}: a signal handler raised while it was being sent"))
+            if task not in self._outstanding:
+                self._settle(call, None, StateError(f"{_name(call)}: a signal handler raised while it was being sent"))
             raise
         else:
             early = self._early.pop(task, None)
@@ -401,8 +416,9 @@ class CallEngine:
 
     def _reap(self, stream: CompletionStream, spin_us: int, timeout_s: float | None) -> None:
         """Settles what has ended; waits for it up to ``timeout_s`` and SUPERVISION_INTERVAL_S. For who may reap."""
-        if self._ended:
+        if self._ended:  # whoever took them was interrupted
             self._settle_ended()
+            self._pump()
             return
         interval = limits.SUPERVISION_INTERVAL_S
         try:
@@ -416,6 +432,7 @@ class CallEngine:
                 self._take(stream, ended)
             else:
                 self._ground.look_after()
+                self._pump()
 
     def _take(self, stream: CompletionStream, ended: list[Ended]) -> None:
         hold = self._ground.places.hold
@@ -436,17 +453,22 @@ class CallEngine:
             call = outstanding.get(task) or self._called_early(outcome)
             if call is not None:
                 self._settle_outcome(call, outcome)
-                outstanding.pop(task, None)
                 self._dispatcher.ended(call, task)
+                outstanding.pop(task, None)
             if ended and ended[0] is outcome:
                 ended.popleft()
 
     def _called_early(self, outcome: _Outcome) -> Call | None:
-        """The call of a task that whoever sends it has not noted yet; None: it will find the outcome when it does."""
+        """The call of a task that whoever sends it has not noted yet; None: it will find the outcome when it does. Or
+        it was settled before, by who was interrupted then.
+        """
         task = outcome[0]
         self._early[task] = outcome
+        is_being_sent = self._pumping.holder is not None
         call = self._outstanding.get(task)
-        return None if call is None or self._early.pop(task, None) is None else call
+        if call is not None or not is_being_sent:
+            return None if self._early.pop(task, None) is None else call
+        return None
 
     def _settle_outcome(self, call: Call, outcome: _Outcome) -> None:
         _, state, _, record = outcome

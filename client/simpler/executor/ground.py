@@ -53,7 +53,9 @@ class LocalGround:
         try:
             from simpler.worker import Worker
 
-            self._worker = Worker(3, num_sub_workers=self.n_workers, name=self._config.name, spawner=spawner)
+            self._worker = Worker(
+                3, num_sub_workers=self.n_workers, name=self._config.name, spawner=spawner, tasks_may_kill=True
+            )
             folder = self.places.folder()
             config = self._config if folder is None else self._config._replace(folder=folder.path)
             self.digest = self._worker.register(CallRunner(config)).digest
