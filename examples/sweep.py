@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from concurrent.futures import as_completed
 from pathlib import Path
 
 import matplotlib as mpl
@@ -20,7 +19,6 @@ from sklearn.model_selection import cross_val_score
 from sklearn.svm import SVC
 
 from simpler import SimplerExecutor
-from simpler.executor import CallFuture
 
 mpl.use("Agg")  # draws into a file: there need not be a display
 import matplotlib.pyplot as plt
@@ -46,9 +44,7 @@ def sweep(executor: SimplerExecutor, n_images: int) -> tuple[NDArray[np.float64]
         for column, width in enumerate(WIDTHS)
     }
     seconds = 0.0
-    for n_done, call in enumerate(as_completed(calls), 1):
-        assert isinstance(call, CallFuture)
-        row, column = calls[call]
+    for n_done, (call, (row, column)) in enumerate(calls.items(), 1):
         error = call.exception()
         if error is None:
             found[row, column] = call.result()
@@ -62,6 +58,7 @@ def sweep(executor: SimplerExecutor, n_images: int) -> tuple[NDArray[np.float64]
 def save(path: Path, found: NDArray[np.float64]) -> None:
     """Writes a PNG: the accuracy for each pair, the best one in a frame."""
     figure, axes = plt.subplots(figsize=(7.5, 5.6), layout="constrained")
+    axes.set_facecolor("crimson")  # which shows through where a call failed
     shown = axes.imshow(found, vmin=0, vmax=1, cmap="viridis")
     axes.set(title="Digits read right", xlabel="gamma (width of the kernel)", ylabel="C (penalty)")
     axes.set_xticks(range(len(WIDTHS)), [f"{width:g}" for width in WIDTHS])

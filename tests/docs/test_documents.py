@@ -30,11 +30,11 @@ each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: 
 
 @pytest.mark.slow
 def test_the_readme_examples_print_what_they_say() -> None:
-    local, remote, tree = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    promised = re.findall(r"print\(.*\)  # (.*)", local + remote + tree)
-    assert len(promised) == 3
+    local, remote, tree, executor = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    promised = re.findall(r"print\(.*\)  # (.*)", local + remote + tree + executor)
+    assert len(promised) == 6
     with ForegroundDaemon() as daemon:
-        source = local + remote.replace("unix:/run/simplerd/session.sock", daemon.endpoint) + tree
+        source = local + remote.replace("unix:/run/simplerd/session.sock", daemon.endpoint) + tree + executor
         done = subprocess.run(
             [sys.executable, "-"], input=source, capture_output=True, text=True, timeout=60, check=False
         )
@@ -47,6 +47,18 @@ def test_the_device_example_prints_what_it_says() -> None:
     [promised] = re.findall(r"print\(.*\)  # (.*)", source)
     done = subprocess.run([sys.executable, "-"], input=source, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, promised), done.stderr
+
+
+@pytest.mark.slow
+def test_the_executor_examples_print_what_they_say() -> None:
+    programs = re.findall(r"```python\n(.*?)```", (ROOT / "docs/executor.md").read_text(), re.DOTALL)
+    assert len(programs) == 4
+    for program in programs:
+        promised = re.findall(r"print\(.*\)  # (.*)", program)
+        done = subprocess.run(
+            [sys.executable, "-"], input=program, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, [line.strip() for line in done.stdout.splitlines()]) == (0, promised), done.stderr
 
 
 @each_document

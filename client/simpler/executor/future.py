@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from threading import Condition
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from simpler.executor.call_record import decode_told
 from simpler.executor.captured_output import CapturedOutput
@@ -88,13 +88,16 @@ class CallFuture(Unserializable, Future[Any]):
         """What a call with ``output="capture"`` printed, once it is done; also of one that was killed on this host."""
         return decode_told(self._told)[1] if self._told else self._left_output
 
-    @property
-    def _waiters(self) -> list[Any]:  # type: ignore[override]
-        """Who asks for this adds itself, and waits for an event then: ``wait`` and ``as_completed``."""
-        if self.owner is not None and self._state not in _DONE:
-            self.owner.demand()
-        installed: list[Any] = self.__dict__.setdefault("_installed", [])
-        return installed
+    if TYPE_CHECKING:
+        _waiters: list[Any]  # for a type checker it is the attribute that wait and as_completed ask of any future
+    else:
+
+        @property
+        def _waiters(self):
+            """Who asks for this adds itself, and waits for an event then: ``wait`` and ``as_completed``."""
+            if self.owner is not None and self._state not in _DONE:
+                self.owner.demand()
+            return self.__dict__.setdefault("_installed", [])
 
     def is_settled(self) -> bool:
         """``done``, for who asks often: without the lock."""
