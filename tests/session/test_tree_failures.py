@@ -283,7 +283,7 @@ def test_a_child_that_is_killed_comes_back_with_all_below_it_and_its_callables(t
     ask = through(top, lambda args: os.getpid(), 0, 1)
     leaf = top.run(ask).result()
     pid, restarts = top.stats().workers[0].pid, top.stats().restarts
-    with pytest.raises(WorkerDied, match=rf"worker w0 \(pid {pid} .*SIGKILL") as caught:
+    with pytest.raises(WorkerDied, match=rf"worker w0(#\d+)? \(pid {pid} .*SIGKILL") as caught:
         top.run(forward(top.register(die).hashid, 0))
     assert caught.value.context["path"] == "L5/w0"
     assert gone([leaf], within_s=2)
