@@ -1,5 +1,6 @@
 /* Everything at once from several threads of one process, for the thread sanitizer. */
 #include <pthread.h>
+#include <stdbool.h>
 
 #include "harness.h"
 
@@ -115,4 +116,93 @@ static void submitters_workers_and_onlookers_do_not_race(void) {
     drop_region(region);
 }
 
-MAIN(CASE(submitters_workers_and_onlookers_do_not_race))
+#define STREAMED 5000
+
+typedef struct {
+    slr_region *region;
+    uint32_t number;
+    slr_id stream;
+} streamer;
+
+/* Each task returns what it was given, in a block of its own. */
+static void *echo(void *argument) {
+    const streamer *me = argument;
+    char *heap = slr_region_heap(me->region);
+    slr_task task;
+    int status;
+    while ((status = slr_worker_take(me->region, me->number, 20, LATEST_NS, &task)) == SLR_OK) {
+        uint64_t record;
+        OK(slr_heap_alloc(me->region, task.args_bytes, &record));
+        memcpy(heap + record, heap + task.args_offset, task.args_bytes);
+        OK(slr_worker_complete(me->region, me->number, task.id, SLR_TASK_SUCCEEDED, record, task.args_bytes));
+    }
+    STATUS(SLR_CLOSED, status);
+    return NULL;
+}
+
+static void *feed(void *argument) {
+    const streamer *me = argument;
+    for (uint32_t i = 0; i < STREAMED;) {
+        slr_id task;
+        uint64_t conflict;
+        uint32_t seen = slr_space_seen(me->region);
+        slr_submission submission = call_of(me->stream, SLR_ANY_SUB);
+        submission.args = &i;
+        submission.args_bytes = sizeof i;
+        int status = slr_submit(me->region, &submission, &task, &conflict);
+        i += status == SLR_OK;
+        if (status == SLR_SLOTS_FULL) {
+            status = slr_space_wait(me->region, seen, LATEST_NS);
+            CHECK(status == SLR_OK || status == SLR_INVALID); /* all have ended: whoever reaps makes room */
+        }
+    }
+    return NULL;
+}
+
+static void *wake_often(void *argument) {
+    const streamer *me = argument;
+    while (stats_of(me->region).tasks < STREAMED)
+        OK(slr_run_wake(me->region, me->stream));
+    return NULL;
+}
+
+static uint32_t reap_some(const streamer *me, bool *told, uint32_t turn) {
+    slr_ended ended[16];
+    uint32_t count, which;
+    OK(slr_run_reap(me->region, me->stream, ended, 1 + turn % 16, &count, turn % 3 * 10, LATEST_NS));
+    for (uint32_t i = 0; i < count; i++) {
+        memcpy(&which, (char *)slr_region_heap(me->region) + ended[i].record_offset, sizeof which);
+        CHECK(which < STREAMED && !told[which]);
+        told[which] = true;
+    }
+    if (count)
+        OK(slr_run_forget(me->region, me->stream, ended[0].task, count));
+    return count;
+}
+
+/* C6, G10, G11: one submits, one reaps, another wakes it all the time: each task is told once, with its own record. */
+static void who_submits_and_who_reaps_do_not_race(void) {
+    slr_config config = small_config();
+    config.slots = 24;
+    slr_region *region = make_region_of(config);
+    static bool told[STREAMED];
+    slr_id stream;
+    OK(slr_run_begin(region, SLR_RUN_STREAM, &stream));
+    streamer players[2] = {{region, 0, stream}, {region, 1, stream}};
+    pthread_t threads[4];
+    for (uint32_t i = 0; i < 2; i++)
+        CHECK(pthread_create(&threads[i], NULL, echo, &players[i]) == 0);
+    CHECK(pthread_create(&threads[2], NULL, feed, &players[0]) == 0);
+    CHECK(pthread_create(&threads[3], NULL, wake_often, &players[0]) == 0);
+    for (uint32_t left = STREAMED, turn = 0; left > 0; turn++)
+        left -= reap_some(&players[0], told, turn);
+    OK(slr_region_shutdown(region));
+    for (uint32_t i = 0; i < 4; i++)
+        CHECK(pthread_join(threads[i], NULL) == 0);
+    OK(slr_run_cancel(region, stream));
+    OK(slr_run_release(region, stream));
+    CHECK(stats_of(region).heap_used == 0 && stats_of(region).slots_used == 0);
+    drop_region(region);
+}
+
+MAIN(CASE(submitters_workers_and_onlookers_do_not_race), CASE(who_submits_and_who_reaps_do_not_race))
