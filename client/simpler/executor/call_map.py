@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
+from simpler import limits
 from simpler.errors import StateError
 from simpler.executor.chunk_sizes import ChunkSizes
 from simpler.executor.future import CallFuture
@@ -75,8 +76,8 @@ class CallMap:
         self._all_taken = False
         self._chunks: deque[CallFuture] = deque()
         """Sent, in order, and not yet asked for their results."""
-        self._sent: dict[CallFuture, tuple[int, float]] = {}
-        """Those that are not over: how many inputs, and what it took to send them, in seconds."""
+        self._sent: dict[CallFuture, tuple[int, float, float]] = {}
+        """Those that are not over: how many inputs, when they were sent, and what that took, in seconds."""
         self._refused: BaseException | None = None
         """Why nothing can be sent any more."""
         self._sending = False
@@ -184,7 +185,7 @@ class CallMap:
             self._is_cut = True
             self._refuse(refused)
             return
-        self._sent[chunk] = (len(inputs), time.perf_counter() - begun)
+        self._sent[chunk] = (len(inputs), begun, time.perf_counter() - begun)
         self._chunks.append(chunk)
         chunk.add_done_callback(self._over)
 
@@ -192,12 +193,15 @@ class CallMap:
         """Learns from a chunk, and sends more. Called by whoever learns first that it is over, and by the other."""
         assert isinstance(chunk, CallFuture)
         with self._lock:
-            n_inputs, sending_s = self._sent.pop(chunk, (0, 0.0))
+            n_inputs, begun, sending_s = self._sent.pop(chunk, (0, 0.0, 0.0))
             if n_inputs == 0:
                 return
             has_failed = not chunk.cancelled() and chunk.exception() is not None
-            if chunk.metrics is not None and not has_failed:
-                self._sizes.took(n_inputs, max(chunk.metrics.wall_s, sending_s))
+            metrics = chunk.metrics
+            if metrics is not None and not has_failed:
+                # Large results take time that no worker sees; others of the same worker were under way, too.
+                all_s = (time.perf_counter() - begun) / limits.CHUNKS_PER_WORKER
+                self._sizes.took(n_inputs, max(metrics.wall_s, sending_s, all_s))
             self._send(with_rest=self._all_taken or not self._sent)
             if self._progress is not None and not chunk.cancelled():
                 n_done = len(chunk.results_before_error) if has_failed else n_inputs
