@@ -300,9 +300,9 @@ class LaneSocket:
         return True
 
     def _sleep(self, would_block: OSError) -> None:
-        """Until something comes from the client or, of what is answered later, may have ended."""
+        """Until something comes from the client, or what is answered later may have ended; now and then without."""
         timeout_s = limits.SUPERVISION_INTERVAL_S if self._later.are_under_way else None
-        while not self._wait(would_block, self._readable, timeout_s):
+        if not self._wait(would_block, self._readable, timeout_s):
             self._later.look_after_workers()
 
     def _watch(self) -> bool:

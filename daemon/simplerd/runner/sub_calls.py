@@ -17,7 +17,7 @@ from typing import NamedTuple, NoReturn, TypeVar
 
 from simpler import limits
 from simpler.args import encode
-from simpler.completion_stream import Ended, StreamLost
+from simpler.completion_stream import CompletionStream, Ended, StreamLost
 from simpler.descriptors import format_hashid
 from simpler.error_record import decode_error
 from simpler.errors import CapacityError, SessionLost, SimplerError, StateError, WorkerDied
@@ -34,6 +34,7 @@ from simplerd.runner.located import located
 from simplerd.runner.received import Receiver
 
 T = TypeVar("T")
+_LOST = "a process was killed while it changed the task graph; whether the call has run is not known"
 
 
 class _Begun(NamedTuple):
@@ -60,8 +61,11 @@ class SubCalls:
         n_chips = len(launch.manifest.device_ids)
         self._workers = range(n_chips, n_chips + launch.manifest.num_sub_workers)
         self._region = worker.region
-        self._stream = worker.region.stream_begin(notify=True)
+        self._stream: CompletionStream | None = None
+        """Since the first call."""
         self._begun: dict[int, _Begun] = {}
+        self._lost: list[_Begun] = []
+        """Those of a stream that was lost."""
 
     @property
     def fd(self) -> int:
@@ -71,7 +75,7 @@ class SubCalls:
     @property
     def are_under_way(self) -> bool:
         """Whether any is."""
-        return bool(self._begun)
+        return bool(self._begun or self._lost)
 
     def begin(self, call: Call) -> None:
         """Has a worker run it. Raises what refuses it at once."""
@@ -86,27 +90,39 @@ class SubCalls:
             if received.imports:
                 raise SimplerError("a SUB_CALL uses memory of its own session only, no imports", code="UNSUPPORTED")
             payload = encode(received.decoded.tensors, received.decoded.scalars)
-            task = self._stream.submit(ANY_SUB, request.digest, payload, timeout_ns=request.timeout_ns)
+            try:
+                task = self._submit(request, payload)
+            except RegionClosed:
+                self._begin_again()
+                task = self._submit(request, payload)
             self._begun[task] = _Begun(call, request.digest, borrowed.pop_all())
+
+    def _submit(self, request: SubCall, payload: bytes) -> int:
+        if self._stream is None:
+            self._stream = self._region.stream_begin(notify=True)
+        return self._stream.submit(ANY_SUB, request.digest, payload, timeout_ns=request.timeout_ns)
+
+    def _begin_again(self) -> None:
+        """The stream is lost: which of its tasks have run is not known; they are not run again."""
+        self._stream = None
+        self._lost += self._begun.values()
+        self._begun.clear()
 
     def ended(self) -> Iterator[tuple[Call, Message | Exception]]:
         """Those that have ended, each with its answer, or the error that is it."""
         try:
-            while self._begun and (ended := self._stream.reap()):
+            while self._begun and self._stream is not None and (ended := self._stream.reap()):
                 for each in ended:
                     begun = self._begun.pop(each.task)
                     with begun.borrowed:
                         yield begun.call, self._answer(each, begun)
                 self._stream.forget(ended[0].task, len(ended))
-        except StreamLost as lost:
-            self._stream = self._region.stream_begin(notify=True)
-            yield from self._lost(lost)
-
-    def _lost(self, lost: StreamLost) -> Iterator[tuple[Call, Exception]]:
-        while self._begun:
-            begun = self._begun.popitem()[1]
+        except StreamLost:
+            self._begin_again()
+        while self._lost:
+            begun = self._lost.pop()
             with begun.borrowed:
-                yield begun.call, self._failure(begun, WorkerDied(lost.message))
+                yield begun.call, self._failure(begun, WorkerDied(_LOST))
 
     def look_after_workers(self) -> None:
         """What nobody runs any more has ended then."""
@@ -114,10 +130,12 @@ class SubCalls:
 
     def end(self) -> None:
         """What has not begun never will; nobody waits for any of them."""
-        with suppress(RegionClosed):
-            self._stream.cancel()
-        while self._begun:
-            self._begun.popitem()[1].borrowed.close()
+        if self._stream is not None:
+            with suppress(RegionClosed):
+                self._stream.cancel()
+        self._begin_again()
+        for begun in self._lost:
+            begun.borrowed.close()
 
     def _answer(self, ended: Ended, begun: _Begun) -> Message | Exception:
         if ended.state == TaskState.SUCCEEDED:
