@@ -207,4 +207,16 @@ def test_options_and_the_environment_are_those_of_a_session(
     assert "AWS_SECRET_ACCESS_KEY" not in environment
     assert told.output is not None
     assert told.output.stdout == "in /usr\n"
-    assert "COLOUR" not in executor.submit(calls.surroundings).result(TIMEOUT_S)[1]
+    quietly = executor.options(output="discard")
+    assert "COLOUR" not in quietly.submit(calls.surroundings).result(TIMEOUT_S)[1]
+
+
+def test_who_leaves_by_ctrl_c_does_not_wait_for_calls_in_sessions(one: ForegroundDaemon, tmp_path: Path) -> None:  # X4
+    told, end = pipes(tmp_path, "left")
+    executor = SimplerExecutor(endpoints=[spec(one)])
+    running, *waiting = [executor.submit(calls.tell_and_read, told, end) for _ in range(10)]
+    with suppress(KeyboardInterrupt), executor:
+        begun(told)
+        raise KeyboardInterrupt
+    assert isinstance(running.exception(0), (WorkerDied, SessionLost))
+    assert all(future.done() for future in waiting)
