@@ -19,7 +19,7 @@ ROUND_TRIPS, OTHERS_ROUND_TRIPS = 5000, 1000
 CALLS, OTHERS_CALLS = 20_000, 4_000
 ITEMS, OTHERS_CHUNK = 200_000, 1000
 BIG_BYTES, BIG_ROUNDS, OTHERS_BIG_ROUNDS = 64 << 20, 20, 5
-STARTS, OTHERS_STARTS = 15, 5
+STARTS = 9
 REPEATS, OTHERS_REPEATS = 7, 3
 MICROSECONDS, MILLISECONDS = 1e6, 1e3
 TIMEOUT_S = 60.0
@@ -39,7 +39,8 @@ with {opened} as executor:
 print(ended - imported, ended - begun)
 """
 _SUBMIT = "executor.submit(nothing).result()"
-_STARTED = {
+STARTED = {
+    "SimplerExecutor": ("from simpler import SimplerExecutor", "SimplerExecutor(2)", _SUBMIT),
     "ProcessPoolExecutor": ("from concurrent.futures import ProcessPoolExecutor", "ProcessPoolExecutor(2)", _SUBMIT),
     "loky": ("from loky import get_reusable_executor", "get_reusable_executor(2)", _SUBMIT),
     "multiprocessing.Pool": ("from multiprocessing import Pool", "Pool(2)", "executor.apply(nothing)"),
@@ -74,14 +75,14 @@ def measure() -> Iterator[Result]:
 
 
 def _first_results() -> Iterator[Result]:
-    ours = _first_result("from simpler import SimplerExecutor", f"SimplerExecutor({WORKERS})", _SUBMIT, STARTS)
-    others = {name: _first_result(*parts, OTHERS_STARTS) for name, parts in _STARTED.items()}
+    others = {name: first_result(*parts, repeats=STARTS) for name, parts in STARTED.items()}
+    ours = others.pop("SimplerExecutor")
     begun, with_imports = ({name: both[at] for name, both in others.items()} for at in range(2))
     yield Result("first result, once it is imported", "ms", 90, ours[0], others=begun)
     yield Result("    the import included", "ms", None, ours[1], others=with_imports)
 
 
-def _first_result(imports: str, opened: str, call: str, repeats: int) -> tuple[Samples, Samples]:
+def first_result(imports: str, opened: str, call: str, *, repeats: int) -> tuple[Samples, Samples]:
     """Milliseconds from the opening, and from before the import, each time in a fresh process."""
     program = _FROM_NOTHING.format(imports=imports, opened=opened, call=call)
     root = Path(__file__).resolve().parent.parent

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.bare import bare
 from benchmarks.measurement import Result, Samples
 
-from benchmarks import executors, processors, report, sessions, waking
+from benchmarks import executor_calls, executors, processors, report, sessions, waking
 
 SLOW, FAST = Samples([30.0, 10.0, 20.0]), Samples([5.0, 5.0, 5.0])
 
@@ -81,3 +81,9 @@ def test_the_bare_futex_round_trip_is_measured() -> None:
 def test_the_bare_tcp_programs_measure_each_round() -> None:
     assert min(bare("tcp_roundtrip", 20, 96).values) > 0
     assert len(bare("tcp_bulk", 3, 1 << 20).values) == 3
+
+
+@pytest.mark.slow
+def test_a_first_result_is_measured_with_and_without_the_import() -> None:  # X8
+    first, whole = executor_calls.first_result(*executor_calls.STARTED["SimplerExecutor"], repeats=1)
+    assert 0 < first.median < whole.median
