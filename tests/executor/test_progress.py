@@ -103,6 +103,17 @@ def test_lines_come_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     progress.end()
 
 
+def test_a_map_whose_progress_nobody_can_see_goes_on(
+    session_executor: SimplerExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = io.StringIO()
+    for seen_by_nobody in (closed, None):
+        monkeypatch.setattr(sys, "stderr", seen_by_nobody)
+        results = session_executor.map(calls.add, range(9), progress=True)
+        closed.close()
+        assert list(results) == list(range(1, 10))
+
+
 @pytest.mark.slow
 def test_ctrl_c_leaves_the_bar_whole_and_the_terminal_as_it_was(gate: Gate) -> None:
     program = f"""

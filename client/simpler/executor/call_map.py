@@ -30,7 +30,7 @@ Arguments = tuple[Any, ...]
 
 
 _live: weakref.WeakSet[CallMap] = weakref.WeakSet()
-_live_lock = threading.Lock()
+_live_lock = threading.RLock()  # a signal handler may begin a map, too
 
 
 def live_maps() -> list[CallMap]:

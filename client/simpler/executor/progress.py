@@ -30,22 +30,28 @@ class Progress:
 
     def begin(self, total: int | None) -> None:
         """``total``: None when it is not known."""
-        self._shown = _Bar(self._name, total) if sys.stderr.isatty() else _Lines(self._name, total)
+        if sys.stderr is not None:  # as it is in a program without a terminal that has closed it
+            self._shown = _Bar(self._name, total) if sys.stderr.isatty() else _Lines(self._name, total)
 
     def advance(self, n_done: int, n_failed: int) -> None:
         """So many more are over."""
         with self._lock:
             self._n_done += n_done
             self._n_failed += n_failed
-            if self._shown is not None:
-                self._shown.show(self._n_done, self._n_failed, is_last=False)
+            self._show(is_last=False)
 
     def end(self) -> None:
         """Shows the last news. May be called again."""
         with self._lock:
-            shown, self._shown = self._shown, None
-            if shown is not None:
-                shown.show(self._n_done, self._n_failed, is_last=True)
+            self._show(is_last=True)
+            self._shown = None
+
+    def _show(self, *, is_last: bool) -> None:
+        if self._shown is not None:
+            try:
+                self._shown.show(self._n_done, self._n_failed, is_last=is_last)
+            except (OSError, ValueError):  # nobody reads it any more, or it was closed; the map is not the worse for it
+                self._shown = None
 
 
 class _Bar:
