@@ -16,6 +16,14 @@ class Refused(Exception):
         self.code = code
 
 
+class Unreachable(OSError):
+    """The same, of a class whose base class has its own ``__init__``."""
+
+    def __init__(self, path: str, *, tries: int) -> None:
+        super().__init__(5, "Input/output error", path)
+        self.tries = tries
+
+
 class Wrapping(Exception):
     """An exception that makes its message of its only argument."""
 
@@ -51,6 +59,11 @@ class Leaving:
 def refuse(what: str, code: int) -> NoReturn:
     """Raises Refused."""
     raise Refused(what, code=code)
+
+
+def fail_to_reach(path: str, tries: int) -> NoReturn:
+    """Raises Unreachable."""
+    raise Unreachable(path, tries=tries)
 
 
 def wrap(what: str) -> NoReturn:

@@ -58,6 +58,9 @@ def test_a_class_that_cannot_be_called_with_its_args_is_rebuilt_all_the_same(exe
     error = error_of(executor, raisers.refuse, "the gift", 17)
     assert isinstance(error, raisers.Refused)
     assert (str(error), error.code) == ("the gift was refused", 17)
+    error = error_of(executor, raisers.fail_to_reach, "/far", 3)
+    assert isinstance(error, raisers.Unreachable)
+    assert (str(error), error.filename, error.tries) == ("[Errno 5] Input/output error: '/far'", "/far", 3)
 
 
 def test_a_message_that_a_class_makes_is_made_once(executor: SimplerExecutor) -> None:

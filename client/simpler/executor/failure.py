@@ -142,7 +142,8 @@ def _make(
         if make is not cls:
             raise
         error = cls.__new__(cls, *arguments)
-        is_plain = True
+        built_in = next(base for base in cls.__mro__ if base.__module__ == "builtins")
+        built_in.__init__(error, *arguments)  # type: ignore[misc]  # of a base class of its own
     if is_plain:  # an __init__ that makes a message of its arguments would have made one of the message
         error.args = arguments
     return error
