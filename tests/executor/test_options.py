@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import os
 import weakref
@@ -155,12 +156,15 @@ def test_the_initializer_runs_before_the_first_call_of_each_process(make_executo
 
 # X8
 def test_nothing_is_started_before_the_first_call(make_executor: MakeExecutor) -> None:
-    def threads_and_children() -> tuple[int, int]:
-        threads = list(Path("/proc/self/task").iterdir())
-        return len(threads), sum(len((thread / "children").read_text().split()) for thread in threads)
+    def threads_and_children() -> set[str]:
+        found: set[str] = set()
+        for thread in Path("/proc/self/task").iterdir():
+            with contextlib.suppress(OSError):  # one of an earlier test that has just ended
+                found |= {str(thread), *(thread / "children").read_text().split()}
+        return found
 
     before = threads_and_children()
     executor = make_executor(2)
-    assert threads_and_children() == before
+    assert threads_and_children() <= before
     executor.submit(calls.pid).result(timeout=WAIT_S)
-    assert threads_and_children()[1] > before[1]
+    assert not threads_and_children() <= before
