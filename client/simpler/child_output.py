@@ -62,8 +62,8 @@ class LineTail:
         return self.feed(b"\n") if self._partial else []
 
     def lines(self) -> list[str]:
-        """The last lines as text; bytes that are not UTF-8 are shown escaped."""
-        return [line.decode("utf-8", "backslashreplace") for line in self._kept]
+        """The last lines as text, for an error message; control characters and what is not UTF-8 are escaped."""
+        return [escape_bytes(line).decode() for line in self._kept]
 
 
 def _broken(line: bytes) -> list[bytes]:

@@ -33,8 +33,8 @@ def test_an_overlong_line_is_broken_and_nothing_of_it_is_lost() -> None:  # D7
 
 def test_bytes_that_are_no_text_are_shown_escaped() -> None:  # D7
     tail = LineTail()
-    tail.feed(b"\xff\n")
-    assert tail.lines() == ["\\xff"]
+    tail.feed(b"\xff\n\x1b[2J\tgone\r\n")
+    assert tail.lines() == ["\\xff", "\\x1b[2J\tgone\\r"]  # X9
 
 
 def test_of_a_crash_the_frames_of_those_who_forked_are_left_out() -> None:  # D7
