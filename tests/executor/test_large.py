@@ -135,14 +135,16 @@ def test_what_is_submitted_before_the_workers_are_there_waits_in_a_file(one: Sim
 
 
 def test_the_file_of_a_call_that_is_cancelled_goes(spilling: SimplerExecutor, tmp_path: Path, fifo: Path) -> None:
-    busy = [spilling.submit(calls.read, fifo)] + [spilling.submit(calls.add, 1) for _ in range(limits.CALLS_AHEAD)]
+    busy = [spilling.submit(calls.read, fifo)] + [
+        spilling.submit(calls.add, 1) for _ in range(limits.QUICK_CALLS_AHEAD)
+    ]
     future = spilling.submit(large.total, np.ones(MIB, np.uint8))
     waiting, was_cancelled = len(files(tmp_path)), future.cancel()
     del future
     cancelled = len(files(tmp_path))
     fifo.write_bytes(b"")
     assert (waiting, was_cancelled, cancelled) == (1, True, 0)
-    assert [each.result(timeout=60) for each in busy] == [b""] + [2] * limits.CALLS_AHEAD
+    assert [each.result(timeout=60) for each in busy] == [b""] + [2] * ahead
 
 
 def test_the_file_of_a_worker_that_was_killed_goes(one: SimplerExecutor, tmp_path: Path) -> None:
