@@ -135,9 +135,8 @@ def test_what_is_submitted_before_the_workers_are_there_waits_in_a_file(one: Sim
 
 
 def test_the_file_of_a_call_that_is_cancelled_goes(spilling: SimplerExecutor, tmp_path: Path, fifo: Path) -> None:
-    busy = [spilling.submit(calls.read, fifo)] + [
-        spilling.submit(calls.add, 1) for _ in range(limits.QUICK_CALLS_AHEAD)
-    ]
+    ahead = limits.QUICK_CALLS_AHEAD  # at most so many are with the worker before it waits for its turn
+    busy = [spilling.submit(calls.read, fifo), *(spilling.submit(calls.add, 1) for _ in range(ahead))]
     future = spilling.submit(large.total, np.ones(MIB, np.uint8))
     waiting, was_cancelled = len(files(tmp_path)), future.cancel()
     del future
