@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 NATIVE = HERE.parents[1] / "native"
 FLAGS = ["-std=gnu11", "-D_GNU_SOURCE", "-Os", "-g", "-Wall", "-Wextra", "-UNDEBUG", "-U_FORTIFY_SOURCE"]
 FLAGS += ["-DSLR_FAULTS", "-ftrivial-auto-var-init=zero", f"-I{NATIVE}"]
-CORE = sorted(path for path in NATIVE.glob("*.c") if not path.name.startswith(("device", "fault")))
+CORE = sorted(path for path in NATIVE.glob("*.c") if not path.name.startswith(("device", "fault", "keeper")))
 EXPLORER = sorted(HERE.glob("explore*.c"))
 SCENARIOS = re.findall(r"SCENARIO\((\w+)\),", (HERE / "explore_scenarios.c").read_text())
 REPLACED = set(re.findall(r"\b__wrap_(\w+)\(", (HERE / "explore_system.c").read_text()))
