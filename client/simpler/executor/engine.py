@@ -143,10 +143,18 @@ class CallEngine:
         if self._collector.is_this_thread():
             self._collector.serve()
             return
-        holder = self._reaping.holder
-        while holder is not None and holder.thread == threading.get_ident() and not self.is_drained():
-            assert self._traffic.stream is not None  # in a handler that came while this thread reaped: nobody else can
-            self._traffic.reap(self._traffic.stream, 0, limits.SUPERVISION_INTERVAL_S)
+        me = Waiter()
+        try:  # not left to the collector: this may be a signal handler, above a thread that reaps or stands by
+            while not self.is_drained() and not self._interrupted:
+                stream = self._traffic.stream
+                if stream is not None and self._reaping.may(me):
+                    self._traffic.reap(stream, 0, limits.SUPERVISION_INTERVAL_S)
+                else:
+                    self._closed.wait(limits.SUPERVISION_INTERVAL_S)
+        finally:
+            if self._reaping.held and self._reaping.held[0] is me:
+                del self._reaping.held[0]
+            self.pass_on()
         self._closed.wait()
         self._collector.join()
 
