@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import threading
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -91,3 +93,17 @@ def test_a_signal_handler_may_shut_down_in_the_middle_of_a_wait(session_executor
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_what_keeps_the_workers_from_starting_is_every_calls_error(make_session_executor: MakeExecutor) -> None:
+    executor = make_session_executor(1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # below all that is open: nothing more can be
+    try:
+        futures = [executor.submit(calls.add, number) for number in range(3)]
+        errors = [future.exception(25) for future in futures]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert all("ulimit -n" in str(error) for error in errors)
+    with pytest.raises(BrokenProcessPool, match="ulimit -n"):
+        executor.submit(calls.add, 1)

@@ -16,11 +16,11 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from simpler import forks, limits
 from simpler.completion_stream import CompletionStream
-from simpler.errors import SimplerError, StateError
+from simpler.errors import SimplerError, StartupError, StateError
 from simpler.executor.call_record import CallRecord, encode_call
 from simpler.executor.claim import Claim, Waiter
 from simpler.executor.collector import Collector
@@ -29,9 +29,6 @@ from simpler.executor.executor_life import TRANSITIONS, ExecutorEvent, ExecutorL
 from simpler.executor.future import CallFuture
 from simpler.executor.ground import Ground
 from simpler.executor.traffic import Traffic
-
-if TYPE_CHECKING:
-    from simpler.executor.broken import ExecutorBroken
 
 _log = logging.getLogger("simpler.executor")
 
@@ -255,6 +252,8 @@ class CallEngine:
         """Starts the workers; when that fails the executor is broken."""
         try:
             self._traffic.start()
+        except OSError as error:
+            self.give_up(StartupError.of_system("the executor's workers could not be started", error))
         except BaseException as error:
             self.give_up(error)
         self.pass_on()
@@ -357,10 +356,15 @@ class CallEngine:
         self._traffic.fail_waiting(self.broken_error)
         self._collector.kick()
 
-    def broken_error(self) -> ExecutorBroken:
+    def broken_error(self) -> SimplerError:
         """What its calls fail with then."""
-        from simpler.executor.broken import ExecutorBroken  # whose base's module takes 8 ms to import
-
-        error = ExecutorBroken(f"the executor can run no more calls: {self._broken}")
+        why = f"the executor can run no more calls: {self._broken}"
+        error: SimplerError
+        try:
+            from simpler.executor.broken import ExecutorBroken  # whose base's module takes 8 ms to import
+        except OSError:  # no descriptor is left to read it with, which is why the workers could not be started either
+            error = StartupError(why)
+        else:
+            error = ExecutorBroken(why)
         error.__cause__ = self._broken
         return error

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from simpler import limits
 from simpler.completion_stream import CompletionStream, Ended, StreamLost
@@ -26,9 +26,6 @@ from simpler.executor.dispatcher import Call, Dispatcher, Target
 from simpler.executor.future import CallFuture
 from simpler.executor.ground import Ground
 from simpler.region import ANY_SUB, Region, RegionClosed, TaskState
-
-if TYPE_CHECKING:
-    from simpler.executor.broken import ExecutorBroken
 
 _SUCCEEDED, _FAILED = int(TaskState.SUCCEEDED), int(TaskState.FAILED)
 _Outcome = tuple[int, int, int, bytes | memoryview]
@@ -44,7 +41,7 @@ class TrafficOwner(Protocol):
     def give_up(self, cause: BaseException) -> None:
         """No call can run any more."""
 
-    def broken_error(self) -> ExecutorBroken:
+    def broken_error(self) -> SimplerError:
         """What calls fail with then."""
 
     def await_end(self, timeout_s: float) -> None:
