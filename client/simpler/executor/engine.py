@@ -69,7 +69,11 @@ class CallEngine:
         self._dispatcher.add(Call(future, call.fn, call.options, placed, int((timeout_s or 0) * 1e9)))
         self.activity += 1
         if self._life is not ExecutorLife.OPEN and self._is_too_late(future):
-            self._check_open()
+            if self._life is not ExecutorLife.BROKEN:
+                self._check_open()
+            if future.settle(None, self.broken_error()):
+                self.call_back(future)
+            return
         if self._traffic.stream is not None:
             self._traffic.pump()
             if self._dispatcher and self.activity % limits.SUBMITS_PER_LOOK == 0:
@@ -163,6 +167,7 @@ class CallEngine:
             if self._starting.take(me):  # which is never given back: there is one start
                 self._move(ExecutorEvent.FIRST_CALL)
                 self._collector.start()
+                return
         if self._life in (ExecutorLife.DRAINING, ExecutorLife.CLOSED):
             raise StateError("the executor was shut down, and takes no more calls; make another")
         if self._life is ExecutorLife.BROKEN:
