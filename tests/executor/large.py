@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from simpler import limits
-from simpler.executor.spill import SpillFolder
+from simpler.executor.calls.spill import SpillFolder
 
 kept: list[Any] = []
 

@@ -9,11 +9,18 @@ import numpy as np
 import pytest
 
 from executor import calls, raisers
-from simpler.executor.call_record import CallRecord, decode_outcome, decode_told, encode_call, encode_outcome, open_call
-from simpler.executor.captured_output import CapturedOutput
-from simpler.executor.metrics import CallMetrics
-from simpler.executor.options import CallOptions
-from simpler.executor.pickling import NotPicklable, PickledOnce
+from simpler.executor.calls.call_record import (
+    CallRecord,
+    decode_outcome,
+    decode_told,
+    encode_call,
+    encode_outcome,
+    open_call,
+)
+from simpler.executor.calls.captured_output import CapturedOutput
+from simpler.executor.calls.metrics import CallMetrics
+from simpler.executor.calls.options import CallOptions
+from simpler.executor.calls.pickling import NotPicklable, PickledOnce
 
 METRICS = CallMetrics(1.0, 2.0, 1.0, 0.5, 0.25, 1 << 20, 7, "sub0", "host")
 

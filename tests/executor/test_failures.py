@@ -13,7 +13,7 @@ import pytest
 from executor import calls, raisers
 from simpler.errors import TaskError
 from simpler.executor import SimplerExecutor
-from simpler.executor.pickling import NotPicklable
+from simpler.executor.calls.pickling import NotPicklable
 
 
 def error_of(executor: SimplerExecutor, fn: Callable[..., Any], *args: object) -> BaseException:

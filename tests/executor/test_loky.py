@@ -15,11 +15,11 @@ from executor import calls
 from executor.conftest import Gate
 from simpler import ArgumentError, StateError, TaskTimeout, WorkerDied
 from simpler.executor import ExecutorBroken, SimplerExecutor
-from simpler.executor.call_record import CallRecord
-from simpler.executor.call_runner import RunnerConfig
+from simpler.executor.calls.call_record import CallRecord
+from simpler.executor.calls.options import CallOptions
 from simpler.executor.future import CallFuture
+from simpler.executor.in_worker.call_runner import RunnerConfig
 from simpler.executor.loky_backend import LokyBackend
-from simpler.executor.options import CallOptions
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from executor import calls
 from executor.conftest import Gate, MakeExecutor
 from simpler.errors import ArgumentError, StateError
 from simpler.executor import CallMetrics, LifecycleObserver, SimplerExecutor
-from simpler.executor.call_record import CallRecord
+from simpler.executor.calls.call_record import CallRecord
 
 WAIT_S = 60.0
 

@@ -8,7 +8,7 @@ from executor import calls, situations
 from executor.conftest import MakeExecutor
 from simpler.errors import WorkerDied
 from simpler.executor import CapturedOutput, SimplerExecutor
-from simpler.executor.options import OUTPUTS
+from simpler.executor.calls.options import OUTPUTS
 
 WAIT_S = 60
 

@@ -12,7 +12,7 @@ import pytest
 
 from executor import calls
 from simpler.executor import SimplerExecutor
-from simpler.executor.pickling import PickledOnce, dump
+from simpler.executor.calls.pickling import PickledOnce, dump
 
 
 class Notebook:

@@ -13,7 +13,7 @@ import pytest
 
 from simpler import limits
 from simpler.errors import CapacityError, SimplerError, StartupError
-from simpler.executor.spill import SpillFolder, SpillRef
+from simpler.executor.calls.spill import SpillFolder, SpillRef
 
 SIZE = limits.SPILL_MAPPED_BYTES + 5
 
@@ -40,7 +40,7 @@ def names_in(folder: Path) -> list[str]:
 
 LEAVE = """
 import os
-from simpler.executor.spill import SpillFolder
+from simpler.executor.calls.spill import SpillFolder
 SpillFolder.create().write([b"x"])
 os.kill(os.getpid(), 9)
 """

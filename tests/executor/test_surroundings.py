@@ -72,7 +72,7 @@ def test_no_descriptor_of_the_program_is_open_in_a_worker(
 
 def test_a_worker_has_loaded_no_more_than_any_call_needs(make_session_executor: MakeExecutor) -> None:  # X8
     loaded = make_session_executor(1).submit(eval, "set(__import__('sys').modules)").result()
-    assert "simpler.executor.call_runner" in loaded
+    assert "simpler.executor.in_worker.call_runner" in loaded
     slow = {"numpy", "cloudpickle", "dataclasses", "inspect", "logging", "subprocess", "tempfile", "trio", "asyncio"}
     assert slow.isdisjoint(loaded)
 

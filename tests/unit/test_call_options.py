@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from simpler.errors import ArgumentError
-from simpler.executor.options import CallOptions, decode_options
+from simpler.executor.calls.options import CallOptions, decode_options
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from simpler import limits
 from simpler.executor import CallFuture, CallOptions
-from simpler.executor.dispatcher import Call, Dispatcher, Target
-from simpler.executor.placement import PlacedCall
+from simpler.executor.calls.placement import PlacedCall
+from simpler.executor.engine.dispatcher import Call, Dispatcher, Target
 
 
 def _call() -> Call:

@@ -1,6 +1,10 @@
 """Python functions run in isolation: ``SimplerExecutor``, what it runs them on, and what it tells of each call.
 
-Names are loaded on first use: a worker process imports the call's side of this package alone.
+Here is what a program sees, and the two backends. Below are, from the top down: ``engine``, how a SessionBackend's
+calls get to the workers and back; ``in_worker``, what a worker process does for a call; ``calls``, what both sides know
+of one: its record, its outcome, and where these lie on their way.
+
+Names are loaded on first use: a worker process imports ``in_worker`` and ``calls`` alone.
 """
 
 from __future__ import annotations
@@ -11,27 +15,27 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from simpler.executor.backend import ExecutorBackend
     from simpler.executor.broken import ExecutorBroken
-    from simpler.executor.call_record import CallRecord
-    from simpler.executor.captured_output import CapturedOutput
+    from simpler.executor.calls.call_record import CallRecord
+    from simpler.executor.calls.captured_output import CapturedOutput
+    from simpler.executor.calls.metrics import CallMetrics
+    from simpler.executor.calls.options import CallOptions
     from simpler.executor.executor import SimplerExecutor
     from simpler.executor.future import CallFuture
-    from simpler.executor.lifecycle import LifecycleObservable, LifecycleObserver
     from simpler.executor.loky_backend import LokyBackend
-    from simpler.executor.metrics import CallMetrics
-    from simpler.executor.options import CallOptions
+    from simpler.executor.observers import LifecycleObservable, LifecycleObserver
     from simpler.executor.session_backend import SessionBackend
     from simpler.executor.view import ExecutorView
 
 _HOMES = {
     "CallFuture": "future",
-    "CallMetrics": "metrics",
-    "CallOptions": "options",
-    "CallRecord": "call_record",
-    "CapturedOutput": "captured_output",
+    "CallMetrics": "calls.metrics",
+    "CallOptions": "calls.options",
+    "CallRecord": "calls.call_record",
+    "CapturedOutput": "calls.captured_output",
     "ExecutorBackend": "backend",
     "ExecutorView": "view",
-    "LifecycleObservable": "lifecycle",
-    "LifecycleObserver": "lifecycle",
+    "LifecycleObservable": "observers",
+    "LifecycleObserver": "observers",
     "ExecutorBroken": "broken",
     "LokyBackend": "loky_backend",
     "SessionBackend": "session_backend",

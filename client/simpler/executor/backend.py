@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from simpler.executor.call_record import CallRecord
+from simpler.executor.calls.call_record import CallRecord
 from simpler.executor.future import CallFuture
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from simpler.errors import ArgumentError
 from simpler.executor.backend import ExecutorBackend
-from simpler.executor.call_runner import RunnerConfig
-from simpler.executor.lifecycle import LifecycleObservable
-from simpler.executor.options import Output
+from simpler.executor.calls.options import Output
+from simpler.executor.in_worker.call_runner import RunnerConfig
+from simpler.executor.observers import LifecycleObservable
 from simpler.executor.session_backend import SessionBackend
 from simpler.executor.settings import BackendName, Settings, resolve
 from simpler.executor.view import Entrance, ExecutorView

@@ -17,10 +17,10 @@ from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from threading import Condition
 from typing import TYPE_CHECKING, Any, Protocol
 
-from simpler.executor.call_record import decode_told
-from simpler.executor.captured_output import CapturedOutput
-from simpler.executor.claim import Waiter
-from simpler.executor.metrics import CallMetrics
+from simpler.executor.calls.call_record import decode_told
+from simpler.executor.calls.captured_output import CapturedOutput
+from simpler.executor.calls.metrics import CallMetrics
+from simpler.executor.engine.claim import Waiter
 from simpler.unserializable import Unserializable
 
 _DONE = frozenset({CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED})

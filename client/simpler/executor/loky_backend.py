@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 from simpler.error_record import decode_error
 from simpler.errors import ArgumentError, StateError, TaskError, TaskTimeout, WorkerDied
 from simpler.executor.broken import ExecutorBroken
-from simpler.executor.call_record import CallRecord, decode_outcome, encode_call
-from simpler.executor.call_runner import RunnerConfig
+from simpler.executor.calls.call_record import CallRecord, decode_outcome, encode_call
 from simpler.executor.future import CallFuture
-from simpler.executor.lifecycle import Lifecycle
+from simpler.executor.in_worker.call_runner import RunnerConfig
+from simpler.executor.observers import Observers
 from simpler.executor.settings import worker_environment
 
 if TYPE_CHECKING:
@@ -62,13 +62,13 @@ class LokyBackend:
             raise ArgumentError("the loky backend needs the package loky: install simpler[loky]")
         self.max_workers = max_workers
         environment = worker_environment() if environment is None else environment
-        self._lifecycle = Lifecycle()
+        self._observers = Observers()
         self._pool = _Pool(max_workers, config or RunnerConfig(), environment)
 
     def execute(self, call: CallRecord, future: CallFuture) -> None:
         """Queues the call. Raises StateError after shutdown, and ExecutorBroken when none can run any more."""
-        if self._lifecycle.observers:
-            self._lifecycle.begun(call, future)
+        if self._observers.registered:
+            self._observers.begun(call, future)
         self._pool.require_open()
         try:
             record = b"".join(encode_call(call))
@@ -79,12 +79,12 @@ class LokyBackend:
         self._pool.take(_Call(record, future, call.options.timeout_s))
 
     def observe(self, observer: object) -> Callable[[], None]:
-        """Has ``observer`` told of calls (lifecycle.py), until what is returned is called."""
-        return self._lifecycle.observe(observer)
+        """Has ``observer`` told of calls (observers.py), until what is returned is called."""
+        return self._observers.observe(observer)
 
     def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
         """Takes no more calls, and ends the processes once those that it has are over."""
-        self._lifecycle.shut_down()
+        self._observers.shut_down()
         self._pool.close(cancel_futures=cancel_futures)
         if wait:
             self._pool.join()

@@ -17,7 +17,7 @@ import loky.process_executor
 from simpler.child_process import die_with_parent
 from simpler.error_record import encode_error
 from simpler.errors import TaskError
-from simpler.executor.call_runner import CallRunner, RunnerConfig
+from simpler.executor.in_worker.call_runner import CallRunner, RunnerConfig
 
 Reply = tuple[bool, bytes]
 """Whether the call ran, and the record of its outcome; else of the error that kept it from running."""

@@ -7,12 +7,12 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 
-from simpler.executor.call_record import CallRecord
-from simpler.executor.call_runner import RunnerConfig
-from simpler.executor.engine import CallEngine
+from simpler.executor.calls.call_record import CallRecord
+from simpler.executor.engine.call_engine import CallEngine
+from simpler.executor.engine.worker_pool import LocalPool, WorkerPool
 from simpler.executor.future import CallFuture
-from simpler.executor.ground import Ground, LocalGround
-from simpler.executor.lifecycle import Lifecycle
+from simpler.executor.in_worker.call_runner import RunnerConfig
+from simpler.executor.observers import Observers
 from simpler.executor.settings import worker_environment
 
 
@@ -38,17 +38,17 @@ class SessionBackend:
     ) -> None:
         """Raises ArgumentError for an endpoint that cannot be."""
         config = config or RunnerConfig()
-        ground: Ground
+        pool: WorkerPool
         if endpoints:
-            from simpler.executor.sessions_ground import SessionsGround
+            from simpler.executor.engine.session_pool import SessionPool
 
-            ground = SessionsGround(endpoints, max_workers, config)
+            pool = SessionPool(endpoints, max_workers, config)
         else:
-            ground = LocalGround(max_workers, config, worker_environment() if environment is None else environment)
-        self.max_workers = ground.n_workers
-        self._engine = CallEngine(ground, config.name)
+            pool = LocalPool(max_workers, config, worker_environment() if environment is None else environment)
+        self.max_workers = pool.n_workers
+        self._engine = CallEngine(pool, config.name)
         _engines.add(self._engine)
-        self._lifecycle = Lifecycle()
+        self._observers = Observers()
 
     def __del__(self) -> None:
         engine = getattr(self, "_engine", None)  # None: it could not be made
@@ -57,20 +57,20 @@ class SessionBackend:
 
     def execute(self, call: CallRecord, future: CallFuture) -> None:
         """Begins the call. Raises StateError after ``shutdown``, ExecutorBroken when no worker is left."""
-        is_observed = bool(self._lifecycle.observers)
+        is_observed = bool(self._observers.registered)
         if is_observed:
-            self._lifecycle.begun(call, future)
+            self._observers.begun(call, future)
         self._engine.execute(call, future)
         if is_observed:
             self._engine.demand()
 
     def observe(self, observer: object) -> Callable[[], None]:
-        """Has ``observer`` told of calls (lifecycle.py), until what is returned is called."""
-        return self._lifecycle.observe(observer)
+        """Has ``observer`` told of calls (observers.py), until what is returned is called."""
+        return self._observers.observe(observer)
 
     def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
         """Ends the workers once their calls are over; from any thread, also in a function that a future calls."""
-        self._lifecycle.shut_down()
+        self._observers.shut_down()
         self._engine.shutdown(wait=wait, cancel_futures=cancel_futures)
 
     def interrupt(self) -> None:

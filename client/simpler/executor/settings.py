@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args
 from simpler.control_group import own_control_group
 from simpler.environment import PROGRAM
 from simpler.errors import ArgumentError
-from simpler.executor.options import OUTPUTS, CallOptions
+from simpler.executor.calls.options import OUTPUTS, CallOptions
 
 T = TypeVar("T")
 Number = TypeVar("Number", int, float)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from simpler import limits
 from simpler.errors import ArgumentError, StateError
 from simpler.executor.backend import ExecutorBackend
-from simpler.executor.call_record import CallRecord
+from simpler.executor.calls.call_record import CallRecord
+from simpler.executor.calls.options import CallOptions, Output
 from simpler.executor.future import CallFuture
-from simpler.executor.options import CallOptions, Output
 
 if TYPE_CHECKING:
     from simpler.executor.call_map import CallMap

@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from simpler import limits
-from simpler.executor.claim import Waiter
+from simpler.executor.engine.claim import Waiter
 from simpler.executor.future import CallFuture
 
 _log = logging.getLogger("simpler.executor")

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from simpler.errors import TaskError
-from simpler.executor.captured_output import CapturedOutput
-from simpler.executor.failure import decode_failure, encode_failure
-from simpler.executor.metrics import CallMetrics
-from simpler.executor.options import CallOptions
-from simpler.executor.pickling import NotPicklable, Pickled, PickledOnce, dump, is_small, name_of, not_picklable
+from simpler.executor.calls.captured_output import CapturedOutput
+from simpler.executor.calls.failure import decode_failure, encode_failure
+from simpler.executor.calls.metrics import CallMetrics
+from simpler.executor.calls.options import CallOptions
+from simpler.executor.calls.pickling import NotPicklable, Pickled, PickledOnce, dump, is_small, name_of, not_picklable
 from simpler.result_record import ALIGNMENT, Parts, join_segments, split_segments
 
 _HEAD = struct.Struct("<II")

@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from simpler import limits
+from simpler.executor.calls.options import CallOptions
+from simpler.executor.calls.placement import PlacedCall
 from simpler.executor.future import CallFuture
-from simpler.executor.options import CallOptions
-from simpler.executor.placement import PlacedCall
 
 _AHEAD_NS = limits.CALLS_AHEAD_S * 1e9
 _LEARNING = 1.25

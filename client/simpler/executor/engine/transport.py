@@ -19,12 +19,12 @@ from simpler import limits
 from simpler.completion_stream import CompletionStream, Ended, StreamLost
 from simpler.error_record import decode_error
 from simpler.errors import CapacityError, SimplerError, StateError, TaskTimeout, WorkerDied
-from simpler.executor.call_record import decode_outcome
-from simpler.executor.call_runner import INITIALIZER_FAILED
-from simpler.executor.claim import Claim, Waiter
-from simpler.executor.dispatcher import Call, Dispatcher, Target
+from simpler.executor.calls.call_record import decode_outcome
+from simpler.executor.engine.claim import Claim, Waiter
+from simpler.executor.engine.dispatcher import Call, Dispatcher, Target
+from simpler.executor.engine.worker_pool import WorkerPool
 from simpler.executor.future import CallFuture
-from simpler.executor.ground import Ground
+from simpler.executor.in_worker.call_runner import INITIALIZER_FAILED
 from simpler.region import ANY_SUB, Region, RegionClosed, TaskState
 
 _SUCCEEDED, _FAILED = int(TaskState.SUCCEEDED), int(TaskState.FAILED)
@@ -32,7 +32,7 @@ _Outcome = tuple[int, int, int, bytes | memoryview]
 """How a task has ended: its id, its TaskState, its worker, and its record, which lasts."""
 
 
-class TrafficOwner(Protocol):
+class TransportOwner(Protocol):
     """Who is told what becomes of the calls."""
 
     def call_back(self, future: CallFuture) -> None:
@@ -51,11 +51,11 @@ class TrafficOwner(Protocol):
         """Somebody has to reap."""
 
 
-class Traffic:
+class Transport:
     """The calls of one executor that are with the workers, and the way there and back."""
 
-    def __init__(self, ground: Ground, owner: TrafficOwner) -> None:
-        self._ground, self._owner = ground, owner
+    def __init__(self, pool: WorkerPool, owner: TransportOwner) -> None:
+        self._pool, self._owner = pool, owner
         self.dispatcher = Dispatcher()
         self.stream: CompletionStream | None = None
         """From the start of the workers to their end."""
@@ -69,8 +69,8 @@ class Traffic:
 
     def start(self) -> None:
         """Starts the workers. Raises what kept them from starting."""
-        self._region, targets = self._ground.start()
-        self._ground.places.heap = self._region
+        self._region, targets = self._pool.start()
+        self._pool.places.heap = self._region
         self.stream = self._region.stream_begin()
         self.dispatcher.targets = targets
         self.pump()
@@ -117,9 +117,9 @@ class Traffic:
         try:
             call.is_being_sent = True
             if call.placed.waiting:
-                call.placed = self._ground.places.place_at_last(call.placed.waiting)
+                call.placed = self._pool.places.place_at_last(call.placed.waiting)
             payload, blocks, *_ = call.placed
-            task = stream.submit(worker, self._ground.digest, payload, blocks, timeout_ns=timeout_ns, op=op)
+            task = stream.submit(worker, self._pool.digest, payload, blocks, timeout_ns=timeout_ns, op=op)
             self.outstanding[task] = call
             self.dispatcher.sent(call, target, task)
         except CapacityError as full:
@@ -166,7 +166,7 @@ class Traffic:
             if ended:
                 self._take(stream, ended)
             else:
-                self._ground.look_after()
+                self._pool.look_after()
                 self.pump()
 
     def reap_rest(self) -> None:
@@ -178,7 +178,7 @@ class Traffic:
             return
 
     def _take(self, stream: CompletionStream, ended: list[Ended]) -> None:
-        hold = self._ground.places.hold
+        hold = self._pool.places.hold
         for task, record, nbytes, state, worker in ended:
             self._ended.append((task, state, worker, hold(record, nbytes)))
         stream.forget(ended[0].task, len(ended))
@@ -217,7 +217,7 @@ class Traffic:
         _, state, _, record = outcome
         if state == _SUCCEEDED:
             try:
-                record = self._ground.places.open(record)
+                record = self._pool.places.open(record)
             except SimplerError as lost:
                 self.settle(call, None, lost)
                 return
@@ -242,8 +242,8 @@ class Traffic:
         error = decode_error(bytes(record))
         if isinstance(error, (WorkerDied, TaskTimeout)) and isinstance(pid := error.context.get("pid"), int):
             if call.options.output == "capture":
-                call.future.tell_output(self._ground.places.left_output(pid))
-            self._ground.places.worker_died(pid)
+                call.future.tell_output(self._pool.places.left_output(pid))
+            self._pool.places.worker_died(pid)
         error.message = f"{_name(call)}: {error.message}"
         if error.code == INITIALIZER_FAILED or self._is_last(call.target):
             self._owner.give_up(error)
@@ -253,7 +253,7 @@ class Traffic:
 
     def _is_last(self, target: Target | None) -> bool:
         """Whether no target has a worker left."""
-        if target is not None and self._ground.is_gone(target):
+        if target is not None and self._pool.is_gone(target):
             self.dispatcher.drop(target)
         return not self.dispatcher.targets
 

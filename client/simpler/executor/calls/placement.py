@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from simpler import limits
 from simpler.args import ReceivedArgs, TensorRecord, encode
 from simpler.errors import StartupError
-from simpler.executor.captured_output import CapturedOutput, left_output
+from simpler.executor.calls.captured_output import CapturedOutput, left_output
 from simpler.heap import Heap
 from simpler.region_records import Done, TaskState
 from simpler.result_record import EncodedResult, Parts
 from simpler.tensor import DataType, TensorArgType
 
 if TYPE_CHECKING:
-    from simpler.executor.spill import SpillFolder
+    from simpler.executor.calls.spill import SpillFolder
 
 _IN_FILE = 1 << 31
 """Instead of an outcome's form: what follows is a SpillRef, size and inode before the name."""
@@ -119,7 +119,7 @@ class Places:
         """The executor's, which is made when it is asked for first; None where there is none."""
         with self._making:
             if self._spills and self._folder is None:
-                from simpler.executor.spill import SpillFolder
+                from simpler.executor.calls.spill import SpillFolder
 
                 try:
                     self._folder = SpillFolder.create()
@@ -147,7 +147,7 @@ class Places:
         """
         if record[3] != _IN_FILE >> 24:  # the highest byte of the form
             return record
-        from simpler.executor.spill import SpillRef
+        from simpler.executor.calls.spill import SpillRef
 
         _, nbytes, inode = _FILE.unpack_from(record)
         assert self._folder is not None
@@ -185,7 +185,7 @@ def run_placed(
     record = args.scalar(0)
     if isinstance(record, str):
         assert folder is not None
-        from simpler.executor.spill import SpillRef
+        from simpler.executor.calls.spill import SpillRef
 
         record = _folder(folder).take(SpillRef(record, args.scalar(1), args.scalar(2)))
     return _stored(args, run(record), folder)
@@ -235,7 +235,7 @@ def _in_block(heap: Heap, block: int, parts: Parts, nbytes: int) -> PlacedCall:
 
 @functools.cache  # a worker is one executor's
 def _folder(path: str) -> SpillFolder:
-    from simpler.executor.spill import SpillFolder
+    from simpler.executor.calls.spill import SpillFolder
 
     return SpillFolder(path)
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from simpler import limits
 from simpler.errors import ArgumentError
-from simpler.executor.call_runner import CallRunner, RunnerConfig
-from simpler.executor.dispatcher import Target
-from simpler.executor.ground import end_worker
-from simpler.executor.placement import Places
+from simpler.executor.calls.placement import Places
+from simpler.executor.engine.dispatcher import Target
+from simpler.executor.engine.worker_pool import end_worker
+from simpler.executor.in_worker.call_runner import CallRunner, RunnerConfig
 from simpler.region import Op, Region
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from simpler.worker import Worker
 
 
-class SessionsGround:
+class SessionPool:
     """A session at each of ``endpoints``: its address, or a RemoteWorkerSpec that says more.
 
     ``n_workers``: of all those together that do not say how many they have (num_sub_workers). Raises ArgumentError for

@@ -1,21 +1,30 @@
-"""The processes that an executor's calls run in, as its engine needs them: started, watched over, ended."""
+"""The processes that an executor's calls run in, as its engine needs them: started, watched over, ended.
+
+Rules of those on this host
+  1. Somebody waits for the first result. So their spawner is a fresh interpreter that imports what every call needs,
+     and leaves the rest (NumPy, cloudpickle) to the calls that use it; this process imports what it needs meanwhile.
+  2. The kernel gives the spawner the environment that workers are to have, and none other: what is only taken out of
+     ``os.environ`` still stands in /proc/PID/environ, of the spawner and of all workers.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from simpler.executor.call_runner import CallRunner, RunnerConfig
-from simpler.executor.dispatcher import Target
-from simpler.executor.placement import Places
-from simpler.executor.spawning import start_spawner
+from simpler.executor.calls.placement import Places
+from simpler.executor.engine.dispatcher import Target
+from simpler.executor.in_worker.call_runner import CallRunner, RunnerConfig
 from simpler.region import ANY_SUB, Region
+from simpler.spawn import Spawner
 
 if TYPE_CHECKING:
     from simpler.worker import Worker
 
+_PRELOAD = ("simpler.pool", "simpler.sub_worker", "simpler.executor.in_worker.call_runner")
 
-class Ground(Protocol):
+
+class WorkerPool(Protocol):
     """Where calls run: ``n_workers`` processes. ``digest``: of the callable that runs them, once it was started.
     ``places``: of its calls.
     """
@@ -37,7 +46,7 @@ class Ground(Protocol):
         """Ends the workers; ``interrupted``: soon, also those that are in a call."""
 
 
-class LocalGround:
+class LocalPool:
     """Sub-workers of a Worker on this host. ``environment``: theirs, whole."""
 
     digest: bytes
@@ -49,7 +58,7 @@ class LocalGround:
 
     def start(self) -> tuple[Region, Sequence[Target]]:
         """Starts the Worker. What it needs in this process is imported and made while its spawner boots."""
-        spawner = start_spawner(self._config.name, self._environment)
+        spawner = Spawner.exec(preload=_PRELOAD, name=f"{self._config.name}-spawn", env=self._environment)
         try:
             from simpler.worker import Worker
 

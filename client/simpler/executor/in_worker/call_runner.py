@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 
 from simpler.args import ReceivedArgs
 from simpler.errors import ArgumentError, TaskError
-from simpler.executor.call_record import OpenedCall, encode_outcome, open_call
-from simpler.executor.hygiene import Keeper, unlimit_memory
-from simpler.executor.hygiene import keeper as process_keeper
-from simpler.executor.import_scope import import_scope
-from simpler.executor.metrics import CallMetrics
-from simpler.executor.options import decode_options
-from simpler.executor.placement import run_placed
-from simpler.executor.surroundings import Surroundings
+from simpler.executor.calls.call_record import OpenedCall, encode_outcome, open_call
+from simpler.executor.calls.metrics import CallMetrics
+from simpler.executor.calls.options import decode_options
+from simpler.executor.calls.placement import run_placed
+from simpler.executor.in_worker.import_scope import import_scope
+from simpler.executor.in_worker.keeper import Keeper, unlimit_memory
+from simpler.executor.in_worker.keeper import keeper as process_keeper
+from simpler.executor.in_worker.surroundings import Surroundings
 from simpler.region_records import Done
 from simpler.result_record import EncodedResult, Parts
 from simpler.user_traceback import user_traceback

@@ -19,9 +19,9 @@ from functools import partial
 from typing import Protocol, runtime_checkable
 
 from simpler.errors import ArgumentError, StateError
-from simpler.executor.call_record import CallRecord
+from simpler.executor.calls.call_record import CallRecord
+from simpler.executor.calls.metrics import CallMetrics
 from simpler.executor.future import CallFuture
-from simpler.executor.metrics import CallMetrics
 
 _EVENTS = ("on_submit", "on_complete", "on_shutdown")
 _log = logging.getLogger("simpler.executor")
@@ -52,11 +52,11 @@ class LifecycleObservable(Protocol):
         """Has ``observer`` told of each call submitted from now on, until the function returned is called."""
 
 
-class Lifecycle:
+class Observers:
     """The observers of one backend. Any thread may call these, and any observer."""
 
     def __init__(self) -> None:
-        self.observers: tuple[_Registered, ...] = ()
+        self.registered: tuple[_Registered, ...] = ()
         """Replaced as a whole, so that whoever tells them needs no lock."""
         self._lock = threading.RLock()  # an observer may be registered in a signal handler
         self._untold = 0
@@ -74,7 +74,7 @@ class Lifecycle:
             if self._is_shut_down:
                 raise StateError("the executor was shut down, so that there is nothing to observe any more")
             entry = _Registered(observer)
-            self.observers = (*self.observers, entry)
+            self.registered = (*self.registered, entry)
         return partial(self._forget, entry)
 
     def begun(self, call: CallRecord, future: CallFuture) -> None:
@@ -82,7 +82,7 @@ class Lifecycle:
         with self._lock:
             if self._is_shut_down:
                 return  # the call will be refused, and the end was told
-            told = self.observers
+            told = self.registered
             self._untold += 1
         future.add_done_callback(partial(self._complete, told, call))
         _tell(told, "on_submit", call)
@@ -95,7 +95,7 @@ class Lifecycle:
             self._is_shut_down = True
             is_over = self._untold == 0
         if is_over:
-            _tell(self.observers, "on_shutdown")
+            _tell(self.registered, "on_shutdown")
 
     def _complete(self, told: tuple[_Registered, ...], call: CallRecord, future: CallFuture) -> None:
         exception = CancelledError() if future.cancelled() else future.exception()
@@ -106,11 +106,11 @@ class Lifecycle:
                 self._untold -= 1
                 is_over = self._is_shut_down and self._untold == 0
             if is_over:
-                _tell(self.observers, "on_shutdown")
+                _tell(self.registered, "on_shutdown")
 
     def _forget(self, entry: _Registered) -> None:
         with self._lock:
-            self.observers = tuple(each for each in self.observers if each is not entry)
+            self.registered = tuple(each for each in self.registered if each is not entry)
 
 
 class _Registered:

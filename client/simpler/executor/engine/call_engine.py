@@ -21,14 +21,14 @@ from typing import NoReturn
 from simpler import forks, limits
 from simpler.completion_stream import CompletionStream
 from simpler.errors import SimplerError, StartupError, StateError
-from simpler.executor.call_record import CallRecord, encode_call
-from simpler.executor.claim import Claim, Waiter
-from simpler.executor.collector import Collector
-from simpler.executor.dispatcher import Call
+from simpler.executor.calls.call_record import CallRecord, encode_call
+from simpler.executor.engine.claim import Claim, Waiter
+from simpler.executor.engine.collector import Collector
+from simpler.executor.engine.dispatcher import Call
+from simpler.executor.engine.transport import Transport
+from simpler.executor.engine.worker_pool import WorkerPool
 from simpler.executor.executor_life import TRANSITIONS, ExecutorEvent, ExecutorLife
 from simpler.executor.future import CallFuture
-from simpler.executor.ground import Ground
-from simpler.executor.traffic import Traffic
 
 _log = logging.getLogger("simpler.executor")
 
@@ -36,12 +36,12 @@ _log = logging.getLogger("simpler.executor")
 class CallEngine:
     """The calls of one executor, from ``execute`` to the end of their futures."""
 
-    def __init__(self, ground: Ground, name: str) -> None:
-        self._ground, self._name = ground, name
+    def __init__(self, pool: WorkerPool, name: str) -> None:
+        self._pool, self._name = pool, name
         self.activity = 0
         self._collector = Collector(self)
-        self._traffic = Traffic(ground, self)
-        self._dispatcher = self._traffic.dispatcher
+        self._transport = Transport(pool, self)
+        self._dispatcher = self._transport.dispatcher
         self._life = ExecutorLife.NEW
         self._forks = forks.generation
         self._starting, self._reaping = Claim(), Claim()
@@ -60,7 +60,7 @@ class CallEngine:
         self._check_open()
         future.owner = self
         try:
-            placed = self._ground.places.place(encode_call(call))
+            placed = self._pool.places.place(encode_call(call))
         except Exception as error:
             if future.settle(None, error):
                 self.call_back(future)
@@ -74,10 +74,10 @@ class CallEngine:
             if future.settle(None, self.broken_error()):
                 self.call_back(future)
             return
-        if self._traffic.stream is not None:
-            self._traffic.pump()
+        if self._transport.stream is not None:
+            self._transport.pump()
             if self._dispatcher and self.activity % limits.SUBMITS_PER_LOOK == 0:
-                self._look_in_passing(self._traffic.stream)
+                self._look_in_passing(self._transport.stream)
         if self._collector.is_asleep:
             self._collector.kick()
 
@@ -90,9 +90,9 @@ class CallEngine:
         try:
             while not future.is_settled():
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                stream = self._traffic.stream
+                stream = self._transport.stream
                 if stream is not None and self._reaping.may(me):
-                    self._traffic.reap(stream, limits.SPIN_US, left)
+                    self._transport.reap(stream, limits.SPIN_US, left)
                 else:
                     self._stand_by(me, future, left)
                 if left == 0.0:
@@ -108,7 +108,7 @@ class CallEngine:
         """It waits no more; and whoever waits for it needs not, either."""
         self._dispatcher.remove(future)
         self._wake_reaper()
-        self._traffic.pump()
+        self._transport.pump()
 
     def demand(self) -> None:
         """Has the collector take results, as somebody is to be told of one who does not wait in ``wait_for``."""
@@ -147,9 +147,9 @@ class CallEngine:
         me = Waiter()
         try:  # not left to the collector: this may be a signal handler, above a thread that reaps or stands by
             while not self.is_drained() and not self._interrupted:
-                stream = self._traffic.stream
+                stream = self._transport.stream
                 if stream is not None and self._reaping.may(me):
-                    self._traffic.reap(stream, 0, limits.SUPERVISION_INTERVAL_S)
+                    self._transport.reap(stream, 0, limits.SUPERVISION_INTERVAL_S)
                 else:
                     self._closed.wait(limits.SUPERVISION_INTERVAL_S)
         finally:
@@ -191,7 +191,7 @@ class CallEngine:
         me = Waiter()
         try:
             if not self._interrupted and self._reaping.take(me):
-                self._traffic.reap(stream, 0, 0.0)
+                self._transport.reap(stream, 0, 0.0)
         finally:
             if self._reaping.held and self._reaping.held[0] is me:
                 del self._reaping.held[0]
@@ -206,7 +206,7 @@ class CallEngine:
         self._standing_by.append(me)
         try:
             holder = self._reaping.holder
-            if holder is None and self._traffic.stream is not None:
+            if holder is None and self._transport.stream is not None:
                 return
             if holder is self._collector.waiter:
                 self._wake_reaper()
@@ -236,7 +236,7 @@ class CallEngine:
         return bool(self._standing_by)
 
     def _wake_reaper(self) -> None:
-        stream = self._traffic.stream
+        stream = self._transport.stream
         if stream is not None and self._reaping.holder is not None:
             with suppress(SimplerError):  # the region was closed
                 stream.wake()
@@ -256,7 +256,7 @@ class CallEngine:
     def start(self) -> None:
         """Starts the workers; when that fails the executor is broken."""
         try:
-            self._traffic.start()
+            self._transport.start()
         except OSError as error:
             self.give_up(StartupError.of_system("the executor's workers could not be started", error))
         except BaseException as error:
@@ -269,7 +269,7 @@ class CallEngine:
 
     def is_drained(self) -> bool:
         """Whether no call is left."""
-        return not self._traffic.outstanding and not self._dispatcher
+        return not self._transport.outstanding and not self._dispatcher
 
     def is_idle(self) -> bool:
         """Whether there is nothing to collect, and nothing to end."""
@@ -277,7 +277,7 @@ class CallEngine:
 
     def _has_workers_to_end(self) -> bool:
         return self._life is ExecutorLife.DRAINING or (
-            self._life is ExecutorLife.BROKEN and self._traffic.stream is not None
+            self._life is ExecutorLife.BROKEN and self._transport.stream is not None
         )
 
     def is_served(self) -> bool:
@@ -316,8 +316,8 @@ class CallEngine:
     def _reap_or_end(self, timeout_s: float) -> None:
         if self._interrupted:
             self._end()
-        elif self._traffic.stream is not None:
-            self._traffic.reap(self._traffic.stream, 0, timeout_s)
+        elif self._transport.stream is not None:
+            self._transport.reap(self._transport.stream, 0, timeout_s)
 
     def end_if_drained(self) -> None:
         """Ends the workers when no more calls will come."""
@@ -327,12 +327,12 @@ class CallEngine:
     def _end(self) -> None:
         """Of the workers, and of the calls that they still have."""
         try:
-            self._ground.close(interrupted=self._interrupted)
+            self._pool.close(interrupted=self._interrupted)
         except Exception:
             _log.exception("ending the workers of executor %s", self._name)
         self._take_last()
-        self._traffic.end()
-        self._ground.places.close()
+        self._transport.end()
+        self._pool.places.close()
         if self._life is ExecutorLife.DRAINING:
             self._collector.call_functions()  # who waits for the end waits for these, too
             self._move(ExecutorEvent.DRAINED)
@@ -345,7 +345,7 @@ class CallEngine:
         me = self._collector.waiter
         try:
             if self._reaping.take(me):
-                self._traffic.reap_rest()
+                self._transport.reap_rest()
         finally:
             if self._reaping.holder is me:
                 del self._reaping.held[0]
@@ -358,7 +358,7 @@ class CallEngine:
             return
         self._broken = self._broken or cause
         self._move(ExecutorEvent.BREAK)
-        self._traffic.fail_waiting(self.broken_error)
+        self._transport.fail_waiting(self.broken_error)
         self._collector.kick()
 
     def broken_error(self) -> SimplerError:

@@ -7,9 +7,9 @@ import os
 import sys
 import time
 
-from simpler.executor.captured_output import Capture, CapturedOutput, discarded
-from simpler.executor.hygiene import limit_memory, unlimit_memory
-from simpler.executor.options import CallOptions
+from simpler.executor.calls.captured_output import Capture, CapturedOutput, discarded
+from simpler.executor.calls.options import CallOptions
+from simpler.executor.in_worker.keeper import limit_memory, unlimit_memory
 
 
 class Surroundings:

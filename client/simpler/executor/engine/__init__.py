@@ -1,0 +1,1 @@
+"""How the calls of a SessionBackend get to the workers, and their outcomes to the futures."""
