@@ -299,8 +299,7 @@ class CallEngine:
                     return
                 self._reap_or_end(limits.SUPERVISION_INTERVAL_S)
         finally:
-            if self._reaping.holder is who:
-                del self._reaping.held[0]
+            self._reaping.give_back(who)
             self.pass_on()
 
     def look(self, who: Waiter) -> None:
@@ -309,8 +308,7 @@ class CallEngine:
             if self._reaping.take(who):
                 self._reap_or_end(0.0)
         finally:
-            if self._reaping.holder is who:
-                del self._reaping.held[0]
+            self._reaping.give_back(who)
             self.pass_on()
 
     def _reap_or_end(self, timeout_s: float) -> None:
@@ -347,8 +345,7 @@ class CallEngine:
             if self._reaping.take(me):
                 self._transport.reap_rest()
         finally:
-            if self._reaping.holder is me:
-                del self._reaping.held[0]
+            self._reaping.give_back(me)
 
     # ---- when there is no going on
 

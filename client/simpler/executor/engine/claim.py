@@ -5,7 +5,8 @@ Rules
      it may use it as well (``may``); so what is done with it must bear being done in the middle of itself.
   2. A signal handler may also raise, at any call of a function and at the beginning of one. So it is taken inside the
      ``try`` that ends with giving it back, and given back there without calling anything:
-     ``if claim.held and claim.held[0] is me: del claim.held[0]``, as only who has it may do.
+     ``if claim.held and claim.held[0] is me: del claim.held[0]``, as only who has it may do. The collector's thread
+     has no signal handlers, and says ``give_back``.
 """
 
 from __future__ import annotations
@@ -63,6 +64,11 @@ class Claim:
     def take(self, who: Waiter) -> bool:
         """Whether ``who`` has it now, or had it before. One step of the interpreter."""
         return self.held.setdefault(0, who) is who
+
+    def give_back(self, who: Waiter) -> None:
+        """Nobody has it any more, if it was ``who``."""
+        if self.holder is who:
+            del self.held[0]
 
     def may(self, who: Waiter) -> bool:
         """The same, also for a signal handler whose thread has it."""
