@@ -55,7 +55,7 @@ class Capture:
 
     def __exit__(self, *_: object) -> None:
         with self._undo:
-            _flush()
+            _flush_all()
             self.output = CapturedOutput(*(_text(file) for file in self._files.values()))
 
 
@@ -106,7 +106,7 @@ def _text(fd: int) -> str:
 
 @contextlib.contextmanager
 def _redirected(targets: dict[int, int]) -> Iterator[None]:
-    _flush()
+    _flush_all()
     kept = {}
     try:
         for fd, target in targets.items():
@@ -114,15 +114,22 @@ def _redirected(targets: dict[int, int]) -> Iterator[None]:
             os.dup2(target, fd)
         yield
     finally:
-        _flush()
+        _flush_all()
         for fd, own in kept.items():
             os.dup2(own, fd)
             os.close(own)
 
 
-def _flush() -> None:
-    """What Python and the C library hold back."""
+def flush_streams() -> None:
+    """Prints what Python holds back, such as a line that was begun."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, OSError, ValueError):  # a call may have put anything there
+        try:  # noqa: SIM105  # after each call, and suppress costs more than both flushes
             stream.flush()
+        except (AttributeError, OSError, ValueError):  # the call may have put anything there
+            pass
+
+
+def _flush_all() -> None:
+    """What the C library holds back, too."""
+    flush_streams()
     _libc.fflush(None)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from simpler.args import ReceivedArgs
 from simpler.errors import ArgumentError, TaskError
 from simpler.executor.calls.call_record import OpenedCall, encode_outcome, open_call
+from simpler.executor.calls.captured_output import flush_streams
 from simpler.executor.calls.metrics import CallMetrics
 from simpler.executor.calls.options import decode_options
 from simpler.executor.calls.placement import run_placed
@@ -123,7 +123,7 @@ class CallRunner:
             unlimit_memory()  # first of all: what comes now needs some, and all may be in the hands of the call
             error = raised
         used = keeper.usage(error)
-        _flush()
+        flush_streams()
         output = None if surroundings is None else surroundings.finish()
         try:
             return encode_outcome(value, error, self._metrics(used), output, is_chunk=is_chunk)
@@ -150,15 +150,6 @@ class CallRunner:
             process_keeper().remember()
         self._keeper = process_keeper()
         return self._keeper
-
-
-def _flush() -> None:
-    """What Python holds back of a line that the call has begun."""
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except (AttributeError, OSError, ValueError):  # the call may have put anything there
-        pass
 
 
 def _initialize(pickled: bytes, worker_id: str) -> None:

@@ -15,7 +15,6 @@ Rules
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import signal
@@ -27,6 +26,7 @@ from typing import Any, NoReturn
 
 from simpler._native import ffi, lib
 from simpler.errors import StartupError
+from simpler.executor.calls.captured_output import flush_streams
 
 _ENVIRONMENT, _SIGNALS = lib.SLR_ENVIRONMENT_CHANGED, lib.SLR_SIGNALS_CHANGED
 _DIRECTORY, _FORKED = lib.SLR_DIRECTORY_LOST, lib.SLR_FORKED
@@ -167,7 +167,5 @@ def _leave(error: BaseException | None) -> NoReturn:
     """Ends this process as one that multiprocessing forked for a function of its own."""
     if error is not None:
         traceback.print_exception(error)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, OSError, ValueError):
-            stream.flush()
+    flush_streams()
     os._exit(error is not None)
