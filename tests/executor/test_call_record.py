@@ -20,7 +20,7 @@ from simpler.executor.calls.call_record import (
 from simpler.executor.calls.captured_output import CapturedOutput
 from simpler.executor.calls.metrics import CallMetrics
 from simpler.executor.calls.options import CallOptions
-from simpler.executor.calls.pickling import NotPicklable, PickledOnce
+from simpler.executor.calls.pickling import NotPicklable
 
 METRICS = CallMetrics(1.0, 2.0, 1.0, 0.5, 0.25, 1 << 20, 7, "sub0", "host")
 
@@ -33,7 +33,7 @@ def joined(parts: Any) -> bytes:
 @pytest.mark.parametrize("is_chunk", [False, True])
 def test_a_call_is_opened_before_it_is_loaded(is_chunk: bool) -> None:
     options = CallOptions(cwd="/")
-    call = CallRecord(PickledOnce(calls.add), [(1,), (np.arange(9),)], {"right": 2}, options, is_chunk)
+    call = CallRecord(calls.add, [(1,), (np.arange(9),)], {"right": 2}, options, is_chunk)
     opened = open_call(joined(encode_call(call)))
     assert opened.options == options.encoded
     fn, args, kwargs, loaded_is_chunk = opened.load()

@@ -12,7 +12,7 @@ import pytest
 
 from executor import calls
 from simpler.executor import SimplerExecutor
-from simpler.executor.calls.pickling import PickledOnce, dump
+from simpler.executor.calls.pickling import dump
 
 
 class Notebook:
@@ -81,17 +81,6 @@ def test_a_module_can_be_registered_to_be_sent_by_value(executor: SimplerExecuto
 def test_a_large_bytes_object_is_not_copied_to_be_pickled() -> None:
     large = bytes(1 << 20)
     assert any(part is large for part in dump({"nested": [large]}).parts)
-
-
-def test_a_function_that_is_pickled_once_is_the_function_itself_when_loaded() -> None:
-    def unlike(x: int) -> int:
-        return x + offset
-
-    offset = 1
-    once = PickledOnce(unlike)
-    first = load(once)
-    offset = 100
-    assert (first(1), load(once)(1), once(1)) == (2, 2, 101)
 
 
 def load(value: object) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from simpler import limits
 from simpler.errors import ArgumentError, StateError
 from simpler.executor.backend import ExecutorBackend
-from simpler.executor.calls.call_record import CallRecord
+from simpler.executor.calls.call_record import CallRecord, name_of
 from simpler.executor.calls.options import CallOptions, Output
 from simpler.executor.future import CallFuture
 
@@ -131,7 +131,7 @@ class ExecutorView:
             ChunkSizes(workers, fixed=chunksize, buffersize=buffersize),
             buffersize=buffersize,
             most_sent=limits.CHUNKS_PER_WORKER * workers,
-            progress=Progress(getattr(fn, "__qualname__", type(fn).__name__)) if progress else None,
+            progress=Progress(name_of(fn)) if progress else None,
         )
         call_map.begin()
         return call_map.results(deadline)

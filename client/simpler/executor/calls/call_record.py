@@ -22,7 +22,7 @@ from simpler.executor.calls.captured_output import CapturedOutput
 from simpler.executor.calls.failure import decode_failure, encode_failure
 from simpler.executor.calls.metrics import CallMetrics
 from simpler.executor.calls.options import CallOptions
-from simpler.executor.calls.pickling import NotPicklable, Pickled, PickledOnce, dump, is_small, name_of, not_picklable
+from simpler.executor.calls.pickling import NotPicklable, Pickled, dump, is_small, not_picklable
 from simpler.result_record import ALIGNMENT, Parts, join_segments, split_segments
 
 _HEAD = struct.Struct("<II")
@@ -38,6 +38,11 @@ class CallRecord(NamedTuple):
     kwargs: Mapping[str, Any]
     options: CallOptions
     is_chunk: bool
+
+
+def name_of(fn: Callable[..., Any]) -> str:
+    """What a function is called in messages."""
+    return str(getattr(fn, "__qualname__", None) or type(fn).__qualname__)
 
 
 class Outcome(NamedTuple):
@@ -186,8 +191,7 @@ def _not_loaded(what: str, where: str, error: BaseException) -> TaskError:
 
 
 def _parts_of(call: CallRecord) -> Iterator[tuple[str, object]]:
-    fn = call.fn.fn if isinstance(call.fn, PickledOnce) else call.fn
-    yield name_of(fn), fn
+    yield name_of(call.fn), call.fn
     for at, value in enumerate(call.args):
         yield f"args[{at}]", value
     for key, value in call.kwargs.items():

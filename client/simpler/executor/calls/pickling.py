@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import pickle
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from traceback import format_exception_only
 from typing import Any, NamedTuple
 
@@ -114,23 +114,6 @@ def _by_value(value: object) -> Pickled:
     return Pickled(collected, buffers)
 
 
-class PickledOnce:
-    """A function that is sent many times, and pickled when that is done first; what is loaded is the function."""
-
-    def __init__(self, fn: Callable[..., Any]) -> None:
-        self.fn = fn
-        self._pickled: bytes | None = None
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Calls the function."""
-        return self.fn(*args, **kwargs)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if self._pickled is None:
-            self._pickled = _dumps(self.fn)
-        return pickle.loads, (self._pickled,)
-
-
 def not_picklable(what: str, parts: Iterable[tuple[str, object]]) -> NotPicklable | None:
     """The error for the first of the named ``parts`` that cannot be pickled, None when each of them can be."""
     for name, part in parts:
@@ -150,8 +133,3 @@ def _named(what: str, name: str, part: object, refusal: Exception) -> NotPicklab
     )
     error.__cause__ = why
     return error
-
-
-def name_of(fn: Callable[..., Any]) -> str:
-    """What the function is called in messages."""
-    return str(getattr(fn, "__qualname__", None) or type(fn).__qualname__)

@@ -1,7 +1,7 @@
 """Calls on their way to the workers, and their outcomes on the way back.
 
 Rules
-  1. One thread at a time sends (``pumping``), one reaps (CallEngine sees to it); they may be two. Either may be a
+  1. One thread at a time sends (``_pumping``), one reaps (CallEngine sees to it); they may be two. Either may be a
      signal handler in the middle of the same thing.
   2. What has ended is written to ``_ended`` before the stream forgets it, and taken out once its future is settled; to
      settle one twice is to settle it once. So an interrupt at any place loses no result.
@@ -19,7 +19,7 @@ from simpler import limits
 from simpler.completion_stream import CompletionStream, Ended, StreamLost
 from simpler.error_record import decode_error
 from simpler.errors import CapacityError, SimplerError, StateError, TaskTimeout, WorkerDied
-from simpler.executor.calls.call_record import decode_outcome
+from simpler.executor.calls.call_record import decode_outcome, name_of
 from simpler.executor.engine.claim import Claim, Waiter
 from simpler.executor.engine.dispatcher import Call, Dispatcher, Target
 from simpler.executor.engine.worker_pool import WorkerPool
@@ -60,7 +60,7 @@ class Transport:
         self.stream: CompletionStream | None = None
         """From the start of the workers to their end."""
         self._region: Region | None = None
-        self.pumping = Claim()
+        self._pumping = Claim()
         self.outstanding: dict[int, Call] = {}
         """By task, the calls that were sent."""
         self._early: dict[int, _Outcome] = {}
@@ -82,7 +82,7 @@ class Transport:
 
     def _fail_outstanding(self, why: str) -> None:
         for call in [self.outstanding.pop(task) for task in list(self.outstanding)]:
-            self.settle(call, None, WorkerDied(f"{_name(call)}: {why}"))
+            self.settle(call, None, WorkerDied(f"{name_of(call.fn)}: {why}"))
 
     def fail_waiting(self, make_error: Callable[[], BaseException]) -> None:
         """Of the calls that were not sent."""
@@ -99,13 +99,13 @@ class Transport:
         while find_next() is not None:  # nobody has room before there is a stream
             me = me or Waiter()
             try:
-                if not self.pumping.may(me):
+                if not self._pumping.may(me):
                     return
                 while (found := find_next()) is not None:
                     self._send(self.stream, *found)
             finally:
-                if self.pumping.held and self.pumping.held[0] is me:
-                    del self.pumping.held[0]
+                if self._pumping.held and self._pumping.held[0] is me:
+                    del self._pumping.held[0]
 
     def _send(self, stream: CompletionStream | None, call: Call, target: Target) -> None:
         assert stream is not None
@@ -132,7 +132,9 @@ class Transport:
         except BaseException:  # of a signal handler: whether the task was submitted is not known
             self.dispatcher.remove(call.future)
             if task not in self.outstanding:
-                self.settle(call, None, StateError(f"{_name(call)}: a signal handler raised while it was being sent"))
+                self.settle(
+                    call, None, StateError(f"{name_of(call.fn)}: a signal handler raised while it was being sent")
+                )
             raise
         else:
             early = self._early.pop(task, None)
@@ -207,7 +209,7 @@ class Transport:
         """
         task = outcome[0]
         self._early[task] = outcome
-        is_being_sent = self.pumping.holder is not None
+        is_being_sent = self._pumping.holder is not None
         call = self.outstanding.get(task)
         if call is not None or not is_being_sent:
             return None if self._early.pop(task, None) is None else call
@@ -238,13 +240,13 @@ class Transport:
         """Of a task that did not end by itself: its worker died, or it never had one."""
         _, state, worker, record = outcome
         if state != _FAILED or not record:
-            return WorkerDied(f"{_name(call)} was not run: the workers were ended before its turn came")
+            return WorkerDied(f"{name_of(call.fn)} was not run: the workers were ended before its turn came")
         error = decode_error(bytes(record))
         if isinstance(error, (WorkerDied, TaskTimeout)) and isinstance(pid := error.context.get("pid"), int):
             if call.options.output == "capture":
                 call.future.tell_output(self._pool.places.left_output(pid))
             self._pool.places.worker_died(pid)
-        error.message = f"{_name(call)}: {error.message}"
+        error.message = f"{name_of(call.fn)}: {error.message}"
         if error.code == INITIALIZER_FAILED or self._is_last(call.target):
             self._owner.give_up(error)
             if worker == ANY_SUB or error.code == INITIALIZER_FAILED:
@@ -271,9 +273,3 @@ class Transport:
             target.in_flight.clear()
         self.dispatcher.is_full = False
         self.pump()
-
-
-def _name(call: Call) -> str:
-    from simpler.registry import display_name
-
-    return display_name(call.fn)
