@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import cast
 
 import pytest
@@ -83,7 +82,7 @@ async def pumping(region: Region) -> AsyncIterator[tuple[TaskPump, Session]]:
                 0,
                 region,
                 link,
-                large=partial(LargeCalls, cast(RemoteSession, None), region),  # of which there are none here
+                large=LargeCalls(cast(RemoteSession, None), region),  # of which there are none here
                 start_soon=nursery.start_soon,
                 at_least=0,
                 on_dropped=lambda *_: None,

@@ -38,10 +38,10 @@ _LOOK_S = 0.01
 
 
 class LargeCalls:
-    """Those of one session; used in its loop. ``under_way``: how many calls its pump has taken and not seen end."""
+    """Those of one session; used in its loop. Refers to nobody who has it: a closed session's memory goes at once."""
 
-    def __init__(self, session: RemoteSession, region: Region, under_way: Callable[[], int]) -> None:
-        self._session, self._region, self._under_way = session, region, under_way
+    def __init__(self, session: RemoteSession, region: Region) -> None:
+        self._session, self._region = session, region
         self._making = trio.Lock()
         self._asking = self._fetching = 0
         """How many have no buffers yet, and how many results are still being copied."""
@@ -68,15 +68,17 @@ class LargeCalls:
             data=bytes(self._region.view(tensor.offset, tensor.nbytes)),
         )
 
-    async def send(self, args: DecodedArgs) -> tuple[RemoteArgs, list[MallocReply]]:
+    async def send(self, args: DecodedArgs, under_way: Callable[[], int]) -> tuple[RemoteArgs, list[MallocReply]]:
         """The arguments with their tensors in the session, and the buffers that these are in, for ``give_back``.
+
+        ``under_way``: how many calls the pump has taken and not seen end.
 
         Raises CapacityError where the session has no room at all, ArgumentError for a tensor that is no plain input.
         """
         self._asking += 1
         try:
             async with self._making:
-                buffers = await self._made(args.tensors)
+                buffers = await self._made(args.tensors, under_way)
         finally:
             self._asking -= 1
         try:
@@ -88,9 +90,9 @@ class LargeCalls:
         remote = RemoteArgs(tensors=[*map(_described, args.tensors, buffers)], scalars=list(args.scalars))
         return remote, buffers
 
-    async def _made(self, tensors: Sequence[TensorRecord]) -> list[MallocReply]:
+    async def _made(self, tensors: Sequence[TensorRecord], under_way: Callable[[], int]) -> list[MallocReply]:
         while True:
-            is_alone, over = self._under_way() == self._asking and not self._fetching, self._over
+            is_alone, over = under_way() == self._asking and not self._fetching, self._over
             made: list[MallocReply] = []
             try:
                 for tensor in tensors:

@@ -14,7 +14,6 @@ import copy
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -199,7 +198,7 @@ class RemoteSession(Handler):
             self.worker,
             self._region,
             self._wire.command,
-            large=partial(LargeCalls, self, self._region),
+            large=LargeCalls(self, self._region),
             start_soon=self._start,
             at_least=2 * len(self._opened.subs),
             on_dropped=self._on_dropped,

@@ -67,14 +67,14 @@ class TaskPump:
         region: Region,
         lane: Link,
         *,
-        large: Callable[[Callable[[], int]], LargeCalls],
+        large: LargeCalls,
         start_soon: Callable[..., None],
         at_least: int,
         on_dropped: Callable[[int, int, int], None],
         give_up: Callable[[Exception], None],
     ) -> None:
         self._worker = worker
-        self._large, self._start_soon = large(lambda: self._ahead), start_soon
+        self._large, self._start_soon = large, start_soon
         self._least = max(limits.TASKS_AHEAD, at_least)
         self._region = region
         self._lane = lane
@@ -171,7 +171,7 @@ class TaskPump:
 
     async def _send_large(self, sent: _Sent, args: DecodedArgs) -> None:
         try:
-            remote, buffers = await self._large.send(args)
+            remote, buffers = await self._large.send(args, lambda: self._ahead)
         except SimplerError as error:
             self._not_sent(sent, error)
             return
