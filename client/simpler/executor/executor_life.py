@@ -39,3 +39,24 @@ TRANSITIONS = {
     (ExecutorLife.DRAINING, ExecutorEvent.DRAINED): ExecutorLife.CLOSED,
     (ExecutorLife.CLOSED, ExecutorEvent.SHUTDOWN): ExecutorLife.CLOSED,
 }
+
+
+class Life:
+    """The life of one backend. Any thread may move it, and a signal handler or finalizer that comes in between."""
+
+    def __init__(self) -> None:
+        self.state = ExecutorLife.NEW
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was shut down, and takes no more calls."""
+        return self.state in (ExecutorLife.DRAINING, ExecutorLife.CLOSED)
+
+    def move(self, event: ExecutorEvent) -> None:
+        """Raises KeyError for what cannot happen in its state, as a call in one that takes none."""
+        while True:
+            before = self.state
+            after = TRANSITIONS[before, event]
+            if self.state is before:  # nothing is called from here to the next line, so nobody comes in between
+                self.state = after
+                return

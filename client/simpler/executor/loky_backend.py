@@ -27,6 +27,7 @@ from simpler.error_record import decode_error
 from simpler.errors import ArgumentError, StateError, TaskError, TaskTimeout, WorkerDied
 from simpler.executor.broken import ExecutorBroken
 from simpler.executor.calls.call_record import CallRecord, decode_outcome, encode_call
+from simpler.executor.executor_life import ExecutorEvent, Life
 from simpler.executor.future import CallFuture
 from simpler.executor.in_worker.call_runner import RunnerConfig
 from simpler.executor.observers import Observers
@@ -120,7 +121,7 @@ class _Pool:
         self._lock = threading.RLock()  # a signal handler or finalizer may call in between
         self._thread: threading.Thread | None = None
         self._has_begun = threading.Event()
-        self._is_closed = False
+        self._life = Life()
         self._broken: ExecutorBroken | None = None
         self._pending: deque[_Call] = deque()
         self._starting: set[LokyWorker] = set()
@@ -130,15 +131,19 @@ class _Pool:
 
     def require_open(self) -> None:
         """Raises StateError after ``close``, and ExecutorBroken when no call can run any more."""
+        if self._life.is_over:
+            raise StateError("the executor was shut down, and takes no more calls; make another")
         if self._broken is not None:
             raise self._broken
-        if self._is_closed:
-            raise StateError("the executor was shut down; make another one")
 
     def take(self, call: _Call) -> None:
         """Queues it. Raises as ``require_open``."""
         with self._lock:
-            self.require_open()
+            try:
+                self._life.move(ExecutorEvent.FIRST_CALL)
+            except KeyError:
+                self.require_open()
+                raise
             self._commands.put(partial(self._pending.append, call))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="simpler-executor-loky", daemon=True)
@@ -148,7 +153,7 @@ class _Pool:
     def close(self, *, cancel_futures: bool) -> None:
         """No more calls come. May be called again, by any thread."""
         with self._lock:
-            self._is_closed = True
+            self._life.move(ExecutorEvent.SHUTDOWN)
             self._commands.put(self._cancel_pending if cancel_futures else _look_again)
 
     def kill_running(self) -> None:
@@ -160,8 +165,11 @@ class _Pool:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()  # as long as the calls take, which is theirs to bound by a timeout
 
+    def _is_drained(self) -> bool:
+        return self._life.is_over and not (self._pending or self._running) and self._commands.empty()
+
     def _serve(self) -> None:
-        while not (self._is_closed and self._commands.empty() and not self._pending and not self._running):
+        while not self._is_drained():
             with contextlib.suppress(queue.Empty):
                 command = self._commands.get(timeout=self._patience_s())
                 try:
@@ -173,6 +181,7 @@ class _Pool:
             self._has_begun.set()
         for worker in [*self._starting, *self._idle]:
             worker.close()
+        self._life.move(ExecutorEvent.DRAINED)
 
     def _patience_s(self) -> float | None:
         deadline = min((call.deadline for call in self._running.values()), default=float("inf"))
@@ -275,6 +284,7 @@ class _Pool:
     def _break(self, why: str, cause: BaseException) -> None:
         self._broken = ExecutorBroken(f"no call can run in this executor any more: {why}")
         self._broken.__cause__ = cause
+        self._life.move(ExecutorEvent.BREAK)
         self._fail_pending(self._broken)
 
     def _fail_pending(self, error: ExecutorBroken) -> None:
