@@ -52,7 +52,7 @@ class Later:
 
     @property
     def are_under_way(self) -> bool:
-        return bool(self.waiting)
+        return bool(self.waiting or self._over)
 
     def settle(self, number: int, answer: Message | Exception) -> None:
         self._over.append((self.waiting.pop(number), answer))
@@ -191,6 +191,19 @@ async def test_what_ended_while_the_lane_was_busy_is_answered_after_that() -> No
         served.later.settle(0, SubCallReply())
         served.held.release()
         await busy.wait()
+        assert client.reply_of(CALL, await call.wait()) == SubCallReply()
+
+
+async def test_what_ended_is_answered_however_much_the_client_asks_for_meanwhile() -> None:
+    async with lane() as (served, _, client):
+        call = await client.begin(CALL)
+        await in_thread(served.begun.acquire)
+        for _ in range(2):
+            await client.begin(Malloc(nbytes=1))
+        await in_thread(served.begun.acquire)
+        served.later.settle(0, SubCallReply())
+        served.held.release()
+        await in_thread(served.begun.acquire)  # it is at the next one, and has not waited for it
         assert client.reply_of(CALL, await call.wait()) == SubCallReply()
 
 

@@ -8,7 +8,8 @@ Rules
      client take this host for dead: TCP_USER_TIMEOUT counts a window that stays closed, too (tcp(7)).
   3. Both read under ``_reading``, the event loop only while ``_busy``: so what it read comes before what the thread
      reads next, and nothing is read ahead that the thread waits for already.
-  4. What is answered later is, as soon as it has ended and the thread waits for the next request.
+  4. What is answered later is, as soon as it has ended and the thread waits for the next request, or has answered one:
+     a client that always has the next one there must not hold up its other answers.
   5. The thread only shuts the connection down; the descriptor is closed in the event loop, which may be waiting for it.
 """
 
@@ -225,6 +226,8 @@ class LaneSocket:
                 while (event := self._next_event()) is not None:
                     if isinstance(event, Call):
                         self._answer(event)
+                        if self._later.are_under_way and self._may_have_ended():
+                            self._answer_later()
                 self._flush(limits.SEND_TIMEOUT_S)
             conversation.fail(SessionLost(f"{conversation.name} hung up"))
         except (ProtocolError, VersionMismatch) as violation:
@@ -238,10 +241,16 @@ class LaneSocket:
             self._later.end()
             self.hang_up()
 
+    def _may_have_ended(self) -> bool:
+        """Whether some may have since this was asked last."""
+        try:
+            os.eventfd_read(self._later.fd)
+        except BlockingIOError:
+            return False
+        return True
+
     def _answer_later(self) -> None:
         """Those that have ended meanwhile."""
-        with suppress(BlockingIOError):
-            os.eventfd_read(self._later.fd)
         for call, answer in self._later.ended():
             if isinstance(answer, Exception):
                 self._refused(answer)
@@ -292,6 +301,7 @@ class LaneSocket:
                 if self._slept_after == self._begun or not self._watch():
                     self._slept_after = self._begun
                     self._sleep(would_block)
+                self._may_have_ended()
                 self._answer_later()
         if count == 0:
             self._conversation.hung_up()
