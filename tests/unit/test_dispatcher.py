@@ -72,3 +72,13 @@ def test_a_call_that_is_removed_or_just_being_sent_is_passed_over() -> None:
     assert found[0] is calls[2]
     dispatcher.is_full = True
     assert dispatcher.next() is None
+
+
+def test_a_target_that_is_slow_gets_no_more_because_another_is_quick() -> None:
+    dispatcher, slow, quick = Dispatcher(), Target(0, 2), Target(1, 2)
+    low, dispatcher.targets = slow.window, [slow, quick]
+    slow.in_flight.add(0)
+    for number in range(1, 200):
+        quick.in_flight.add(number)
+        dispatcher.measure([number], 10_000 * number)
+    assert (slow.window, quick.window) == (low, 2 * limits.QUICK_CALLS_AHEAD)

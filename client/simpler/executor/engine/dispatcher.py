@@ -120,6 +120,13 @@ class Dispatcher:
             call.target.in_flight.discard(task)
         self.is_full = False
 
+    def measure(self, tasks: Sequence[int], now_ns: int) -> None:
+        """Those have just ended: how many each target is given at once follows how quickly its own do."""
+        for target in self.targets:
+            count = len(target.in_flight.intersection(tasks))
+            if count:
+                target.measure(count, now_ns)
+
     def drop(self, target: Target) -> None:
         """Nobody is there any more: it gets no calls."""
         self.targets = [other for other in self.targets if other is not target]

@@ -184,9 +184,7 @@ class Transport:
         for task, record, nbytes, state, worker in ended:
             self._ended.append((task, state, worker, hold(record, nbytes)))
         stream.forget(ended[0].task, len(ended))
-        now_ns = time.monotonic_ns()
-        for target in self.dispatcher.targets:
-            target.measure(len(ended), now_ns)
+        self.dispatcher.measure([each.task for each in ended], time.monotonic_ns())
         self._settle_ended()
         self.pump()
 
