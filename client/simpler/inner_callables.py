@@ -207,4 +207,5 @@ def _contained(function: Callable[..., Any]) -> Callable[..., Any]:
         except BaseException as leaving:
             raise _Left(leaving) from None
 
+    contained.__qualname__ = display_name(function)  # which an instance of a class has not
     return contained
