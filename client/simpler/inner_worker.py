@@ -74,6 +74,10 @@ class InnerWorker(Worker):
         """Fails what is waited for when nobody watches the workers any more."""
         self._ready().look_after_workers()
 
+    def require_protocol(self, version: int, what: str) -> None:
+        """Raises SimplerError UNSUPPORTED when the daemon of a remote child speaks an older one than ``what`` needs."""
+        self._ready().hub.require_protocol(version, what)
+
     def register_content(self, content: Content, name: str) -> CallableHandle:
         """``register`` for what another process has named, serialized and checked."""
         return self._register(content, name, None)

@@ -15,11 +15,13 @@ from simpler import (
     RemoteTensorRef,
     RemoteWorkerSpec,
     SimplerError,
+    SimplerExecutor,
     TaskArgs,
     TensorArgType,
     VersionMismatch,
     Worker,
 )
+from simpler.executor.broken import ExecutorBroken
 from simpler.wire.frames import Flags, MessageType
 
 if TYPE_CHECKING:
@@ -72,6 +74,13 @@ def test_a_program_works_with_a_daemon_of_the_version_before(daemon: ForegroundD
         assert back.tolist() == [0, 2, 4, 6]
         assert all(fields <= VERSION_1.get(kind, set()) for kind, fields in link.said), link.said
         assert {MessageType.TASK, MessageType.UNREGISTER, MessageType.COPY_FROM} <= {kind for kind, _ in link.said}
+
+
+def test_an_executor_needs_a_daemon_of_its_own_version(daemon: ForegroundDaemon) -> None:  # X1
+    with Translating(daemon.endpoint, 1) as link, SimplerExecutor(endpoints=[daemon.endpoint, link.endpoint]) as made:
+        for _ in range(2):
+            with pytest.raises(ExecutorBroken, match=r"an executor needs session protocol 2; .* speaks 1: install the"):
+                made.submit(pow, 2, 3).result(60)
 
 
 def test_a_daemon_that_chooses_another_version_is_left_with_one_clear_line(daemon: ForegroundDaemon) -> None:

@@ -121,6 +121,11 @@ class RemoteHub:
                     session.let_go()
                 self.buffers.report_unconfirmed()
 
+    def require_protocol(self, version: int, what: str) -> None:
+        """Raises SimplerError UNSUPPORTED when one of the daemons speaks an older one than ``what`` needs."""
+        for session in self._sessions.values():
+            session.require_protocol(version, what)
+
     def prepare(self, content: Content, workers: Sequence[int], answers: Answered) -> Future[None]:
         """Asks sessions to have a callable ready. Their ``answers`` come one by one; the future is for all of them.
 

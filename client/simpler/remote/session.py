@@ -131,7 +131,8 @@ class RemoteSession(Handler):
         """Raises SimplerError UNSUPPORTED when the daemon speaks an older one than ``what`` needs."""
         if self.protocol < version:
             raise SimplerError(
-                f"{what} needs session protocol {version}; the daemon of {self.name} speaks {self.protocol}",
+                f"{what} needs session protocol {version}; the daemon of {self.name} speaks {self.protocol}: install "
+                "the same release on both hosts",
                 code="UNSUPPORTED",
                 worker=self.worker,
             )

@@ -1,7 +1,8 @@
 """Calls in sessions: on the SUB workers of other hosts, or of a daemon on this one, behind one Worker of level 4.
 
 Rules
-  1. All sessions are opened at once; when one cannot be, none is, and the executor is broken by that error.
+  1. All sessions are opened at once; when one cannot be, or its daemon is too old for calls, none is, and the executor
+     is broken by that error.
   2. A session that is lost later costs the calls that it had. The others go on with the rest.
   3. Files would not reach other hosts, so what is large lies in the heaps, here and there. They are as large as can be,
      which takes no memory before it is used.
@@ -14,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from simpler import limits
-from simpler.errors import ArgumentError
+from simpler.errors import ArgumentError, SimplerError
 from simpler.executor.calls.placement import Places
 from simpler.executor.engine.dispatcher import Target
 from simpler.executor.engine.worker_pool import end_worker
@@ -22,8 +23,8 @@ from simpler.executor.in_worker.call_runner import CallRunner, RunnerConfig
 from simpler.region import Op, Region
 
 if TYPE_CHECKING:
+    from simpler.inner_worker import InnerWorker
     from simpler.remote.spec import RemoteWorkerSpec
-    from simpler.worker import Worker
 
 
 class SessionPool:
@@ -40,16 +41,22 @@ class SessionPool:
         self._config = config
         self.places = Places(spills=False)
         self.n_workers = sum(spec.num_sub_workers for spec in self._specs)
-        self._worker: Worker | None = None
+        self._worker: InnerWorker | None = None
 
     def start(self) -> tuple[Region, Sequence[Target]]:
         """Opens the sessions."""
-        from simpler.worker import Worker
+        from simpler.inner_worker import InnerWorker
+        from simpler.wire.control_messages import PROTOCOL_2
 
-        self._worker = Worker(4, name=self._config.name, heap_bytes=limits.SESSION_HEAP_BYTES)
+        self._worker = InnerWorker(4, name=self._config.name, heap_bytes=limits.SESSION_HEAP_BYTES)
         sessions = [self._worker.add_remote_worker(spec) for spec in self._specs]
         self.digest = self._worker.register(CallRunner(self._config)).digest
         self._worker.init()
+        try:
+            self._worker.require_protocol(PROTOCOL_2, "an executor")
+        except SimplerError:
+            self._worker.close()
+            raise
         region = self._worker.region
         assert region is not None
         counts = [spec.num_sub_workers for spec in self._specs]
