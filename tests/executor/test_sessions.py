@@ -19,6 +19,7 @@ from simpler import RemoteWorkerSpec, SimplerExecutor
 from simpler.errors import ArgumentError, ConnectError, SessionLost, TaskError, TaskTimeout, WorkerDied
 from simpler.executor.broken import ExecutorBroken
 from simpler.executor.session_backend import SessionBackend
+from simplerctl.client import AdminClient
 from simplerd.foreground import ForegroundDaemon
 from tls_site import TcpDaemon, TlsSite
 
@@ -85,6 +86,25 @@ def test_calls_run_in_all_sessions_at_once(both: SimplerExecutor, tmp_path: Path
     assert [each.pid for each in metrics if each] == pids
     assert len({each.worker_id for each in metrics if each}) == 2
     assert list(both.map(operator.add, range(500), range(500))) == list(range(0, 1000, 2))
+
+
+def test_operators_see_the_calls_of_a_session(
+    make_session_executor: MakeExecutor, one: ForegroundDaemon, tmp_path: Path
+) -> None:
+    executor = make_session_executor(endpoints=[spec(one)], name="sweep")
+    told, end = pipes(tmp_path, "seen")
+    running = executor.options(timeout_s=60).submit(calls.tell_and_read, told, end)
+    pid = begun(told)
+    with AdminClient(one.admin_socket, TIMEOUT_S) as admin:
+        [session] = [each["id"] for each in admin.call("session.list") if each["name"] == "sweep/0"]
+        [task] = admin.call("session.tasks", {"session": session})["tasks"]
+        end.write_bytes(b"done")
+        assert running.result(TIMEOUT_S) == b"done"
+        spans = admin.call("session.trace", {"session": session})["spans"]
+        [worker] = admin.call("session.stats", {"session": session})["workers"]
+    assert (task["name"], task["state"], task["worker"], task["timeout_s"]) == ("CallRunner", "running", "sub0", 60)
+    assert ("CallRunner", "call", "succeeded") in [(span["name"], span["op"], span["outcome"]) for span in spans]
+    assert worker["pid"] == pid
 
 
 def test_what_a_call_raises_is_raised_here_with_its_traceback_there(both: SimplerExecutor) -> None:
