@@ -1,11 +1,14 @@
 """Which environment variables of a program reach processes that run user code: allow-lists of names and of prefixes.
 
 What is not on a list stays behind, since nobody can list what is secret: AWS_SECRET_ACCESS_KEY and GITHUB_TOKEN are
-only the best known. A prefix lets names pass that nobody here has read, so none does that looks like a secret's.
+only the best known. A prefix lets names pass that nobody here has read, so none does that looks like a secret's, nor a
+URL with a password in it.
 """
 
 from __future__ import annotations
 
+import re
+import string
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
@@ -27,27 +30,36 @@ _SECRET_ENDINGS = (
     "TOKEN",
     "TOKENS",
 )
-"""A name is a secret's when one of its words, which "_" parts, ends so; "MYAPIKEY" is one, "TOKENIZERS" is not."""
+"""A name is a secret's when one of its words, which "_" parts, ends so; "MYAPIKEY" is one, "TOKENIZERS" is not. Digits
+after it do not count.
+"""
+_PASSWORD = re.compile(r"://[^/?#\s]*:[^/?#\s]*@")
 
 
 class AllowList(NamedTuple):
-    """Which variables are kept: those of these names, and those whose names begin so and look like no secret's."""
+    """Which variables are kept: those of these names, and those whose names begin so and which look like no secret."""
 
     names: frozenset[str]
     prefixes: tuple[str, ...]
 
-    def keeps(self, name: str) -> bool:
-        """Whether a variable of that name is kept."""
-        return name in self.names or (name.startswith(self.prefixes) and not looks_secret(name))
+    def keeps(self, name: str, value: str = "") -> bool:
+        """Whether a variable of that name is kept, with that value."""
+        is_fit = name.startswith(self.prefixes) and not looks_secret(name) and not holds_password(value)
+        return name in self.names or is_fit
 
     def of(self, inherited: Mapping[str, str], also: Collection[str] = ()) -> dict[str, str]:
         """What of ``inherited`` is kept. ``also``: names that are, whatever they look like."""
-        return {name: value for name, value in inherited.items() if name in also or self.keeps(name)}
+        return {name: value for name, value in inherited.items() if name in also or self.keeps(name, value)}
 
 
 def looks_secret(name: str) -> bool:
     """Whether the variable's name says that it holds a secret."""
-    return any(word.endswith(_SECRET_ENDINGS) for word in name.upper().split("_"))
+    return any(word.rstrip(string.digits).endswith(_SECRET_ENDINGS) for word in name.upper().split("_"))
+
+
+def holds_password(value: str) -> bool:
+    """Whether it has a URL with a password (RFC 3986, userinfo)."""
+    return _PASSWORD.search(value) is not None
 
 
 SESSION = AllowList(

@@ -19,11 +19,16 @@ def test_what_is_not_on_the_list_stays_behind(name: str) -> None:  # X3
 
 @pytest.mark.parametrize(
     "name",
-    ["PYTHON_API_TOKEN", "PYTHONSECRET", "SIMPLER_TLS_KEY", "CONDA_TOKEN", "CUDA_X_PASSWORD", "PYTEST_XDIST_KEYS"],
+    ["PYTHON_API_TOKEN", "PYTHONSECRET", "SIMPLER_TLS_KEY", "CONDA_TOKEN", "CUDA_X_PASSWORD", "PYTHON_TOKEN2"],
 )
 def test_a_prefix_lets_no_secret_pass(name: str) -> None:  # X3
     assert looks_secret(name)
     assert not PROGRAM.keeps(name)
+
+
+def test_a_prefix_lets_no_password_in_a_url_pass() -> None:  # X3
+    channels = {"CONDA_CHANNEL_ALIAS": "https://me:secret@host/", "CONDA_CHANNELS": "https://host:8080/a@b"}
+    assert PROGRAM.of(channels) == {"CONDA_CHANNELS": "https://host:8080/a@b"}
 
 
 @pytest.mark.parametrize(
