@@ -14,6 +14,7 @@ import pytest
 
 from executor import calls, situations
 from executor.conftest import MakeExecutor
+from simpler.errors import TaskError
 from simpler.executor import SimplerExecutor
 
 WAIT_S = 60
@@ -92,6 +93,23 @@ def test_a_module_on_the_path_shadows_an_installed_one_for_that_call_only(
         assert mine.submit(situations.attribute, "colorsys", "HERE").result(WAIT_S) == "mine"
         assert one_worker.submit(situations.file_of, "colorsys").result(WAIT_S) == colorsys.__file__
         assert one_worker.submit(situations.module_path).result(WAIT_S) == before
+
+
+# X9
+@pytest.mark.parametrize("name", ["types", "traceback", "io", "pickle", "cloudpickle", "copyreg", "os"])
+def test_what_carries_calls_works_whatever_is_on_the_path(executor: SimplerExecutor, tmp_path: Path, name: str) -> None:
+    here = executor.options(python_path=[folder_with(tmp_path / "here", **{name: "HERE = 'mine'"})])
+
+    class OfATest(Exception):
+        pass
+
+    def fail() -> None:
+        raise OfATest("by value")
+
+    assert here.submit(lambda: [lambda: 7]).result(WAIT_S)[0]() == 7
+    with pytest.raises((OfATest, TaskError), match="by value"):
+        here.submit(fail).result(WAIT_S)
+    assert executor.submit(calls.add, 1).result(WAIT_S) == 2
 
 
 # X9

@@ -15,6 +15,7 @@ import copyreg
 import pickle
 from collections.abc import Callable
 from functools import cache
+from io import BytesIO
 from traceback import format_exception_only
 from typing import Any
 
@@ -93,8 +94,6 @@ def _end_of_causes(error: BaseException) -> BaseException:
 
 
 def _pickled(error: BaseException, *, bare: bool) -> bytes | None:
-    from io import BytesIO
-
     out = BytesIO()
     try:
         _pickler_class()(out, bare).dump(error)

@@ -7,25 +7,34 @@ Rules
      something of it. Other modules that the call was the first to import stay.
   3. CPython loads an extension module once per process. A package with such modules is put aside instead of forgotten,
      and is there again in the next scope that finds it at the same place.
+  4. What carries calls is never shadowed: this package, pickle and cloudpickle, and what they need.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from importlib.machinery import ExtensionFileLoader, PathFinder
+from importlib.machinery import ExtensionFileLoader, FrozenImporter, PathFinder
 from types import FunctionType, ModuleType
 
-_NEVER_SHADOWED = {*sys.builtin_module_names, "__main__", "importlib", "simpler"}
+_CARRIERS = ("simpler", "cloudpickle", "pickle", "copyreg", "encodings", "msgspec")
+_NEVER_SHADOWED = {*sys.builtin_module_names, "__main__", "importlib", *_CARRIERS}
 _put_aside: dict[str, dict[str, ModuleType]] = {}
 """The modules of each package of rule 3, by the file that it is from."""
 
 
 @contextlib.contextmanager
-def import_scope(python_path: Sequence[str]) -> Iterator[None]:
+def import_scope(entries: Sequence[str | os.PathLike[str]]) -> Iterator[None]:
     """The scope of one call, which puts the entries onto sys.path itself (surroundings.py)."""
+    if not entries:
+        yield
+        return
+    import cloudpickle  # noqa: F401  # rule 4; not with what shadows the modules that it needs
+
+    python_path = [str(entry) for entry in entries]
     loaded, finders, path = sys.modules.copy(), sys.path_importer_cache.copy(), sys.path.copy()
     for entry in python_path:
         sys.path_importer_cache.pop(entry, None)  # files may have come since it last listed the folder
@@ -54,7 +63,12 @@ def _tops(names: Iterable[str]) -> set[str]:
 
 
 def _origin_on(python_path: Sequence[str], name: str) -> str | None:
-    """The file that an import would load from there; a mere folder is found only where there is nothing else."""
+    """The file that an import would load from there; a mere folder is found only where there is nothing else.
+
+    None for what the interpreter holds frozen, os for one: that is found before any path.
+    """
+    if FrozenImporter.find_spec(name) is not None:
+        return None
     spec = PathFinder.find_spec(name, list(python_path))
     return None if spec is None or spec.loader is None else spec.origin
 
