@@ -18,6 +18,7 @@ enum {
     LAST_SIGNAL = 64,
     KERNEL_SIGSET_BYTES = 8,
     TIMERS = 3,
+    STREAMS = 3,
 };
 
 /* struct sigaction as the kernel has it, which is to be compared whole: at most a handler, flags, a restorer, a mask.
@@ -26,8 +27,16 @@ typedef struct {
     uint64_t words[4];
 } disposition;
 
+/* A standard descriptor: what is open there, and a copy to get it back from; -1 where nothing is. */
+typedef struct {
+    int copy;
+    dev_t device;
+    ino_t inode;
+} stream;
+
 struct slr_keeper {
     pid_t process;
+    stream streams[STREAMS];
     int directory, clear_refs; /* clear_refs: -1 where /proc does not let it be written */
     mode_t umask;
     sigset_t mask;
@@ -77,7 +86,7 @@ static int is_timer_set(int which) {
     return timer.it_value.tv_sec || timer.it_value.tv_usec;
 }
 
-static void stop_timers(const slr_keeper *keeper) {
+void slr_keeper_stop_timers(const slr_keeper *keeper) {
     static const struct itimerval stopped;
     for (int which = 0; which < TIMERS; which++)
         if (!keeper->is_timer_set[which] && is_timer_set(which))
@@ -113,6 +122,47 @@ void slr_environment_clear(void) {
     clearenv();
 }
 
+static int is_open_at(const stream *stream, int fd) {
+    struct stat now;
+    return fstat(fd, &now) == 0 && now.st_dev == stream->device && now.st_ino == stream->inode;
+}
+
+static void remember_streams(slr_keeper *keeper) {
+    for (int fd = 0; fd < STREAMS; fd++) {
+        struct stat now = {0};
+        stream *stream = &keeper->streams[fd];
+        stream->copy = fstat(fd, &now) < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, STREAMS);
+        stream->device = now.st_dev;
+        stream->inode = now.st_ino;
+    }
+}
+
+/* Unless the call has closed the copy as well, whose number may be another file's by now. */
+static void restore_streams(const slr_keeper *keeper) {
+    for (int fd = 0; fd < STREAMS; fd++) {
+        const stream *stream = &keeper->streams[fd];
+        if (stream->copy >= 0 && !is_open_at(stream, fd) && is_open_at(stream, stream->copy))
+            dup2(stream->copy, fd);
+    }
+}
+
+static void close_descriptors(const slr_keeper *keeper) {
+    for (int fd = 0; fd < STREAMS; fd++)
+        if (keeper->streams[fd].copy >= 0)
+            close(keeper->streams[fd].copy);
+    if (keeper->clear_refs >= 0)
+        close(keeper->clear_refs);
+    if (keeper->directory >= 0)
+        close(keeper->directory);
+}
+
+/* Their numbers may be others' by now. */
+static void forget_descriptors(slr_keeper *keeper) {
+    keeper->directory = keeper->clear_refs = -1;
+    for (int fd = 0; fd < STREAMS; fd++)
+        keeper->streams[fd].copy = -1;
+}
+
 static void remember_signals(slr_keeper *keeper) {
     pthread_sigmask(SIG_SETMASK, NULL, &keeper->mask);
     for (int number = 1; number <= LAST_SIGNAL; number++)
@@ -126,6 +176,7 @@ slr_status slr_keeper_create(slr_keeper **out) {
     if (!keeper)
         return SLR_SYSTEM;
     keeper->process = getpid();
+    remember_streams(keeper);
     keeper->clear_refs = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC);
     keeper->directory = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (keeper->directory < 0 || slr_keeper_remember_environment(keeper) != SLR_OK) {
@@ -142,10 +193,7 @@ slr_status slr_keeper_create(slr_keeper **out) {
 }
 
 void slr_keeper_destroy(slr_keeper *keeper) {
-    if (keeper->clear_refs >= 0)
-        close(keeper->clear_refs);
-    if (keeper->directory >= 0)
-        close(keeper->directory);
+    close_descriptors(keeper);
     free(keeper->environment);
     free(keeper);
 }
@@ -153,11 +201,12 @@ void slr_keeper_destroy(slr_keeper *keeper) {
 /* The signals up to `last` and the timers. */
 static int look(slr_keeper *keeper, int64_t now, int last) {
     keeper->due_ns = now + SLR_KEEP_DUE_NS;
-    stop_timers(keeper);
+    slr_keeper_stop_timers(keeper);
     return are_signals_changed(keeper, last) ? SLR_SIGNALS_CHANGED : 0;
 }
 
 int slr_keeper_begin(slr_keeper *keeper) {
+    restore_streams(keeper);
     int64_t now = now_ns(CLOCK_MONOTONIC);
     int changes = now < keeper->due_ns ? 0 : look(keeper, now, LAST_STANDARD_SIGNAL);
     if (keeper->clear_refs >= 0 && pwrite(keeper->clear_refs, "5", 1, 0) < 0)
@@ -191,7 +240,7 @@ int slr_keeper_restore(slr_keeper *keeper, int suspect) {
         return SLR_FORKED;
     int changes = is_environment_changed(keeper) ? SLR_ENVIRONMENT_CHANGED : 0;
     if (fchdir(keeper->directory) < 0) {
-        keeper->directory = keeper->clear_refs = -1; /* the numbers may be another's by now */
+        forget_descriptors(keeper);
         changes |= SLR_DIRECTORY_LOST;
         suspect = 1; /* a keeper of how the process is then will take this one's place */
     }

@@ -8,7 +8,9 @@
  *      since the last time, before a call as well as after it, and always after a call that is suspect, because it
  *      asked Python for a change. So what C code changes behind Python's back is met by quick calls of the same few
  *      moments at most.
- *   2. What Python has a copy of, the caller puts back: its own handlers, then slr_keeper_restore_signals; os.environ,
+ *   2. What is open as standard input, output and error is put back before the next call, not after each: while a call
+ *      runs its output may be led elsewhere.
+ *   3. What Python has a copy of, the caller puts back: its own handlers, then slr_keeper_restore_signals; os.environ,
  *      then slr_keeper_remember_environment.
  *
  * The part between the two markers is read by cffi as it stands.
@@ -44,7 +46,8 @@ typedef struct {
 slr_status slr_keeper_create(slr_keeper **keeper);
 void slr_keeper_destroy(slr_keeper *keeper);
 
-/* Before a call: looks at what is due, and measures from now on. Returns slr_changes. */
+/* Before a call: puts back what is open as 0, 1 and 2, looks at what is due, and measures from now on. Returns
+ * slr_changes. */
 int slr_keeper_begin(slr_keeper *keeper);
 
 /* What was used since slr_keeper_begin. Returns slr_changes, SLR_FORKED or none. */
@@ -52,6 +55,9 @@ int slr_keeper_usage(slr_keeper *keeper, slr_usage *usage);
 
 /* After a call. `suspect`: looks at all signals, the real-time ones too. Returns slr_changes. */
 int slr_keeper_restore(slr_keeper *keeper, int suspect);
+
+/* Stops those that did not run when the keeper was made. */
+void slr_keeper_stop_timers(const slr_keeper *keeper);
 
 /* Gives every signal the disposition that was remembered. */
 void slr_keeper_restore_signals(slr_keeper *keeper);

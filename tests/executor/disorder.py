@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import faulthandler
 import io
 import os
 import resource
@@ -39,7 +41,9 @@ def state() -> dict[str, object]:
         "timers": [
             signal.getitimer(which) for which in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
         ],
-        "streams": [type(stream).__name__ for stream in (sys.stdin, sys.stdout, sys.stderr)],
+        "streams": [(type(stream).__name__, stream.closed) for stream in (sys.stdin, sys.stdout, sys.stderr)],
+        "open": [os.fstat(fd).st_ino for fd in range(3)],
+        "crashes": faulthandler.is_enabled(),
         "limit": resource.getrlimit(resource.RLIMIT_DATA),
     }
 
@@ -118,6 +122,44 @@ def start_timer_in_c() -> None:
 def replace_streams() -> None:
     """As who wants to see what is printed, and forgets."""
     sys.stdout = sys.stderr = io.StringIO()
+
+
+def close_streams() -> None:
+    """In two ways."""
+    sys.stdout.close()
+    sys.stderr.detach()  # type: ignore[union-attr]  # that of a process is a TextIOWrapper
+
+
+def close_what_is_under_streams() -> None:
+    """And have one be something else."""
+    os.close(0)
+    os.close(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+
+
+def be_silent_about_crashes() -> None:
+    """As test runners are for a while."""
+    faulthandler.disable()
+
+
+def return_below_a_storm() -> str:
+    """What a handler of its own would interrupt without end if that were left."""
+
+    def handle(*_: object) -> None:
+        raise ValueError("of a call that is over")
+
+    with contextlib.suppress(ValueError):
+        signal.signal(signal.SIGALRM, handle)
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.0001)
+        while True:
+            pass
+    return "returned"
+
+
+def have_signals_told_by_hand() -> None:
+    """Without a handler."""
+    signal.set_wakeup_fd(os.pipe2(os.O_NONBLOCK)[1], warn_on_full_buffer=False)
 
 
 def have_signals_told() -> None:

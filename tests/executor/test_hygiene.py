@@ -12,6 +12,7 @@ from executor import calls, disorder, situations
 from executor.conftest import MakeExecutor
 from simpler.errors import WorkerDied
 from simpler.executor import SimplerExecutor
+from simpler.executor.calls.options import Output
 
 WAIT_S = 60
 DISORDER = (
@@ -29,6 +30,9 @@ DISORDER = (
     disorder.start_timers,
     disorder.start_timer_in_c,
     disorder.replace_streams,
+    disorder.close_streams,
+    disorder.close_what_is_under_streams,
+    disorder.be_silent_about_crashes,
 )
 
 
@@ -47,8 +51,11 @@ def test_calls_leave_their_process_as_it_was(one_worker: SimplerExecutor) -> Non
 
 
 # X4
-def test_signals_are_not_told_to_an_event_loop_that_is_gone(one_worker: SimplerExecutor) -> None:
-    one_worker.submit(disorder.have_signals_told).result(WAIT_S)
+@pytest.mark.parametrize("have_them_told", [disorder.have_signals_told, disorder.have_signals_told_by_hand])
+def test_signals_are_not_told_to_an_event_loop_that_is_gone(
+    one_worker: SimplerExecutor, have_them_told: Callable[[], None]
+) -> None:
+    one_worker.submit(have_them_told).result(WAIT_S)
     assert one_worker.submit(disorder.wakeup_fd).result(WAIT_S) == -1
 
 
@@ -63,6 +70,21 @@ def test_a_call_that_raises_leaves_its_process_as_it_was(one_worker: SimplerExec
     with pytest.raises(ValueError, match="after that"):
         one_worker.submit(leave_and_raise).result(WAIT_S)
     assert one_worker.submit(disorder.state).result(WAIT_S) == before
+
+
+# X4
+@pytest.mark.parametrize("output", ["show", "capture"])
+def test_a_calls_signal_handlers_interrupt_nothing_once_it_is_over(one_worker: SimplerExecutor, output: Output) -> None:
+    pid = one_worker.submit(calls.pid).result(WAIT_S)
+    for _ in range(10):  # what a storm interrupts is another place each time
+        future = one_worker.options(output=output).submit(disorder.return_below_a_storm)
+        error = future.exception(WAIT_S)
+        assert error is None or str(error) == "of a call that is over"  # which may have met the call's last step
+    quiet = one_worker.options(output="capture").submit(print, "undisturbed")
+    quiet.result(WAIT_S)
+    assert quiet.output is not None
+    assert quiet.output.stdout == "undisturbed\n"
+    assert one_worker.submit(calls.pid).result(WAIT_S) == pid
 
 
 # X4

@@ -1,4 +1,5 @@
 /* What a worker process of an executor puts back between two calls. */
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -111,6 +112,34 @@ static void every_change_of_the_environment_is_seen(void) {
     slr_keeper_destroy(keeper);
 }
 
+static ino_t open_at(int fd) {
+    struct stat now = {0};
+    fstat(fd, &now);
+    return now.st_ino;
+}
+
+/* X4 */
+static void standard_streams_are_back_before_the_next_call(void) {
+    int out = dup(STDOUT_FILENO), null = open("/dev/null", O_WRONLY);
+    ino_t before = open_at(STDOUT_FILENO);
+    slr_keeper *keeper = make_keeper();
+    slr_keeper_begin(keeper);
+    close(STDOUT_FILENO);
+    slr_keeper_begin(keeper);
+    CHECK(open_at(STDOUT_FILENO) == before);
+    dup2(null, STDOUT_FILENO);
+    CHECK(slr_keeper_restore(keeper, 1) == 0 && open_at(STDOUT_FILENO) == open_at(null));
+    slr_keeper_begin(keeper);
+    CHECK(open_at(STDOUT_FILENO) == before);
+    dup2(null, STDOUT_FILENO);
+    for (int fd = null + 1; fd < null + 8; fd++)
+        dup2(null, fd); /* a call that took the keeper's own descriptors is not to have its file written to as output */
+    slr_keeper_begin(keeper);
+    CHECK(open_at(STDOUT_FILENO) == open_at(null));
+    dup2(out, STDOUT_FILENO);
+    slr_keeper_destroy(keeper);
+}
+
 static void a_forked_process_is_told_and_touches_nothing(void) {
     slr_keeper *keeper = make_keeper();
     slr_usage usage;
@@ -169,5 +198,5 @@ static void memory_is_bounded_until_the_bound_is_lifted(void) {
 
 MAIN(CASE(the_cheap_half_is_put_back_every_time), CASE(a_changed_disposition_is_seen_when_it_is_due_or_suspected),
      CASE(a_calls_timers_are_stopped_and_no_others), CASE(every_change_of_the_environment_is_seen),
-     CASE(a_forked_process_is_told_and_touches_nothing), CASE(what_a_call_takes_is_its_own),
-     CASE(memory_is_bounded_until_the_bound_is_lifted))
+     CASE(standard_streams_are_back_before_the_next_call), CASE(a_forked_process_is_told_and_touches_nothing),
+     CASE(what_a_call_takes_is_its_own), CASE(memory_is_bounded_until_the_bound_is_lifted))

@@ -48,6 +48,8 @@ class Capture:
             fd = os.memfd_create(f"simpler {stream}")
         else:
             path = _path(self._folder, os.getpid(), stream)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)  # noqa: PTH108  # that of a call of this process, which a signal has kept from it
             fd = os.open(path, _NEW, 0o600)
             undo.callback(os.unlink, path)
         undo.callback(os.close, fd)

@@ -19,7 +19,7 @@ from simpler.executor.calls.metrics import CallMetrics
 from simpler.executor.calls.options import decode_options
 from simpler.executor.calls.placement import run_placed
 from simpler.executor.in_worker.import_scope import import_scope
-from simpler.executor.in_worker.keeper import Keeper, unlimit_memory
+from simpler.executor.in_worker.keeper import Keeper, stop_timers, unlimit_memory
 from simpler.executor.in_worker.keeper import keeper as process_keeper
 from simpler.executor.in_worker.surroundings import Surroundings
 from simpler.region_records import Done
@@ -28,6 +28,8 @@ from simpler.user_traceback import user_traceback
 
 INITIALIZER_FAILED = "INITIALIZER_FAILED"
 """The code of the TaskError of each task in a process whose initializer raised."""
+_TRIES_TO_SETTLE = 3
+"""Each signal that had come already may interrupt one; a second is rare."""
 
 
 class RunnerConfig(NamedTuple):
@@ -87,17 +89,10 @@ class CallRunner:
             if not call.options:
                 return self._outcome(keeper, call, None)
             options = decode_options(call.options)
-            surroundings = Surroundings(options, self._config.folder)
-            if not options.python_path:
-                return self._outcome(keeper, call, surroundings)
-            with import_scope([str(path) for path in options.python_path]):
+            with Surroundings(options, self._config.folder) as surroundings, import_scope(options.python_path):
                 return self._outcome(keeper, call, surroundings)
         finally:
-            try:
-                keeper.restore()
-            except KeyboardInterrupt:  # it was meant for the call
-                keeper.restore()
-                raise
+            keeper.restore()
 
     def _outcome(self, keeper: Keeper, call: OpenedCall, surroundings: Surroundings | None) -> Parts:
         value: object = None
@@ -120,8 +115,17 @@ class CallRunner:
             else:
                 value = fn(*args, **kwargs)
         except BaseException as raised:
-            unlimit_memory()  # first of all: what comes now needs some, and all may be in the hands of the call
             error = raised
+        tries = _TRIES_TO_SETTLE if keeper.is_suspect else 0
+        while tries:
+            try:
+                stop_timers(keeper.native)  # rule 3 of keeper.py
+                unlimit_memory()
+                keeper.put_signals_back()
+                break
+            except BaseException:
+                tries -= 1
+        unlimit_memory()  # what comes now needs some, and all may be in the hands of the call
         used = keeper.usage(error)
         flush_streams()
         output = None if surroundings is None else surroundings.finish()

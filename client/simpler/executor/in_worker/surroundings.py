@@ -1,4 +1,8 @@
-"""What one call's options ask for: folder, environment, module path, limit of memory, and where its output goes."""
+"""What one call's options ask for: folder, environment, module path, limit of memory, and where its output goes.
+
+They end with ``finish``, before the outcome is written, since what was printed goes along with it; with the context at
+the latest, for a call that a signal has taken away from there.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,12 @@ class Surroundings:
         self._options, self._folder = options, folder
         self._capture: Capture | None = None
         self._over = contextlib.ExitStack()
+
+    def __enter__(self) -> Surroundings:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.finish()
 
     def begin(self) -> None:
         """Before the call is loaded. Raises OSError for a folder that is not there."""
