@@ -83,7 +83,7 @@ class LargeCalls:
             self._asking -= 1
         try:
             for tensor, buffer in zip(args.tensors, buffers, strict=True):
-                await self._write(buffer, self._region.view(tensor.offset, tensor.nbytes))
+                await self._copy(buffer, self._region.view(tensor.offset, tensor.nbytes), into=True)
         except BaseException:
             self.give_back(buffers)
             raise
@@ -105,7 +105,7 @@ class LargeCalls:
             except BaseException:
                 self.give_back(made)
                 raise
-            await over.wait()
+            await over.wait()  # which another call has to end, or the session
 
     def give_back(self, buffers: Sequence[MallocReply]) -> None:
         """Of one call, once; without waiting."""
@@ -124,7 +124,7 @@ class LargeCalls:
         self._fetching += 1
         try:
             record = await self._alloc(reply.nbytes)
-            await self._read(reply, self._region.view(record, reply.nbytes))
+            await self._copy(reply, self._region.view(record, reply.nbytes), into=False)
             return Done(TaskState.SUCCEEDED, record, reply.nbytes)
         except BaseException:
             if record:
@@ -146,26 +146,18 @@ class LargeCalls:
                     raise
             await trio.sleep(_LOOK_S)
 
-    async def _write(self, buffer: MallocReply, data: memoryview) -> None:
+    async def _copy(self, buffer: MallocReply | SubCallReply, data: memoryview, *, into: bool) -> None:
+        """``data`` into the buffer, or the buffer into ``data``."""
         place = await self._session.locate(buffer.buffer, buffer.generation)
         memory = self._session.memory
         if place is None or memory is None:
-            work = partial(copy_to, buffer=buffer.buffer, generation=buffer.generation, offset=0, data=data)
+            over_lane = copy_to if into else copy_from
+            work = partial(over_lane, buffer=buffer.buffer, generation=buffer.generation, offset=0, data=data)
             await self._session.on_data_lane(work)
             return
+        copy = memory.copy_to if into else memory.copy_from
         for begin in range(0, len(data), limits.CHUNK_BYTES):
-            memory.copy_to(place + begin, data[begin : begin + limits.CHUNK_BYTES])
-            await trio.lowlevel.checkpoint()
-
-    async def _read(self, buffer: SubCallReply, data: memoryview) -> None:
-        place = await self._session.locate(buffer.buffer, buffer.generation)
-        memory = self._session.memory
-        if place is None or memory is None:
-            work = partial(copy_from, buffer=buffer.buffer, generation=buffer.generation, offset=0, data=data)
-            await self._session.on_data_lane(work)
-            return
-        for begin in range(0, len(data), limits.CHUNK_BYTES):
-            memory.copy_from(place + begin, data[begin : begin + limits.CHUNK_BYTES])
+            copy(place + begin, data[begin : begin + limits.CHUNK_BYTES])
             await trio.lowlevel.checkpoint()
 
     def _free(self, buffer: int, generation: int) -> None:
