@@ -25,7 +25,7 @@ from simpler.executor.calls.call_record import CallRecord, encode_call
 from simpler.executor.engine.claim import Claim, Waiter
 from simpler.executor.engine.collector import Collector
 from simpler.executor.engine.dispatcher import Call
-from simpler.executor.engine.transport import Transport
+from simpler.executor.engine.transport import CallTransport
 from simpler.executor.engine.worker_pool import WorkerPool
 from simpler.executor.executor_life import TRANSITIONS, ExecutorEvent, ExecutorLife
 from simpler.executor.future import CallFuture
@@ -40,7 +40,7 @@ class CallEngine:
         self._pool, self._name = pool, name
         self.activity = 0
         self._collector = Collector(self)
-        self._transport = Transport(pool, self)
+        self._transport = CallTransport(pool, self)
         self._dispatcher = self._transport.dispatcher
         self._life = ExecutorLife.NEW
         self._forks = forks.generation

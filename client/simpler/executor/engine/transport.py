@@ -51,7 +51,7 @@ class TransportOwner(Protocol):
         """Somebody has to reap."""
 
 
-class Transport:
+class CallTransport:
     """The calls of one executor that are with the workers, and the way there and back."""
 
     def __init__(self, pool: WorkerPool, owner: TransportOwner) -> None:

@@ -39,7 +39,7 @@ class Surroundings:
         self.apply()
 
     def apply(self) -> None:
-        """What hygiene takes away, and the next item of a chunk needs again."""
+        """What the Keeper takes away after a call, and the next item of a chunk needs again."""
         options = self._options
         sys.path[:0] = map(str, options.python_path)
         for name, value in options.env_updates.items():
