@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import threading
 import types
@@ -39,6 +40,46 @@ class Holding(Exception):
         self.lock = threading.Lock()
 
 
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    """An exception whose attributes nobody can set."""
+
+    what: str
+
+
+class Stubborn(Exception):
+    """The same, and it has something to say of how it is pickled, and of its cause."""
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise RuntimeError("not mine")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Stubborn, self.args, None, None, iter({})
+
+    @property
+    def __cause__(self) -> NoReturn:  # type: ignore[override]
+        raise RuntimeError("I have none")
+
+
+class Made(Exception):
+    """An exception whose ``__new__`` takes other arguments than its ``args`` has."""
+
+    def __new__(cls, what: str, code: int) -> Made:
+        return super().__new__(cls, what)
+
+    def __init__(self, what: str, code: int) -> None:
+        super().__init__(what)
+
+
+class Unspeakable(Exception):
+    """An exception that has no text."""
+
+    def __str__(self) -> NoReturn:
+        raise RuntimeError("no words")
+
+    __repr__ = __str__
+
+
 class Sulking:
     """Cannot be pickled, for a reason of its own."""
 
@@ -54,6 +95,36 @@ class Leaving:
 
     def __setstate__(self, state: dict[str, Any]) -> NoReturn:
         sys.exit(state["status"])
+
+
+class Bursting:
+    """Raises when it is loaded."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return fail, (self.error,)
+
+
+class Clinging:
+    """Raises when it is pickled."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __reduce__(self) -> NoReturn:
+        raise self.error
+
+
+def fail(error: BaseException) -> NoReturn:
+    """Raises it."""
+    raise error
+
+
+def fail_with(cls: type[BaseException], *args: object) -> NoReturn:
+    """Raises one of that class."""
+    raise cls(*args)
 
 
 def refuse(what: str, code: int) -> NoReturn:

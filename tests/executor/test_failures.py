@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import pickle
+import signal
+import subprocess
+import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +20,7 @@ from executor import calls, raisers
 from simpler.errors import TaskError
 from simpler.executor import SimplerExecutor
 from simpler.executor.calls.pickling import NotPicklable
+from simpler.executor.calls.rebuilding import rebuilt
 
 
 def error_of(executor: SimplerExecutor, fn: Callable[..., Any], *args: object) -> BaseException:
@@ -61,6 +68,28 @@ def test_a_class_that_cannot_be_called_with_its_args_is_rebuilt_all_the_same(exe
     error = error_of(executor, raisers.fail_to_reach, "/far", 3)
     assert isinstance(error, raisers.Unreachable)
     assert (str(error), error.filename, error.tries) == ("[Errno 5] Input/output error: '/far'", "/far", 3)
+
+
+@pytest.mark.parametrize(
+    ("cls", "args"), [(raisers.Frozen, ("ice",)), (raisers.Stubborn, ("no",)), (raisers.Made, ("it", 3))]
+)
+def test_a_class_that_lets_nobody_change_it_is_rebuilt(
+    executor: SimplerExecutor, cls: type[Exception], args: tuple[object, ...]
+) -> None:
+    error = error_of(executor, raisers.fail_with, cls, *args)
+    assert type(error) is cls
+    assert error.args[0] == args[0]
+    cause = vars(BaseException)["__cause__"].__get__(error)
+    assert "raise cls(*args)" in str(cause)
+
+
+def test_an_error_that_cannot_be_shown_is_told_all_the_same(executor: SimplerExecutor) -> None:
+    odd = ("prog.py", 1, 1, 2024)  # the last would be the line's text
+    error = error_of(executor, raisers.fail_with, SyntaxError, "bad", odd)
+    assert error.args == ("bad", odd)
+    assert "which cannot be shown" in str(error.__cause__)
+    error = error_of(executor, raisers.fail_with, raisers.Unspeakable, 1)
+    assert (type(error), error.args) == (raisers.Unspeakable, (1,))
 
 
 def test_a_message_that_a_class_makes_is_made_once(executor: SimplerExecutor) -> None:
@@ -137,6 +166,68 @@ def test_loading_ends_no_process(executor: SimplerExecutor) -> None:
     error = error_of(executor, calls.add, raisers.Leaving())
     assert isinstance(error, TaskError)
     assert isinstance(error.__cause__, SystemExit)
+
+
+ANYTHING = [ValueError("it"), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError(), raisers.Unspeakable()]
+
+
+@pytest.mark.parametrize("raised", ANYTHING, ids=lambda raised: type(raised).__name__)
+def test_whatever_a_result_raises_harms_no_other_call(executor: SimplerExecutor, raised: BaseException) -> None:
+    error = error_of(executor, raisers.Bursting, raised)  # when the program loads it
+    assert isinstance(error, TaskError)
+    assert type(error.__cause__) is type(raised)
+    error = error_of(executor, calls.add, raisers.Bursting(raised))  # when the worker loads it
+    assert type(raised) in (type(error), type(error.__cause__))
+    future = executor.submit(raisers.Clinging, raised)  # when the worker pickles it
+    error_type = type(future.exception(timeout=60))
+    assert error_type is (NotPicklable if isinstance(raised, Exception) else type(raised))
+    assert future.metrics is not None
+
+
+def test_what_a_signal_handler_raises_is_not_taken_for_the_results(ring: Callable[[], None]) -> None:
+    attempts = []
+
+    def load() -> str:
+        attempts.append(1)
+        if len(attempts) == 1:
+            ring()
+        return "the result"
+
+    with pytest.raises(TimeoutError, match="rung"):
+        rebuilt(load)
+    assert rebuilt(load) == "the result"
+
+
+@pytest.fixture
+def ring() -> Iterator[Callable[[], None]]:
+    """Has a signal handler raise."""
+
+    def handler(*_: object) -> None:
+        raise TimeoutError("rung")
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    yield lambda: signal.raise_signal(signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, before)
+
+
+LATE = """
+import threading, sys
+from executor import calls
+from simpler.executor import SimplerExecutor
+executor = SimplerExecutor(1)
+assert "concurrent.futures.process" not in sys.modules
+future = executor.submit(calls.divide, 1, 0)
+future.add_done_callback(lambda future: print(type(future.exception()).__name__))
+print(executor.submit(calls.add, 1).add_done_callback(lambda future: print(future.result())))
+"""
+
+
+@pytest.mark.slow
+def test_an_error_that_comes_while_the_program_ends_is_told() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", LATE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=environment)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["None", "ZeroDivisionError", "2"], "")
 
 
 def test_a_call_that_raised_says_what_it_took(executor: SimplerExecutor) -> None:

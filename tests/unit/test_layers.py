@@ -52,6 +52,7 @@ LAYERS = (
     ("simpler.executor.calls.call_record", "simpler.executor.calls.spill"),
     (
         "simpler.executor.calls.pickling",
+        "simpler.executor.calls.rebuilding",
         "simpler.executor.calls.failure",
         "simpler.executor.calls.metrics",
         "simpler.executor.calls.options",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from concurrent.futures.process import BrokenProcessPool
-
 from simpler.errors import SimplerError
+
+try:
+    from concurrent.futures.process import BrokenProcessPool
+except RuntimeError:  # it cannot be imported any more when the program is about to end, and finishes its calls first
+    from concurrent.futures import BrokenExecutor as BrokenProcessPool  # type: ignore[assignment]
 
 
 class ExecutorBroken(SimplerError, BrokenProcessPool):

@@ -9,6 +9,7 @@ is a pickle, none for the value None; of SEGMENTS, from the next multiple of 64 
 
 from __future__ import annotations
 
+import functools
 import pickle
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,10 +24,12 @@ from simpler.executor.calls.failure import decode_failure, encode_failure
 from simpler.executor.calls.metrics import CallMetrics
 from simpler.executor.calls.options import CallOptions
 from simpler.executor.calls.pickling import NotPicklable, Pickled, dump, is_small, not_picklable
+from simpler.executor.calls.rebuilding import NotRebuilt, rebuilt
 from simpler.result_record import ALIGNMENT, Parts, join_segments, split_segments
 
 _HEAD = struct.Struct("<II")
 _SEGMENTS, _CHUNK, _FAILED = 1, 2, 4
+_NOT_LOADABLE = "NOT_LOADABLE"
 Loaded = tuple[Callable[..., Any], Sequence[Any], Mapping[str, Any], bool]
 
 
@@ -69,7 +72,7 @@ class OpenedCall(NamedTuple):
         try:
             fn, args, kwargs = _loaded(self.form, self.body)
         except (Exception, SystemExit) as error:  # loading runs code of any class, and imports its module
-            raise _not_loaded("the call", "in the worker", error) from error
+            raise TaskError(f"the call cannot be rebuilt in the worker ({_said(error)})", code=_NOT_LOADABLE) from error
         return fn, args, kwargs, bool(self.form & _CHUNK)
 
 
@@ -85,7 +88,7 @@ def encode_call(call: CallRecord) -> Parts:
         pickled = dump((fn, args, kwargs), may_copy=may_copy)
     except Exception as refusal:  # any class may refuse in any way
         what = f"the call of {name_of(fn)}"
-        error = not_picklable(what, _parts_of(call)) or NotPicklable(f"{what} cannot be pickled ({refusal})")
+        error = not_picklable(what, _parts_of(call)) or NotPicklable(f"{what} cannot be pickled ({_said(refusal)})")
         raise error from (error.__cause__ or refusal)
     return _joined(_CHUNK if is_chunk else 0, options.encoded, pickled)
 
@@ -116,7 +119,7 @@ def encode_outcome(
         except Exception as refusal:  # any class may refuse in any way
             before, error = _refused(value, refusal, is_chunk)
             return encode_outcome(before, error, metrics, output)
-        except (SystemExit, KeyboardInterrupt) as ended:  # as if the function had raised it
+        except BaseException as ended:  # as if the function had raised it
             return encode_outcome(None, ended, metrics, output)
     failure = None if error is None else encode_failure(error)
     return _joined(0 if failure is None else _FAILED, _encode((metrics, failure, output)), pickled)
@@ -129,7 +132,7 @@ def _refused(value: Any, refusal: Exception, is_chunk: bool) -> tuple[object, No
         error = not_picklable(what, [("the result", each)])
         if error is not None:
             return value[:at] if is_chunk else None, error
-    error = NotPicklable(f"{what} cannot be pickled ({refusal})")
+    error = NotPicklable(f"{what} cannot be pickled ({_said(refusal)})")
     error.__cause__ = refusal
     return None, error
 
@@ -147,10 +150,10 @@ def decode_outcome(record: memoryview | bytes) -> Outcome:
         error = decode_failure(failure, f"In worker {metrics.worker_id} (pid {metrics.pid}) on {metrics.node_id}:")
     if body:
         try:
-            value = _loaded(form, body)
-        except (Exception, SystemExit) as reason:  # loading runs code of any class, and imports its module
-            error = _not_loaded("what the function returned", "here", reason)
-            error.__cause__ = reason
+            value = rebuilt(functools.partial(_loaded, form, body))
+        except NotRebuilt as refused:
+            error = TaskError(f"what the function returned cannot be rebuilt here ({refused})", code=_NOT_LOADABLE)
+            error.__cause__ = refused.__cause__
     return Outcome(value, error, bytes(meta))
 
 
@@ -185,9 +188,8 @@ def _loaded(form: int, body: memoryview) -> Any:
     return pickle.loads(pickled, buffers=[bytearray(each) if each.readonly else each for each in buffers])
 
 
-def _not_loaded(what: str, where: str, error: BaseException) -> TaskError:
-    why = "".join(format_exception_only(error)).strip()
-    return TaskError(f"{what} cannot be rebuilt {where} ({why})", code="NOT_LOADABLE")
+def _said(error: BaseException) -> str:
+    return "".join(format_exception_only(error)).strip()
 
 
 def _parts_of(call: CallRecord) -> Iterator[tuple[str, object]]:

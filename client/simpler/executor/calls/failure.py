@@ -4,7 +4,8 @@ Rules
   1. The program gets the exception itself: class, ``args``, attributes, notes, ``__cause__``, ``__context__`` and the
      members of a group. At the end of its chain of causes stands the traceback in the worker as text, whole, in the
      form that ``concurrent.futures`` gives it.
-  2. A class is rebuilt even when its ``__init__`` takes other arguments than ``args`` has: then without calling it.
+  2. A class is rebuilt even when its ``__init__`` takes other arguments than ``args`` has: then without calling it,
+     nor its ``__new__``; and when it lets nobody set its attributes.
   3. What cannot be rebuilt is left out: first causes and contexts, then the class; a TaskError has the text then.
   4. Nothing is unpickled but by the program, from a worker of its own.
 """
@@ -12,9 +13,9 @@ Rules
 from __future__ import annotations
 
 import copyreg
+import functools
 import pickle
 from collections.abc import Callable
-from functools import cache
 from io import BytesIO
 from traceback import format_exception_only
 from typing import Any
@@ -22,7 +23,15 @@ from typing import Any
 import msgspec
 
 from simpler.errors import TaskError
+from simpler.executor.calls.rebuilding import NotRebuilt, rebuilt
 from simpler.user_traceback import user_traceback
+
+# Of BaseException itself, since a class may have properties of these names, or a __setattr__ that refuses them.
+_args, _cause, _context, _suppress_context = (
+    vars(BaseException)[name] for name in ("args", "__cause__", "__context__", "__suppress_context__")
+)
+_LINKS = (_cause, _context, _suppress_context)
+_qualname = vars(type)["__qualname__"].__get__
 
 
 class _Failure(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -42,9 +51,9 @@ _decode = msgspec.msgpack.Decoder(_Failure).decode
 def encode_failure(error: BaseException) -> bytes:
     """Everything about ``error`` that can be sent."""
     pickles = [_pickled(error, bare=False)]
-    if error.__cause__ is not None or error.__context__ is not None:
+    if _cause.__get__(error) is not None or _context.__get__(error) is not None:
         pickles.append(_pickled(error, bare=True))
-    texts = (type(error).__qualname__, "".join(format_exception_only(error)).strip(), user_traceback(error))
+    texts = (_qualname(type(error)), _message(error), user_traceback(error))
     cls, message, text = (each.encode("utf-8", "surrogatepass") for each in texts)
     return _encode(_Failure(cls, message, text, [each for each in pickles if each is not None]))
 
@@ -59,30 +68,43 @@ def decode_failure(record: bytes, where: str) -> BaseException:
     why = "it cannot be pickled"
     for pickled in failure.pickles:
         try:
-            error = pickle.loads(pickled)
-        except (Exception, SystemExit) as reason:  # loading runs code of any class, and imports its module
-            why = f"it cannot be rebuilt here: {''.join(format_exception_only(reason)).strip()}"
+            error = rebuilt(functools.partial(pickle.loads, pickled))
+        except NotRebuilt as refused:
+            why = f"it cannot be rebuilt here: {refused}"
             continue
-        if isinstance(error, BaseException) and type(error).__qualname__ == cls:
-            _end_of_causes(error).__cause__ = _remote_traceback(text)
+        if isinstance(error, BaseException) and _qualname(type(error)) == cls:
+            _cause.__set__(_end_of_causes(error), _remote_traceback(text))
             return error
-        why = f"what its pickle gives is of type {type(error).__qualname__}"
+        why = f"what its pickle gives is of type {_qualname(type(error))}"
     unknown = TaskError(message)
     unknown.remote_traceback = text
     unknown.add_note(f"The exception itself is not here, because {why}. {text.rstrip()}")
     return unknown
 
 
-def _remote_traceback(text: str) -> BaseException:
-    from concurrent.futures import process  # which imports multiprocessing, so only where something has failed
+def _message(error: BaseException) -> str:
+    try:
+        return "".join(format_exception_only(error)).strip()
+    except Exception:  # as for user_traceback
+        return _qualname(type(error))  # type: ignore[no-any-return]
 
+
+class _LateTraceback(Exception):
+    """What stands for a _RemoteTraceback whose module cannot be imported any more."""
+
+
+def _remote_traceback(text: str) -> BaseException:
+    try:
+        from concurrent.futures import process  # which imports multiprocessing, so only where something has failed
+    except RuntimeError:  # the program is about to end, and finishes its calls first
+        return _LateTraceback(f'\n"""\n{text}"""')
     return process._RemoteTraceback(f'\n"""\n{text}"""')  # type: ignore[arg-type]  # it takes the text
 
 
 def _end_of_causes(error: BaseException) -> BaseException:
     """The last one; of a cycle any. The traceback of a call within the call stands in that of the call, too."""
     seen = {id(error)}
-    while (cause := error.__cause__) is not None and id(cause) not in seen:
+    while (cause := _cause.__get__(error)) is not None and id(cause) not in seen:
         if type(cause) is type(_remote_traceback("")):
             break
         seen.add(id(cause))
@@ -97,12 +119,12 @@ def _pickled(error: BaseException, *, bare: bool) -> bytes | None:
     out = BytesIO()
     try:
         _pickler_class()(out, bare).dump(error)
-    except (Exception, SystemExit):  # any class may refuse in any way
+    except BaseException:  # any class may refuse in any way
         return None
     return out.getvalue()
 
 
-@cache
+@functools.cache
 def _pickler_class() -> Any:
     import cloudpickle
 
@@ -128,7 +150,7 @@ def _reduced(error: BaseException, bare: bool) -> Any:
         return reduced
     make, arguments, state = (*reduced, None)[:3]
     is_plain = not registered and type(error).__reduce__ is BaseException.__reduce__
-    links = (None, None, False) if bare else (error.__cause__, error.__context__, error.__suppress_context__)
+    links = (None, None, False) if bare else tuple(link.__get__(error) for link in _LINKS)
     return _make, (make, arguments, type(error), is_plain), (state, *links), None, None, _restore
 
 
@@ -140,15 +162,20 @@ def _make(
     except Exception:
         if make is not cls:
             raise
-        error = cls.__new__(cls, *arguments)
-        built_in = next(base for base in cls.__mro__ if base.__module__ == "builtins")
-        built_in.__init__(error, *arguments)  # type: ignore[misc]  # of a base class of its own
+        built_in: Any = next(base for base in cls.__mro__ if base.__module__ == "builtins")
+        error = built_in.__new__(cls, *arguments)
+        built_in.__init__(error, *arguments)
     if is_plain:  # an __init__ that makes a message of its arguments would have made one of the message
-        error.args = arguments
+        _args.__set__(error, arguments)
     return error
 
 
 def _restore(error: BaseException, fields: tuple[Any, BaseException | None, BaseException | None, bool]) -> None:
-    state, error.__cause__, error.__context__, error.__suppress_context__ = fields
-    if state is not None:
+    state, *links = fields
+    for link, value in zip(_LINKS, links, strict=True):
+        link.__set__(error, value)
+    if type(error).__setstate__ is not BaseException.__setstate__:
         error.__setstate__(state)
+    else:
+        for name, value in (state or {}).items():
+            object.__setattr__(error, name, value)  # also of a frozen dataclass
