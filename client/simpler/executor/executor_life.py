@@ -37,6 +37,7 @@ TRANSITIONS = {
     (ExecutorLife.DRAINING, ExecutorEvent.BREAK): ExecutorLife.DRAINING,
     (ExecutorLife.DRAINING, ExecutorEvent.SHUTDOWN): ExecutorLife.DRAINING,
     (ExecutorLife.DRAINING, ExecutorEvent.DRAINED): ExecutorLife.CLOSED,
+    (ExecutorLife.CLOSED, ExecutorEvent.BREAK): ExecutorLife.CLOSED,
     (ExecutorLife.CLOSED, ExecutorEvent.SHUTDOWN): ExecutorLife.CLOSED,
 }
 

@@ -44,7 +44,8 @@ class CallEngine:
         self._dispatcher = self._transport.dispatcher
         self._life = ExecutorLife.NEW
         self._forks = forks.generation
-        self._starting, self._reaping = Claim(), Claim()
+        self._beginning = threading.RLock()
+        self._reaping = Claim()
         self._standing_by: deque[Waiter] = deque()
         self._demanded = False
         self._interrupted = False
@@ -120,10 +121,13 @@ class CallEngine:
         """Takes no more calls; ends the workers once those that it has are over, or were cancelled."""
         if self._forks != forks.generation:
             return
-        self._move(ExecutorEvent.SHUTDOWN)
-        if self._life is ExecutorLife.CLOSED:
-            self._closed.set()
-            return
+        with self._beginning:
+            if self._life is not ExecutorLife.NEW:
+                self._begin()
+            self._move(ExecutorEvent.SHUTDOWN)
+            if not self._collector.is_started:  # so that there is nothing to end
+                self._closed.set()
+                return
         if cancel_futures:
             for future in self._dispatcher.futures():
                 future.cancel()
@@ -162,16 +166,28 @@ class CallEngine:
     def _check_open(self) -> None:
         if self._forks != forks.generation:
             self._refuse_forked()
-        if self._life is ExecutorLife.NEW:
-            me = Waiter()
-            if self._starting.take(me):  # which is never given back: there is one start
-                self._move(ExecutorEvent.FIRST_CALL)
-                self._collector.start()
-                return
+        if not self._collector.is_started and self._begin():
+            return
         if self._life in (ExecutorLife.DRAINING, ExecutorLife.CLOSED):
             raise StateError("the executor was shut down, and takes no more calls; make another")
         if self._life is ExecutorLife.BROKEN:
             raise self.broken_error()
+
+    def _begin(self) -> bool:
+        """Starts the collector, and with it the workers; again, where a signal handler has raised in the middle.
+
+        Whether it has; what becomes of the workers is then for the call that is about to be added.
+        """
+        with self._beginning:
+            if self._life is ExecutorLife.NEW:
+                self._move(ExecutorEvent.FIRST_CALL)
+            if self._life is ExecutorLife.OPEN and not self._collector.is_started:
+                try:
+                    self._collector.start()
+                    return True
+                except RuntimeError as error:
+                    self.give_up(StartupError(f"the executor's own thread could not be started: {error}"))
+        return False
 
     def _is_too_late(self, future: CallFuture) -> bool:
         """Whether the executor was shut down or broken while a call was added, and it was not sent either."""
@@ -184,7 +200,11 @@ class CallEngine:
         )
 
     def _move(self, event: ExecutorEvent) -> None:
-        self._life = TRANSITIONS[self._life, event]
+        before = after = None
+        while after is None or self._life is not before:  # another thread, or a signal handler, has moved it meanwhile
+            before = self._life
+            after = TRANSITIONS[before, event]
+        self._life = after  # nothing is called since it was looked at, so that nobody comes in between
 
     def _look_in_passing(self, stream: CompletionStream) -> None:
         """For who submits more than the workers may have: they would be idle until somebody waits for the results."""
@@ -269,7 +289,7 @@ class CallEngine:
 
     def is_drained(self) -> bool:
         """Whether no call is left."""
-        return not self._transport.outstanding and not self._dispatcher
+        return not self._dispatcher and not self._transport.outstanding  # in the order in which a call is in them
 
     def is_idle(self) -> bool:
         """Whether there is nothing to collect, and nothing to end."""

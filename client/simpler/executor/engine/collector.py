@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from simpler import limits
-from simpler.executor.engine.claim import Waiter
+from simpler.executor.engine.claim import Claim, Waiter
 from simpler.executor.future import CallFuture
 
 _log = logging.getLogger("simpler.executor")
@@ -62,12 +62,14 @@ class Collecting(Protocol):
 
 
 class Collector:
-    """The thread. It is started once, by ``start``."""
+    """The thread."""
 
     def __init__(self, engine: Collecting) -> None:
         self._engine = engine
         self._queue: SimpleQueue[CallFuture | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="simpler-executor", daemon=True)
+        self._thread: threading.Thread | None = None
+        self._serving = Claim()
+        self.is_started = False
         self._seen_activity = -1
         self.is_asleep = False
         """Whether it does not look by itself, so that whoever has something for it must kick it."""
@@ -75,12 +77,17 @@ class Collector:
         """Its name among those that may reap."""
 
     def start(self) -> None:
-        """Starts the thread."""
-        self._thread.start()
+        """Starts the thread. Raises RuntimeError when there can be no more.
+
+        When a signal handler raises meanwhile it is to be started again: of two threads one ends at once.
+        """
+        threading.Thread(target=self._run, name="simpler-executor", daemon=True).start()
+        self.is_started = True
 
     def join(self) -> None:
         """Returns once the thread has ended, which it does after the workers. Not for the thread itself."""
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
     def kick(self) -> None:
         """There is something for it to do, now. May be called anywhere, in signal handlers and finalizers too."""
@@ -113,7 +120,9 @@ class Collector:
                 self._engine.give_up(unexpected)
 
     def _run(self) -> None:
-        self.waiter.thread = threading.get_ident()
+        if not self._serving.take(Waiter()):  # which is never given back
+            return
+        self._thread, self.waiter.thread = threading.current_thread(), threading.get_ident()
         self._engine.start()
         self.serve()
         self.call_functions()  # of a future that was settled since

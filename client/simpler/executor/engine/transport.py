@@ -76,8 +76,10 @@ class CallTransport:
         self.pump()
 
     def end(self) -> None:
-        """The workers were ended, and the calls that they had with them."""
+        """The workers were ended, and the calls that they had with them, or were about to get."""
         self.stream = self._region = None
+        self.dispatcher.targets = ()
+        self.fail_waiting(lambda: WorkerDied("the call was not run: the workers were ended before its turn came"))
         self._fail_outstanding("the executor was ended while its worker ran it")
 
     def _fail_outstanding(self, why: str) -> None:
@@ -96,19 +98,18 @@ class CallTransport:
     def pump(self) -> None:
         """Sends what there is room for, unless another thread does. That one looks again when it leaves."""
         find_next, me = self.dispatcher.next, None
-        while find_next() is not None:  # nobody has room before there is a stream
+        while find_next() is not None and self.stream is not None:
             me = me or Waiter()
             try:
                 if not self._pumping.may(me):
                     return
-                while (found := find_next()) is not None:
-                    self._send(self.stream, *found)
+                while (found := find_next()) is not None and (stream := self.stream) is not None:
+                    self._send(stream, *found)
             finally:
                 if self._pumping.held and self._pumping.held[0] is me:
                     del self._pumping.held[0]
 
-    def _send(self, stream: CompletionStream | None, call: Call, target: Target) -> None:
-        assert stream is not None
+    def _send(self, stream: CompletionStream, call: Call, target: Target) -> None:
         if not call.future.begin():
             self.dispatcher.remove(call.future)
             return
@@ -136,11 +137,14 @@ class CallTransport:
                     call, None, StateError(f"{name_of(call.fn)}: a signal handler raised while it was being sent")
                 )
             raise
-        else:
-            early = self._early.pop(task, None)
-            if early is not None:
-                self._ended.append(early)
+        finally:
+            if task in self._early:  # in steps that an interrupt may come between
+                self._ended.append(self._early[task])
+                del self._early[task]
                 stream.wake()
+            if self.stream is not stream and task in self.outstanding:  # whoever failed its calls did not see this one
+                del self.outstanding[task]
+                self.settle(call, None, WorkerDied(f"{name_of(call.fn)}: the workers were ended while it was being sent"))
 
     def _no_room(self, call: Call, full: CapacityError) -> None:
         self.dispatcher.is_full = True
