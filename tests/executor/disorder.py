@@ -195,6 +195,14 @@ def raise_twice() -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def exit_twice() -> int:
+    """The same, which exits in one of them."""
+    child = os.fork()
+    if child == 0:
+        sys.exit(3)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 def signal_oneself(number: int) -> None:
     """What Ctrl-C or kill does."""
     os.kill(os.getpid(), number)

@@ -130,7 +130,9 @@ def test_sigterm_in_a_call_ends_its_process_even_after_one_that_ignored_it(one_w
         one_worker.submit(disorder.signal_oneself, signal.SIGTERM).result(WAIT_S)
 
 
-@pytest.mark.parametrize(("fork", "code"), [(disorder.come_out_twice, 0), (disorder.raise_twice, 1)])
+@pytest.mark.parametrize(
+    ("fork", "code"), [(disorder.come_out_twice, 0), (disorder.raise_twice, 1), (disorder.exit_twice, 3)]
+)
 def test_a_process_that_comes_out_of_a_call_as_the_worker_did_ends_there(
     one_worker: SimplerExecutor, fork: Callable[[], int], code: int
 ) -> None:

@@ -214,8 +214,13 @@ def _is_closed(stream: TextIO) -> bool:
 
 
 def _leave(error: BaseException | None) -> NoReturn:
-    """Ends this process as one that multiprocessing forked for a function of its own."""
-    if error is not None:
+    """Ends this process as the interpreter ends one: with the code of a SystemExit, else 1 and a traceback."""
+    code = 0 if error is None else 1
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if not isinstance(error.code, (int, type(None))):
+            print(error.code, file=sys.stderr)
+    elif error is not None:
         traceback.print_exception(error)
     flush_streams()
-    os._exit(error is not None)
+    os._exit(code & 0xFF)
