@@ -144,7 +144,8 @@ class CallTransport:
                 stream.wake()
             if self.stream is not stream and task in self.outstanding:  # whoever failed its calls did not see this one
                 del self.outstanding[task]
-                self.settle(call, None, WorkerDied(f"{name_of(call.fn)}: the workers were ended while it was being sent"))
+                ended = f"{name_of(call.fn)}: the workers were ended while it was being sent"
+                self.settle(call, None, WorkerDied(ended))
 
     def _no_room(self, call: Call, full: CapacityError) -> None:
         self.dispatcher.is_full = True
