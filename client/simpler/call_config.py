@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Self
 
+from simpler import limits
 from simpler.errors import ArgumentError
 
-_LONGEST_S = 1e9
 _NS_PER_S = 1e9
 
 
@@ -30,9 +30,10 @@ class CallConfig:
         if timeout is None:
             return
         is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
-        if not is_number or not 0 < timeout <= _LONGEST_S:
+        if not is_number or not 0 < timeout <= limits.LONGEST_TASK_TIMEOUT_S:
             raise ArgumentError(
-                f"timeout_s={timeout!r} is not possible; expected seconds above 0, at most {_LONGEST_S:.0f}, or None"
+                f"timeout_s={timeout!r} is not possible; expected seconds above 0, at most "
+                f"{limits.LONGEST_TASK_TIMEOUT_S:.0f}, or None"
             )
 
     @classmethod

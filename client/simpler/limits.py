@@ -38,6 +38,8 @@ SPILL_MAPPED_BYTES = 1 << 20
 
 # ---- worker life
 STARTUP_TIMEOUT_S = 60.0
+LONGEST_TASK_TIMEOUT_S = 1e9
+"""Thirty years: what a deadline adds up to still is a number of nanoseconds in 64 bits."""
 SPIN_US = 50
 """How long an idle worker watches for work before it sleeps: about the cost of one futex wake."""
 START_MARGIN_S = 1.0

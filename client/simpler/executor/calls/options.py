@@ -11,11 +11,11 @@ from typing import Any, Literal, get_args
 import msgspec
 from msgspec.structs import force_setattr
 
+from simpler import limits
 from simpler.errors import ArgumentError
 
 Output = Literal["show", "capture", "discard"]
 OUTPUTS: tuple[Output, ...] = get_args(Output)
-_LONGEST_TIMEOUT_S = 1e9
 _MOST_BYTES = 1 << 62
 
 
@@ -49,7 +49,9 @@ class CallOptions(msgspec.Struct, frozen=True, dict=True):
     output: Output = "show"
 
     def __post_init__(self) -> None:
-        _check_number("timeout_s", self.timeout_s, (int, float), _LONGEST_TIMEOUT_S, "seconds above 0, or None")
+        longest_s = limits.LONGEST_TASK_TIMEOUT_S
+        expected = f"seconds above 0, at most {longest_s:.0f}, or None"
+        _check_number("timeout_s", self.timeout_s, (int, float), longest_s, expected)
         _check_number("memory_bytes", self.memory_bytes, (int,), _MOST_BYTES, "a whole number of bytes, or None")
         cwd = None if self.cwd is None else _path("cwd", self.cwd)
         force_setattr(self, "cwd", cwd)
