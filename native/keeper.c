@@ -252,6 +252,7 @@ int slr_keeper_restore(slr_keeper *keeper, int suspect) {
     return changes;
 }
 
+/* Not in a keeper, since a limit is the process's, and is taken back where there may be no memory left to find one. */
 static struct rlimit unlimited;
 static int is_limited;
 
