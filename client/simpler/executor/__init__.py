@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from simpler.executor.backend import ExecutorBackend
+    from simpler.executor.backend import ExecutorBackend, Interruptible
     from simpler.executor.broken import ExecutorBroken
     from simpler.executor.calls.call_record import CallRecord
     from simpler.executor.calls.captured_output import CapturedOutput
@@ -34,6 +34,7 @@ _HOMES = {
     "CapturedOutput": "calls.captured_output",
     "ExecutorBackend": "backend",
     "ExecutorView": "view",
+    "Interruptible": "backend",
     "LifecycleObservable": "observers",
     "LifecycleObserver": "observers",
     "ExecutorBroken": "broken",
@@ -50,6 +51,7 @@ __all__ = [
     "CapturedOutput",
     "ExecutorBackend",
     "ExecutorView",
+    "Interruptible",
     "LifecycleObservable",
     "LifecycleObserver",
     "ExecutorBroken",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from simpler.executor.calls.call_record import CallRecord
 from simpler.executor.future import CallFuture
@@ -21,3 +21,11 @@ class ExecutorBackend(Protocol):
 
         ``cancel_futures``: those that have not begun never will. May be called again.
         """
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A backend that need not be waited for by who leaves its executor's ``with`` block by Ctrl-C or sys.exit."""
+
+    def interrupt(self) -> None:
+        """Cancels the calls that have not begun, and ends the others soon. ``shutdown`` is called after it."""

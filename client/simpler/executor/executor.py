@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from simpler.errors import ArgumentError
-from simpler.executor.backend import ExecutorBackend
+from simpler.executor.backend import ExecutorBackend, Interruptible
 from simpler.executor.calls.options import Output
 from simpler.executor.in_worker.call_runner import RunnerConfig
 from simpler.executor.observers import LifecycleObservable
@@ -105,9 +105,9 @@ class SimplerExecutor(ExecutorView, concurrent.futures.Executor):
         self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Shuts down, and waits; for calls that have begun too, unless it is left by Ctrl-C or sys.exit."""
-        interrupt = getattr(self._entrance.backend, "interrupt", None)
-        if interrupt is not None and isinstance(raised, (KeyboardInterrupt, SystemExit)):
-            interrupt()
+        backend = self._entrance.backend
+        if isinstance(raised, (KeyboardInterrupt, SystemExit)) and isinstance(backend, Interruptible):
+            backend.interrupt()
         self.shutdown(wait=True)
 
 
