@@ -14,12 +14,11 @@ from executor import calls, hostile
 from executor.conftest import MakeExecutor
 from simpler.errors import CapacityError, StateError, WorkerDied
 from simpler.executor import SimplerExecutor
-from simpler.executor.engine.call_engine import CallEngine
 from simpler.executor.engine.collector import Collector
-from simpler.executor.executor_life import ExecutorEvent
+from simpler.executor.executor_life import ExecutorEvent, Life
 from simpler.executor.session_backend import SessionBackend
 
-_move, _start = CallEngine._move, Collector.start
+_move, _start = Life.move, Collector.start
 
 
 # X8
@@ -29,14 +28,14 @@ def test_threads_that_submit_while_another_starts_it_lose_no_call(
     futures: list[Future[int]] = []
     others = [threading.Thread(target=lambda: futures.append(session_executor.submit(calls.add, 1))) for _ in range(4)]
 
-    def move(engine: CallEngine, event: ExecutorEvent) -> None:
+    def move(life: Life, event: ExecutorEvent) -> None:
         monkeypatch.undo()
         for other in others:
             other.start()
             other.join(0.1)  # it may not be able to go on before this returns
-        _move(engine, event)
+        _move(life, event)
 
-    monkeypatch.setattr(CallEngine, "_move", move)
+    monkeypatch.setattr(Life, "move", move)
     futures.append(session_executor.submit(calls.add, 1))
     for other in others:
         other.join(25)
@@ -48,13 +47,13 @@ def test_one_that_is_shut_down_while_it_starts_either_refuses_a_call_or_runs_it(
 ) -> None:
     closing = threading.Thread(target=session_executor.shutdown)
 
-    def move(engine: CallEngine, event: ExecutorEvent) -> None:
+    def move(life: Life, event: ExecutorEvent) -> None:
         monkeypatch.undo()
         closing.start()
         closing.join(0.1)
-        _move(engine, event)
+        _move(life, event)
 
-    monkeypatch.setattr(CallEngine, "_move", move)
+    monkeypatch.setattr(Life, "move", move)
     with contextlib.suppress(StateError):
         assert session_executor.submit(calls.add, 1).result(25) == 2
     closing.join(25)

@@ -27,7 +27,7 @@ from simpler.executor.engine.collector import Collector
 from simpler.executor.engine.dispatcher import Call
 from simpler.executor.engine.transport import CallTransport
 from simpler.executor.engine.worker_pool import WorkerPool
-from simpler.executor.executor_life import TRANSITIONS, ExecutorEvent, ExecutorLife
+from simpler.executor.executor_life import ExecutorEvent, ExecutorLife, Life
 from simpler.executor.future import CallFuture
 
 _log = logging.getLogger("simpler.executor")
@@ -42,7 +42,7 @@ class CallEngine:
         self._collector = Collector(self)
         self._transport = CallTransport(pool, self)
         self._dispatcher = self._transport.dispatcher
-        self._life = ExecutorLife.NEW
+        self._life = Life()
         self._forks = forks.generation
         self._beginning = threading.RLock()
         self._reaping = Claim()
@@ -69,8 +69,8 @@ class CallEngine:
         timeout_s = call.options.timeout_s
         self._dispatcher.add(Call(future, call.fn, call.options, placed, int((timeout_s or 0) * 1e9)))
         self.activity += 1
-        if self._life is not ExecutorLife.OPEN and self._is_too_late(future):
-            if self._life is not ExecutorLife.BROKEN:
+        if self._life.state is not ExecutorLife.OPEN and self._is_too_late(future):
+            if self._life.state is not ExecutorLife.BROKEN:
                 self._check_open()
             if future.settle(None, self.broken_error()):
                 self.call_back(future)
@@ -122,9 +122,9 @@ class CallEngine:
         if self._forks != forks.generation:
             return
         with self._beginning:
-            if self._life is not ExecutorLife.NEW:
+            if self._life.state is not ExecutorLife.NEW:
                 self._begin()
-            self._move(ExecutorEvent.SHUTDOWN)
+            self._life.move(ExecutorEvent.SHUTDOWN)
             if not self._collector.is_started:  # so that there is nothing to end
                 self._closed.set()
                 return
@@ -168,9 +168,9 @@ class CallEngine:
             self._refuse_forked()
         if not self._collector.is_started and self._begin():
             return
-        if self._life in (ExecutorLife.DRAINING, ExecutorLife.CLOSED):
+        if self._life.is_over:
             raise StateError("the executor was shut down, and takes no more calls; make another")
-        if self._life is ExecutorLife.BROKEN:
+        if self._life.state is ExecutorLife.BROKEN:
             raise self.broken_error()
 
     def _begin(self) -> bool:
@@ -179,9 +179,9 @@ class CallEngine:
         Whether it has; what becomes of the workers is then for the call that is about to be added.
         """
         with self._beginning:
-            if self._life is ExecutorLife.NEW:
-                self._move(ExecutorEvent.FIRST_CALL)
-            if self._life is ExecutorLife.OPEN and not self._collector.is_started:
+            if self._life.state is ExecutorLife.NEW:
+                self._life.move(ExecutorEvent.FIRST_CALL)
+            if self._life.state is ExecutorLife.OPEN and not self._collector.is_started:
                 try:
                     self._collector.start()
                     return True
@@ -198,13 +198,6 @@ class CallEngine:
             "this executor belongs to the process that this one is a forked copy of; make one here. Its futures are "
             "settled there"
         )
-
-    def _move(self, event: ExecutorEvent) -> None:
-        before = after = None
-        while after is None or self._life is not before:  # another thread, or a signal handler, has moved it meanwhile
-            before = self._life
-            after = TRANSITIONS[before, event]
-        self._life = after  # nothing is called since it was looked at, so that nobody comes in between
 
     def _look_in_passing(self, stream: CompletionStream) -> None:
         """For who submits more than the workers may have: they would be idle until somebody waits for the results."""
@@ -296,8 +289,8 @@ class CallEngine:
         return self.is_drained() and not self._has_workers_to_end()
 
     def _has_workers_to_end(self) -> bool:
-        return self._life is ExecutorLife.DRAINING or (
-            self._life is ExecutorLife.BROKEN and self._transport.stream is not None
+        return self._life.state is ExecutorLife.DRAINING or (
+            self._life.state is ExecutorLife.BROKEN and self._transport.stream is not None
         )
 
     def is_served(self) -> bool:
@@ -309,7 +302,7 @@ class CallEngine:
         """Whether somebody is to be told of a result who does not wait for it himself; until no call is left."""
         if self._demanded and self.is_drained():
             self._demanded = False
-        return self._demanded or self._life is ExecutorLife.DRAINING
+        return self._demanded or self._life.state is ExecutorLife.DRAINING
 
     def collect(self, who: Waiter) -> None:
         """Takes results as they come, until another thread wants to, or there are functions to call."""
@@ -351,9 +344,9 @@ class CallEngine:
         self._take_last()
         self._transport.end()
         self._pool.places.close()
-        if self._life is ExecutorLife.DRAINING:
+        if self._life.state is ExecutorLife.DRAINING:
             self._collector.call_functions()  # who waits for the end waits for these, too
-            self._move(ExecutorEvent.DRAINED)
+            self._life.move(ExecutorEvent.DRAINED)
             self._closed.set()
         for waiter in list(self._standing_by):
             waiter.ring()
@@ -371,10 +364,10 @@ class CallEngine:
 
     def give_up(self, cause: BaseException) -> None:
         """No call can run any more."""
-        if self._life is ExecutorLife.CLOSED:
+        if self._life.state is ExecutorLife.CLOSED:
             return
         self._broken = self._broken or cause
-        self._move(ExecutorEvent.BREAK)
+        self._life.move(ExecutorEvent.BREAK)
         self._transport.fail_waiting(self.broken_error)
         self._collector.kick()
 
