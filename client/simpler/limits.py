@@ -30,6 +30,10 @@ SPARE_FOR_SMALL = 1 / 4
 """The share of the heap that large results leave free: what is small always finds room."""
 SPARE_FOR_RESULTS = 1 / 2
 """The share that large arguments leave free."""
+RESULT_ROOM_S = 30.0
+"""How long a result that fits into the heap alone, and may not go to a file, waits until others were taken away."""
+RESULT_LOOK_S = 0.01
+"""How often it is looked for that room: far below what it takes to copy so much to another host."""
 LARGEST_IN_HEAP = 1 / 4
 """The share that one call or result may take. More would mostly be memory that was never touched before, which takes
 longer than writing a file."""

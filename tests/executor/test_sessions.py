@@ -122,6 +122,17 @@ def test_arguments_and_results_of_any_size_reach_sessions(both: SimplerExecutor,
     assert both.submit(len, data).result(TIMEOUT_S) == nbytes
 
 
+@pytest.mark.parametrize(("nbytes", "heap_bytes"), [(900 << 10, 8 << 20), (3 << 20, 16 << 20)])
+def test_many_large_calls_wait_for_one_another_in_a_small_session(
+    make_session_executor: MakeExecutor, one: ForegroundDaemon, nbytes: int, heap_bytes: int
+) -> None:  # X2
+    endpoint = RemoteWorkerSpec(one.endpoint, num_sub_workers=2, heap_bytes=heap_bytes)
+    executor, data = make_session_executor(endpoints=[endpoint]), np.arange(nbytes // 8)
+    futures = [executor.submit(np.add, data, number) for number in range(30)]
+    for number, future in enumerate(futures):
+        assert np.array_equal(future.result(TIMEOUT_S), data + number)
+
+
 def test_a_function_that_a_session_cannot_import_is_named(
     make_session_executor: MakeExecutor, one: ForegroundDaemon
 ) -> None:

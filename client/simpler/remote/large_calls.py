@@ -3,9 +3,12 @@
 Rules
   1. Where the session's memory is mapped here, a copy is one in memory, in pieces between which the loop goes on; else
      it goes over the data lane.
-  2. One call at a time has buffers made. Where the session's heap has no room for all of them it gives back those it
+  2. Together the arguments of calls leave SPARE_FOR_RESULTS of the session's heap free, those that are sent along, too:
+     a call whose result found no room would keep its worker, and the calls behind it what they lie in. One alone may
+     take all there is.
+  3. One call at a time has buffers made. Where the session's heap has no room for all of them it gives back those it
      has, and waits until another call has ended; with none under way it is refused.
-  3. Buffers are given back as soon as the call is answered, and nobody waits for that.
+  4. Buffers are given back as soon as the call is answered, and nobody waits for that.
 """
 
 from __future__ import annotations
@@ -33,8 +36,6 @@ if TYPE_CHECKING:
     from simpler.remote.session import RemoteSession
 
 _log = logging.getLogger("simpler.remote")
-_LOOK_S = 0.01
-"""How often it is looked whether the program's heap has room by now: nobody tells the loop when results are let go."""
 
 
 class LargeCalls:
@@ -45,6 +46,8 @@ class LargeCalls:
         self._making = trio.Lock()
         self._asking = self._fetching = 0
         """How many have no buffers yet, and how many results are still being copied."""
+        self._held_bytes = 0
+        """Of arguments, in the session."""
         self._over = trio.Event()
         """A call has ended; then there is another event."""
 
@@ -53,12 +56,22 @@ class LargeCalls:
         self._session.require_protocol(PROTOCOL_2, "a call of a session's SUB workers")
 
     def sent_along(self, args: DecodedArgs) -> RemoteArgs | None:
-        """The arguments with small tensors in them; None where ``send`` has to see to them. Raises as it does."""
+        """The arguments with small tensors in them; None where ``send`` has to see to them. Raises as it does.
+
+        Of what there are tensors in, ``give_back`` is to be told.
+        """
+        if not args.tensors:
+            return RemoteArgs(scalars=list(args.scalars))
         for tensor in args.tensors:
             _check(tensor)
-        if sum(tensor.nbytes for tensor in args.tensors) > limits.INLINE_BYTES:
+        nbytes = _tensor_bytes(args)
+        if nbytes > limits.INLINE_BYTES or not self._leaves_room(nbytes):
             return None
+        self._held_bytes += nbytes
         return RemoteArgs(tensors=[self._inline(tensor) for tensor in args.tensors], scalars=list(args.scalars))
+
+    def _leaves_room(self, nbytes: int) -> bool:
+        return self._held_bytes + nbytes <= self._session.heap_bytes * (1 - limits.SPARE_FOR_RESULTS)
 
     def _inline(self, tensor: TensorRecord) -> InlineTensor:
         return InlineTensor(
@@ -78,42 +91,47 @@ class LargeCalls:
         self._asking += 1
         try:
             async with self._making:
-                buffers = await self._made(args.tensors, under_way)
+                buffers = await self._made(args, under_way)
         finally:
             self._asking -= 1
         try:
             for tensor, buffer in zip(args.tensors, buffers, strict=True):
                 await self._copy(buffer, self._region.view(tensor.offset, tensor.nbytes), into=True)
         except BaseException:
-            self.give_back(buffers)
+            self.give_back(args, buffers)
             raise
         remote = RemoteArgs(tensors=[*map(_described, args.tensors, buffers)], scalars=list(args.scalars))
         return remote, buffers
 
-    async def _made(self, tensors: Sequence[TensorRecord], under_way: Callable[[], int]) -> list[MallocReply]:
+    async def _made(self, args: DecodedArgs, under_way: Callable[[], int]) -> list[MallocReply]:
+        nbytes = _tensor_bytes(args)
         while True:
+            await self._session.ensure_usable()
             is_alone, over = under_way() == self._asking and not self._fetching, self._over
-            made: list[MallocReply] = []
-            try:
-                for tensor in tensors:
-                    made.append((await self._session.request(Malloc(nbytes=tensor.nbytes)))[0])
-                return made
-            except CapacityError:
-                self.give_back(made)
-                if is_alone:
+            if is_alone or self._leaves_room(nbytes):
+                self._held_bytes += nbytes
+                made: list[MallocReply] = []
+                try:
+                    for tensor in args.tensors:
+                        made.append((await self._session.request(Malloc(nbytes=tensor.nbytes)))[0])
+                    return made
+                except CapacityError:
+                    self.give_back(args, made)
+                    if is_alone:
+                        raise
+                except BaseException:
+                    self.give_back(args, made)
                     raise
-            except BaseException:
-                self.give_back(made)
-                raise
-            await over.wait()  # which another call has to end, or the session
+            await over.wait()  # no deadline: the calls that have the room may take any time
 
-    def give_back(self, buffers: Sequence[MallocReply]) -> None:
-        """Of one call, once; without waiting."""
+    def give_back(self, args: DecodedArgs, buffers: Sequence[MallocReply] = ()) -> None:
+        """What the tensors of one call took in the session, once; without waiting."""
+        self._held_bytes -= _tensor_bytes(args)
         for buffer in buffers:
             self._free(buffer.buffer, buffer.generation)
 
     def one_is_over(self) -> None:
-        """A call has ended, and what it had is given back."""
+        """A call has ended, and what it had is given back; or it is lost with its session."""
         if self._asking:
             self._over.set()
             self._over = trio.Event()
@@ -136,7 +154,7 @@ class LargeCalls:
             self.one_is_over()
 
     async def _alloc(self, nbytes: int) -> int:
-        deadline = trio.current_time() + limits.CONTROL_TIMEOUT_S
+        deadline = trio.current_time() + limits.RESULT_ROOM_S
         while True:
             try:
                 return self._region.alloc(nbytes)
@@ -144,7 +162,7 @@ class LargeCalls:
                 if nbytes > self._region.heap_bytes or trio.current_time() > deadline:
                     full.message = f"no room for a result of {nbytes} bytes: {full.message}"
                     raise
-            await trio.sleep(_LOOK_S)
+            await trio.sleep(limits.RESULT_LOOK_S)  # nobody tells the loop when results are let go
 
     async def _copy(self, buffer: MallocReply | SubCallReply, data: memoryview, *, into: bool) -> None:
         """``data`` into the buffer, or the buffer into ``data``."""
@@ -163,6 +181,11 @@ class LargeCalls:
     def _free(self, buffer: int, generation: int) -> None:
         self._session.ask_first(Free(buffer=buffer, generation=generation), _freed)
         self._session.ring()
+
+
+def _tensor_bytes(args: DecodedArgs) -> int:
+    """Of all its tensors."""
+    return sum(tensor.nbytes for tensor in args.tensors)
 
 
 def _check(tensor: TensorRecord) -> None:

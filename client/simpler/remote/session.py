@@ -103,6 +103,11 @@ class RemoteSession(Handler):
         return self._wire.memory
 
     @property
+    def heap_bytes(self) -> int:
+        """How large its memory is."""
+        return self._spec.heap_bytes
+
+    @property
     def number(self) -> int:
         """What frame headers call it, while it is open."""
         return self._opened.number

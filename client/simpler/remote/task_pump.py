@@ -167,7 +167,10 @@ class TaskPump:
             self._start_soon(self._send_large, self._counted(task, len(task.args)), args)
         else:
             request = _sub_call(task, remote)
-            self._send(self._counted(task, len(request.args)), request)
+            sent = self._counted(task, len(request.args))
+            if args.tensors:
+                sent = sent._replace(over=partial(self._large.give_back, args))
+            self._send(sent, request)
 
     async def _send_large(self, sent: _Sent, args: DecodedArgs) -> None:
         try:
@@ -175,7 +178,7 @@ class TaskPump:
         except SimplerError as error:
             self._not_sent(sent, error)
             return
-        sent = sent._replace(over=partial(self._large.give_back, buffers))
+        sent = sent._replace(over=partial(self._large.give_back, args, buffers))
         self._send(sent, _sub_call(sent.task, remote))
         await self._lane.flush()
 
@@ -248,6 +251,7 @@ class TaskPump:
     def _settled(self, sent: _Sent, pending: Pending) -> None:
         """Its reply is there, or the lane is over: then the session ends what it held."""
         if pending.answer is None:
+            self._large.one_is_over()  # who waits for its room hears that the session is lost
             return
         del self._runs[pending.sequence]
         self._over(sent)

@@ -13,12 +13,13 @@ from __future__ import annotations
 import functools
 import struct
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from simpler import limits
 from simpler.args import ReceivedArgs, TensorRecord, encode
-from simpler.errors import StartupError
+from simpler.errors import CapacityError, StartupError
 from simpler.executor.calls.captured_output import CapturedOutput, left_output
 from simpler.heap import Heap
 from simpler.region_records import Done, TaskState
@@ -178,7 +179,7 @@ def run_placed(
 ) -> EncodedResult | Done:
     """In the worker: has ``run`` make an outcome of the call's record, and places it. ``folder``: for files, or None.
 
-    Raises CapacityError when the outcome finds no room.
+    Raises CapacityError when the outcome finds no room, nor for RESULT_ROOM_S where there are no files.
     """
     if args.tensor_count():
         return _run_in_heap(args, run, folder)
@@ -209,7 +210,7 @@ def _stored(args: ReceivedArgs, parts: Parts, folder: str | None) -> EncodedResu
         return EncodedResult(parts)
     heap = args.heap
     if folder is None:
-        block: int | None = heap.alloc(nbytes)
+        block: int | None = _alloc_in_time(heap, nbytes)
     elif _suits(heap, nbytes, True):
         block = heap.alloc_sparing(nbytes, int(heap.heap_bytes * limits.SPARE_FOR_SMALL))
     else:
@@ -220,6 +221,18 @@ def _stored(args: ReceivedArgs, parts: Parts, folder: str | None) -> EncodedResu
     assert folder is not None
     name, size, inode = _folder(folder).write(parts)
     return EncodedResult([_FILE.pack(_IN_FILE, size, inode) + name.encode()])
+
+
+def _alloc_in_time(heap: Heap, nbytes: int) -> int:
+    """A block for a result, perhaps once the program has taken others away, who is doing so. Raises CapacityError."""
+    deadline = time.monotonic() + limits.RESULT_ROOM_S
+    while True:
+        try:
+            return heap.alloc(nbytes)
+        except CapacityError:
+            if nbytes > heap.heap_bytes or time.monotonic() > deadline:
+                raise
+        time.sleep(limits.RESULT_LOOK_S)
 
 
 def _suits(heap: Heap, nbytes: int, may_be_elsewhere: bool) -> bool:
