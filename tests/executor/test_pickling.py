@@ -50,6 +50,36 @@ def test_a_function_that_was_defined_anew_is_sent_as_it_is_now(executor: Simpler
     assert executor.submit(notebook.names["times"], 5).result(timeout=60) == 8
 
 
+@pytest.mark.parametrize("made", ["Slotted(3, 'b')", "Frozen(3)", "One(3)"])
+def test_what_has_slots_comes_back(executor: SimplerExecutor, notebook: Notebook, made: str) -> None:
+    notebook.run("""
+from dataclasses import dataclass
+class One:
+    __slots__ = "a"
+    def __init__(self, a): self.a = a
+class Slotted(One):
+    __slots__ = ("__b", "__weakref__")
+    def __init__(self, a, b): self.a, self.__b = a, b
+@dataclass(slots=True, frozen=True)
+class Frozen:
+    a: int""")
+    notebook.run(f"def make(): return {made}")
+    back = executor.submit(notebook.names["make"]).result(timeout=60)
+    assert type(back) is notebook.names[made.partition("(")[0]]
+    assert back.a == 3
+    assert not hasattr(back, "__dict__")
+
+
+def test_a_function_with_a_cache_is_sent_with_its_function(executor: SimplerExecutor, notebook: Notebook) -> None:
+    body = "return n if n < 2 else fib(n - 1) + fib(n - 2)"
+    notebook.run(f"import functools\n@functools.lru_cache(maxsize=7)\ndef fib(n): {body}")
+    fib = notebook.names["fib"]
+    assert fib(5) == 5
+    assert executor.submit(fib, 60).result(timeout=60) == 1_548_008_755_920
+    notebook.run("def tell(): return fib(2), fib.cache_info().misses, fib.cache_info().maxsize")
+    assert executor.submit(notebook.names["tell"]).result(timeout=60) == (1, 3, 7)
+
+
 def test_what_comes_back_is_of_the_class_that_is_here(executor: SimplerExecutor, notebook: Notebook) -> None:
     notebook.run("class Point:\n    def __init__(self, x): self.x = x\n    def moved(self): return Point(self.x + 1)")
     first = notebook.names["Point"]

@@ -58,6 +58,7 @@ LAYERS = (
         "simpler.executor.calls.options",
         "simpler.executor.calls.captured_output",
     ),
+    ("simpler.executor.calls.by_value",),
     ("simpler.dist_worker",),
     ("simpler.inner_callables",),
     ("simpler.inner_worker",),

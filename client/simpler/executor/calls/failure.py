@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 
 from simpler.errors import TaskError
+from simpler.executor.calls import by_value
 from simpler.executor.calls.rebuilding import NotRebuilt, rebuilt
 from simpler.user_traceback import user_traceback
 
@@ -126,9 +127,7 @@ def _pickled(error: BaseException, *, bare: bool) -> bytes | None:
 
 @functools.cache
 def _pickler_class() -> Any:
-    import cloudpickle
-
-    class ErrorPickler(cloudpickle.Pickler):  # type: ignore[misc]
+    class ErrorPickler(by_value.pickler_class()):  # type: ignore[misc]
         """``bare``: without causes and contexts."""
 
         def __init__(self, out: object, bare: bool) -> None:

@@ -18,6 +18,7 @@ from traceback import format_exception_only
 from typing import Any, NamedTuple
 
 from simpler.errors import TaskError
+from simpler.executor.calls import by_value
 from simpler.result_record import Parts
 from simpler.unserializable import find_unserializable
 
@@ -96,9 +97,7 @@ def _dumps(part: Any) -> bytes:
     pickled, buffers = dump(part)
     if not buffers:
         return b"".join(pickled)
-    import cloudpickle
-
-    return bytes(cloudpickle.dumps(part, protocol=5))
+    return by_value.dumps(part)
 
 
 def _values_are_registered() -> bool:
@@ -107,10 +106,8 @@ def _values_are_registered() -> bool:
 
 
 def _by_value(value: object) -> Pickled:
-    import cloudpickle
-
     collected, buffers = _Collected(), list[pickle.PickleBuffer]()
-    cloudpickle.Pickler(collected, 5, buffer_callback=buffers.append).dump(value)
+    by_value.pickler_class()(collected, 5, buffer_callback=buffers.append).dump(value)
     return Pickled(collected, buffers)
 
 
