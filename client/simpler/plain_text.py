@@ -7,6 +7,15 @@ import re
 _STEERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+LONGEST_NAME = 255
+"""Of a Worker or an executor, whose processes, threads and log lines are called after it."""
+
+
+def is_name(value: object) -> bool:
+    """Whether it is text that may stand in a log line as it is, and is not longer than LONGEST_NAME."""
+    return isinstance(value, str) and len(value) <= LONGEST_NAME and value.isprintable()
+
+
 def escape(text: str) -> str:
     """``text`` with everything that is not printable (``str.isprintable``) written as an escape.
 

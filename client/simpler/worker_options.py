@@ -11,12 +11,12 @@ from typing import Any
 
 from simpler import limits
 from simpler.errors import ArgumentError, LevelError
+from simpler.plain_text import LONGEST_NAME, is_name
 
 LOWEST_LEVEL = 3
 RUNTIMES = ("graph",)
 """What runs a chip's kernels: each task launches its own."""
 _LARGEST_DEVICE_ID = (1 << 31) - 1
-_LONGEST_NAME = 255
 _LARGEST_HEAP_BYTES = 1 << 44  # native/region.c takes no more
 _LARGEST_CAPACITY = 1 << 24
 
@@ -103,8 +103,7 @@ class WorkerOptions:
         expected = "a name of letters, digits, '_', '-' and '.'"
         _require(bool(known_characters), "platform", self.platform, expected)
         _require(self.runtime in RUNTIMES, "runtime", self.runtime, " or ".join(map(repr, RUNTIMES)))
-        printable = isinstance(self.name, str) and len(self.name) <= _LONGEST_NAME and self.name.isprintable()
-        _require(printable, "name", self.name, f"a string of at most {_LONGEST_NAME} printable characters")
+        _require(is_name(self.name), "name", self.name, f"a string of at most {LONGEST_NAME} printable characters")
         for module in self.preload:
             is_module = isinstance(module, str) and all(part.isidentifier() for part in module.split("."))
             _require(is_module, "preload", module, "names of modules")

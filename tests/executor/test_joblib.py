@@ -36,6 +36,15 @@ def test_calls_run_in_workers_and_results_come_in_order() -> None:
         assert os.getpid() not in joblib.Parallel()(joblib.delayed(calls.pid)() for _ in range(3))
 
 
+def test_an_executor_of_the_program_may_have_options() -> None:
+    with SimplerExecutor(2) as executor:
+        view = executor.options(env_updates={"A": "b"})
+        with joblib.parallel_config("simpler", executor=view):
+            assert joblib.Parallel()(joblib.delayed(os.getenv)("A") for _ in range(3)) == ["b"] * 3
+    with pytest.raises(ArgumentError, match=r"executor=3 .*SimplerExecutor"):
+        joblib_backend.SimplerParallelBackend(executor=3)  # type: ignore[arg-type]
+
+
 def test_the_workers_stay_from_one_loop_to_the_next() -> None:
     with joblib.parallel_config("simpler", n_jobs=2):
         pids = [joblib.Parallel()(joblib.delayed(calls.pid)() for _ in range(2)) for _ in range(3)]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import operator
 import os
+import pickle
 import weakref
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from executor import calls
@@ -168,3 +170,41 @@ def test_nothing_is_started_before_the_first_call(make_executor: MakeExecutor) -
     assert threads_and_children() <= before
     executor.submit(calls.pid).result(timeout=WAIT_S)
     assert not threads_and_children() <= before
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"backend": 3}, "backend=3 .*no max_workers, execute, shutdown"),
+        ({"name": "a\nb"}, r"name='a\\nb' .*printable"),
+        ({"name": 3}, "name=3 .*printable"),
+        ({"initializer": print, "initargs": 3}, "initargs=3 .*a tuple"),
+        ({"initializer": print, "initargs": "ab"}, "initargs='ab'"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_starts(given: dict[str, Any], said: str) -> None:  # X1
+    with pytest.raises(ArgumentError, match=said):
+        SimplerExecutor(**given)
+
+
+def test_an_option_that_there_is_not_is_named_with_those_there_are() -> None:
+    with SimplerExecutor(backend=InOrder()) as executor, pytest.raises(TypeError, match=r"'timeout' .* timeout_s, "):
+        executor.options(timeout=3)  # type: ignore[call-arg]
+
+
+def test_a_view_shows_its_options() -> None:
+    with SimplerExecutor(backend=InOrder()) as executor:
+        assert repr(executor.options(timeout_s=3)) == "<ExecutorView of InOrder with timeout_s=3.0>"
+
+
+def test_an_executor_cannot_be_sent_and_says_what_to_do() -> None:
+    with SimplerExecutor(backend=InOrder()) as executor:
+        for each in (executor, executor.options(timeout_s=3)):
+            with pytest.raises(TypeError, match="make one inside the function"):
+                pickle.dumps(each)
+
+
+def test_numbers_of_numpy_may_size_chunks() -> None:
+    with SimplerExecutor(backend=InOrder()) as executor:
+        sizes: dict[str, Any] = {"chunksize": np.int64(2), "buffersize": np.int64(9)}
+        assert list(executor.map(abs, [-1, 2], **sizes)) == [1, 2]

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from simpler.errors import ArgumentError
@@ -43,6 +44,7 @@ def test_an_argument_goes_before_the_environment() -> None:  # X8
         ("BACKEND", "threads", "expected 'session' or 'loky'"),
         ("MAX_WORKERS", "0", "expected a whole number from 1"),
         ("MAX_WORKERS", "many", "expected a whole number from 1"),
+        ("MAX_WORKERS", "1025", "expected at most 1024"),
         ("TIMEOUT_S", "nan", "expected seconds above 0"),
         ("TIMEOUT_S", "-1", "expected seconds above 0"),
         ("MEMORY_BYTES", "1.5", "expected a whole number of bytes from 1"),
@@ -60,12 +62,22 @@ def test_a_variable_that_cannot_be_is_named(variable: str, text: str, expected: 
 
 @pytest.mark.parametrize(
     "given",
-    [{"backend": "threads"}, {"max_workers": 0}, {"max_workers": 1.5}, {"max_workers": True}, {"env_allow": "HOME"}],
+    [
+        {"backend": "threads"},
+        *({"max_workers": number} for number in (0, 1.5, True, 1025)),
+        *({"env_allow": names} for names in ("HOME", 3, ["A=B"], [""])),
+    ],
 )
 def test_an_argument_that_cannot_be_is_named(given: dict[str, object]) -> None:  # X8
     (name,) = given
     with pytest.raises(ArgumentError, match=name):
         resolve(**given, environ=NONE)  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_are_numbers() -> None:  # X8
+    made = resolve(max_workers=np.int64(3), timeout_s=np.float32(0.5), memory_bytes=np.int64(4096), environ=NONE)  # type: ignore[arg-type]
+    assert (made.max_workers, made.options.timeout_s, made.options.memory_bytes) == (3, 0.5, 4096)
+    assert made.options.encoded
 
 
 def test_cores_are_shared_among_the_processes_of_xdist(monkeypatch: pytest.MonkeyPatch) -> None:  # X8

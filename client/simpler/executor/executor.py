@@ -16,6 +16,7 @@ from simpler.executor.observers import LifecycleObservable
 from simpler.executor.session_backend import SessionBackend
 from simpler.executor.settings import BackendName, Settings, resolve
 from simpler.executor.view import Entrance, ExecutorView
+from simpler.plain_text import LONGEST_NAME, is_name
 
 
 class SimplerExecutor(ExecutorView, concurrent.futures.Executor):
@@ -51,6 +52,8 @@ class SimplerExecutor(ExecutorView, concurrent.futures.Executor):
         output: Output | None = None,
     ) -> None:
         named, made = (backend, None) if backend is None or isinstance(backend, str) else (None, backend)
+        if made is not None:
+            _require_backend(made)
         settings = resolve(
             backend=named,
             max_workers=max_workers,
@@ -67,15 +70,11 @@ class SimplerExecutor(ExecutorView, concurrent.futures.Executor):
             of_backend = {"max_workers": max_workers, "endpoints": endpoints, "env_allow": env_allow}
             _refuse_beside_backend(of_backend | {"initializer": initializer})
         else:
+            _require_name(name)
             config = RunnerConfig.of(name=name, initializer=initializer, initargs=initargs)
             made = _backend_of(settings, config)
         super().__init__(Entrance(made), settings.options)
         self._name = name
-
-    @property
-    def _max_workers(self) -> int:
-        """Dask and joblib read it, as they do of the executors of concurrent.futures."""
-        return self._entrance.backend.max_workers
 
     def __repr__(self) -> str:
         state = "shut down" if self._entrance.is_closed else "open"
@@ -120,6 +119,21 @@ def _backend_of(settings: Settings, config: RunnerConfig) -> ExecutorBackend:
     from simpler.executor.loky_backend import LokyBackend
 
     return LokyBackend(n_workers, config=config, environment=environment)
+
+
+def _require_backend(made: object) -> None:
+    lacks = [name for name in ("max_workers", "execute", "shutdown") if not hasattr(made, name)]
+    if lacks:
+        raise ArgumentError(
+            f"backend={made!r} is not possible, since it has no {', '.join(lacks)}; expected 'session', 'loky' or an "
+            "object with all that ExecutorBackend has"
+        )
+
+
+def _require_name(name: object) -> None:
+    if not is_name(name):
+        expected = f"a string of at most {LONGEST_NAME} printable characters"
+        raise ArgumentError(f"name={name!r} is not possible; expected {expected}")
 
 
 def _refuse_beside_backend(given: Mapping[str, object]) -> None:

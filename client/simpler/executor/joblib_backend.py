@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from types import NoneType
 from typing import Any
 from weakref import WeakSet
 
@@ -19,6 +20,7 @@ from joblib.parallel import AutoBatchingMixin, ParallelBackendBase, register_par
 
 from simpler.errors import ArgumentError
 from simpler.executor.executor import SimplerExecutor
+from simpler.executor.view import ExecutorView
 
 NAME = "simpler"
 
@@ -31,19 +33,22 @@ def register(*, make_default: bool = False) -> None:
 class SimplerParallelBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  # joblib has no types
     """Gives joblib's batches to an executor.
 
-    ``executor``: one that the program has and shuts down. Otherwise the backend has one of its own, made with
-    ``settings`` (what ``SimplerExecutor`` takes), which serves all ``Parallel`` calls of one ``parallel_config`` and
-    ends with the last that refers to it. With one job joblib asks no backend, but calls the functions itself.
+    ``executor``: one that the program has and shuts down, or what its ``options`` gave. Otherwise the backend has one
+    of its own, made with ``settings`` (what ``SimplerExecutor`` takes), which serves all ``Parallel`` calls of one
+    ``parallel_config`` and ends with the last that refers to it. With one job joblib asks no backend, but calls the
+    functions itself.
     """
 
     supports_retrieve_callback = True
     default_n_jobs = -1
 
     def __init__(
-        self, *, executor: SimplerExecutor | None = None, nesting_level: int | None = None, **settings: Any
+        self, *, executor: ExecutorView | None = None, nesting_level: int | None = None, **settings: Any
     ) -> None:
         if executor is not None and settings:
             raise ArgumentError(f"{', '.join(settings)}: an executor that is there already takes no settings here")
+        if not isinstance(executor, (ExecutorView, NoneType)):
+            raise ArgumentError(f"executor={executor!r} is not possible; expected a SimplerExecutor")
         super().__init__(nesting_level=nesting_level)
         self._given = executor
         self._settings = settings

@@ -6,10 +6,12 @@ Everything is read once, when the executor is made; nothing is started by it.
 from __future__ import annotations
 
 import math
+import operator
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, SupportsIndex, TypeVar, get_args
 
+from simpler import limits
 from simpler.control_group import own_control_group
 from simpler.environment import PROGRAM
 from simpler.errors import ArgumentError
@@ -123,7 +125,10 @@ class _Given:
 
 
 def _count(text: str) -> int:
-    return _positive(int, text, "a whole number from 1")
+    count = _positive(int, text, "a whole number from 1")
+    if count > limits.MAX_WORKERS:
+        raise ArgumentError(f"expected at most {limits.MAX_WORKERS}")
+    return count
 
 
 def _whole(text: str) -> int:
@@ -174,11 +179,15 @@ def _checked_backend(backend: BackendName | None) -> BackendName | None:
 
 
 def _checked_count(count: int | None) -> int | None:
-    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
+    if count is None:
+        return None
+    if not isinstance(count, SupportsIndex) or isinstance(count, bool) or count < 1:
         raise ArgumentError(
             f"max_workers must be greater than 0, not {count!r}; expected a whole number, or None to have it chosen"
         )
-    return count
+    if count > limits.MAX_WORKERS:
+        raise ArgumentError(f"max_workers={count!r} is not possible; expected at most {limits.MAX_WORKERS}")
+    return operator.index(count)
 
 
 def _checked_endpoints(endpoints: Sequence[Any] | None) -> Sequence[Any] | None:
@@ -188,6 +197,7 @@ def _checked_endpoints(endpoints: Sequence[Any] | None) -> Sequence[Any] | None:
 
 
 def _checked_names(names: Collection[str]) -> Collection[str]:
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+    is_list = isinstance(names, Collection) and not isinstance(names, (str, bytes))
+    if not (is_list and all(isinstance(name, str) and name and not set("=\0") & set(name) for name in names)):
         raise ArgumentError(f"env_allow={names!r} is not possible; expected a list of names of environment variables")
     return frozenset(names)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypedDict, Unpack
 
 from simpler import limits
 from simpler.errors import ArgumentError, StateError
@@ -14,6 +15,7 @@ from simpler.executor.backend import ExecutorBackend
 from simpler.executor.calls.call_record import CallRecord, name_of
 from simpler.executor.calls.options import CallOptions, Output
 from simpler.executor.future import CallFuture
+from simpler.unserializable import Unserializable
 
 if TYPE_CHECKING:
     from simpler.executor.call_map import CallMap
@@ -74,11 +76,25 @@ class Entrance:
         return [each for each in live_maps() if each.entrance is self]
 
 
-class ExecutorView:
-    """Calls on an executor with options of their own: what ``SimplerExecutor.options`` returns."""
+class ExecutorView(Unserializable):
+    """Calls on an executor with options of their own: what ``SimplerExecutor.options`` returns.
+
+    ``submit``, ``map`` and ``options`` are all that it has: the executor itself is shut down and observed.
+    """
+
+    _why_not = "an executor is for the process that made it; make one inside the function that needs it"
 
     def __init__(self, entrance: Entrance, options: CallOptions) -> None:
         self._entrance, self._options = entrance, options
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{name}={value!r}" for name, value in self._options.changed())
+        return f"<ExecutorView of {type(self._entrance.backend).__name__} with {said or 'no options'}>"
+
+    @property
+    def _max_workers(self) -> int:
+        """Dask and joblib read it, as they do of the executors of concurrent.futures."""
+        return self._entrance.backend.max_workers
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> CallFuture:
         """Begins ``fn(*args, **kwargs)`` in a worker process; never waits for one.
@@ -146,6 +162,8 @@ class ExecutorView:
 
 
 def _count(what: str, value: int | None) -> int | None:
-    if value is not None and not (isinstance(value, int) and value >= 1):
+    if value is None:
+        return None
+    if not (isinstance(value, SupportsIndex) and value >= 1):
         raise ArgumentError(f"{what}={value!r} is not possible; expected a whole number from 1 on, or None")
-    return value
+    return operator.index(value)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, SupportsFloat, SupportsIndex, get_args
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -49,10 +50,15 @@ class CallOptions(msgspec.Struct, frozen=True, dict=True):
     output: Output = "show"
 
     def __post_init__(self) -> None:
-        longest_s = limits.LONGEST_TASK_TIMEOUT_S
-        expected = f"seconds above 0, at most {longest_s:.0f}, or None"
-        _check_number("timeout_s", self.timeout_s, (int, float), longest_s, expected)
-        _check_number("memory_bytes", self.memory_bytes, (int,), _MOST_BYTES, "a whole number of bytes, or None")
+        if self.timeout_s is not None:
+            longest_s = limits.LONGEST_TASK_TIMEOUT_S
+            expected = f"seconds above 0, at most {longest_s:.0f}, or None"
+            _require(_is_number(self.timeout_s, SupportsFloat, longest_s), "timeout_s", self.timeout_s, expected)
+            force_setattr(self, "timeout_s", float(self.timeout_s))
+        if self.memory_bytes is not None:
+            fits = _is_number(self.memory_bytes, SupportsIndex, _MOST_BYTES)
+            _require(fits, "memory_bytes", self.memory_bytes, "a whole number of bytes, or None")
+            force_setattr(self, "memory_bytes", operator.index(self.memory_bytes))
         cwd = None if self.cwd is None else _path("cwd", self.cwd)
         force_setattr(self, "cwd", cwd)
         force_setattr(self, "env_updates", MappingProxyType(_environment(self.env_updates)))
@@ -65,8 +71,18 @@ class CallOptions(msgspec.Struct, frozen=True, dict=True):
         told = (self.memory_bytes, self.cwd, dict(self.env_updates), self.python_path, self.output)
         return b"" if told == _NOTHING_TO_TELL else msgspec.msgpack.encode(told)
 
+    def changed(self) -> list[tuple[str, object]]:
+        """The options that are not as by default, for people."""
+        usual = CallOptions()
+        names = [name for name in self.__struct_fields__ if getattr(self, name) != getattr(usual, name)]
+        said = self.__reduce__()[1]
+        return [(name, value) for name, value in zip(self.__struct_fields__, said, strict=True) if name in names]
+
     def replaced(self, **changes: Any) -> CallOptions:
         """These with some of them changed. Raises ArgumentError as the class does, TypeError for what is no option."""
+        for name in changes:
+            if name not in self.__struct_fields__:
+                raise TypeError(f"{name!r} is no option of a call; expected {', '.join(self.__struct_fields__)}")
         return msgspec.structs.replace(self, **changes)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -86,10 +102,9 @@ def decode_options(encoded: bytes) -> CallOptions:
     return CallOptions(None, memory_bytes, cwd, env_updates, python_path, output)
 
 
-def _check_number(what: str, value: object, kinds: tuple[type, ...], most: float, expected: str) -> None:
-    if value is not None:
-        is_number = isinstance(value, kinds) and not isinstance(value, bool)
-        _require(is_number and 0 < value <= most, what, value, expected)  # type: ignore[operator]
+def _is_number(value: Any, kind: Any, most: float) -> bool:
+    """Above 0; those of NumPy, too."""
+    return isinstance(value, kind) and not isinstance(value, bool) and bool(0 < value <= most)
 
 
 def _environment(updates: object) -> dict[str, str | None]:
@@ -97,7 +112,7 @@ def _environment(updates: object) -> dict[str, str | None]:
     assert isinstance(updates, Mapping)
     for name, value in updates.items():
         is_name = isinstance(name, str) and name != "" and not set("=\0") & set(name)
-        _require(is_name, "env_updates", name, "names without '=' and zero bytes")
+        _require(is_name, "a name in env_updates", name, "names without '=' and zero bytes")
         fits = value is None or (isinstance(value, str) and "\0" not in value)
         _require(fits, f"env_updates[{name!r}]", value, "a string without zero bytes, or None to unset it")
     return dict(updates)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from simpler.args import ReceivedArgs
 from simpler.errors import ArgumentError, TaskError
+from simpler.executor.calls import by_value
 from simpler.executor.calls.call_record import OpenedCall, encode_outcome, open_call
 from simpler.executor.calls.captured_output import flush_streams
 from simpler.executor.calls.metrics import CallMetrics
@@ -57,10 +58,12 @@ class RunnerConfig(NamedTuple):
             return cls(name, b"", folder)
         if not callable(initializer):
             raise ArgumentError(f"initializer={initializer!r} is not possible; expected a function")
-        import cloudpickle
-
+        if isinstance(initargs, (str, bytes)) or not isinstance(initargs, Iterable):
+            raise ArgumentError(
+                f"initargs={initargs!r} is not possible; expected a tuple, ({initargs!r},) for one alone"
+            )
         try:
-            pickled = bytes(cloudpickle.dumps((initializer, tuple(initargs))))
+            pickled = by_value.dumps((initializer, tuple(initargs)))
         except Exception as error:  # any class may refuse in any way
             raise ArgumentError(f"initializer={initializer!r} or its initargs cannot be pickled: {error}") from error
         return cls(name, pickled, folder)
