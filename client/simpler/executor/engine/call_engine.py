@@ -160,7 +160,7 @@ class CallEngine:
             if self._reaping.held and self._reaping.held[0] is me:
                 del self._reaping.held[0]
             self.pass_on()
-        self._closed.wait()
+        self._closed.wait()  # no call is left; how long workers may take to end is bounded (limits.CLOSE_TIMEOUT_S)
         self._collector.join()
 
     def _check_open(self) -> None:
