@@ -59,6 +59,17 @@ def attribute(module: str, name: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+def is_loaded(module: str) -> bool:
+    """Without importing it."""
+    return module in sys.modules
+
+
+def is_loaded_by_importing(module: str) -> bool:
+    """And importing it."""
+    importlib.import_module(module)
+    return is_loaded(module)
+
+
 def file_of(module: str) -> str | None:
     """Where a module is from."""
     return importlib.import_module(module).__file__

@@ -113,6 +113,21 @@ def test_what_carries_calls_works_whatever_is_on_the_path(executor: SimplerExecu
 
 
 # X9
+@pytest.mark.parametrize(
+    "thing",
+    ["type('Slots', (), {'__slots__': ()})()", "type('Angry', (), {'__getattr__': lambda self, name: 1 / 0})()", "5"],
+)
+def test_what_answers_for_a_module_on_the_path_is_gone_afterwards_too(
+    one_worker: SimplerExecutor, tmp_path: Path, thing: str
+) -> None:
+    source = f"import colorsys, sys\nsys.modules[__name__] = {thing}"
+    here = one_worker.options(python_path=[folder_with(tmp_path / "here", answers=source, colorsys="HERE = 'mine'")])
+    assert here.submit(situations.is_loaded_by_importing, "answers").result(WAIT_S)
+    assert not one_worker.submit(situations.is_loaded, "answers").result(WAIT_S)
+    assert one_worker.submit(situations.file_of, "colorsys").result(WAIT_S) == colorsys.__file__
+
+
+# X9
 def test_a_module_that_is_only_on_the_path_is_gone_afterwards(one_worker: SimplerExecutor, tmp_path: Path) -> None:
     there = one_worker.options(python_path=[folder_with(tmp_path / "there", only_there="HERE = 1")])
     assert there.submit(situations.attribute, "only_there", "HERE").result(WAIT_S) == 1

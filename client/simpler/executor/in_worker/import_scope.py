@@ -17,8 +17,9 @@ import importlib
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from importlib.machinery import ExtensionFileLoader, FrozenImporter, PathFinder
+from importlib.machinery import ExtensionFileLoader, FrozenImporter, ModuleSpec, PathFinder
 from types import FunctionType, ModuleType
+from typing import Any
 
 _CARRIERS = ("simpler", "cloudpickle", "pickle", "copyreg", "encodings", "msgspec")
 _NEVER_SHADOWED = {*sys.builtin_module_names, "__main__", "importlib", *_CARRIERS}
@@ -47,8 +48,10 @@ def import_scope(entries: Sequence[str | os.PathLike[str]]) -> Iterator[None]:
     try:
         yield
     finally:
-        _forget(python_path, loaded, path)
-        sys.modules.update(loaded)
+        try:
+            _forget(python_path, loaded, path)
+        finally:
+            sys.modules.update(loaded)
         sys.path_importer_cache.clear()
         sys.path_importer_cache.update(finders)
         importlib.invalidate_caches()
@@ -81,9 +84,11 @@ def _remove(tops: Iterable[str]) -> None:
 
 def _forget(python_path: Sequence[str], loaded: dict[str, ModuleType], path: Sequence[str]) -> None:
     """``path``: sys.path without the entries, where some of it may be found as well: that stays."""
-    new = {name: module for name, module in sys.modules.items() if loaded.get(name) is not module}
+    new: dict[str, Any] = {name: module for name, module in sys.modules.items() if loaded.get(name) is not module}
     folders = tuple(f"{entry}/" for entry in python_path)
     gone = {_top(name) for name, module in new.items() if _origin(module).startswith(folders)}
+    answering = {name for name, thing in new.items() if not isinstance(thing, ModuleType) and "." not in name}
+    gone |= {name for name in answering if _origin_on(python_path, name)}
     gone = {top for top in gone if _origin_on(path, top) != _origin(new.get(top))}
     extensions = {_top(name) for name, module in new.items() if _is_extension(module)}
     for top in gone & extensions:
@@ -94,25 +99,39 @@ def _forget(python_path: Sequence[str], loaded: dict[str, ModuleType], path: Seq
     _remove(gone)
 
 
-def _origin(module: ModuleType | None) -> str:
-    """Where it was found; of a package without an ``__init__`` its first folder."""
-    spec = getattr(module, "__spec__", None)
-    if spec is None:
+def _origin(module: object) -> str:
+    """Where it was found; of a package without an ``__init__`` its first folder; "" for what does not say."""
+    spec = _own(module).get("__spec__")
+    if not isinstance(spec, ModuleSpec):
         return ""
-    places = [spec.origin, *(spec.submodule_search_locations or ())]
+    try:
+        places = [spec.origin, *(spec.submodule_search_locations or ())]
+    except KeyError:  # a folder within a package that is not loaded any more
+        return ""
     return next((place for place in places if isinstance(place, str)), "")
 
 
-def _is_extension(module: ModuleType) -> bool:
-    return isinstance(getattr(getattr(module, "__spec__", None), "loader", None), ExtensionFileLoader)
+def _is_extension(module: object) -> bool:
+    return isinstance(getattr(_own(module).get("__spec__"), "loader", None), ExtensionFileLoader)
 
 
-def _holds_something_of(gone: set[str], module: ModuleType) -> bool:
-    return any(_top(_home(value)) in gone for value in list(vars(module).values()))
+def _own(module: object) -> dict[str, Any]:
+    """What it holds itself. Anything may be in sys.modules: objects that answer for modules, and modules that load
+    when they are asked for an attribute.
+    """
+    held: dict[str, Any] = vars(ModuleType)["__dict__"].__get__(module) if isinstance(module, ModuleType) else {}
+    return held
+
+
+def _holds_something_of(gone: set[str], module: object) -> bool:
+    return any(_top(_home(value)) in gone for value in list(_own(module).values()))
 
 
 def _home(value: object) -> str:
-    """The module that it belongs to."""
+    """The module that it belongs to; "" for what does not say."""
     if isinstance(value, ModuleType):
-        return value.__name__
-    return str((value if isinstance(value, (type, FunctionType)) else type(value)).__module__)
+        return str(_own(value).get("__name__", ""))
+    try:
+        return str((value if isinstance(value, (type, FunctionType)) else type(value)).__module__)
+    except Exception:  # a metaclass may answer in any way
+        return ""
