@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import threading
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 
 import pytest
@@ -136,22 +138,26 @@ def test_a_call_whose_process_dies_is_complete_with_its_death(executor: SimplerE
 class Raising:
     """An observer that fails whenever it is told anything."""
 
+    def __init__(self, kind: type[BaseException]) -> None:
+        self.kind = kind
+
     def on_submit(self, call: CallRecord) -> None:
-        raise RuntimeError("no submit")
+        raise self.kind("no submit")
 
     def on_complete(self, call: CallRecord, metrics: CallMetrics | None, exception: BaseException | None) -> None:
-        raise RuntimeError("no complete")
+        raise self.kind("no complete")
 
     def on_shutdown(self) -> None:
-        raise RuntimeError("no shutdown")
+        raise self.kind("no shutdown")
 
 
 # X7
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit])
 def test_one_that_raises_harms_nobody_and_is_logged(
-    executor: SimplerExecutor, caplog: pytest.LogCaptureFixture
+    executor: SimplerExecutor, caplog: pytest.LogCaptureFixture, kind: type[BaseException]
 ) -> None:
     after = Noting()
-    executor.observe(Raising())
+    executor.observe(Raising(kind))
     executor.observe(after)
     with caplog.at_level(logging.ERROR, "simpler.executor"):
         assert [executor.submit(calls.add, each).result(timeout=WAIT_S) for each in range(3)] == [1, 2, 3]
@@ -235,3 +241,47 @@ def test_the_end_is_told_last_also_when_nobody_waits_for_it(executor: SimplerExe
     gate.open()
     assert observer.is_over.wait(WAIT_S)
     assert told(observer) == ["submit", "complete", "shutdown"]
+
+
+class Meddling:
+    """An observer that submits, cancels and stops itself in the middle of what it is told."""
+
+    def __init__(self, executor: SimplerExecutor) -> None:
+        self.executor, self.submitted = executor, 0
+        self.stop = executor.observe(self)
+
+    def on_complete(self, call: CallRecord, metrics: CallMetrics | None, exception: BaseException | None) -> None:
+        self.submitted += 1
+        if self.submitted == 10:
+            self.stop()
+        if self.submitted < 10:
+            self.executor.submit(calls.pid).cancel()
+            self.executor.submit(calls.add, 1)
+
+
+# X7
+@pytest.mark.slow
+def test_all_that_begins_is_over_once_whatever_becomes_of_it(executor: SimplerExecutor) -> None:
+    observer, chance = Noting(), random.Random(7)
+    executor.observe(Raising(RuntimeError))
+    Meddling(executor)
+    executor.observe(observer)
+    begin: list[Callable[[], object]] = [
+        lambda: executor.submit(calls.add, 1),
+        lambda: executor.submit(calls.add, 1).cancel(),
+        lambda: executor.submit(calls.divide, 1, 0),
+        lambda: executor.submit(calls.add, threading.Lock()),
+        lambda: executor.submit(threading.Lock),
+        lambda: next(executor.map(calls.add, range(9))),
+    ]
+    chosen = chance.choices(begin, k=400)
+    for fate in chosen:
+        fate()
+    executor.submit(os._exit, 1)
+    for _ in range(20):
+        executor.submit(calls.pid)
+    executor.shutdown(cancel_futures=True)
+    events = told(observer)
+    assert events.count("submit") == events.count("complete") > len(chosen)
+    assert events[-1] == "shutdown"
+    assert events.count("shutdown") == 1

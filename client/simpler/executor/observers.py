@@ -121,16 +121,16 @@ class _Registered:
 
 
 def _tell(told: tuple[_Registered, ...], event: str, *facts: object) -> None:
-    """Tells each of them. Ctrl-C, and whatever else is no Exception, is raised when all have been told."""
-    interruption: BaseException | None = None
+    """Tells each of them. Ctrl-C, which is meant for the program, is raised when all have been told."""
+    interruption: KeyboardInterrupt | None = None
     for registered in told:
         try:
             tell = getattr(registered.observer, event, None)
             if tell is not None:
                 tell(*facts)
-        except Exception:
-            _log.exception("%s of an observer (%s) raised", event, type(registered.observer).__qualname__)
-        except BaseException as raised:
+        except KeyboardInterrupt as raised:
             interruption = interruption or raised
+        except BaseException:  # SystemExit too: nobody who submits or cancels a call expects that of an observer
+            _log.exception("%s of an observer (%s) raised", event, type(registered.observer).__qualname__)
     if interruption is not None:
         raise interruption
