@@ -52,12 +52,13 @@ def _failing_part(found: object, dumps: Callable[[Any], bytes], seen: set[int]) 
         if isinstance(found, Unserializable):
             return None
         for suffix, part in _parts(found):
-            if id(part) not in seen and (error := _refusal(part, dumps)) is not None:
+            if id(part) not in seen and (error := refusal_of(part, dumps)) is not None:
                 return (suffix, part), error
     return None
 
 
-def _refusal(part: object, dumps: Callable[[Any], bytes]) -> Exception | None:
+def refusal_of(part: object, dumps: Callable[[Any], object]) -> Exception | None:
+    """What ``dumps`` raises for it, None when nothing."""
     try:
         dumps(part)
     except Exception as error:  # whatever a class's own pickling code raises is the answer here

@@ -136,6 +136,7 @@ def test_arguments_that_cannot_be_pickled_are_named_by_path(executor: SimplerExe
     assert isinstance(error, pickle.PicklingError)
     assert error.message.startswith("the call of add cannot be pickled: args[1][1]['lock'] is of type lock, ")
     assert isinstance(error.__cause__, TypeError)
+    assert error.__cause__.__context__ is None  # the attempts that led there are not in the traceback
 
 
 def test_a_function_that_cannot_be_pickled_is_named_by_path(executor: SimplerExecutor) -> None:

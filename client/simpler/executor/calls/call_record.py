@@ -86,11 +86,14 @@ def encode_call(call: CallRecord) -> Parts:
     try:
         may_copy = not kwargs and not is_chunk and all(map(is_small, args))
         pickled = dump((fn, args, kwargs), may_copy=may_copy)
-    except Exception as refusal:  # any class may refuse in any way
-        what = f"the call of {name_of(fn)}"
-        error = not_picklable(what, _parts_of(call)) or NotPicklable(f"{what} cannot be pickled ({_said(refusal)})")
-        raise error from (error.__cause__ or refusal)
-    return _joined(_CHUNK if is_chunk else 0, options.encoded, pickled)
+    except Exception as raised:  # any class may refuse in any way
+        refusal = raised
+    else:
+        return _joined(_CHUNK if is_chunk else 0, options.encoded, pickled)
+    # Not while it is handled: each attempt that the search makes would show the one before in its traceback.
+    what = f"the call of {name_of(fn)}"
+    error = not_picklable(what, _parts_of(call)) or NotPicklable(f"{what} cannot be pickled ({_said(refusal)})")
+    raise error from (error.__cause__ or refusal)
 
 
 def open_call(record: memoryview | bytes) -> OpenedCall:

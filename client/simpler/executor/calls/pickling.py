@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from simpler.errors import TaskError
 from simpler.executor.calls import by_value
 from simpler.result_record import Parts
-from simpler.unserializable import find_unserializable
+from simpler.unserializable import find_unserializable, refusal_of
 
 _LARGE_BYTES = 1 << 16
 _LONGEST_FRAME_BYTES = 1 << 17
@@ -114,9 +114,8 @@ def _by_value(value: object) -> Pickled:
 def not_picklable(what: str, parts: Iterable[tuple[str, object]]) -> NotPicklable | None:
     """The error for the first of the named ``parts`` that cannot be pickled, None when each of them can be."""
     for name, part in parts:
-        try:
-            dump(part)
-        except Exception as refusal:
+        refusal = refusal_of(part, dump)
+        if refusal is not None:
             return _named(what, name, part, refusal)
     return None
 
