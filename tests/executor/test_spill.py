@@ -148,6 +148,37 @@ def test_the_next_program_removes_what_a_dead_one_left(folder: SpillFolder, temp
     other.remove()
 
 
+def test_a_folder_that_somebody_put_there_stays_and_hinders_nobody(temporary: Path) -> None:
+    folder = SpillFolder.create()
+    path = Path(folder.path)
+    folder.write([b"x"])
+    (path / "of-somebody").mkdir()
+    folder.remove()
+    assert names_in(path) == ["of-somebody"]
+    SpillFolder.create().remove()  # to which the other is a dead program's
+    assert names_in(path.parent) == [path.name]
+
+
+@pytest.fixture
+def small_disk(temporary: Path) -> Iterator[Path]:
+    """A file system of 1 MiB, where files are put."""
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs", str(temporary)]
+    if os.geteuid() != 0 or subprocess.run(mounting, capture_output=True, timeout=60, check=False).returncode != 0:
+        pytest.skip("only root can mount a file system, and not in every container")
+    yield temporary
+    subprocess.run(["umount", str(temporary)], timeout=60, check=True)
+
+
+# X2
+def test_a_disk_that_is_full_is_said_so_and_nothing_is_left(small_disk: Path) -> None:
+    folder = SpillFolder.create()
+    with pytest.raises(CapacityError, match="No space left on device; free some space"):
+        folder.write([bytes(1 << 19), bytes(1 << 20)])
+    assert names_in(Path(folder.path)) == []
+    assert len(folder.take(folder.write([bytes(1 << 19)]))) == 1 << 19
+    folder.remove()
+
+
 def test_a_forked_copy_of_the_program_removes_nothing(folder: SpillFolder) -> None:
     ref = folder.write([b"mine"])
     child = os.fork()

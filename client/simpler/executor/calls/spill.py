@@ -134,14 +134,20 @@ class SpillFolder:
                 self.discard(name)
 
     def remove(self) -> None:
-        """Removes the folder with all that is left in it. Nothing can be written and taken any more."""
+        """Removes the folder with all files that are left in it. Nothing can be written and taken any more.
+
+        It stays when somebody has put a folder into it.
+        """
         if not self._is_open():
             return
-        for name in os.listdir(self._folder):  # noqa: PTH208  # of a descriptor
-            self.discard(name)
-        with contextlib.suppress(FileNotFoundError):
-            os.rmdir(self._name, dir_fd=self._parent)
-        self.close()
+        try:
+            for name in os.listdir(self._folder):  # noqa: PTH208  # of a descriptor
+                with contextlib.suppress(OSError):
+                    self.discard(name)
+            with contextlib.suppress(OSError):
+                os.rmdir(self._name, dir_fd=self._parent)
+        finally:
+            self.close()
 
     def _is_open(self) -> bool:
         """Whether there is something that this process could remove. A forked copy of the program owns nothing."""
