@@ -6,6 +6,7 @@ import asyncio
 import gc
 import signal
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -86,15 +87,23 @@ def _raise_in_result(number: int, frame: FrameType | None) -> None:
         frame = frame.f_back
     if frame is not None:
         raise _Alarm
+    _arm()
+
+
+def _arm() -> None:
+    """One alarm, and no next one before it was seen to."""
+    signal.setitimer(signal.ITIMER_REAL, 0.004)
 
 
 def _result(future: CallFuture) -> int:
     """The result, however often who waits is interrupted."""
+    until = time.monotonic() + 60
     while True:
         try:
             return int(future.result(25))
         except _Alarm:
-            continue
+            assert time.monotonic() < until, "the call is lost"
+            _arm()
         except StateError:  # it came while just that call was being sent
             return -1
 
@@ -102,7 +111,7 @@ def _result(future: CallFuture) -> int:
 def test_a_signal_handler_that_raises_loses_no_result(session_executor: SimplerExecutor, alarms: None) -> None:
     futures = [session_executor.submit(calls.add, number) for number in range(3000)]
     signal.signal(signal.SIGALRM, _raise_in_result)
-    signal.setitimer(signal.ITIMER_REAL, 0.004, 0.004)
+    _arm()
     for number, future in enumerate(futures):
         assert _result(future) in (number + 1, -1)
 

@@ -162,6 +162,7 @@ class CallTransport:
             self._settle_ended()
             self.pump()
             return
+        self.pump()  # where a signal handler has kept from it whoever took the last that had ended
         interval = limits.SUPERVISION_INTERVAL_S
         try:
             ended = stream.reap(spin_us, interval if timeout_s is None else min(timeout_s, interval))
