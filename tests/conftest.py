@@ -19,6 +19,9 @@ import pytest
 from cutting_proxy import CuttingProxy
 from simplerd.foreground import ForegroundDaemon
 
+# NumPy would start threads when it is imported, and the tests of Spawner.fork need a process without. Set here, as the
+# conftest.py of a folder may import it.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 PR_SET_CHILD_SUBREAPER = 36
 SETTLE_S = 10.0
 
@@ -26,8 +29,6 @@ SETTLE_S = 10.0
 def pytest_configure() -> None:
     # Orphans come to us instead of to init, so that a process which outlives its parent is seen.
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    # NumPy would start threads when it is imported, and the tests of Spawner.fork need a process without.
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 
 def _children() -> set[int]:

@@ -30,7 +30,8 @@ def test_dask_is_told_what_failed(executor: SimplerExecutor) -> None:
         delayed(calls.divide)(delayed(calls.add)(0), 0).compute(scheduler=executor)
 
 
-def test_tqdm_counts_what_a_map_gives(executor: SimplerExecutor) -> None:
+def test_tqdm_counts_what_a_map_gives(executor: SimplerExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tqdm, "monitor_interval", 0)  # else a thread of tqdm's stays for as long as the process
     shown = io.StringIO()
     assert list(tqdm(executor.map(calls.add, range(30)), total=30, file=shown)) == list(range(1, 31))
     assert "30/30" in shown.getvalue()

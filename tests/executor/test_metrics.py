@@ -12,7 +12,7 @@ import pytest
 from executor import calls, disorder, situations
 from executor.conftest import MakeExecutor
 from simpler.errors import WorkerDied
-from simpler.executor import CallFuture, SimplerExecutor
+from simpler.executor import CallFuture
 
 WAIT_S = 60
 MIB = 1 << 20
@@ -21,7 +21,8 @@ MIB = 1 << 20
 # X6
 @pytest.mark.slow
 @pytest.mark.parametrize("fn", [situations.compute, situations.compute_and_fail])
-def test_every_call_has_metrics_of_its_own(executor: SimplerExecutor, fn: object) -> None:
+def test_every_call_has_metrics_of_its_own(make_executor: MakeExecutor, fn: object) -> None:
+    executor = make_executor(1)
     before = time.time()
     future = executor.submit(fn, 0.05)  # type: ignore[arg-type]
     future.exception(WAIT_S)
@@ -30,17 +31,7 @@ def test_every_call_has_metrics_of_its_own(executor: SimplerExecutor, fn: object
     assert before - 0.01 <= metrics.started <= metrics.ended <= after + 0.01
     assert metrics.wall_s >= 0.05
     assert 0.04 <= metrics.user_s + metrics.system_s <= metrics.wall_s + 0.05
-    assert metrics.pid == executor_pid(executor, metrics.worker_id)
-
-
-def executor_pid(executor: SimplerExecutor, worker_id: str) -> int:
-    """The process of that name, which says it itself."""
-    while True:
-        future = executor.submit(os.getpid)
-        pid: int = future.result(WAIT_S)
-        assert future.metrics is not None
-        if future.metrics.worker_id == worker_id:
-            return pid
+    assert metrics.pid == executor.submit(os.getpid).result(WAIT_S)
 
 
 # X6
