@@ -96,7 +96,7 @@ async def test_a_call_that_runs_is_waited_for_when_it_is_cancelled(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run)
-        await trio.to_thread.run_sync(fifo.read_text)
+        await trio.to_thread.run_sync(fifo.read_text, abandon_on_cancel=True)  # as a call that fails never begins
         nursery.cancel_scope.cancel()
         with trio.CancelScope(shield=True):
             await wait_all_tasks_blocked()
@@ -112,7 +112,7 @@ async def test_a_call_may_be_abandoned(executor: SimplerExecutor, fifo: Path, ga
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run)
-        await trio.to_thread.run_sync(fifo.read_text)
+        await trio.to_thread.run_sync(fifo.read_text, abandon_on_cancel=True)  # as a call that fails never begins
         nursery.cancel_scope.cancel()
     gate.open()
     assert await AsyncExecutor(executor).run(calls.add, 1) == 2
@@ -134,7 +134,7 @@ def test_a_call_that_was_abandoned_may_outlive_its_loop(executor: SimplerExecuto
         async with trio.open_nursery() as nursery:
             run = AsyncExecutor(executor).run
             nursery.start_soon(lambda: run(calls.tell_and_pass_gate, fifo, gate.path, abandon_on_cancel=True))
-            await trio.to_thread.run_sync(fifo.read_text)
+            await trio.to_thread.run_sync(fifo.read_text, abandon_on_cancel=True)  # as a call that fails never begins
             nursery.cancel_scope.cancel()
 
     trio.run(main)
