@@ -306,7 +306,7 @@ def knows_how_it_ended(admin: AdminClient, session: OpenReply) -> None:
     report = admin.call("session.get", {"session": session.session})
     assert (report["state"], report["signal"], report["code"]) == ("failed", signal.SIGSEGV, "SESSION_LOST")
     assert report["cause"] == f"its runner (pid {session.pid}) was killed by SIGSEGV"
-    assert report["stderr"][:4] == ["one", "two \x1b[31mred", "three", "Fatal Python error: Segmentation fault"]
+    assert report["stderr"][:4] == ["one", "two \\x1b[31mred", "three", "Fatal Python error: Segmentation fault"]
     assert report["ended_at"] > report["opened_at"]
     log = admin.call("session.logs", {"session": session.session})
     assert [line["text"] for line in log["lines"]][:3] == ["one", "two \x1b[31mred", "three"]
