@@ -13,7 +13,7 @@ from __future__ import annotations
 from _thread import RLock
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
-from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, LOGGER, PENDING, RUNNING
 from threading import Condition
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -72,6 +72,8 @@ class CallFuture(Unserializable, Future[Any]):
     _exception: BaseException | None = None
     _done_callbacks: Sequence[Callable[[Any], object]] = ()
     _installed: Sequence[Any] = ()
+    _untold: Sequence[Any] = ()
+    """Those of ``wait`` and ``as_completed`` that were there when it ended."""
     _told = b""
     _left_output: CapturedOutput | None = None
 
@@ -155,7 +157,7 @@ class CallFuture(Unserializable, Future[Any]):
                 waiter.add_cancelled(self)
             self._condition.notify_all()
         owner.cancelled(self)
-        self._invoke_callbacks()  # type: ignore[attr-defined]  # of Future
+        self._invoke_callbacks()
         return True
 
     # ---- for the owner
@@ -176,20 +178,39 @@ class CallFuture(Unserializable, Future[Any]):
         self._left_output = output
 
     def settle(self, value: object, error: BaseException | None) -> bool:
-        """It is done, unless it was before. Returns whether there are functions to call (``call_back``)."""
+        """It is done, unless it was before. Returns whether somebody is still to be told of it (``call_back``).
+
+        To be done again when a signal handler has raised in the middle.
+        """
         with self._condition:
-            if self._state in _DONE:
-                return False
-            self._result, self._exception = value, error
-            self._state = FINISHED
+            if self._state not in _DONE:
+                if self._installed:
+                    self._untold = [waiter for waiter in self._installed if type(waiter) is not Waiter]
+                self._result, self._exception = value, error
+                self._state = FINISHED
             for waiter in self._installed:
-                (waiter.add_result if error is None else waiter.add_exception)(self)
+                if type(waiter) is Waiter:
+                    waiter.ring()
             self._condition.notify_all()
-        return bool(self._done_callbacks)
+        return bool(self._done_callbacks or self._untold)
 
     def call_back(self) -> None:
-        """Calls the functions that wait for its end."""
-        self._invoke_callbacks()  # type: ignore[attr-defined]  # of Future
+        """Tells those of ``wait`` and ``as_completed``, and calls the functions that wait for its end; each once.
+
+        For one thread alone, that no signal handler comes to.
+        """
+        untold, self._untold = self._untold, ()
+        for waiter in untold:
+            (waiter.add_result if self._exception is None else waiter.add_exception)(self)
+        self._invoke_callbacks()
+
+    def _invoke_callbacks(self) -> None:
+        callbacks, self._done_callbacks = self._done_callbacks, ()
+        for callback in callbacks:
+            try:
+                callback(self)
+            except Exception:
+                LOGGER.exception("exception calling callback for %r", self)
 
     def install(self, waiter: Waiter) -> bool:
         """Has the waiter told of its end; False when it has come already."""

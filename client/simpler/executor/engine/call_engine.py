@@ -129,8 +129,8 @@ class CallEngine:
                 self._closed.set()
                 return
         if cancel_futures:
-            for future in self._dispatcher.futures():
-                future.cancel()
+            for call in self._dispatcher.calls():
+                call.future.cancel()
         self.rouse()
         if wait:
             self._await_end()

@@ -88,9 +88,9 @@ class Dispatcher:
         """Its call waits no more, if it did."""
         return self._pending.pop(future, None)
 
-    def futures(self) -> list[CallFuture]:
-        """Of all calls that wait, in their order."""
-        return list(self._pending)
+    def calls(self) -> list[Call]:
+        """All that wait, in their order."""
+        return list(self._pending.values())
 
     def next(self) -> tuple[Call, Target] | None:
         """The call whose turn it is, and who gets it; None when nothing waits, or nobody has room. It waits still."""

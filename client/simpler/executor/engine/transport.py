@@ -83,15 +83,15 @@ class CallTransport:
         self._fail_outstanding("the executor was ended while its worker ran it")
 
     def _fail_outstanding(self, why: str) -> None:
-        for call in [self.outstanding.pop(task) for task in list(self.outstanding)]:
+        for task, call in list(self.outstanding.items()):
             self.settle(call, None, WorkerDied(f"{name_of(call.fn)}: {why}"))
+            self.outstanding.pop(task, None)  # and not before: an interrupt may come in between
 
     def fail_waiting(self, make_error: Callable[[], BaseException]) -> None:
         """Of the calls that were not sent."""
-        for future in self.dispatcher.futures():
-            call = self.dispatcher.remove(future)
-            if call is not None:
-                self.settle(call, None, make_error())
+        for call in self.dispatcher.calls():
+            self.settle(call, None, make_error())
+            self.dispatcher.remove(call.future)
 
     # ---- to the workers
 
@@ -131,11 +131,11 @@ class CallTransport:
             self.dispatcher.is_full = True  # the stream is lost: who reaps sees that, and begins another
             self._owner.rouse()
         except BaseException:  # of a signal handler: whether the task was submitted is not known
-            self.dispatcher.remove(call.future)
             if task not in self.outstanding:
                 self.settle(
                     call, None, StateError(f"{name_of(call.fn)}: a signal handler raised while it was being sent")
                 )
+            self.dispatcher.remove(call.future)
             raise
         finally:
             if task in self._early:  # in steps that an interrupt may come between
