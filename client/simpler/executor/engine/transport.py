@@ -196,8 +196,11 @@ class CallTransport:
 
     def _settle_ended(self) -> None:
         ended, outstanding = self._ended, self.outstanding
-        while ended:
-            outcome = ended[0]
+        while True:
+            try:
+                outcome = ended[0]
+            except IndexError:  # as a signal handler may have done the rest
+                return
             task = outcome[0]
             call = outstanding.get(task) or self._called_early(outcome)
             if call is not None:
